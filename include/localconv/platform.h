@@ -1,0 +1,76 @@
+/* What differs between compilers, named once: inlining, unrolling, prefetch, alignment and the regions of code compiled
+ * for an instruction set above the baseline. Everything else in these headers is C11 with intrinsics. */
+#ifndef LOCALCONV_PLATFORM_H
+#define LOCALCONV_PLATFORM_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__) || defined(_M_X64)
+#define LC_X86_64 1
+#include <immintrin.h>
+#elif defined(__aarch64__) || defined(_M_ARM64)
+#define LC_AARCH64 1
+#include <arm_neon.h>
+#endif
+
+#if defined(_MSC_VER) && !defined(__clang__)
+#define LC_INLINE static __forceinline
+#define LC_NOINLINE static __declspec(noinline)
+#define LC_UNROLL
+#define LC_RESTRICT __restrict
+#else
+#define LC_INLINE static inline __attribute__((always_inline, unused))
+#define LC_NOINLINE static __attribute__((noinline, unused))
+#define LC_RESTRICT restrict
+#if defined(__clang__)
+#define LC_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define LC_UNROLL _Pragma("GCC unroll 32")
+#endif
+#endif
+
+#if defined(LC_X86_64)
+#define LC_PREFETCH_L1(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
+#elif defined(__GNUC__) || defined(__clang__)
+#define LC_PREFETCH_L1(p) __builtin_prefetch((p), 0, 3)
+#else
+#define LC_PREFETCH_L1(p) ((void)(p))
+#endif
+
+/* A target region: LC_TARGET_BEGIN("avx2,fma") ... LC_TARGET_END. MSVC accepts every intrinsic everywhere. */
+#define LC_PRAGMA(text) _Pragma(#text)
+#if defined(__clang__)
+#define LC_TARGET_BEGIN(features) \
+    LC_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
+#define LC_TARGET_END LC_PRAGMA(clang attribute pop)
+#elif defined(__GNUC__)
+#define LC_TARGET_BEGIN(features) LC_PRAGMA(GCC push_options) LC_PRAGMA(GCC target(features))
+#define LC_TARGET_END LC_PRAGMA(GCC pop_options)
+#else
+#define LC_TARGET_BEGIN(features)
+#define LC_TARGET_END
+#endif
+
+/* op -> op_f32_avx512: every name inside an instance carries its element type and instruction set. */
+#define LC_JOIN3_(a, b, c) a##_##b##_##c
+#define LC_JOIN3(a, b, c) LC_JOIN3_(a, b, c)
+#define LC_JOIN2_(a, b) a##_##b
+#define LC_JOIN2(a, b) LC_JOIN2_(a, b)
+#define LC_NAME(op) LC_JOIN3(op, LC_DTYPE, LC_ISA)
+#define LC_STRING_(text) #text
+#define LC_STRING(text) LC_STRING_(text)
+
+
+LC_INLINE ptrdiff_t lc_min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
+LC_INLINE ptrdiff_t lc_max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
+LC_INLINE ptrdiff_t lc_ceil_div(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
+
+/* Start of part i of n cut into parts as equal as can be. */
+LC_INLINE ptrdiff_t lc_share(ptrdiff_t n, ptrdiff_t parts, ptrdiff_t i) {
+    const ptrdiff_t small = n / parts, extra = n % parts;
+    return small * i + lc_min(i, extra);
+}
+
+#endif

@@ -1,0 +1,47 @@
+/* The vector vocabulary in plain C with one lane: it runs anywhere, and says what each word means.
+ *
+ *   lanes                     how many elements a vec holds
+ *   zero, splat(p)            all lanes 0; all lanes *p
+ *   load(p), store(p, v)      lanes elements at p, any alignment
+ *   first(n)                  the mask of the lanes 0 .. n-1, 0 <= n <= lanes
+ *   load_first(p, m)          those lanes from p, 0 elsewhere; memory behind the others is not touched
+ *   store_first(p, m, v)      those lanes to p; memory behind the others is not touched
+ *   fma(a, b, c)              a * b + c, rounded once where the instruction set has it
+ *   add(a, b), relu(v)        lane by lane; relu(v) = v > 0 ? v : 0, and NaN stays NaN
+ *   sum(v)                    of all lanes, always in the same order
+ *   transpose(r)              lanes x lanes elements in place: r[i] lane j <-> r[j] lane i
+ *   LC_ROWS1, 2, 4            rows of the largest register tile that is 1, 2, 4 vectors wide
+ */
+#ifndef LOCALCONV_SIMD_SCALAR_H
+#define LOCALCONV_SIMD_SCALAR_H
+
+#define LC_ROWS1_scalar 4
+#define LC_ROWS2_scalar 4
+#define LC_ROWS4_scalar 2
+
+enum { lanes_f32_scalar = 1, lanes_f64_scalar = 1 };
+typedef float vec_f32_scalar;
+typedef double vec_f64_scalar;
+typedef ptrdiff_t mask_f32_scalar;
+typedef ptrdiff_t mask_f64_scalar;
+
+#define LC_WORDS_SCALAR(T, REAL)                                                                     \
+    LC_INLINE REAL zero_##T##_scalar(void) { return 0; }                                             \
+    LC_INLINE REAL splat_##T##_scalar(const REAL *p) { return *p; }                                  \
+    LC_INLINE REAL load_##T##_scalar(const REAL *p) { return *p; }                                   \
+    LC_INLINE void store_##T##_scalar(REAL *p, REAL v) { *p = v; }                                   \
+    LC_INLINE ptrdiff_t first_##T##_scalar(ptrdiff_t n) { return n; }                                \
+    LC_INLINE REAL load_first_##T##_scalar(const REAL *p, ptrdiff_t n) { return n > 0 ? *p : 0; }    \
+    LC_INLINE void store_first_##T##_scalar(REAL *p, ptrdiff_t n, REAL v) {                          \
+        if (n > 0) *p = v;                                                                           \
+    }                                                                                                \
+    LC_INLINE REAL fma_##T##_scalar(REAL a, REAL b, REAL c) { return a * b + c; }                    \
+    LC_INLINE REAL add_##T##_scalar(REAL a, REAL b) { return a + b; }                                \
+    LC_INLINE REAL relu_##T##_scalar(REAL v) { return v < 0 ? 0 : v; }                               \
+    LC_INLINE REAL sum_##T##_scalar(REAL v) { return v; }                                            \
+    LC_INLINE void transpose_##T##_scalar(REAL r[1]) { (void)r; }
+
+LC_WORDS_SCALAR(f32, float)
+LC_WORDS_SCALAR(f64, double)
+
+#endif

@@ -1,0 +1,98 @@
+/* The register tile: the one inner loop behind every operation. (Body: included once per element type and instruction set.)
+ *
+ *     out[r][v] = act( bias + sum over the runs, sum over i < n of  broadcast(rows[run.rows + i*row_step + r*row_stride])
+ *                                                                 * vector(lanes[run.lanes + i*lane_step + v*LANES]) )
+ *
+ * R rows times V vectors of accumulators stay in registers; a step loads V vectors, broadcasts R elements and does R*V
+ * multiply-adds. Which operand of a convolution is broadcast and which is in the lanes is the caller's choice, by offsets and
+ * strides alone. The order of summation is that of the runs, whatever R and V: how work is cut never changes a result.
+ */
+
+LC_INLINE void LC_NAME(sign)(lc_ran *ran) {
+    ran->isa = LC_STRING(LC_ISA);
+    ran->dtype = LC_STRING(LC_DTYPE);
+}
+
+/* Cache lines that one step of a tile V vectors wide consumes. */
+#define LC_STEP_LINES(V) (((V) * LC_LANES * (int)sizeof(LC_REAL) + 63) / 64)
+
+LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, const int unit) {
+    LC_VEC acc[LC_TILE_ROWS][LC_TILE_VECTORS];
+    const LC_MASK last = LC_NAME(first)(t->lane_count - (V - 1) * LC_LANES);
+    const ptrdiff_t row_stride = unit ? 1 : t->row_stride, row_step = t->row_step, lane_step = t->lane_step;
+    const char *ahead = t->prefetch;
+    LC_UNROLL for (int r = 0; r < R; ++r) {
+        LC_UNROLL for (int v = 0; v < V; ++v) acc[r][v] = LC_NAME(zero)();
+    }
+    for (ptrdiff_t k = 0; k < t->run_count; ++k) {
+        const LC_REAL *row = (const LC_REAL *)t->rows + (t->rows_base + t->runs[k].rows);
+        const LC_REAL *lane = (const LC_REAL *)t->lanes + (t->lanes_base + t->runs[k].lanes);
+        for (ptrdiff_t i = t->runs[k].n; i > 0; --i) {
+            LC_VEC x[LC_TILE_VECTORS];
+            LC_UNROLL for (int v = 0; v < V - 1; ++v) x[v] = LC_NAME(load)(lane + v * LC_LANES);
+            x[V - 1] = LC_NAME(load_first)(lane + (V - 1) * LC_LANES, last);
+            LC_UNROLL for (int line = 0; line < LC_STEP_LINES(V); ++line) LC_PREFETCH_L1(ahead + line * 64);
+            LC_UNROLL for (int r = 0; r < R; ++r) {
+                const LC_VEC b = LC_NAME(splat)(row + r * row_stride);
+                LC_UNROLL for (int v = 0; v < V; ++v) acc[r][v] = LC_NAME(fma)(b, x[v], acc[r][v]);
+            }
+            row += row_step;
+            lane += lane_step;
+            ahead += t->prefetch_step;
+        }
+    }
+    if (t->bias_axis == LC_BIAS_LANES) {
+        const LC_REAL *bias = (const LC_REAL *)t->bias;
+        LC_UNROLL for (int v = 0; v < V; ++v) {
+            const LC_VEC b = v < V - 1 ? LC_NAME(load)(bias + v * LC_LANES) : LC_NAME(load_first)(bias + v * LC_LANES, last);
+            LC_UNROLL for (int r = 0; r < R; ++r) acc[r][v] = LC_NAME(add)(acc[r][v], b);
+        }
+    } else if (t->bias_axis == LC_BIAS_ROWS) {
+        LC_UNROLL for (int r = 0; r < R; ++r) {
+            const LC_VEC b = LC_NAME(splat)((const LC_REAL *)t->bias + r);
+            LC_UNROLL for (int v = 0; v < V; ++v) acc[r][v] = LC_NAME(add)(acc[r][v], b);
+        }
+    }
+    if (t->relu) {
+        LC_UNROLL for (int r = 0; r < R; ++r) {
+            LC_UNROLL for (int v = 0; v < V; ++v) acc[r][v] = LC_NAME(relu)(acc[r][v]);
+        }
+    }
+    LC_REAL *out = (LC_REAL *)t->out;
+    const int whole = t->lane_count == V * LC_LANES;
+    LC_UNROLL for (int r = 0; r < R; ++r) {
+        LC_UNROLL for (int v = 0; v < V - 1; ++v) LC_NAME(store)(out + r * t->out_stride + v * LC_LANES, acc[r][v]);
+        if (whole)
+            LC_NAME(store)(out + r * t->out_stride + (V - 1) * LC_LANES, acc[r][V - 1]);
+        else
+            LC_NAME(store_first)(out + r * t->out_stride + (V - 1) * LC_LANES, last, acc[r][V - 1]);
+    }
+}
+
+/* One function per shape, so that each has the registers to itself. */
+#define LC_TILE_SHAPE(R, V)                                                                               \
+    LC_NOINLINE void LC_NAME(tile_unit_##R##x##V)(const lc_tile *t) { LC_NAME(tile_body)(t, R, V, 1); }   \
+    LC_NOINLINE void LC_NAME(tile_strided_##R##x##V)(const lc_tile *t) { LC_NAME(tile_body)(t, R, V, 0); }
+LC_TILE_SHAPES(LC_TILE_SHAPE)
+#undef LC_TILE_SHAPE
+
+/* Runs the tile of `rows` rows that is `vectors` (1, 2 or 4) vectors wide; rows <= the instruction set's LC_ROWS of that width. */
+LC_INLINE void LC_NAME(run_tile)(const lc_tile *t, int rows, int vectors) {
+    const int unit = t->row_stride == 1;
+    switch (vectors * 16 + rows) {
+#define LC_TILE_CASE(R, V)                                                      \
+    case V * 16 + R:                                                            \
+        if (unit)                                                               \
+            LC_NAME(tile_unit_##R##x##V)(t);                                    \
+        else                                                                    \
+            LC_NAME(tile_strided_##R##x##V)(t);                                 \
+        break;
+        LC_TILE_SHAPES(LC_TILE_CASE)
+#undef LC_TILE_CASE
+    }
+}
+
+/* Rows of the largest tile of that width. */
+LC_INLINE int LC_NAME(rows_limit)(int vectors) {
+    return vectors == 4 ? LC_JOIN2(LC_ROWS4, LC_ISA) : vectors == 2 ? LC_JOIN2(LC_ROWS2, LC_ISA) : LC_JOIN2(LC_ROWS1, LC_ISA);
+}

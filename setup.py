@@ -1,0 +1,100 @@
+"""Builds the one extension module. Everything else about the package is in pyproject.toml.
+
+Environment: LOCALCONV_OPENMP=off builds without threads; =require makes a missing OpenMP an error instead of a loud warning.
+LOCALCONV_CFLAGS: further compiler and linker flags, for sanitizers and coverage.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent
+PROBE = """
+#include <omp.h>
+int main(void) { int n = 0;
+#pragma omp parallel reduction(+ : n)
+    n += 1;
+    return n < 1 || omp_get_max_threads() < 1; }
+"""
+MISSING = """
+********************************************************************************
+localconv: this compiler has no working OpenMP. The build goes on WITHOUT THREADS:
+every call will run on one core. On macOS install libomp (`brew install libomp`),
+on Linux the compiler's OpenMP runtime (libgomp or libomp), and build again.
+********************************************************************************
+"""
+
+
+def openmp_flags(msvc):
+    """Candidate (compiler, linker) flags, the likeliest first."""
+    if msvc:
+        return [(["/openmp"], [])]
+    candidates = [(["-fopenmp"], ["-fopenmp"])]
+    if sys.platform == "darwin":
+        prefixes = [os.environ["LIBOMP_PREFIX"]] if "LIBOMP_PREFIX" in os.environ else []
+        if shutil.which("brew"):
+            found = subprocess.run(["brew", "--prefix", "libomp"], capture_output=True, text=True, check=False)
+            prefixes += [found.stdout.strip()] if found.returncode == 0 else []
+        candidates += [(["-Xpreprocessor", "-fopenmp", f"-I{p}/include"], [f"-L{p}/lib", "-lomp"]) for p in prefixes]
+    return candidates
+
+
+class BuildExt(build_ext):
+    """Adds the compiler's own flags, and those of its OpenMP if a probe compiles and links with them."""
+
+    def build_extensions(self):
+        msvc = self.compiler.compiler_type == "msvc"
+        compile_args = ["/O2", "/std:c11"] if msvc else ["-O3", "-std=c11"]
+        link_args = []
+        more, link_more = self.find_openmp(msvc)
+        extra = os.environ.get("LOCALCONV_CFLAGS", "").split()
+        for extension in self.extensions:
+            extension.extra_compile_args = compile_args + more + extra
+            extension.extra_link_args = link_args + link_more + extra
+        super().build_extensions()
+
+    def find_openmp(self, msvc):
+        wanted = os.environ.get("LOCALCONV_OPENMP", "auto")
+        if wanted not in ("auto", "off", "require"):
+            raise SystemExit(f"LOCALCONV_OPENMP must be auto, off or require, got {wanted!r}")
+        if wanted != "off":
+            for compile_args, link_args in openmp_flags(msvc):
+                if self.links(PROBE, compile_args, link_args):
+                    return compile_args, link_args
+        if wanted == "require":
+            raise SystemExit(MISSING)
+        print(MISSING if wanted == "auto" else "localconv: building without OpenMP, as asked", file=sys.stderr, flush=True)
+        return [], []
+
+    def links(self, source, compile_args, link_args):
+        from setuptools.errors import CompileError, LinkError
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "probe.c"
+            path.write_text(source)
+            try:
+                objects = self.compiler.compile([str(path)], output_dir=folder, extra_postargs=compile_args)
+                self.compiler.link_executable(objects, str(Path(folder) / "probe"), extra_postargs=link_args)
+            except (CompileError, LinkError):
+                return False
+        return True
+
+
+core = Extension(
+    "localconv._core",
+    ["src/localconv/_core.pyx"],
+    include_dirs=["include"],
+    depends=[str(p.relative_to(ROOT)) for p in sorted(ROOT.glob("include/**/*.h"))],
+)
+
+# Coverage of the .pyx needs line tracing compiled in; LOCALCONV_TRACE=1 does it.
+TRACE = {"linetrace": True} if os.environ.get("LOCALCONV_TRACE") == "1" else {}
+
+setup(ext_modules=cythonize([core], compiler_directives=TRACE, show_all_warnings=True), cmdclass={"build_ext": BuildExt})

@@ -1,0 +1,469 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: embedsignature=False, freethreading_compatible=True
+"""The compiled floor: typed memoryviews in, OpenMP `prange` over tasks, register tiles from ``include/localconv``.
+
+Nothing is decided or checked here. Arrays come flat, contiguous, aligned and native (arrays.py); how the work is cut comes in a
+plan (dispatch.py). What is here and nowhere else: threads, workspaces and the choice of the compiled instance.
+"""
+
+from cython.parallel cimport prange
+from libc.stdint cimport uintptr_t
+from libc.stdlib cimport free, malloc
+
+from os import environ as _environ
+
+cdef extern from "localconv/threads.h" nogil:
+    int lc_openmp_version()
+    int lc_openmp_threads()
+    int lc_processors()
+    int lc_thread()
+    long lc_process()
+
+cdef extern from "localconv/kernels.h" nogil:
+    ctypedef struct lc_geometry:
+        ptrdiff_t batch, channels, filters, groups
+        ptrdiff_t[3] input, output, kernel, strides, dilation, before
+        int channels_first
+        ptrdiff_t taps, positions, group_filters, depth
+        int along_taps
+    ctypedef struct lc_ran:
+        const char *isa
+        const char *dtype
+    ctypedef struct lc_call:
+        const lc_geometry *geometry
+        const void *input
+        const void *kernel
+        const void *bias
+        void *output
+        ptrdiff_t bias_position, bias_filter
+        int relu
+        lc_ran *ran
+    ctypedef struct lc_local_plan:
+        int strategy, vectors
+        ptrdiff_t panel_filters
+        ptrdiff_t[3] block, blocks
+        ptrdiff_t filter_parts, batch_chunk, batch_tile
+        ptrdiff_t input_at, stage_at, bias_at, workspace
+    ctypedef struct lc_range:
+        ptrdiff_t lo, hi
+    ctypedef struct lc_zone:
+        ptrdiff_t[3] start, count
+        lc_range[3] clip
+        int axis
+        ptrdiff_t tiles_along, first_tile, last_tile
+    ctypedef struct lc_conv_plan:
+        int vectors, pack
+        ptrdiff_t panel_width, panels, panel_parts, tile_parts, tiles, tile_block
+        const lc_zone *zones
+        ptrdiff_t zone_count
+        ptrdiff_t packed_bytes, stage_at, workspace
+    ctypedef struct lc_run:
+        pass
+    ctypedef struct lc_kernels:
+        int lanes
+        int (*rows_limit)(int vectors) noexcept nogil
+        void (*local_task)(const lc_call *, const lc_local_plan *, ptrdiff_t task, char *workspace) noexcept nogil
+        void (*conv_pack)(const lc_call *, const lc_conv_plan *, ptrdiff_t task, ptrdiff_t parts, void *packed) noexcept nogil
+        void (*conv_task)(const lc_call *, const lc_conv_plan *, ptrdiff_t task, const void *kernel, char *workspace) noexcept nogil
+    ctypedef struct lc_isa:
+        const char *name
+        int needs
+        const lc_kernels *f32
+        const lc_kernels *f64
+    const lc_isa *lc_isas
+    int lc_isa_count
+    int LC_ALIGNMENT
+    const char **lc_local_strategies
+    int lc_local_strategy_count
+    int lc_cpu_features()
+    void lc_derive(lc_geometry *)
+    ptrdiff_t lc_run_limit(const lc_geometry *)
+    ptrdiff_t lc_align(ptrdiff_t)
+    ptrdiff_t lc_ceil_div(ptrdiff_t, ptrdiff_t)
+    int lc_local_staged(const lc_geometry *, const lc_local_plan *)
+    int lc_local_interleaved(const lc_local_plan *)
+    ptrdiff_t lc_box_elements(const lc_geometry *, const lc_local_plan *)
+    ptrdiff_t lc_axis_classes(const lc_geometry *, int axis, lc_zone *classes)
+    void lc_cut_zone(lc_zone *, ptrdiff_t batch, int rows)
+    void im2col_position_f32(const lc_geometry *, const float *, ptrdiff_t, float *, float *)
+    void im2col_position_f64(const lc_geometry *, const double *, ptrdiff_t, double *, double *)
+
+ctypedef fused real:
+    float
+    double
+
+cdef int _strategy
+STRATEGIES = tuple([lc_local_strategies[_strategy].decode() for _strategy in range(lc_local_strategy_count)])
+
+
+# ---------------------------------------------------------------------------------------------------------------- instruction sets
+
+cdef const lc_isa *_isa = NULL
+
+
+def available_isas():
+    """Names of the instruction sets that were compiled in and that this machine can run, best first."""
+    cdef int features = lc_cpu_features(), i
+    return tuple([lc_isas[i].name.decode() for i in range(lc_isa_count) if lc_isas[i].needs & features])
+
+
+def set_isa(str name not None):
+    """Use the instruction set of that name for the calls that follow. Raises ValueError if it cannot run here."""
+    global _isa
+    cdef int features = lc_cpu_features(), i
+    for i in range(lc_isa_count):
+        if lc_isas[i].name.decode() == name and lc_isas[i].needs & features:
+            _isa = &lc_isas[i]
+            return
+    raise ValueError(f"instruction set {name!r} is unknown or cannot run here; available: {', '.join(available_isas())}")
+
+
+def get_isa():
+    """Name of the instruction set in use."""
+    return _isa.name.decode()
+
+
+def lanes(bint double_precision):
+    """Elements of one vector of the instruction set in use."""
+    return _kernels(double_precision).lanes
+
+
+def rows_limit(bint double_precision, int vectors):
+    """Rows of the largest register tile that is `vectors` (1, 2 or 4) vectors wide."""
+    return _kernels(double_precision).rows_limit(vectors)
+
+
+cdef inline const lc_kernels *_kernels(bint double_precision) noexcept nogil:
+    return _isa.f64 if double_precision else _isa.f32
+
+
+# ------------------------------------------------------------------------------------------------------------------------- threads
+
+cdef int _threads_set = 0        # by set_num_threads; 0: not
+cdef int _threads_environment = 0
+cdef long _parallel_process = 0  # the process that first ran in parallel
+
+
+def set_num_threads(n):
+    """The core of `config.set_num_threads`: 0 goes back to the environment."""
+    global _threads_set
+    _threads_set = n
+
+
+def openmp_version():
+    """The OpenMP version (yyyymm) that this module was compiled with, 0 without OpenMP."""
+    return lc_openmp_version()
+
+
+def num_threads():
+    """Threads that a large call would use now."""
+    cdef int n = _threads_set or _threads_environment or lc_openmp_threads()
+    if _parallel_process and _parallel_process != lc_process():
+        return 1  # a forked child: threads.h says why
+    return max(1, min(n, lc_processors()))
+
+
+cdef int _enter(int threads) noexcept:
+    """The threads to use of those a plan asks for; remembers the process that first ran in parallel."""
+    global _parallel_process
+    if threads > 1:
+        if not _parallel_process:
+            _parallel_process = lc_process()
+        elif _parallel_process != lc_process():
+            return 1
+    return threads
+
+
+# --------------------------------------------------------------------------------------------------------------------- the last run
+
+cdef struct Run:
+    const char *operation
+    lc_ran ran
+    const char *strategy
+    int threads
+
+cdef Run _last
+
+
+def last_run():
+    """What the newest call in this process ran: operation, isa and dtype (as signed by the compiled kernel), strategy, threads."""
+    if _last.operation == NULL:
+        return None
+    return {
+        "operation": _last.operation.decode(),
+        "isa": _last.ran.isa.decode(),
+        "dtype": {b"f32": "float32", b"f64": "float64"}[_last.ran.dtype],
+        "strategy": _last.strategy.decode(),
+        "threads": _last.threads,
+    }
+
+
+cdef void _remember(const char *operation, lc_ran ran, const char *strategy, int threads) noexcept:
+    _last.operation = operation
+    _last.ran = ran
+    _last.strategy = strategy
+    _last.threads = threads
+
+
+# --------------------------------------------------------------------------------------------------------------------------- plans
+
+cdef void _read_geometry(lc_geometry *g, geometry) except *:
+    cdef int axis
+    g.batch, g.channels, g.filters, g.groups = geometry.batch, geometry.channels, geometry.filters, geometry.groups
+    for axis in range(3):
+        g.input[axis], g.output[axis], g.kernel[axis] = geometry.input[axis], geometry.output[axis], geometry.kernel[axis]
+        g.strides[axis], g.dilation[axis] = geometry.strides[axis], geometry.dilation[axis]
+        g.before[axis] = geometry.before[axis]
+    g.channels_first = geometry.channels_first
+    lc_derive(g)
+
+
+cdef class LocalPlan:
+    """How one locally connected convolution is cut into tasks, for one element type and instruction set.
+
+    Made by dispatch.py. `block`: output positions of a task along the three axes; `batch_chunk`, `batch_tile`: images that are
+    interleaved together, and those of one register tile; `panel_filters`: filters of one register tile; `filter_parts`: tasks
+    that share a block.
+    """
+    cdef lc_geometry geometry
+    cdef lc_local_plan plan
+    cdef const lc_kernels *kernels
+    cdef ptrdiff_t tasks
+    cdef int threads
+
+    def __cinit__(self, geometry, bint double_precision, str strategy, int vectors, ptrdiff_t panel_filters, block,
+                  ptrdiff_t batch_chunk, ptrdiff_t batch_tile, ptrdiff_t filter_parts, int threads):
+        cdef int axis
+        cdef ptrdiff_t itemsize = 8 if double_precision else 4, staged
+        cdef lc_local_plan *p = &self.plan
+        _read_geometry(&self.geometry, geometry)
+        self.kernels = _kernels(double_precision)
+        self.threads = threads
+        p.strategy = STRATEGIES.index(strategy)
+        p.vectors, p.panel_filters, p.filter_parts = vectors, panel_filters, filter_parts
+        p.batch_chunk, p.batch_tile = batch_chunk, batch_tile
+        self.tasks = filter_parts
+        for axis in range(3):
+            p.block[axis] = block[axis]
+            p.blocks[axis] = lc_ceil_div(self.geometry.output[axis], p.block[axis])
+            self.tasks *= p.blocks[axis]
+        staged = p.block[2] * self.geometry.filters * lc_ceil_div(batch_chunk, batch_tile) * batch_tile
+        p.input_at = lc_align(lc_run_limit(&self.geometry) * sizeof(lc_run))
+        p.stage_at = p.input_at + lc_align(lc_box_elements(&self.geometry, p) * itemsize)
+        p.bias_at = p.stage_at + lc_align(staged * itemsize if lc_local_staged(&self.geometry, p) else 0)
+        p.workspace = p.bias_at + lc_align(self.geometry.filters * itemsize)
+
+    @property
+    def workspace(self):
+        """Bytes of one thread's workspace."""
+        return self.plan.workspace
+
+    @property
+    def strategy(self):
+        """Name of the strategy."""
+        return STRATEGIES[self.plan.strategy]
+
+
+cdef class ConvPlan:
+    """How one direct shared convolution is cut into tasks, for one element type and instruction set.
+
+    Made by dispatch.py. `panel_width`: filters of a packed panel; `panel_parts`, `tile_parts`: the tasks, as parts of the panels
+    and of the register tiles; `tile_block`: tiles that meet all panels of a part before the next tiles do; `pack`: whether the
+    kernel must be packed or already lies as one panel.
+    """
+    cdef lc_geometry geometry
+    cdef lc_conv_plan plan
+    cdef const lc_kernels *kernels
+    cdef lc_zone *zones
+    cdef int threads
+
+    def __cinit__(self, geometry, bint double_precision, int vectors, bint pack, ptrdiff_t panel_parts, ptrdiff_t tile_tasks,
+                  ptrdiff_t tile_block, int threads):
+        cdef lc_geometry *g = &self.geometry
+        cdef lc_conv_plan *p = &self.plan
+        cdef ptrdiff_t itemsize = 8 if double_precision else 4
+        _read_geometry(g, geometry)
+        self.kernels = _kernels(double_precision)
+        self.threads = threads
+        p.vectors, p.pack, p.tile_block = vectors, pack, tile_block
+        p.panel_width = vectors * self.kernels.lanes
+        p.panels = lc_ceil_div(g.group_filters, p.panel_width) * g.groups
+        p.panel_parts = max(1, min(panel_parts, p.panels))
+        p.packed_bytes = p.panels * g.depth * p.panel_width * itemsize if pack else 0
+        self._cut_zones(self.kernels.rows_limit(vectors))
+        p.tile_parts = max(1, min(tile_tasks, p.tiles))
+        p.stage_at = lc_align(lc_run_limit(g) * sizeof(lc_run))
+        p.workspace = p.stage_at + lc_align(self.kernels.rows_limit(vectors) * p.panel_width * itemsize if g.channels_first else 0)
+
+    cdef int _cut_zones(self, int rows) except -1:
+        """The zones: every combination of the three axes' classes."""
+        cdef lc_geometry *g = &self.geometry
+        cdef ptrdiff_t[3] counts
+        cdef ptrdiff_t i, j, k, total = 0
+        cdef int axis
+        cdef lc_zone *z
+        cdef lc_zone *classes
+        for axis in range(3):
+            counts[axis] = lc_axis_classes(g, axis, NULL)
+        cdef ptrdiff_t zone_count = counts[0] * counts[1] * counts[2], class_count = max(counts[0], counts[1], counts[2])
+        self.zones = <lc_zone *> malloc(zone_count * sizeof(lc_zone))
+        classes = <lc_zone *> malloc(class_count * sizeof(lc_zone))
+        if self.zones == NULL or classes == NULL:
+            free(classes)
+            raise MemoryError
+        for axis in range(3):
+            lc_axis_classes(g, axis, classes)
+        z = self.zones
+        for i in range(counts[0]):
+            for j in range(counts[1]):
+                for k in range(counts[2]):
+                    z.start[0], z.count[0], z.clip[0] = classes[i].start[0], classes[i].count[0], classes[i].clip[0]
+                    z.start[1], z.count[1], z.clip[1] = classes[j].start[1], classes[j].count[1], classes[j].clip[1]
+                    z.start[2], z.count[2], z.clip[2] = classes[k].start[2], classes[k].count[2], classes[k].clip[2]
+                    lc_cut_zone(z, max(g.batch, 1), rows)
+                    z.first_tile = total
+                    total += z.last_tile
+                    z.last_tile = total
+                    z += 1
+        free(classes)
+        self.plan.zones, self.plan.zone_count, self.plan.tiles = self.zones, zone_count, total
+        return 0
+
+    def __dealloc__(self):
+        free(self.zones)
+
+    @property
+    def workspace(self):
+        """Bytes of the packed kernel, and of one thread's workspace."""
+        return self.plan.packed_bytes, self.plan.workspace
+
+
+# ---------------------------------------------------------------------------------------------------------------------- operations
+
+cdef inline char *_aligned(void *memory) noexcept nogil:
+    return <char *> ((<uintptr_t> memory + LC_ALIGNMENT - 1) // LC_ALIGNMENT * LC_ALIGNMENT)
+
+
+cdef inline lc_call _call(const lc_geometry *g, const real[::1] x, const real[::1] kernel, const real[::1] bias, real[::1] out,
+                          bint relu, lc_ran *ran) noexcept:
+    cdef lc_call call
+    call.geometry = g
+    call.input, call.kernel, call.output = <const void *> &x[0], <const void *> &kernel[0], <void *> &out[0]
+    call.bias = NULL
+    if bias is not None:
+        call.bias = <const void *> &bias[0]
+    call.bias_position, call.bias_filter = 0, 1
+    call.relu = relu
+    call.ran = ran
+    return call
+
+
+def local_forward(LocalPlan plan not None, const real[::1] x not None, const real[::1] kernel not None, const real[::1] bias,
+                  real[::1] out not None, bint relu=False):
+    """Locally connected convolution: out = act(sum over the window of x * kernel + bias).
+
+    All arrays flat: x (batch, input, channels) or (batch, channels, input), kernel (positions, depth, filters), bias None or
+    (filters,) or positions * filters values as Keras stores them, out (batch, positions, filters) or (batch, filters, positions).
+    The batch must not be empty. relu: act is max(0, .), else the identity.
+    """
+    cdef lc_ran ran
+    cdef lc_call call = _call(&plan.geometry, x, kernel, bias, out, relu, &ran)
+    cdef ptrdiff_t task, tasks = plan.tasks, size = lc_align(plan.plan.workspace)
+    cdef int threads = _enter(plan.threads)
+    cdef void *memory
+    cdef char *workspace
+    if bias is not None and bias.shape[0] > plan.geometry.filters:
+        # Keras reshapes a full bias to (filters, positions) for channels_first: layers in layouts of their own rely on it.
+        call.bias_position = 1 if plan.geometry.channels_first else plan.geometry.filters
+        call.bias_filter = plan.geometry.positions if plan.geometry.channels_first else 1
+    with nogil:
+        memory = malloc(threads * size + LC_ALIGNMENT)
+        if memory != NULL:
+            workspace = _aligned(memory)
+            for task in prange(tasks, schedule="dynamic", chunksize=1, num_threads=threads, use_threads_if=threads > 1):
+                plan.kernels.local_task(&call, &plan.plan, task, workspace + lc_thread() * size)
+            free(memory)
+    if memory == NULL:
+        raise MemoryError(f"no {threads * size} bytes of workspace for local_forward")
+    _remember("local_forward", ran, lc_local_strategies[plan.plan.strategy], threads)
+
+
+def conv_forward(ConvPlan plan not None, const real[::1] x not None, const real[::1] kernel not None, const real[::1] bias,
+                 real[::1] out not None, bint relu=False):
+    """Shared convolution, direct: out = act(sum over the window of x * kernel + bias).
+
+    All arrays flat: x (batch, input, channels) or (batch, channels, input), kernel (taps, channels / groups, filters), bias None
+    or (filters,), out (batch, positions, filters) or (batch, filters, positions). The batch must not be empty.
+    """
+    cdef lc_ran ran
+    cdef lc_call call = _call(&plan.geometry, x, kernel, bias, out, relu, &ran)
+    cdef lc_conv_plan *p = &plan.plan
+    cdef ptrdiff_t task, tasks = p.panel_parts * p.tile_parts, size = lc_align(p.workspace), packed_size = lc_align(p.packed_bytes)
+    cdef ptrdiff_t pack_parts = lc_ceil_div(plan.geometry.depth, 64), pack_tasks = p.panels * pack_parts if p.pack else 0
+    cdef int threads = _enter(plan.threads)
+    cdef void *memory
+    cdef char *workspace
+    cdef const void *lanes = call.kernel
+    with nogil:
+        memory = malloc(packed_size + threads * size + LC_ALIGNMENT)
+        if memory != NULL:
+            workspace = _aligned(memory) + packed_size
+            if p.pack:
+                lanes = _aligned(memory)
+                for task in prange(pack_tasks, schedule="static", num_threads=threads, use_threads_if=threads > 1):
+                    plan.kernels.conv_pack(&call, p, task, pack_parts, _aligned(memory))
+            for task in prange(tasks, schedule="dynamic", chunksize=1, num_threads=threads, use_threads_if=threads > 1):
+                plan.kernels.conv_task(&call, p, task, lanes, workspace + lc_thread() * size)
+            free(memory)
+    if memory == NULL:
+        raise MemoryError(f"no {packed_size + threads * size} bytes of workspace for conv_forward")
+    _remember("conv_forward", ran, "direct", threads)
+
+
+def im2col(geometry, const real[::1] x not None, real[::1] columns not None, ptrdiff_t first=0, int threads=1):
+    """Windows first, first + 1, ... of all images' positions, each a row of `columns`, as many as it has room for."""
+    cdef lc_geometry g
+    cdef ptrdiff_t i, count
+    cdef int team = _enter(threads)
+    _read_geometry(&g, geometry)
+    count = columns.shape[0] // g.depth
+    for i in prange(count, schedule="static", num_threads=team, use_threads_if=team > 1, nogil=True):
+        if real is float:
+            im2col_position_f32(&g, &x[0], first + i, &columns[i * g.depth], NULL)
+        else:
+            im2col_position_f64(&g, &x[0], first + i, &columns[i * g.depth], NULL)
+
+
+def col2im(geometry, const real[::1] columns not None, real[::1] x not None, int threads=1):
+    """Adds every row of `columns` to the window of `x` that it came from; one image is one task, so that sums keep their order."""
+    cdef lc_geometry g
+    cdef ptrdiff_t image, i
+    cdef int team = _enter(threads)
+    _read_geometry(&g, geometry)
+    for image in prange(g.batch, schedule="static", num_threads=team, use_threads_if=team > 1, nogil=True):
+        for i in range(image * g.positions, (image + 1) * g.positions):
+            if real is float:
+                im2col_position_f32(&g, NULL, i, <float *> &columns[i * g.depth], &x[0])
+            else:
+                im2col_position_f64(&g, NULL, i, <double *> &columns[i * g.depth], &x[0])
+
+
+# ---------------------------------------------------------------------------------------------------------------- the environment
+
+cdef int _read_environment() except -1:
+    global _threads_environment
+    set_isa(available_isas()[0])
+    if "LOCALCONV_ISA" in _environ:
+        try:
+            set_isa(_environ["LOCALCONV_ISA"])
+        except ValueError as error:
+            raise ValueError(f"LOCALCONV_ISA: {error}") from None
+    if "LOCALCONV_NUM_THREADS" in _environ:
+        text = _environ["LOCALCONV_NUM_THREADS"]
+        if not text.strip().isdecimal() or not 1 <= int(text) < 2**31:
+            raise ValueError(f"LOCALCONV_NUM_THREADS must be an integer of at least 1, got {text!r}")
+        _threads_environment = int(text)
+    return 0
+
+
+_read_environment()

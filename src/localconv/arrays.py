@@ -1,0 +1,86 @@
+"""Arrays at the door: what any array-like becomes before the core sees it, and what an output must be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FLOAT32 = np.dtype(np.float32)
+FLOAT64 = np.dtype(np.float64)
+ACCEPTED = "float32 and float64"
+
+Array = NDArray[Any]
+
+
+def as_float_array(value: ArrayLike, name: str) -> Array:
+    """`value` as an ndarray of float32 or float64 in any layout and byte order. TypeError, ValueError name the argument `name`."""
+    if type(value) is not np.ndarray:
+        if isinstance(value, np.ma.MaskedArray):
+            raise TypeError(f"{name} must be a plain array of {ACCEPTED}: a mask has no meaning in a convolution, got a masked array")
+        try:
+            value = np.asarray(value)
+        except ValueError as error:
+            raise ValueError(f"{name} must be an array-like of {ACCEPTED}: {error}") from None
+    dtype = value.dtype
+    if dtype is FLOAT32 or dtype is FLOAT64:
+        return value
+    if dtype.kind != "f" or dtype.itemsize not in (4, 8):
+        raise TypeError(f"{name} must have one of the dtypes {ACCEPTED}, got {dtype}")
+    return value
+
+
+def common_dtype(*arrays: Array | None) -> np.dtype[Any]:
+    """float32 if all are, else float64, as NumPy promotes."""
+    return FLOAT64 if any(a is not None and a.dtype.itemsize == 8 for a in arrays) else FLOAT32
+
+
+def flat(array: Array, dtype: np.dtype[Any]) -> Array:
+    """The elements in C order in one dimension: native, aligned, of that dtype; a view where the array is so already."""
+    flags = array.flags
+    if array.dtype is not dtype or not flags.c_contiguous or not flags.aligned:
+        array = np.require(array, dtype, ("C", "A"))
+    return array.reshape(-1)
+
+
+def output_for(out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: tuple[Array | None, ...]) -> Array:
+    """A C-contiguous array to compute into: a new one, `out` itself, or a new one to be copied to `out` if that is not contiguous.
+
+    TypeError or ValueError if `out` cannot take the result.
+    """
+    if out is None:
+        return np.empty(shape, dtype)
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a numpy array, got {type(out).__name__}")
+    if out.dtype != dtype:
+        raise TypeError(f"out must have the dtype of the result, {dtype}, got {out.dtype}")
+    if out.shape != shape:
+        raise ValueError(f"out must have the shape of the result, {shape}, got {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError("out must be writeable, got a read-only array")
+    for array in inputs:
+        if array is not None and _overlap(out, array):
+            raise ValueError("out must not share memory with an input")
+    if out.flags.c_contiguous and out.flags.aligned:
+        return out
+    return np.empty(shape, dtype)
+
+
+def deliver(result: Array, out: Array | None) -> Array:
+    """What the caller gets: `out` if given, filled."""
+    if out is None:
+        return result
+    if result is not out:
+        out[...] = result
+    return out
+
+
+def _overlap(a: Array, b: Array) -> bool:
+    """Whether two arrays share an element; exact for all but contrived strides, for which it says yes."""
+    if not np.may_share_memory(a, b):
+        return False
+    try:
+        return np.shares_memory(a, b, max_work=100_000)
+    except np.exceptions.TooHardError:
+        return True

@@ -1,0 +1,505 @@
+"""The functions of the Keras 2 backend, on NumPy arrays: locally connected and ordinary convolution.
+
+Signatures, patch order and shapes are those of ``K.local_conv1d``, ``K.local_conv2d``, ``K.conv1d`` and ``K.conv2d`` in
+Keras 2.15 (read from its source and checked against it); what follows the ``*`` in a signature is localconv's own.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from . import _core, dispatch
+from .arrays import FLOAT32, FLOAT64, Array, as_float_array, common_dtype, deliver, flat, output_for
+from .config import image_data_format
+from .geometry import CHANNELS_FIRST, DATA_FORMATS, Geometry, Ints, Padding, local_geometry, shared_geometry
+
+__all__ = ["col2im", "conv1d", "conv2d", "im2col", "local_conv1d", "local_conv2d"]
+
+IntOrInts = int | Sequence[int]
+PaddingLike = str | Sequence[Sequence[int]]
+
+# The core's functions for each element type, looked up once: choosing among fused types by argument costs microseconds.
+_LOCAL_FORWARD = {FLOAT32: _core.local_forward["float"], FLOAT64: _core.local_forward["double"]}
+_CONV_FORWARD = {FLOAT32: _core.conv_forward["float"], FLOAT64: _core.conv_forward["double"]}
+_IM2COL = {FLOAT32: _core.im2col["float"], FLOAT64: _core.im2col["double"]}
+_COL2IM = {FLOAT32: _core.col2im["float"], FLOAT64: _core.col2im["double"]}
+
+# im2col blocks of a matrix product stay below this many bytes.
+_COLUMNS_LIMIT = 8 * 2**20
+
+
+def local_conv1d(inputs: ArrayLike, kernel: ArrayLike, kernel_size: IntOrInts, strides: IntOrInts, data_format: str | None = None, *,
+                 padding: PaddingLike = "valid", dilation_rate: IntOrInts = 1, groups: int = 1, bias: ArrayLike | None = None,
+                 out: Array | None = None) -> Array:
+    """1D convolution with a kernel of its own at every output position (unshared, locally connected).
+
+    Parameters
+    ----------
+    inputs : array_like, float32 or float64
+        Shape (batch, steps, channels), or (batch, channels, steps) with ``data_format='channels_first'``.
+    kernel : array_like, float32 or float64
+        Shape (positions, kernel_size * channels / groups, filters). Row ``i * channels + c`` of a position belongs to tap i and
+        channel c; with channels_first row ``c * kernel_size + i``. With `groups` the rows run over one group's channels, and
+        the filters are cut into groups of equal size, as in grouped convolution.
+    kernel_size : int or sequence of 1 int
+        Taps of the window.
+    strides : int or sequence of 1 int
+        Steps from one window to the next.
+    data_format : {'channels_last', 'channels_first'}, optional
+        Default: `image_data_format`.
+    padding : {'valid', 'same', 'causal'} or ((before, after),), optional
+        'same' is that of Keras's LocallyConnected1D: the window of position p starts at ``p * strides - extent // 2``, where
+        extent is the dilated size of the window, is clipped to the input, and there are ceil(steps / strides) positions. It is
+        not TensorFlow's SAME for even windows, nor at strides above 1. 'causal' pads ``extent - 1`` steps in front. Kernel
+        rows that meet padding do nothing, whatever they hold.
+    dilation_rate : int or sequence of 1 int, optional
+        Steps from one tap to the next.
+    groups : int, optional
+        Divides channels and filters.
+    bias : array_like, optional
+        Added to the sums: (filters,), or (positions, filters) as Keras stores it. With channels_first Keras *reshapes* the
+        latter to (filters, positions) instead of transposing it, and so does this.
+    out : ndarray, optional
+        Takes the result: same shape and dtype, no memory in common with an input.
+
+    Returns
+    -------
+    ndarray
+        Shape (batch, positions, filters), or (batch, filters, positions) with channels_first; `out` if given. float32 if all
+        arguments are, else float64.
+
+    Raises
+    ------
+    TypeError
+        An argument of another type or dtype than those above.
+    ValueError
+        A shape, size, format or padding that does not fit; the message names the argument.
+
+    See Also
+    --------
+    conv1d : the same with one kernel for all positions.
+
+    Notes
+    -----
+    Where Keras reinterprets or truncates (a kernel of too few positions or of other rows, an input longer than the kernel
+    covers) this raises ValueError.
+
+    Examples
+    --------
+    >>> import numpy as np, localconv
+    >>> x = np.ones((1, 10, 4), np.float32)
+    >>> kernel = np.ones((8, 3 * 4, 2), np.float32)
+    >>> localconv.local_conv1d(x, kernel, 3, 1, 'channels_last').shape
+    (1, 8, 2)
+    """
+    return _local(1, inputs, kernel, kernel_size, strides, None, data_format, padding, dilation_rate, groups, bias, out)
+
+
+def local_conv2d(inputs: ArrayLike, kernel: ArrayLike, kernel_size: IntOrInts, strides: IntOrInts, output_shape: Sequence[int] | None,
+                 data_format: str | None = None, *, padding: PaddingLike = "valid", dilation_rate: IntOrInts = (1, 1), groups: int = 1,
+                 bias: ArrayLike | None = None, out: Array | None = None) -> Array:
+    """2D convolution with a kernel of its own at every output position (unshared, locally connected).
+
+    Parameters
+    ----------
+    inputs : array_like, float32 or float64
+        Shape (batch, rows, columns, channels), or (batch, channels, rows, columns) with ``data_format='channels_first'``.
+    kernel : array_like, float32 or float64
+        Shape (positions, kh * kw * channels / groups, filters), positions row by row. Row ``(i * kw + j) * channels + c`` of a
+        position belongs to tap (i, j) and channel c; with channels_first row ``(c * kh + i) * kw + j``.
+    kernel_size : int or sequence of 2 ints
+        (kh, kw), the taps of the window.
+    strides : int or sequence of 2 ints
+        Rows and columns from one window to the next.
+    output_shape : sequence of 2 ints or None
+        Rows and columns of the output. Keras needs it; here it is checked, and None leaves it out.
+    data_format, padding, dilation_rate, groups, out
+        As in `local_conv1d`, two ints or two pairs instead of one; no 'causal'.
+    bias : array_like, optional
+        (filters,), or output_shape + (filters,) as Keras stores it; with channels_first the latter is *reshaped* to
+        (filters,) + output_shape, as Keras does.
+
+    Returns
+    -------
+    ndarray
+        Shape (batch,) + output_shape + (filters,), or (batch, filters) + output_shape with channels_first; `out` if given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `local_conv1d`.
+
+    Examples
+    --------
+    >>> import numpy as np, localconv
+    >>> x = np.ones((1, 5, 6, 3), np.float32)
+    >>> kernel = np.ones((3 * 4, 3 * 3 * 3, 2), np.float32)
+    >>> localconv.local_conv2d(x, kernel, (3, 3), (1, 1), (3, 4), 'channels_last')[0, 0, 0]
+    array([27., 27.], dtype=float32)
+    """
+    return _local(2, inputs, kernel, kernel_size, strides, output_shape, data_format, padding, dilation_rate, groups, bias, out)
+
+
+def conv1d(x: ArrayLike, kernel: ArrayLike, strides: IntOrInts = 1, padding: PaddingLike = "valid", data_format: str | None = None,
+           dilation_rate: IntOrInts = 1, *, groups: int = 1, bias: ArrayLike | None = None, out: Array | None = None) -> Array:
+    """1D convolution (in the sense of neural networks: the kernel is not flipped).
+
+    Parameters
+    ----------
+    x : array_like, float32 or float64
+        Shape (..., steps, channels), or (..., channels, steps) with ``data_format='channels_first'``; at least one batch axis.
+    kernel : array_like, float32 or float64
+        Shape (kernel_size, channels / groups, filters), for both data formats.
+    strides : int or sequence of 1 int, optional
+        Steps from one window to the next.
+    padding : {'valid', 'same', 'causal'} or ((before, after),), optional
+        'same' is TensorFlow's SAME: ceil(steps / strides) outputs, the odd element of padding behind. 'causal' pads
+        ``(kernel_size - 1) * dilation_rate`` steps in front.
+    data_format : {'channels_last', 'channels_first'}, optional
+        Default: `image_data_format`.
+    dilation_rate : int or sequence of 1 int, optional
+        Steps from one tap to the next. As in Keras, strides and dilation_rate cannot both be above 1.
+    groups : int, optional
+        Divides channels and filters; filter group g sees channel group g.
+    bias : array_like of shape (filters,), optional
+        Added to the sums.
+    out : ndarray, optional
+        Takes the result: same shape and dtype, no memory in common with an input.
+
+    Returns
+    -------
+    ndarray
+        Shape (..., positions, filters), or (..., filters, positions) with channels_first; `out` if given. float32 if all
+        arguments are, else float64.
+
+    Raises
+    ------
+    TypeError
+        An argument of another type or dtype than those above.
+    ValueError
+        A shape, size, format or padding that does not fit; the message names the argument.
+
+    Examples
+    --------
+    >>> import numpy as np, localconv
+    >>> x = np.arange(5, dtype=np.float32).reshape(1, 5, 1)
+    >>> kernel = np.array([1, 0, -1], np.float32).reshape(3, 1, 1)
+    >>> localconv.conv1d(x, kernel, data_format='channels_last').ravel()
+    array([-2., -2., -2.], dtype=float32)
+    """
+    return _shared(1, x, kernel, strides, padding, data_format, dilation_rate, groups, bias, out)
+
+
+def conv2d(x: ArrayLike, kernel: ArrayLike, strides: IntOrInts = (1, 1), padding: PaddingLike = "valid", data_format: str | None = None,
+           dilation_rate: IntOrInts = (1, 1), *, groups: int = 1, bias: ArrayLike | None = None, out: Array | None = None) -> Array:
+    """2D convolution (in the sense of neural networks: the kernel is not flipped).
+
+    Parameters
+    ----------
+    x : array_like, float32 or float64
+        Shape (..., rows, columns, channels), or (..., channels, rows, columns) with ``data_format='channels_first'``.
+    kernel : array_like, float32 or float64
+        Shape (kh, kw, channels / groups, filters), for both data formats.
+    strides, padding, data_format, dilation_rate, groups, bias, out
+        As in `conv1d`, two ints or two pairs instead of one; no 'causal'.
+
+    Returns
+    -------
+    ndarray
+        Shape (..., rows, columns, filters), or (..., filters, rows, columns) with channels_first; `out` if given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv1d`.
+
+    Examples
+    --------
+    >>> import numpy as np, localconv
+    >>> x = np.ones((2, 6, 5, 3), np.float32)
+    >>> kernel = np.ones((3, 3, 3, 4), np.float32)
+    >>> localconv.conv2d(x, kernel, padding='same', data_format='channels_last').shape
+    (2, 6, 5, 4)
+    """
+    return _shared(2, x, kernel, strides, padding, data_format, dilation_rate, groups, bias, out)
+
+
+def im2col(x: ArrayLike, kernel_size: IntOrInts, strides: IntOrInts = 1, padding: PaddingLike = "valid", data_format: str | None = None,
+           dilation_rate: IntOrInts = 1, *, out: Array | None = None) -> Array:
+    """Every window of the input as a row.
+
+    Parameters
+    ----------
+    x : array_like, float32 or float64
+        Shape (batch, steps, channels) or (batch, rows, columns, channels); channels in front of the spatial axes with
+        ``data_format='channels_first'``.
+    kernel_size : int or sequence of ints
+        Taps of the window.
+    strides, padding, data_format, dilation_rate
+        As in `conv1d` and `conv2d`. Taps that meet padding are 0.
+    out : ndarray, optional
+        Takes the result: same shape and dtype, no memory in common with `x`.
+
+    Returns
+    -------
+    ndarray
+        Shape (batch, positions, prod(kernel_size) * channels); rows in the order of a locally connected kernel: taps outside
+        and channels inside for channels_last, channels outside for channels_first.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv1d`.
+
+    Examples
+    --------
+    >>> import numpy as np, localconv
+    >>> localconv.im2col(np.arange(4.0).reshape(1, 4, 1), 2, data_format='channels_last')[0]
+    array([[0., 1.],
+           [1., 2.],
+           [2., 3.]])
+    """
+    array = as_float_array(x, "x")
+    geometry = _column_geometry(array.shape, kernel_size, strides, padding, data_format, dilation_rate)
+    result = output_for(out, (geometry.batch, geometry.positions, geometry.depth), common_dtype(array), (array,))
+    if result.size:
+        _IM2COL[result.dtype](geometry, flat(array, result.dtype), result.reshape(-1), 0, dispatch.threads_for(geometry))
+    return deliver(result, out)
+
+
+def col2im(cols: ArrayLike, input_shape: Sequence[int], kernel_size: IntOrInts, strides: IntOrInts = 1, padding: PaddingLike = "valid",
+           data_format: str | None = None, dilation_rate: IntOrInts = 1, *, out: Array | None = None) -> Array:
+    """Add rows of windows back into an input: the adjoint of `im2col`.
+
+    Parameters
+    ----------
+    cols : array_like, float32 or float64
+        Shape (batch, positions, prod(kernel_size) * channels), as `im2col` returns.
+    input_shape : sequence of ints
+        The shape that `im2col` had as its input.
+    kernel_size, strides, padding, data_format, dilation_rate
+        As in `im2col`.
+    out : ndarray, optional
+        Takes the result: same shape and dtype, no memory in common with `cols`.
+
+    Returns
+    -------
+    ndarray
+        Shape `input_shape`; every element is the sum of the window elements that were taken from it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv1d`.
+
+    Examples
+    --------
+    >>> import numpy as np, localconv
+    >>> localconv.col2im(np.ones((1, 3, 2)), (1, 4, 1), 2, data_format='channels_last').ravel()
+    array([1., 2., 2., 1.])
+    """
+    array = as_float_array(cols, "cols")
+    shape = _ints(input_shape, None, "input_shape", minimum=0)
+    if len(shape) not in (3, 4):
+        raise ValueError(f"input_shape must have 3 or 4 axes, got {shape}")
+    geometry = _column_geometry(shape, kernel_size, strides, padding, data_format, dilation_rate, "input_shape")
+    expected = (geometry.batch, geometry.positions, geometry.depth)
+    if array.shape != expected:
+        raise ValueError(f"cols must have shape (batch, positions, prod(kernel_size) * channels) = {expected}, got {array.shape}")
+    result = output_for(out, shape, common_dtype(array), (array,))
+    result[...] = 0
+    if result.size:
+        _COL2IM[result.dtype](geometry, flat(array, result.dtype), result.reshape(-1), dispatch.threads_for(geometry))
+    return deliver(result, out)
+
+
+# ------------------------------------------------------------------------------------------------------- from arguments to the core
+
+
+def _local(rank: int, inputs: ArrayLike, kernel: ArrayLike, kernel_size: IntOrInts, strides: IntOrInts,
+           output_shape: Sequence[int] | None, data_format: str | None, padding: PaddingLike, dilation_rate: IntOrInts, groups: int,
+           bias: ArrayLike | None, out: Array | None, relu: bool = False) -> Array:
+    x, k = as_float_array(inputs, "inputs"), as_float_array(kernel, "kernel")
+    b = None if bias is None else as_float_array(bias, "bias")
+    dtype = common_dtype(x, k, b)
+    shape, bias_shapes, plan = _prepare_local(
+        x.shape, k.shape, _ints(kernel_size, rank, "kernel_size"), _ints(strides, rank, "strides"),
+        None if output_shape is None else _ints(output_shape, rank, "output_shape", scalar=False), _channels_first(data_format),
+        _padding(padding, rank), _ints(dilation_rate, rank, "dilation_rate"), _ints(groups, 1, "groups")[0], dtype is FLOAT64,
+        dispatch.state())
+    if b is not None and b.shape not in bias_shapes:
+        raise ValueError(f"bias must have shape {' or '.join(map(str, bias_shapes))}, got {b.shape}")
+    result = output_for(out, shape, dtype, (x, k, b))
+    if plan is not None:
+        _LOCAL_FORWARD[dtype](plan, flat(x, dtype), flat(k, dtype), None if b is None else flat(b, dtype), result.reshape(-1), relu)
+    return deliver(result, out)
+
+
+@lru_cache(maxsize=512)
+def _prepare_local(x_shape: Ints, kernel_shape: Ints, size: Ints, strides: Ints, output_shape: Ints | None, channels_first: bool,
+                   padding: Padding, dilation: Ints, groups: int, double_precision: bool,
+                   state: tuple[Any, ...]) -> tuple[Ints, tuple[Ints, ...], _core.LocalPlan | None]:
+    """Output shape, accepted shapes of the bias, and the plan (None for an empty batch). `state` only widens the cache's key."""
+    geometry = local_geometry(x_shape, kernel_shape, size, strides, padding, channels_first, dilation, groups)
+    output = geometry.output[3 - len(size) :]
+    if output_shape is not None and output_shape != output:
+        raise ValueError(f"output_shape must be {output} for inputs of shape {x_shape}, got {output_shape}")
+    plan = dispatch.plan_local(geometry, double_precision) if geometry.batch else None
+    bias_shapes = (geometry.filters,), (*output, geometry.filters)
+    return _output_shape(x_shape[:1], output, geometry), bias_shapes, plan
+
+
+def _shared(rank: int, x: ArrayLike, kernel: ArrayLike, strides: IntOrInts, padding: PaddingLike, data_format: str | None,
+            dilation_rate: IntOrInts, groups: int, bias: ArrayLike | None, out: Array | None, relu: bool = False) -> Array:
+    array, k = as_float_array(x, "x"), as_float_array(kernel, "kernel")
+    b = None if bias is None else as_float_array(bias, "bias")
+    dtype = common_dtype(array, k, b)
+    shape, geometry, plan = _prepare_shared(
+        array.shape, k.shape, _ints(strides, rank, "strides"), _padding(padding, rank), _channels_first(data_format),
+        _ints(dilation_rate, rank, "dilation_rate"), _ints(groups, 1, "groups")[0], dtype is FLOAT64, dispatch.state())
+    if b is not None and b.shape != (geometry.filters,):
+        raise ValueError(f"bias must have shape {(geometry.filters,)}, got {b.shape}")
+    result = output_for(out, shape, dtype, (array, k, b))
+    if result.size:
+        array, k, b = flat(array, dtype), flat(k, dtype), None if b is None else flat(b, dtype)
+        if plan is None:
+            _conv_by_columns(geometry, array, k, b, result.reshape(-1), relu)
+        else:
+            _CONV_FORWARD[dtype](plan, array, k, b, result.reshape(-1), relu)
+    return deliver(result, out)
+
+
+@lru_cache(maxsize=512)
+def _prepare_shared(x_shape: Ints, kernel_shape: Ints, strides: Ints, padding: Padding, channels_first: bool, dilation: Ints, groups: int,
+                    double_precision: bool, state: tuple[Any, ...]) -> tuple[Ints, Geometry, _core.ConvPlan | None]:
+    """Output shape, geometry, and the plan of the direct algorithm (None: by im2col). `state` only widens the cache's key."""
+    rank = len(strides)
+    geometry = shared_geometry(x_shape, kernel_shape, strides, padding, channels_first, dilation, groups)
+    plan = dispatch.plan_conv(geometry, double_precision) if dispatch.choose_conv(geometry) == "direct" else None
+    return _output_shape(x_shape[: -rank - 1], geometry.output[3 - rank :], geometry), geometry, plan
+
+
+def _conv_by_columns(geometry: Geometry, x: Array, kernel: Array, bias: Array | None, out: Array, relu: bool) -> None:
+    """Shared convolution as matrix products of blocks of im2col rows with the kernel, by NumPy's BLAS; all arrays flat."""
+    group = _group_geometry(geometry)
+    x = x.reshape(geometry.batch, *_arrange(geometry, prod(geometry.input), geometry.channels))
+    out = out.reshape(geometry.batch, *_arrange(geometry, geometry.positions, geometry.filters))
+    # (group's rows, filters), rows in the order of im2col
+    matrix = kernel.reshape(prod(geometry.kernel), group.channels, geometry.filters)
+    if geometry.channels_first:
+        matrix = matrix.transpose(1, 0, 2)
+    matrix = matrix.reshape(geometry.depth, geometry.filters)
+    for g in range(geometry.groups):
+        channels, filters = slice(g * group.channels, (g + 1) * group.channels), slice(g * group.filters, (g + 1) * group.filters)
+        for image in range(geometry.batch):
+            part = x[image, channels] if geometry.channels_first else x[image, :, channels]
+            target = out[image, filters] if geometry.channels_first else out[image, :, filters]
+            _multiply_columns(group, np.ascontiguousarray(part).reshape(-1), matrix[:, filters], target)
+    if bias is not None:
+        out += bias[:, None] if geometry.channels_first else bias
+    if relu:
+        np.maximum(out, 0, out=out)
+
+
+def _multiply_columns(geometry: Geometry, x: Array, matrix: Array, out: Array) -> None:
+    """One image, one group: `out` (positions, filters), or (filters, positions) with channels_first, in bounded blocks."""
+    rows = max(1, min(geometry.positions, _COLUMNS_LIMIT // (geometry.depth * x.itemsize)))
+    columns = np.empty((rows, geometry.depth), x.dtype)
+    threads = dispatch.threads_for(geometry)
+    for first in range(0, geometry.positions, rows):
+        block = columns[: geometry.positions - first]
+        _IM2COL[x.dtype](geometry, x, block.reshape(-1), first, threads)
+        if geometry.channels_first:
+            np.matmul(matrix.T, block.T, out=out[:, first : first + rows])
+        else:
+            np.matmul(block, matrix, out=out[first : first + rows])
+
+
+def _group_geometry(geometry: Geometry) -> Geometry:
+    """One image and one group of a geometry, as a geometry."""
+    return Geometry(1, geometry.input, geometry.channels // geometry.groups, geometry.output, geometry.filters // geometry.groups,
+                    geometry.kernel, geometry.strides, geometry.dilation, geometry.before, 1, geometry.channels_first)
+
+
+def _column_geometry(shape: Ints, kernel_size: IntOrInts, strides: IntOrInts, padding: PaddingLike, data_format: str | None,
+                     dilation_rate: IntOrInts, name: str = "x") -> Geometry:
+    """Geometry of im2col and col2im: a shared convolution of one filter."""
+    rank = len(shape) - 2
+    if rank not in (1, 2):
+        raise ValueError(f"{name} must have 3 or 4 axes, got shape {shape}")
+    first = _channels_first(data_format)
+    channels = shape[1] if first else shape[-1]
+    return shared_geometry(shape, (*_ints(kernel_size, rank, "kernel_size"), channels, 1), _ints(strides, rank, "strides"),
+                           _padding(padding, rank), first, _ints(dilation_rate, rank, "dilation_rate"), 1)
+
+
+def _arrange(geometry: Geometry, pixels: int, channels: int) -> Ints:
+    return (channels, pixels) if geometry.channels_first else (pixels, channels)
+
+
+def _output_shape(lead: Ints, output: Ints, geometry: Geometry) -> Ints:
+    return (*lead, geometry.filters, *output) if geometry.channels_first else (*lead, *output, geometry.filters)
+
+
+# ------------------------------------------------------------------------------------------------------------- arguments at the door
+
+
+def _ints(value: IntOrInts, count: int | None, name: str, minimum: int = 1, scalar: bool = True) -> Ints:
+    """`value` as a tuple of `count` ints (None: any number); a single int stands for all of them where `scalar` allows it."""
+    if type(value) is int and scalar and count is not None and value >= minimum:
+        return (value,) * count
+    wanted = "ints" if count is None else "an int" if scalar and count == 1 else f"{count} ints"
+    if isinstance(value, (str, bytes)):
+        raise TypeError(f"{name} must be {wanted}, got {value!r}")
+    try:
+        parts = tuple(value)  # type: ignore[arg-type]
+    except TypeError:
+        if not scalar or count is None:
+            raise TypeError(f"{name} must be a sequence of {wanted}, got {value!r}") from None
+        parts = (value,) * count
+    ints = tuple(_int(part, name, wanted, value) for part in parts)
+    if count is not None and len(ints) != count:
+        raise ValueError(f"{name} must be {wanted}, got {value!r}")
+    if ints and min(ints) < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {value!r}")
+    return ints
+
+
+def _int(part: Any, name: str, wanted: str, value: Any) -> int:
+    if isinstance(part, (bool, np.bool)):
+        raise TypeError(f"{name} must be {wanted}, got {value!r}")
+    try:
+        return operator.index(part)
+    except TypeError:
+        raise TypeError(f"{name} must be {wanted}, got {value!r}") from None
+
+
+def _channels_first(data_format: str | None) -> bool:
+    if data_format is None:
+        data_format = image_data_format()
+    elif data_format not in DATA_FORMATS:
+        raise ValueError(f"data_format must be None or one of {DATA_FORMATS}, got {data_format!r}")
+    return data_format == CHANNELS_FIRST
+
+
+def _padding(padding: PaddingLike, rank: int) -> Padding:
+    if isinstance(padding, str):
+        names = ("valid", "same", "causal") if rank == 1 else ("valid", "same")
+        if padding not in names:
+            raise ValueError(f"padding must be one of {names} or {rank} pairs (before, after), got {padding!r}")
+        return padding
+    try:
+        parts = tuple(padding)
+    except TypeError:
+        raise TypeError(f"padding must be a string or {rank} pairs (before, after), got {padding!r}") from None
+    if len(parts) != rank:
+        raise ValueError(f"padding must have one pair (before, after) for each of {rank} spatial axes, got {padding!r}")
+    pairs = tuple(_ints(part, 2, "padding", minimum=0, scalar=False) for part in parts)
+    return tuple((before, after) for before, after in pairs)

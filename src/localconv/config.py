@@ -1,0 +1,215 @@
+"""Settings as Keras has them (image_data_format, floatx), the number of threads, and what this installation can do."""
+
+from __future__ import annotations
+
+import json
+import operator
+import os
+import platform
+import sys
+import warnings
+from pathlib import Path
+from typing import TextIO
+
+from . import _core
+from .geometry import CHANNELS_LAST, DATA_FORMATS
+from .version import __version__
+
+FLOATS = ("float32", "float64")
+
+# Read from Keras's file when first asked for; None: not yet.
+_image_data_format: str | None = None
+_floatx: str | None = None
+
+
+def image_data_format() -> str:
+    """Return the data format that ``data_format=None`` stands for.
+
+    Returns
+    -------
+    str
+        ``'channels_last'`` or ``'channels_first'``: what `set_image_data_format` set, else ``image_data_format`` in
+        ``$KERAS_HOME/keras.json`` or ``~/.keras/keras.json``, else ``'channels_last'``.
+
+    Examples
+    --------
+    >>> import localconv
+    >>> localconv.set_image_data_format('channels_last')
+    >>> localconv.image_data_format()
+    'channels_last'
+    """
+    if _image_data_format is None:
+        _read_keras_file()
+    assert _image_data_format is not None
+    return _image_data_format
+
+
+def set_image_data_format(data_format: str) -> None:
+    """Set the data format that ``data_format=None`` stands for.
+
+    Parameters
+    ----------
+    data_format : {'channels_last', 'channels_first'}
+
+    Raises
+    ------
+    ValueError
+        If `data_format` is neither.
+    """
+    global _image_data_format
+    if data_format not in DATA_FORMATS:
+        raise ValueError(f"data_format must be one of {DATA_FORMATS}, got {data_format!r}")
+    _image_data_format = data_format
+
+
+def floatx() -> str:
+    """Return the default dtype of the arrays that localconv makes by itself, the weights of layers for one.
+
+    The functions of `localconv.backend` do not need it: their result has the dtype of their arguments.
+
+    Returns
+    -------
+    str
+        ``'float32'`` or ``'float64'``: what `set_floatx` set, else ``floatx`` in Keras's ``keras.json``, else ``'float32'``.
+
+    Examples
+    --------
+    >>> import localconv
+    >>> localconv.set_floatx('float32')
+    >>> localconv.floatx()
+    'float32'
+    """
+    if _floatx is None:
+        _read_keras_file()
+    assert _floatx is not None
+    return _floatx
+
+
+def set_floatx(dtype: str) -> None:
+    """Set the dtype that `floatx` returns.
+
+    Parameters
+    ----------
+    dtype : {'float32', 'float64'}
+
+    Raises
+    ------
+    ValueError
+        If `dtype` is neither.
+    """
+    global _floatx
+    if dtype not in FLOATS:
+        raise ValueError(f"dtype must be one of {FLOATS}, got {dtype!r}")
+    _floatx = dtype
+
+
+def set_num_threads(n: int | None) -> None:
+    """Set how many threads a call may use.
+
+    Parameters
+    ----------
+    n : int or None
+        At least 1. None goes back to the environment: ``LOCALCONV_NUM_THREADS`` as it was at import, else what OpenMP says,
+        which honours ``OMP_NUM_THREADS`` and threadpoolctl. A call never uses more threads than the processors this process
+        may run on, and small work stays on one.
+
+    Raises
+    ------
+    TypeError
+        If `n` is not an integer.
+    ValueError
+        If `n` is less than 1.
+
+    Examples
+    --------
+    >>> import localconv
+    >>> localconv.set_num_threads(1)
+    >>> localconv.get_num_threads()
+    1
+    >>> localconv.set_num_threads(None)
+    """
+    if n is None:
+        _core.set_num_threads(0)
+        return
+    if isinstance(n, bool):
+        raise TypeError("n must be an integer or None, got a bool")
+    try:
+        n = operator.index(n)
+    except TypeError:
+        raise TypeError(f"n must be an integer or None, got {type(n).__name__}") from None
+    if not 1 <= n < 2**31:
+        raise ValueError(f"n must be at least 1 and less than 2**31, got {n}")
+    _core.set_num_threads(n)
+
+
+def get_num_threads() -> int:
+    """Return how many threads a large call would use now.
+
+    Returns
+    -------
+    int
+    """
+    return _core.num_threads()
+
+
+def show_config(file: TextIO | None = None) -> None:
+    """Print the versions, the instruction sets, OpenMP and threads of this installation.
+
+    Parameters
+    ----------
+    file : text file, optional
+        Where to print; ``sys.stdout`` by default.
+    """
+    import numpy
+
+    openmp = _core.openmp_version()
+    rows = {
+        "localconv": __version__,
+        "Python": f"{platform.python_version()} ({platform.python_implementation()}, {platform.system()} {platform.machine()})",
+        "NumPy": numpy.__version__,
+        "instruction set": _core.get_isa(),
+        "available here": ", ".join(_core.available_isas()),
+        "OpenMP": str(openmp) if openmp else "none: built without it, every call runs on one thread",
+        "threads": str(get_num_threads()),
+    }
+    for name, value in rows.items():
+        print(f"{name:16} {value}", file=file or sys.stdout)
+
+
+def _read_keras_file() -> None:
+    """Fill the settings that nobody has set from keras.json; a broken file is a warning, and counts as absent."""
+    global _image_data_format, _floatx
+    found = _keras_settings()
+    if _image_data_format is None:
+        _image_data_format = found.get("image_data_format", CHANNELS_LAST)
+    if _floatx is None:
+        _floatx = found.get("floatx", FLOATS[0])
+
+
+def _keras_settings() -> dict[str, str]:
+    """The settings in keras.json that are understood here."""
+    home = os.environ.get("KERAS_HOME")
+    path = (Path(home) if home else Path(os.path.expanduser("~")) / ".keras") / "keras.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        _warn(path, f"it cannot be read ({error})")
+        return {}
+    if not isinstance(content, dict):
+        _warn(path, f"it holds a {type(content).__name__}, not an object")
+        return {}
+    found = {}
+    for key, accepted in (("image_data_format", DATA_FORMATS), ("floatx", FLOATS)):
+        if key not in content:
+            continue
+        if content[key] in accepted:
+            found[key] = content[key]
+        else:
+            _warn(path, f"{key} is {content[key]!r}, not one of {accepted}")
+    return found
+
+
+def _warn(path: Path, problem: str) -> None:
+    warnings.warn(f"{path}: {problem}; localconv goes on with its defaults", UserWarning, stacklevel=5)

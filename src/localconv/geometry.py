@@ -1,0 +1,172 @@
+"""One convolution as a record: sizes, strides, padding and groups, computed and checked once.
+
+Two builders make it, because two worlds pad differently: `shared_geometry` follows TensorFlow (valid, SAME, causal),
+`local_geometry` the locally connected layers of Keras 2 (SAME is the window around ``position * stride``, clipped to the
+input). Below them nothing is checked again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Union
+
+Ints = tuple[int, ...]
+Padding = Union[str, tuple[tuple[int, int], ...]]
+
+CHANNELS_LAST = "channels_last"
+CHANNELS_FIRST = "channels_first"
+DATA_FORMATS = (CHANNELS_LAST, CHANNELS_FIRST)
+
+# An element count that a signed 64-bit byte offset still reaches for the widest element.
+_LIMIT = 2**59
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """The sizes of one convolution. The spatial tuples hold (depth, height, width); 1D is 1 x 1 x L, 2D is 1 x H x W."""
+
+    batch: int
+    input: Ints
+    channels: int
+    output: Ints
+    filters: int
+    kernel: Ints
+    strides: Ints
+    dilation: Ints
+    before: Ints
+    groups: int
+    channels_first: bool
+
+    @property
+    def positions(self) -> int:
+        """Output positions of one image."""
+        return prod(self.output)
+
+    @property
+    def depth(self) -> int:
+        """Products summed for one output value: kernel taps times the channels of a group."""
+        return prod(self.kernel) * self.channels // self.groups
+
+    @property
+    def products(self) -> int:
+        """Multiply-adds of the whole convolution, padding counted."""
+        return self.batch * self.positions * self.filters * self.depth
+
+
+def shared_geometry(x_shape: Ints, kernel_shape: Ints, strides: Ints, padding: Padding, channels_first: bool, dilation: Ints,
+                    groups: int) -> Geometry:
+    """Geometry of an ordinary convolution; arguments as in `backend.conv2d`, already tuples of ints.
+
+    `x_shape` may have several batch axes. Raises ValueError where shapes, strides, padding or groups do not fit.
+    """
+    rank = len(strides)
+    x_name = "x"
+    if len(x_shape) < rank + 2:
+        raise ValueError(f"{x_name} must have at least {rank + 2} axes {_axes(rank, channels_first)}, got shape {x_shape}")
+    if len(kernel_shape) != rank + 2:
+        raise ValueError(f"kernel must have shape kernel_size + (channels / groups, filters), {rank + 2} axes, got {kernel_shape}")
+    batch, spatial, channels = _split(x_shape, rank, channels_first)
+    if max(strides) > 1 and max(dilation) > 1:
+        raise ValueError(f"strides > 1 cannot be combined with dilation_rate > 1, got strides={strides}, dilation_rate={dilation}")
+    size, filters = kernel_shape[:rank], kernel_shape[-1]
+    if min(size) < 1:
+        raise ValueError(f"kernel must have a kernel_size of at least 1 along every axis, got shape {kernel_shape}")
+    _check_groups(x_name, channels, filters, groups)
+    if kernel_shape[-2] * groups != channels:
+        raise ValueError(f"kernel must have channels / groups = {channels} / {groups} = {channels // groups} along axis -2 for {x_name} "
+                         f"of shape {x_shape}, got shape {kernel_shape}")
+    extent = _extents(size, dilation)
+    if padding == "same":
+        output = tuple(-(-n // s) for n, s in zip(spatial, strides, strict=True))
+        before = tuple(max((o - 1) * s + e - n, 0) // 2 for o, s, e, n in zip(output, strides, extent, spatial, strict=True))
+    else:
+        before, output = _explicit(spatial, extent, strides, padding)
+    _check_output(output, spatial, extent, padding)
+    return _geometry(batch, spatial, channels, output, filters, size, strides, dilation, before, groups, channels_first)
+
+
+def local_geometry(x_shape: Ints, kernel_shape: Ints, size: Ints, strides: Ints, padding: Padding, channels_first: bool,
+                   dilation: Ints, groups: int) -> Geometry:
+    """Geometry of a locally connected convolution; arguments as in `backend.local_conv2d`, already tuples of ints.
+
+    Raises ValueError where shapes, strides, padding or groups do not fit.
+    """
+    rank = len(strides)
+    if len(x_shape) != rank + 2:
+        raise ValueError(f"inputs must have {rank + 2} axes {_axes(rank, channels_first)}, got shape {x_shape}")
+    if len(kernel_shape) != 3:
+        raise ValueError(f"kernel must have 3 axes (positions, prod(kernel_size) * channels / groups, filters), got shape {kernel_shape}")
+    batch, spatial, channels = _split(x_shape, rank, channels_first)
+    extent = _extents(size, dilation)
+    if padding == "same":
+        output = tuple(-(-n // s) for n, s in zip(spatial, strides, strict=True))
+        before = tuple(e // 2 for e in extent)
+    else:
+        before, output = _explicit(spatial, extent, strides, padding)
+    _check_output(output, spatial, extent, padding)
+    filters = kernel_shape[2]
+    _check_groups("inputs", channels, filters, groups)
+    expected = (prod(output), prod(size) * channels // groups, filters)
+    if kernel_shape != expected:
+        raise ValueError(f"kernel must have shape (positions, prod(kernel_size) * channels / groups, filters) = {expected} for inputs of "
+                         f"shape {x_shape} with output size {output}, got {kernel_shape}")
+    return _geometry(batch, spatial, channels, output, filters, size, strides, dilation, before, groups, channels_first)
+
+
+def _geometry(batch: int, spatial: Ints, channels: int, output: Ints, filters: int, size: Ints, strides: Ints, dilation: Ints,
+              before: Ints, groups: int, channels_first: bool) -> Geometry:
+    fill = 3 - len(spatial)
+    ones, zeros = (1,) * fill, (0,) * fill
+    geometry = Geometry(batch, ones + spatial, channels, ones + output, filters, ones + size, ones + strides, ones + dilation,
+                        zeros + before, groups, channels_first)
+    largest = max(batch * prod(spatial) * channels, batch * prod(output) * filters, prod(output) * prod(size) * channels * filters,
+                  *((o - 1) * s + e for o, s, e in zip(output, strides, _extents(size, dilation), strict=True)))
+    if largest > _LIMIT:
+        raise ValueError(f"the arrays of this convolution would have {largest} elements, more than {_LIMIT} can be addressed")
+    return geometry
+
+
+def _split(shape: Ints, rank: int, channels_first: bool) -> tuple[int, Ints, int]:
+    """Batch, spatial sizes and channels of an input shape."""
+    lead = shape[: -rank - 1]
+    if channels_first:
+        return prod(lead), shape[-rank:], shape[-rank - 1]
+    return prod(lead), shape[-rank - 1 : -1], shape[-1]
+
+
+def _axes(rank: int, channels_first: bool) -> str:
+    spatial = {1: "steps", 2: "rows, columns"}[rank]
+    return f"(batch, channels, {spatial})" if channels_first else f"(batch, {spatial}, channels)"
+
+
+def _extents(size: Ints, dilation: Ints) -> Ints:
+    return tuple((k - 1) * d + 1 for k, d in zip(size, dilation, strict=True))
+
+
+def _explicit(spatial: Ints, extent: Ints, strides: Ints, padding: Padding) -> tuple[Ints, Ints]:
+    """Padding before each axis, and output sizes, where the padding does not follow from the output."""
+    if padding == "valid":
+        pairs: tuple[tuple[int, int], ...] = ((0, 0),) * len(spatial)
+    elif padding == "causal":
+        pairs = ((extent[0] - 1, 0),)
+    else:
+        assert not isinstance(padding, str)
+        pairs = padding
+    output = tuple((n + lo + hi - e) // s + 1 for n, (lo, hi), e, s in zip(spatial, pairs, extent, strides, strict=True))
+    return tuple(lo for lo, _ in pairs), output
+
+
+def _check_groups(name: str, channels: int, filters: int, groups: int) -> None:
+    if channels < 1:
+        raise ValueError(f"{name} must have at least 1 channel, got {channels}")
+    if filters < 1:
+        raise ValueError(f"kernel must have at least 1 filter along its last axis, got {filters}")
+    if channels % groups or filters % groups:
+        raise ValueError(f"groups must divide the {channels} channels of {name} and the {filters} filters of kernel, got groups={groups}")
+
+
+def _check_output(output: Ints, spatial: Ints, extent: Ints, padding: Padding) -> None:
+    if min(output) < 1:
+        raise ValueError(f"the output would have size {output}: input size {spatial} is too small for a kernel that reaches over {extent} "
+                         f"with padding={padding!r}")
