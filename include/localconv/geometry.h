@@ -39,7 +39,8 @@ typedef struct lc_range {
 
 LC_INLINE lc_range lc_taps_inside(const lc_geometry *g, int axis, ptrdiff_t o) {
     const ptrdiff_t origin = o * g->strides[axis] - g->before[axis], step = g->dilation[axis], room = g->input[axis] - origin;
-    lc_range r;
+    lc_range r = {0, g->kernel[axis]};
+    if (origin >= 0 && (g->kernel[axis] - 1) * step < room) return r; /* the usual case, without a division */
     r.lo = origin < 0 ? lc_min(lc_ceil_div(-origin, step), g->kernel[axis]) : 0;
     r.hi = room > 0 ? lc_min(lc_ceil_div(room, step), g->kernel[axis]) : 0;
     r.hi = lc_max(r.lo, r.hi);

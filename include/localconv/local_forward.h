@@ -27,11 +27,13 @@ typedef struct {
     const LC_REAL *bias;        /* contiguous over the filters; NULL without */
     LC_REAL *out;               /* filter 0 of the chunk's first image, in the output or in the stage */
     ptrdiff_t out_image, out_filter;
+    ptrdiff_t tiles, share; /* of images; kernel bytes of the next position that each tile of each panel fetches */
 } LC_NAME(place);
 
 LC_INLINE LC_NAME(panel) LC_NAME(find_panel)(const lc_geometry *g, const lc_local_plan *p, ptrdiff_t index) {
+    LC_NAME(panel) panel = {0, 0, lc_min(p->panel_filters, g->group_filters)};
+    if (index == 0) return panel; /* few filters: the only panel, without a division for every position */
     const ptrdiff_t per_group = lc_ceil_div(g->group_filters, p->panel_filters), inside = index % per_group * p->panel_filters;
-    LC_NAME(panel) panel;
     panel.group = index / per_group;
     panel.first = panel.group * g->group_filters + inside;
     panel.count = lc_min(p->panel_filters, g->group_filters - inside);
@@ -97,16 +99,23 @@ LC_NOINLINE void LC_NAME(interleave)(const lc_call *c, const lc_local_plan *p, c
 /* The sums of R images against one filter, the lanes along the window's contiguous runs. */
 LC_INLINE void LC_NAME(dot_body)(const lc_tile *t, const int R) {
     LC_VEC acc[LC_DOT_ROWS];
+    LC_MASK tail = LC_NAME(first)(0);
+    const ptrdiff_t row_stride = t->row_stride;
+    ptrdiff_t masked = 0;
     LC_UNROLL for (int r = 0; r < R; ++r) acc[r] = LC_NAME(zero)();
     for (ptrdiff_t k = 0; k < t->run_count; ++k) {
         const LC_REAL *x = (const LC_REAL *)t->rows + (t->rows_base + t->runs[k].rows);
         const LC_REAL *w = (const LC_REAL *)t->lanes + (t->lanes_base + t->runs[k].lanes);
-        for (ptrdiff_t n = t->runs[k].n; n > 0; n -= LC_LANES, x += LC_LANES, w += LC_LANES) {
-            const LC_MASK m = LC_NAME(first)(lc_min(n, LC_LANES));
-            const LC_VEC lane = LC_NAME(load_first)(w, m);
-            LC_UNROLL for (int r = 0; r < R; ++r) {
-                acc[r] = LC_NAME(fma)(LC_NAME(load_first)(x + r * t->row_stride, m), lane, acc[r]);
-            }
+        ptrdiff_t n = t->runs[k].n;
+        for (; n >= LC_LANES; n -= LC_LANES, x += LC_LANES, w += LC_LANES) {
+            const LC_VEC lane = LC_NAME(load)(w);
+            LC_UNROLL for (int r = 0; r < R; ++r) acc[r] = LC_NAME(fma)(LC_NAME(load)(x + r * row_stride), lane, acc[r]);
+        }
+        if (n == 0) continue;
+        if (n != masked) tail = LC_NAME(first)(masked = n); /* windows inside the input have one tail, all runs alike */
+        const LC_VEC lane = LC_NAME(load_first)(w, tail);
+        LC_UNROLL for (int r = 0; r < R; ++r) {
+            acc[r] = LC_NAME(fma)(LC_NAME(load_first)(x + r * row_stride, tail), lane, acc[r]);
         }
     }
     LC_UNROLL for (int r = 0; r < R; ++r) {
@@ -125,38 +134,30 @@ LC_NOINLINE void LC_NAME(run_dot)(const lc_tile *t, ptrdiff_t rows) {
     }
 }
 
-/* A third vector has no tile width of its own: it runs in a tile of four. */
-LC_INLINE int LC_NAME(vectors_for)(ptrdiff_t lanes) {
-    const int vectors = (int)lc_ceil_div(lanes, LC_LANES);
-    return vectors == 3 ? 4 : vectors;
-}
-
-/* The next position's kernel is fetched while this one is computed: each of this position's tiles fetches its share. */
-LC_INLINE void LC_NAME(look_ahead)(const lc_call *c, const LC_NAME(place) *at, ptrdiff_t tile, ptrdiff_t tiles, lc_tile *t) {
+/* The next position's kernel is fetched while this one is computed, each tile its share. Past the end the address is not
+ * dereferenced, only prefetched, which is harmless. */
+LC_INLINE const char *LC_NAME(next_kernel)(const lc_call *c, const LC_NAME(place) *at) {
     const lc_geometry *g = c->geometry;
-    const ptrdiff_t bytes = g->depth * g->filters * (ptrdiff_t)sizeof(LC_REAL), next = lc_min(at->position + 1, g->positions - 1);
-    t->prefetch = (const char *)c->kernel + next * bytes + lc_share(bytes, tiles, tile);
-    t->prefetch_step = bytes / tiles / g->depth;
+    return (const char *)((const LC_REAL *)c->kernel + lc_min(at->position + 1, g->positions - 1) * g->depth * g->filters);
 }
 
 /* Rows = images, lanes = filters; or DOT: lanes along the window. */
 LC_NOINLINE void LC_NAME(position_by_images)(const lc_call *c, const lc_local_plan *p, const LC_NAME(block) *b,
                                              const LC_NAME(place) *at, lc_tile *t) {
     const lc_geometry *g = c->geometry;
-    const ptrdiff_t panels = b->last_panel - b->first_panel, tiles = lc_ceil_div(at->images, p->batch_tile);
+    t->prefetch = LC_NAME(next_kernel)(c, at);
     t->lanes_base = at->position * g->depth * g->filters;
     t->out_stride = at->out_image;
-    for (ptrdiff_t i = 0; i < panels; ++i) {
-        const LC_NAME(panel) panel = LC_NAME(find_panel)(g, p, b->first_panel + i);
+    for (ptrdiff_t i = b->first_panel; i < b->last_panel; ++i) {
+        const LC_NAME(panel) panel = LC_NAME(find_panel)(g, p, i);
         t->lanes = (const LC_REAL *)c->kernel + panel.first;
         t->lane_count = panel.count;
         t->rows_base = at->window + panel.group * g->group_channels * b->at.channel;
         t->bias = at->bias ? at->bias + panel.first : NULL;
-        for (ptrdiff_t tile = 0; tile < tiles; ++tile) {
+        for (ptrdiff_t tile = 0; tile < at->tiles; ++tile, t->prefetch += at->share) {
             const ptrdiff_t image = tile * p->batch_tile, rows = lc_min(p->batch_tile, at->images - image);
             t->rows = at->input + image * (p->strategy == LC_LOCAL_ROWS ? b->elements : g->input_batch);
             t->out = at->out + image * at->out_image + panel.first * at->out_filter;
-            LC_NAME(look_ahead)(c, at, i * tiles + tile, panels * tiles, t);
             if (p->strategy == LC_LOCAL_DOT)
                 LC_NAME(run_dot)(t, rows);
             else
@@ -169,20 +170,19 @@ LC_NOINLINE void LC_NAME(position_by_images)(const lc_call *c, const lc_local_pl
 LC_NOINLINE void LC_NAME(position_by_filters)(const lc_call *c, const lc_local_plan *p, const LC_NAME(block) *b,
                                               const LC_NAME(place) *at, lc_tile *t) {
     const lc_geometry *g = c->geometry;
-    const ptrdiff_t panels = b->last_panel - b->first_panel, tiles = lc_ceil_div(at->images, p->batch_tile);
+    t->prefetch = LC_NAME(next_kernel)(c, at);
     t->rows_base = at->position * g->depth * g->filters;
     t->out_stride = at->out_filter;
-    for (ptrdiff_t i = 0; i < panels; ++i) {
-        const LC_NAME(panel) panel = LC_NAME(find_panel)(g, p, b->first_panel + i);
+    for (ptrdiff_t i = b->first_panel; i < b->last_panel; ++i) {
+        const LC_NAME(panel) panel = LC_NAME(find_panel)(g, p, i);
         t->rows = (const LC_REAL *)c->kernel + panel.first;
         t->lanes_base = at->window + panel.group * g->group_channels * b->at.channel;
         t->bias = at->bias ? at->bias + panel.first : NULL;
-        for (ptrdiff_t tile = 0; tile < tiles; ++tile) {
+        for (ptrdiff_t tile = 0; tile < at->tiles; ++tile, t->prefetch += at->share) {
             const ptrdiff_t image = tile * p->batch_tile;
             t->lanes = at->input + image * b->elements;
             t->lane_count = lc_min(p->batch_tile, at->images - image);
             t->out = at->out + image * at->out_image + panel.first * at->out_filter;
-            LC_NAME(look_ahead)(c, at, i * tiles + tile, panels * tiles, t);
             LC_NAME(run_tile)(t, (int)panel.count, LC_NAME(vectors_for)(t->lane_count));
         }
     }
@@ -271,6 +271,9 @@ LC_NOINLINE void LC_NAME(local_task)(const lc_call *c, const lc_local_plan *p, p
     for (ptrdiff_t first = 0; first < g->batch; first += p->batch_chunk) {
         LC_REAL *box = (LC_REAL *)(workspace + p->input_at);
         at.images = lc_min(p->batch_chunk, g->batch - first);
+        at.tiles = lc_ceil_div(at.images, p->batch_tile);
+        at.share = g->depth * g->filters * (ptrdiff_t)sizeof(LC_REAL) / (at.tiles * (b.last_panel - b.first_panel));
+        t.prefetch_step = at.share / g->depth;
         at.input = interleaved ? box : (const LC_REAL *)c->input + first * g->input_batch;
         if (interleaved) LC_NAME(interleave)(c, p, &b, first, at.images, box);
         for (ptrdiff_t i = b.lo[0]; i < b.hi[0]; ++i)

@@ -82,28 +82,49 @@ LC_INLINE ptrdiff_t lc_box_elements(const lc_geometry *g, const lc_local_plan *p
 
 LC_INLINE ptrdiff_t lc_align(ptrdiff_t bytes) { return (bytes + LC_ALIGNMENT - 1) / LC_ALIGNMENT * LC_ALIGNMENT; }
 
+/* Fills in what follows from the choices in a plan: blocks, and a thread's workspace. Returns the number of tasks. */
+static inline ptrdiff_t lc_finish_local_plan(const lc_geometry *g, lc_local_plan *p, ptrdiff_t itemsize) {
+    const ptrdiff_t images = lc_ceil_div(p->batch_chunk, p->batch_tile) * p->batch_tile;
+    const ptrdiff_t staged = lc_local_staged(g, p) ? images * p->block[2] * g->filters : 0;
+    ptrdiff_t tasks = p->filter_parts;
+    for (int axis = 0; axis < 3; ++axis) {
+        p->blocks[axis] = lc_ceil_div(g->output[axis], p->block[axis]);
+        tasks *= p->blocks[axis];
+    }
+    p->input_at = lc_align(lc_run_limit(g) * (ptrdiff_t)sizeof(lc_run));
+    p->stage_at = p->input_at + lc_align(lc_box_elements(g, p) * itemsize);
+    p->bias_at = p->stage_at + lc_align(staged * itemsize);
+    p->workspace = p->bias_at + lc_align(g->filters * itemsize);
+    return tasks;
+}
+
 /* The output ranges of an axis that meet the same taps: writes start, count and clip of each into that axis; returns how many.
- * With classes == NULL it only counts. */
+ * With classes == NULL it only counts. Both ends of the taps inside fall with the position, so equal taps are one stretch, and
+ * its end is found by bisection: the time does not grow with the axis. */
 static inline ptrdiff_t lc_axis_classes(const lc_geometry *g, int axis, lc_zone *classes) {
-    ptrdiff_t count = 0, start = 0;
-    lc_range now = lc_taps_inside(g, axis, 0);
-    for (ptrdiff_t o = 1; o <= g->output[axis]; ++o) {
-        const lc_range next = o < g->output[axis] ? lc_taps_inside(g, axis, o) : now;
-        if (o < g->output[axis] && next.lo == now.lo && next.hi == now.hi) continue;
-        if (classes) {
-            classes[count].start[axis] = start;
-            classes[count].count[axis] = o - start;
-            classes[count].clip[axis] = now;
+    ptrdiff_t count = 0;
+    for (ptrdiff_t start = 0, end; start < g->output[axis]; start = end, ++count) {
+        const lc_range clip = lc_taps_inside(g, axis, start);
+        ptrdiff_t same = start, other = g->output[axis];
+        while (other - same > 1) {
+            const ptrdiff_t middle = same + (other - same) / 2;
+            const lc_range there = lc_taps_inside(g, axis, middle);
+            if (there.lo == clip.lo && there.hi == clip.hi)
+                same = middle;
+            else
+                other = middle;
         }
-        ++count;
-        start = o;
-        now = next;
+        end = other;
+        if (!classes) continue;
+        classes[count].start[axis] = start;
+        classes[count].count[axis] = end - start;
+        classes[count].clip[axis] = clip;
     }
     return count;
 }
 
-/* Cuts one zone along the axis on which tiles of up to `rows` rows are fullest. A tile of few rows is bound by the latency of
- * its multiply-adds, so it counts as LC_LATENCY_ROWS. */
+/* Cuts one zone along the axis on which tiles of up to `rows` rows are fullest; last_tile becomes their number. A tile of few
+ * rows is bound by the latency of its multiply-adds, so it counts as LC_LATENCY_ROWS. */
 enum { LC_LATENCY_ROWS = 5 };
 static inline void lc_cut_zone(lc_zone *z, ptrdiff_t batch, int rows) {
     ptrdiff_t best = -1;
@@ -111,14 +132,53 @@ static inline void lc_cut_zone(lc_zone *z, ptrdiff_t batch, int rows) {
         const ptrdiff_t along = axis == 3 ? batch : z->count[axis], tiles = lc_ceil_div(along, rows);
         const ptrdiff_t lines = z->count[0] * z->count[1] * z->count[2] * batch / along;
         const ptrdiff_t cost = lines * tiles * lc_max(lc_ceil_div(along, tiles), LC_LATENCY_ROWS);
-        if (best < 0 || cost <= best) {
-            if (cost == best && axis != 2) continue;
-            best = cost;
-            z->axis = axis;
-            z->tiles_along = tiles;
-            z->last_tile = lines * tiles;
-        }
+        if (best >= 0 && (cost > best || (cost == best && axis != 2))) continue; /* equal: rather along the width */
+        best = cost;
+        z->axis = axis;
+        z->tiles_along = tiles;
+        z->last_tile = lines * tiles;
     }
+}
+
+static inline ptrdiff_t lc_count_zones(const lc_geometry *g) {
+    return lc_axis_classes(g, 0, NULL) * lc_axis_classes(g, 1, NULL) * lc_axis_classes(g, 2, NULL);
+}
+
+/* Makes the zones, every combination of the three axes' classes, into `zones`, which has room for lc_count_zones; there must be an
+ * image. Returns the number of tiles. */
+static inline ptrdiff_t lc_make_zones(const lc_geometry *g, int rows, lc_zone *zones) {
+    const ptrdiff_t n[3] = {lc_axis_classes(g, 0, NULL), lc_axis_classes(g, 1, NULL), lc_axis_classes(g, 2, NULL)};
+    ptrdiff_t tiles = 0;
+    /* The classes lie in the first places; from the back, a combination reads only places up to its own, not yet overwritten. */
+    for (int axis = 0; axis < 3; ++axis) lc_axis_classes(g, axis, zones);
+    for (ptrdiff_t k = n[0] * n[1] * n[2] - 1; k >= 0; --k) {
+        const ptrdiff_t class_of[3] = {k / (n[1] * n[2]), k / n[2] % n[1], k % n[2]};
+        lc_zone z;
+        for (int axis = 0; axis < 3; ++axis) {
+            z.start[axis] = zones[class_of[axis]].start[axis];
+            z.count[axis] = zones[class_of[axis]].count[axis];
+            z.clip[axis] = zones[class_of[axis]].clip[axis];
+        }
+        zones[k] = z;
+    }
+    for (ptrdiff_t k = 0; k < n[0] * n[1] * n[2]; ++k) {
+        lc_cut_zone(zones + k, g->batch, rows);
+        zones[k].first_tile = tiles;
+        tiles += zones[k].last_tile;
+        zones[k].last_tile = tiles;
+    }
+    return tiles;
+}
+
+/* Fills in what follows from vectors, pack and the zones: panels, and a thread's workspace. */
+static inline void lc_finish_conv_plan(const lc_geometry *g, lc_conv_plan *p, int lanes, int rows, ptrdiff_t itemsize) {
+    p->panel_width = (ptrdiff_t)p->vectors * lanes;
+    p->panels = lc_ceil_div(g->group_filters, p->panel_width) * g->groups;
+    p->panel_parts = lc_max(1, lc_min(p->panel_parts, p->panels));
+    p->tile_parts = lc_max(1, lc_min(p->tile_parts, p->tiles));
+    p->packed_bytes = p->pack ? p->panels * g->depth * p->panel_width * itemsize : 0;
+    p->stage_at = lc_align(lc_run_limit(g) * (ptrdiff_t)sizeof(lc_run));
+    p->workspace = p->stage_at + lc_align(g->channels_first ? rows * p->panel_width * itemsize : 0);
 }
 
 #endif

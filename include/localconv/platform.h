@@ -39,6 +39,14 @@
 #define LC_PREFETCH_L1(p) ((void)(p))
 #endif
 
+/* Hides from the optimizer where a pointer came from, so that it keeps its own register: left alone, compilers turn a tile's row
+ * pointers into one pointer and a register for every row's offset, run out of registers and reload them at every step. */
+#if defined(__GNUC__) || defined(__clang__)
+#define LC_OPAQUE(pointer) __asm__("" : "+r"(pointer))
+#else
+#define LC_OPAQUE(pointer) ((void)0)
+#endif
+
 /* A target region: LC_TARGET_BEGIN("avx2,fma") ... LC_TARGET_END. MSVC accepts every intrinsic everywhere. */
 #define LC_PRAGMA(text) _Pragma(#text)
 #if defined(__clang__)

@@ -16,27 +16,35 @@ LC_INLINE void LC_NAME(sign)(lc_ran *ran) {
 /* Cache lines that one step of a tile V vectors wide consumes. */
 #define LC_STEP_LINES(V) (((V) * LC_LANES * (int)sizeof(LC_REAL) + 63) / 64)
 
-LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, const int unit) {
+LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, const int unit, const int whole) {
     LC_VEC acc[LC_TILE_ROWS][LC_TILE_VECTORS];
     const LC_MASK last = LC_NAME(first)(t->lane_count - (V - 1) * LC_LANES);
-    const ptrdiff_t row_stride = unit ? 1 : t->row_stride, row_step = t->row_step, lane_step = t->lane_step;
+    const ptrdiff_t stride = (unit ? 1 : t->row_stride) * (ptrdiff_t)sizeof(LC_REAL), stride3 = 3 * stride;
+    const ptrdiff_t row_step = t->row_step * (ptrdiff_t)sizeof(LC_REAL), lane_step = t->lane_step;
     const char *ahead = t->prefetch;
     LC_UNROLL for (int r = 0; r < R; ++r) {
         LC_UNROLL for (int v = 0; v < V; ++v) acc[r][v] = LC_NAME(zero)();
     }
     for (ptrdiff_t k = 0; k < t->run_count; ++k) {
-        const LC_REAL *row = (const LC_REAL *)t->rows + (t->rows_base + t->runs[k].rows);
+        /* Rows 5g .. 5g+4 are group g's pointer plus 0, 1, 2, 4 strides (scaled index) or 3 (its own register). */
+        const char *group[3];
+        group[0] = (const char *)((const LC_REAL *)t->rows + (t->rows_base + t->runs[k].rows));
+        LC_UNROLL for (int g = 1; g <= (R - 1) / 5; ++g) {
+            group[g] = group[g - 1] + 5 * stride;
+            if (!unit) LC_OPAQUE(group[g]);
+        }
         const LC_REAL *lane = (const LC_REAL *)t->lanes + (t->lanes_base + t->runs[k].lanes);
         for (ptrdiff_t i = t->runs[k].n; i > 0; --i) {
             LC_VEC x[LC_TILE_VECTORS];
             LC_UNROLL for (int v = 0; v < V - 1; ++v) x[v] = LC_NAME(load)(lane + v * LC_LANES);
-            x[V - 1] = LC_NAME(load_first)(lane + (V - 1) * LC_LANES, last);
+            x[V - 1] = whole ? LC_NAME(load)(lane + (V - 1) * LC_LANES) : LC_NAME(load_first)(lane + (V - 1) * LC_LANES, last);
             LC_UNROLL for (int line = 0; line < LC_STEP_LINES(V); ++line) LC_PREFETCH_L1(ahead + line * 64);
             LC_UNROLL for (int r = 0; r < R; ++r) {
-                const LC_VEC b = LC_NAME(splat)(row + r * row_stride);
+                const char *row = group[r / 5] + (r % 5 == 3 ? stride3 : r % 5 * stride);
+                const LC_VEC b = LC_NAME(splat)((const LC_REAL *)row);
                 LC_UNROLL for (int v = 0; v < V; ++v) acc[r][v] = LC_NAME(fma)(b, x[v], acc[r][v]);
             }
-            row += row_step;
+            LC_UNROLL for (int g = 0; g <= (R - 1) / 5; ++g) group[g] += row_step;
             lane += lane_step;
             ahead += t->prefetch_step;
         }
@@ -44,7 +52,7 @@ LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, co
     if (t->bias_axis == LC_BIAS_LANES) {
         const LC_REAL *bias = (const LC_REAL *)t->bias;
         LC_UNROLL for (int v = 0; v < V; ++v) {
-            const LC_VEC b = v < V - 1 ? LC_NAME(load)(bias + v * LC_LANES) : LC_NAME(load_first)(bias + v * LC_LANES, last);
+            const LC_VEC b = whole || v < V - 1 ? LC_NAME(load)(bias + v * LC_LANES) : LC_NAME(load_first)(bias + v * LC_LANES, last);
             LC_UNROLL for (int r = 0; r < R; ++r) acc[r][v] = LC_NAME(add)(acc[r][v], b);
         }
     } else if (t->bias_axis == LC_BIAS_ROWS) {
@@ -59,7 +67,6 @@ LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, co
         }
     }
     LC_REAL *out = (LC_REAL *)t->out;
-    const int whole = t->lane_count == V * LC_LANES;
     LC_UNROLL for (int r = 0; r < R; ++r) {
         LC_UNROLL for (int v = 0; v < V - 1; ++v) LC_NAME(store)(out + r * t->out_stride + v * LC_LANES, acc[r][v]);
         if (whole)
@@ -69,23 +76,22 @@ LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, co
     }
 }
 
-/* One function per shape, so that each has the registers to itself. */
-#define LC_TILE_SHAPE(R, V)                                                                               \
-    LC_NOINLINE void LC_NAME(tile_unit_##R##x##V)(const lc_tile *t) { LC_NAME(tile_body)(t, R, V, 1); }   \
-    LC_NOINLINE void LC_NAME(tile_strided_##R##x##V)(const lc_tile *t) { LC_NAME(tile_body)(t, R, V, 0); }
+/* One function per shape, so that each has the registers to itself. Whole: every lane of the last vector is in use; unit: rows
+ * are neighbours. Both spare the loop a little work; tiles at an edge do without. */
+#define LC_TILE_SHAPE(R, V)                                                                                \
+    LC_NOINLINE void LC_NAME(tile_unit_##R##x##V)(const lc_tile *t) { LC_NAME(tile_body)(t, R, V, 1, 1); } \
+    LC_NOINLINE void LC_NAME(tile_##R##x##V)(const lc_tile *t) { LC_NAME(tile_body)(t, R, V, 0, 1); }      \
+    LC_NOINLINE void LC_NAME(tile_edge_##R##x##V)(const lc_tile *t) { LC_NAME(tile_body)(t, R, V, 0, 0); }
 LC_TILE_SHAPES(LC_TILE_SHAPE)
 #undef LC_TILE_SHAPE
 
-/* Runs the tile of `rows` rows that is `vectors` (1, 2 or 4) vectors wide; rows <= the instruction set's LC_ROWS of that width. */
+/* Runs the tile of `rows` rows that is `vectors` (1 to 4) vectors wide; rows <= the instruction set's LC_ROWS of that width. */
 LC_INLINE void LC_NAME(run_tile)(const lc_tile *t, int rows, int vectors) {
-    const int unit = t->row_stride == 1;
+    const int whole = t->lane_count == (ptrdiff_t)vectors * LC_LANES, unit = t->row_stride == 1;
     switch (vectors * 16 + rows) {
-#define LC_TILE_CASE(R, V)                                                      \
-    case V * 16 + R:                                                            \
-        if (unit)                                                               \
-            LC_NAME(tile_unit_##R##x##V)(t);                                    \
-        else                                                                    \
-            LC_NAME(tile_strided_##R##x##V)(t);                                 \
+#define LC_TILE_CASE(R, V)                                                                                                     \
+    case V * 16 + R:                                                                                                           \
+        (!whole ? LC_NAME(tile_edge_##R##x##V) : unit ? LC_NAME(tile_unit_##R##x##V) : LC_NAME(tile_##R##x##V))(t);            \
         break;
         LC_TILE_SHAPES(LC_TILE_CASE)
 #undef LC_TILE_CASE
@@ -94,5 +100,10 @@ LC_INLINE void LC_NAME(run_tile)(const lc_tile *t, int rows, int vectors) {
 
 /* Rows of the largest tile of that width. */
 LC_INLINE int LC_NAME(rows_limit)(int vectors) {
-    return vectors == 4 ? LC_JOIN2(LC_ROWS4, LC_ISA) : vectors == 2 ? LC_JOIN2(LC_ROWS2, LC_ISA) : LC_JOIN2(LC_ROWS1, LC_ISA);
+    static const int limits[] = {LC_JOIN2(LC_ROWS1, LC_ISA), LC_JOIN2(LC_ROWS2, LC_ISA), LC_JOIN2(LC_ROWS3, LC_ISA),
+                                 LC_JOIN2(LC_ROWS4, LC_ISA)};
+    return limits[vectors - 1];
 }
+
+/* Vectors that hold so many lanes. */
+LC_INLINE int LC_NAME(vectors_for)(ptrdiff_t lanes) { return (int)lc_ceil_div(lanes, LC_LANES); }

@@ -24,8 +24,7 @@ cdef extern from "localconv/kernels.h" nogil:
         ptrdiff_t batch, channels, filters, groups
         ptrdiff_t[3] input, output, kernel, strides, dilation, before
         int channels_first
-        ptrdiff_t taps, positions, group_filters, depth
-        int along_taps
+        ptrdiff_t positions, depth
     ctypedef struct lc_ran:
         const char *isa
         const char *dtype
@@ -41,24 +40,17 @@ cdef extern from "localconv/kernels.h" nogil:
     ctypedef struct lc_local_plan:
         int strategy, vectors
         ptrdiff_t panel_filters
-        ptrdiff_t[3] block, blocks
+        ptrdiff_t[3] block
         ptrdiff_t filter_parts, batch_chunk, batch_tile
-        ptrdiff_t input_at, stage_at, bias_at, workspace
-    ctypedef struct lc_range:
-        ptrdiff_t lo, hi
+        ptrdiff_t workspace
     ctypedef struct lc_zone:
-        ptrdiff_t[3] start, count
-        lc_range[3] clip
-        int axis
-        ptrdiff_t tiles_along, first_tile, last_tile
+        pass
     ctypedef struct lc_conv_plan:
         int vectors, pack
-        ptrdiff_t panel_width, panels, panel_parts, tile_parts, tiles, tile_block
+        ptrdiff_t panels, panel_parts, tile_parts, tiles, tile_block
         const lc_zone *zones
         ptrdiff_t zone_count
-        ptrdiff_t packed_bytes, stage_at, workspace
-    ctypedef struct lc_run:
-        pass
+        ptrdiff_t packed_bytes, workspace
     ctypedef struct lc_kernels:
         int lanes
         int (*rows_limit)(int vectors) noexcept nogil
@@ -77,14 +69,12 @@ cdef extern from "localconv/kernels.h" nogil:
     int lc_local_strategy_count
     int lc_cpu_features()
     void lc_derive(lc_geometry *)
-    ptrdiff_t lc_run_limit(const lc_geometry *)
     ptrdiff_t lc_align(ptrdiff_t)
     ptrdiff_t lc_ceil_div(ptrdiff_t, ptrdiff_t)
-    int lc_local_staged(const lc_geometry *, const lc_local_plan *)
-    int lc_local_interleaved(const lc_local_plan *)
-    ptrdiff_t lc_box_elements(const lc_geometry *, const lc_local_plan *)
-    ptrdiff_t lc_axis_classes(const lc_geometry *, int axis, lc_zone *classes)
-    void lc_cut_zone(lc_zone *, ptrdiff_t batch, int rows)
+    ptrdiff_t lc_finish_local_plan(const lc_geometry *, lc_local_plan *, ptrdiff_t itemsize)
+    ptrdiff_t lc_count_zones(const lc_geometry *)
+    ptrdiff_t lc_make_zones(const lc_geometry *, int rows, lc_zone *)
+    void lc_finish_conv_plan(const lc_geometry *, lc_conv_plan *, int lanes, int rows, ptrdiff_t itemsize)
     void im2col_position_f32(const lc_geometry *, const float *, ptrdiff_t, float *, float *)
     void im2col_position_f64(const lc_geometry *, const double *, ptrdiff_t, double *, double *)
 
@@ -129,7 +119,7 @@ def lanes(bint double_precision):
 
 
 def rows_limit(bint double_precision, int vectors):
-    """Rows of the largest register tile that is `vectors` (1, 2 or 4) vectors wide."""
+    """Rows of the largest register tile that is `vectors` (1 to 4) vectors wide."""
     return _kernels(double_precision).rows_limit(vectors)
 
 
@@ -234,7 +224,6 @@ cdef class LocalPlan:
     def __cinit__(self, geometry, bint double_precision, str strategy, int vectors, ptrdiff_t panel_filters, block,
                   ptrdiff_t batch_chunk, ptrdiff_t batch_tile, ptrdiff_t filter_parts, int threads):
         cdef int axis
-        cdef ptrdiff_t itemsize = 8 if double_precision else 4, staged
         cdef lc_local_plan *p = &self.plan
         _read_geometry(&self.geometry, geometry)
         self.kernels = _kernels(double_precision)
@@ -242,16 +231,9 @@ cdef class LocalPlan:
         p.strategy = STRATEGIES.index(strategy)
         p.vectors, p.panel_filters, p.filter_parts = vectors, panel_filters, filter_parts
         p.batch_chunk, p.batch_tile = batch_chunk, batch_tile
-        self.tasks = filter_parts
         for axis in range(3):
             p.block[axis] = block[axis]
-            p.blocks[axis] = lc_ceil_div(self.geometry.output[axis], p.block[axis])
-            self.tasks *= p.blocks[axis]
-        staged = p.block[2] * self.geometry.filters * lc_ceil_div(batch_chunk, batch_tile) * batch_tile
-        p.input_at = lc_align(lc_run_limit(&self.geometry) * sizeof(lc_run))
-        p.stage_at = p.input_at + lc_align(lc_box_elements(&self.geometry, p) * itemsize)
-        p.bias_at = p.stage_at + lc_align(staged * itemsize if lc_local_staged(&self.geometry, p) else 0)
-        p.workspace = p.bias_at + lc_align(self.geometry.filters * itemsize)
+        self.tasks = lc_finish_local_plan(&self.geometry, p, 8 if double_precision else 4)
 
     @property
     def workspace(self):
@@ -267,7 +249,7 @@ cdef class LocalPlan:
 cdef class ConvPlan:
     """How one direct shared convolution is cut into tasks, for one element type and instruction set.
 
-    Made by dispatch.py. `panel_width`: filters of a packed panel; `panel_parts`, `tile_parts`: the tasks, as parts of the panels
+    Made by dispatch.py. `vectors`: width of a register tile and of a packed panel; `panel_parts`, `tile_parts`: the tasks, as parts of the panels
     and of the register tiles; `tile_block`: tiles that meet all panels of a part before the next tiles do; `pack`: whether the
     kernel must be packed or already lies as one panel.
     """
@@ -277,57 +259,23 @@ cdef class ConvPlan:
     cdef lc_zone *zones
     cdef int threads
 
-    def __cinit__(self, geometry, bint double_precision, int vectors, bint pack, ptrdiff_t panel_parts, ptrdiff_t tile_tasks,
+    def __cinit__(self, geometry, bint double_precision, int vectors, bint pack, ptrdiff_t panel_parts, ptrdiff_t tile_parts,
                   ptrdiff_t tile_block, int threads):
         cdef lc_geometry *g = &self.geometry
         cdef lc_conv_plan *p = &self.plan
-        cdef ptrdiff_t itemsize = 8 if double_precision else 4
         _read_geometry(g, geometry)
         self.kernels = _kernels(double_precision)
         self.threads = threads
+        cdef int rows = self.kernels.rows_limit(vectors)
         p.vectors, p.pack, p.tile_block = vectors, pack, tile_block
-        p.panel_width = vectors * self.kernels.lanes
-        p.panels = lc_ceil_div(g.group_filters, p.panel_width) * g.groups
-        p.panel_parts = max(1, min(panel_parts, p.panels))
-        p.packed_bytes = p.panels * g.depth * p.panel_width * itemsize if pack else 0
-        self._cut_zones(self.kernels.rows_limit(vectors))
-        p.tile_parts = max(1, min(tile_tasks, p.tiles))
-        p.stage_at = lc_align(lc_run_limit(g) * sizeof(lc_run))
-        p.workspace = p.stage_at + lc_align(self.kernels.rows_limit(vectors) * p.panel_width * itemsize if g.channels_first else 0)
-
-    cdef int _cut_zones(self, int rows) except -1:
-        """The zones: every combination of the three axes' classes."""
-        cdef lc_geometry *g = &self.geometry
-        cdef ptrdiff_t[3] counts
-        cdef ptrdiff_t i, j, k, total = 0
-        cdef int axis
-        cdef lc_zone *z
-        cdef lc_zone *classes
-        for axis in range(3):
-            counts[axis] = lc_axis_classes(g, axis, NULL)
-        cdef ptrdiff_t zone_count = counts[0] * counts[1] * counts[2], class_count = max(counts[0], counts[1], counts[2])
-        self.zones = <lc_zone *> malloc(zone_count * sizeof(lc_zone))
-        classes = <lc_zone *> malloc(class_count * sizeof(lc_zone))
-        if self.zones == NULL or classes == NULL:
-            free(classes)
+        p.panel_parts, p.tile_parts = panel_parts, tile_parts
+        p.zone_count = lc_count_zones(g)
+        self.zones = <lc_zone *> malloc(p.zone_count * sizeof(lc_zone))
+        if self.zones == NULL:
             raise MemoryError
-        for axis in range(3):
-            lc_axis_classes(g, axis, classes)
-        z = self.zones
-        for i in range(counts[0]):
-            for j in range(counts[1]):
-                for k in range(counts[2]):
-                    z.start[0], z.count[0], z.clip[0] = classes[i].start[0], classes[i].count[0], classes[i].clip[0]
-                    z.start[1], z.count[1], z.clip[1] = classes[j].start[1], classes[j].count[1], classes[j].clip[1]
-                    z.start[2], z.count[2], z.clip[2] = classes[k].start[2], classes[k].count[2], classes[k].clip[2]
-                    lc_cut_zone(z, max(g.batch, 1), rows)
-                    z.first_tile = total
-                    total += z.last_tile
-                    z.last_tile = total
-                    z += 1
-        free(classes)
-        self.plan.zones, self.plan.zone_count, self.plan.tiles = self.zones, zone_count, total
-        return 0
+        p.zones = self.zones
+        p.tiles = lc_make_zones(g, rows, self.zones)
+        lc_finish_conv_plan(g, p, self.kernels.lanes, rows, 8 if double_precision else 4)
 
     def __dealloc__(self):
         free(self.zones)

@@ -26,9 +26,11 @@ CACHE_TARGET = 400 * 2**10
 # Tasks for each thread: enough to even out what the machine's other users take, few enough to cost nothing.
 TASKS_PER_THREAD = 8
 # Multiply-adds, and kernel elements read, below which a second thread costs more than it brings.
-PRODUCTS_PER_THREAD = 150_000
+PRODUCTS_PER_THREAD = 500_000
 # Images from which interleaving them pays.
 INTERLEAVE_FROM = 5
+# Rectangles of output positions that padding clips alike, beyond which the direct kernel's tiles would be mostly borders.
+ZONES_LIMIT = 50_000
 # Kernel bytes of the panels that one task of a shared convolution keeps in the second-level cache.
 PANELS_TARGET = 320 * 2**10
 
@@ -73,10 +75,14 @@ def choose_conv(geometry: Geometry) -> str:
     """'direct' or 'im2col' for a shared convolution.
 
     The direct kernel reads the input in place and wins wherever its vectors are full. On Apple's processors NumPy's BLAS
-    (Accelerate) drives matrix hardware that no vector kernel reaches, so there large products go through it.
+    (Accelerate) drives matrix hardware that no vector kernel reaches, so there large products go through it. A kernel so large
+    that nearly every position could be clipped by padding in a way of its own goes through im2col too, which does not care.
     """
     if _forced_conv is not None:
         return _forced_conv
+    borders = [min(o, 2 * k + 1) for o, k in zip(geometry.output, geometry.kernel, strict=True)]
+    if prod(borders) > ZONES_LIMIT:
+        return "im2col"
     if sys.platform == "darwin" and geometry.groups == 1 and geometry.depth >= 64 and geometry.filters >= 32:
         return "im2col"
     return "direct"
@@ -150,9 +156,9 @@ def _local_tile(geometry: Geometry, strategy: str, lanes: int, double_precision:
     if strategy == "dot":
         return 1, 1, 4
     if strategy == "lanes":
-        vectors = _width(geometry.batch, lanes, 2 if filters > _core.rows_limit(double_precision, 4) else 4)
+        vectors = min(ceil(geometry.batch / lanes), 2 if filters > _core.rows_limit(double_precision, 4) else 4)
         return vectors, _even(filters, _core.rows_limit(double_precision, vectors)), vectors * lanes
-    vectors = _width(filters, lanes, 4 if strategy == "stream" else 2)
+    vectors = min(ceil(filters / lanes), 4 if strategy == "stream" else 2)
     return vectors, vectors * lanes, _even(max(geometry.batch, 1), _core.rows_limit(double_precision, vectors))
 
 
@@ -200,12 +206,6 @@ def _dot_fits(geometry: Geometry) -> bool:
 def _filled(n: int, lanes: int) -> float:
     """How full the vectors are that hold n elements."""
     return n / (ceil(n / lanes) * lanes)
-
-
-def _width(n: int, lanes: int, limit: int) -> int:
-    """The tile width, in vectors, of 1, 2 or 4 up to `limit` for n elements in the lanes."""
-    needed = ceil(n / lanes)
-    return 1 if needed <= 1 else 2 if needed == 2 or limit == 2 else 4
 
 
 def _even(n: int, limit: int) -> int:

@@ -5,6 +5,7 @@
 /* 16 registers: rows * vectors accumulators, the vectors themselves and one broadcast. */
 #define LC_ROWS1_avx2 6
 #define LC_ROWS2_avx2 6
+#define LC_ROWS3_avx2 4
 #define LC_ROWS4_avx2 2
 
 enum { lanes_f32_avx2 = 8, lanes_f64_avx2 = 4 };

@@ -5,6 +5,7 @@
 /* 32 registers: rows * vectors accumulators, the vectors themselves and one broadcast. */
 #define LC_ROWS1_avx512 14
 #define LC_ROWS2_avx512 14
+#define LC_ROWS3_avx512 9
 #define LC_ROWS4_avx512 6
 
 enum { lanes_f32_avx512 = 16, lanes_f64_avx512 = 8 };

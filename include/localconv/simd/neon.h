@@ -5,6 +5,7 @@
 /* 32 registers: rows * vectors accumulators, the vectors themselves and one broadcast. */
 #define LC_ROWS1_neon 12
 #define LC_ROWS2_neon 12
+#define LC_ROWS3_neon 8
 #define LC_ROWS4_neon 6
 
 enum { lanes_f32_neon = 4, lanes_f64_neon = 2 };

@@ -10,13 +10,14 @@
  *   add(a, b), relu(v)        lane by lane; relu(v) = v > 0 ? v : 0, and NaN stays NaN
  *   sum(v)                    of all lanes, always in the same order
  *   transpose(r)              lanes x lanes elements in place: r[i] lane j <-> r[j] lane i
- *   LC_ROWS1, 2, 4            rows of the largest register tile that is 1, 2, 4 vectors wide
+ *   LC_ROWS1 .. LC_ROWS4      rows of the largest register tile that is 1 .. 4 vectors wide
  */
 #ifndef LOCALCONV_SIMD_SCALAR_H
 #define LOCALCONV_SIMD_SCALAR_H
 
 #define LC_ROWS1_scalar 4
 #define LC_ROWS2_scalar 4
+#define LC_ROWS3_scalar 3
 #define LC_ROWS4_scalar 2
 
 enum { lanes_f32_scalar = 1, lanes_f64_scalar = 1 };

@@ -1,0 +1,68 @@
+# make demo    sets everything up and filters a real photograph       make bench     against numpy, torch and jax
+# make test    sets everything up and runs the tests                  make lint      everything that reads the code
+# make kernel-test, kernel-test-aarch64, sanitize: the kernels in C; the same under an emulator; the suite under ASan and UBSan
+
+PYTHON ?= python3
+CC ?= cc
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := setup.py pyproject.toml README.md $(shell find src include -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -name '*.h')
+CFLAGS_TEST := -std=c11 -O2 -Wall -Wextra -Werror -Iinclude
+
+# What make bench installs beside matplotlib, e.g. PEERS="torch jax"; what the environment has already is measured anyway.
+PEERS ?=
+BENCH_FLAGS ?=
+
+.PHONY: demo test lint bench kernel-test kernel-test-aarch64 sanitize clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.demo
+	$(BIN)/python examples/foveate.py
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/cython-lint src
+	$(BIN)/mypy
+	$(CC) $(CFLAGS_TEST) -fsyntax-only tests/c/kernel_test.c
+
+bench: $(VENV)/.bench
+	$(if $(PEERS),$(BIN)/python -m pip install --quiet $(PEERS))
+	$(BIN)/python benchmarks/compare.py $(BENCH_FLAGS)
+
+kernel-test:
+	mkdir -p build
+	$(CC) $(CFLAGS_TEST) tests/c/kernel_test.c -o build/kernel_test -lm
+	build/kernel_test
+
+# Debian and Ubuntu: apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
+kernel-test-aarch64:
+	mkdir -p build
+	aarch64-linux-gnu-gcc $(CFLAGS_TEST) -static tests/c/kernel_test.c -o build/kernel_test_aarch64 -lm
+	qemu-aarch64 build/kernel_test_aarch64
+
+# Leaks are not looked for: the interpreter keeps memory on purpose. The sanitizers' runtime must be loaded before Python's own.
+SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g
+sanitize:
+	$(PYTHON) -m venv build/sanitize
+	LOCALCONV_CFLAGS="$(SANITIZERS)" build/sanitize/bin/python -m pip install --quiet --force-reinstall --no-cache-dir '.[test]'
+	$(CC) $(CFLAGS_TEST) $(SANITIZERS) tests/c/kernel_test.c -o build/kernel_test_sanitized -lm
+	build/kernel_test_sanitized 20
+	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
+		LOCALCONV_SANITIZED=1 build/sanitize/bin/python -m pytest -p no:cacheprovider
+
+clean:
+	rm -rf build dist $(VENV) src/*.egg-info src/localconv/_core.c src/localconv/*.so
+
+# The package itself, compiled once; extras are added to what is installed.
+$(VENV)/.package: $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps .
+	$(BIN)/python -m pip install --quiet localconv
+	touch $@
+
+$(VENV)/.test $(VENV)/.demo $(VENV)/.lint $(VENV)/.bench: $(VENV)/.%: $(VENV)/.package
+	$(BIN)/python -m pip install --quiet 'localconv[$*]'
+	touch $@
