@@ -80,8 +80,7 @@ def choose_conv(geometry: Geometry) -> str:
     """
     if _forced_conv is not None:
         return _forced_conv
-    borders = [min(o, 2 * k + 1) for o, k in zip(geometry.output, geometry.kernel, strict=True)]
-    if prod(borders) > ZONES_LIMIT:
+    if _zones(geometry) > ZONES_LIMIT:
         return "im2col"
     if sys.platform == "darwin" and geometry.groups == 1 and geometry.depth >= 64 and geometry.filters >= 32:
         return "im2col"
@@ -201,6 +200,16 @@ def _dot_fits(geometry: Geometry) -> bool:
     along_taps = geometry.channels_first or geometry.channels // geometry.groups == 1
     step = geometry.dilation[2] * (1 if geometry.channels_first else geometry.channels) if along_taps else 1
     return geometry.filters == 1 and step == 1
+
+
+def _zones(geometry: Geometry) -> int:
+    """At most so many rectangles of output positions meet different taps."""
+    zones = 1
+    axes = zip(geometry.input, geometry.output, geometry.kernel, geometry.strides, geometry.dilation, geometry.before, strict=True)
+    for n, o, k, s, d, before in axes:
+        if before or (o - 1) * s + (k - 1) * d >= n:
+            zones *= min(o, 2 * k + 1)
+    return zones
 
 
 def _filled(n: int, lanes: int) -> float:

@@ -1,0 +1,101 @@
+"""Fixtures and settings that the test files share."""
+
+import contextlib
+import os
+import subprocess
+import sys
+
+import hypothesis
+import numpy as np
+import pytest
+from oracle import STRATEGIES
+
+import localconv
+from localconv import _core, dispatch
+
+# Runs are repeatable where CI sets its usual variable (or anyone asks for that profile); elsewhere they explore.
+hypothesis.settings.register_profile("explore", deadline=None, max_examples=60)
+hypothesis.settings.register_profile("ci", deadline=None, max_examples=60, derandomize=True, database=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "explore"))
+
+
+@pytest.fixture(autouse=True)
+def settings_restored():
+    """No test leaves the package's process-wide settings changed."""
+    isa, data_format, floatx = _core.get_isa(), localconv.image_data_format(), localconv.floatx()
+    yield
+    _core.set_isa(isa)
+    localconv.set_image_data_format(data_format)
+    localconv.set_floatx(floatx)
+    localconv.set_num_threads(None)
+
+
+@pytest.fixture(params=_core.available_isas())
+def isa(request):
+    """Every instruction set that runs here, each in force for one run of the test."""
+    _core.set_isa(request.param)
+    return request.param
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request):
+    return request.param
+
+
+@pytest.fixture(params=STRATEGIES["local"])
+def local_strategy(request):
+    with dispatch.forced(local=request.param):
+        yield request.param
+
+
+@pytest.fixture(params=STRATEGIES["conv"])
+def conv_strategy(request):
+    with dispatch.forced(conv=request.param):
+        yield request.param
+
+
+@pytest.fixture
+def solve(isa):
+    """Runs a case with localconv and checks the values, and by the kernel's own record that this isa computed them."""
+
+    def run(case, arrays=None):
+        result = case.run(localconv, case.arrays() if arrays is None else arrays)
+        case.check(result, arrays)
+        ran = _core.last_run()
+        assert (ran["isa"], ran["dtype"]) == (isa, result.dtype.name)
+        return result
+
+    return run
+
+
+@pytest.fixture
+def python(tmp_path):
+    """Runs Python code in a fresh process, with variables added to the environment, and returns what it printed.
+
+    The process sees no keras.json but the one that a test puts into tmp_path / 'keras', and no LOCALCONV_* or
+    OMP_NUM_THREADS from outside. It must succeed within the time, and leave nothing running.
+    """
+
+    def run(code, *arguments, timeout=120, **variables):
+        plain = {k: v for k, v in os.environ.items() if not k.startswith(("LOCALCONV_", "OMP_NUM", "COVERAGE"))}
+        environment = plain | {"KERAS_HOME": str(tmp_path / "keras")} | variables
+        command = [sys.executable, "-c", code, *map(str, arguments)]
+        files = {"cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        done = subprocess.run(command, env=environment, text=True, timeout=timeout, check=False, **files)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def no_change():
+    """A context in which these arrays must keep every byte."""
+
+    @contextlib.contextmanager
+    def watch(*arrays):
+        before = [np.asarray(array).tobytes() for array in arrays]
+        yield
+        assert [np.asarray(array).tobytes() for array in arrays] == before
+
+    return watch

@@ -1,0 +1,385 @@
+"""Slow, readable NumPy twins of every public operation, and the error that a compiled result may have against them.
+
+Plain loops over output positions and kernel taps, written from the definition of each operation. This file imports
+nothing but NumPy, so that it shares no mistake with the package. Sizes and helpers that several test files use are here
+too.
+
+The four convolutions have the package's own signatures. Their sums run in float64 for float32 input, and in long double
+for float64 input (where the platform's long double is wider). With ``bound=True`` they return a second array beside the
+result, the sum of |w||x| (+ |bias|) behind each output, from which `tolerance` makes the largest error that rounding
+can explain. A `Case` is one convolution with its data, which runs on the package and on its twin alike.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+import sys
+
+import numpy as np
+
+# --- what the tests run over ------------------------------------------------------------------------------------------
+
+FORMATS = ("channels_last", "channels_first")
+# Around one, two and more tiles, and vectors of any width up to 64.
+FILTERS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 63, 64, 65, 66, 129)
+BATCHES = (1, 2, 3, 5, 7, 8, 13, 14, 15, 16, 17, 31, 32, 33, 64, 65)
+DEPTHS = (1, 2, 3, 4, 5, 7, 8, 9, 11, 13, 16, 17, 23, 31, 33, 63, 65, 127, 129, 331)
+# Some pads are larger than the windows: there are positions that see nothing else.
+PADDINGS = {
+    1: ("valid", "same", "causal", ((1, 0),), ((0, 2),), ((9, 4),)),
+    2: ("valid", "same", ((1, 2), (0, 3)), ((7, 0), (2, 9))),
+}
+# The package's algorithms that take any geometry; 'dot' takes only some and has tests of its own.
+STRATEGIES = {"local": ("stream", "rows", "lanes"), "conv": ("direct", "im2col")}
+
+# --- the operations ---------------------------------------------------------------------------------------------------
+
+
+def local_conv1d(inputs, kernel, kernel_size, strides, data_format="channels_last", **options):
+    """Unshared 1D convolution, kernel (positions, D, filters). Options as for `_unshared`."""
+    return _unshared(1, inputs, kernel, kernel_size, strides, data_format, **options)
+
+
+def local_conv2d(inputs, kernel, kernel_size, strides, output_shape, data_format="channels_last", **options):
+    """Unshared 2D convolution. The package checks output_shape; the twin has no use for it."""
+    return _unshared(2, inputs, kernel, kernel_size, strides, data_format, **options)
+
+
+def conv1d(x, kernel, strides=1, padding="valid", data_format="channels_last", dilation_rate=1, **options):
+    """Ordinary 1D convolution (no flip), kernel (size, channels / groups, filters). Options as for `_shared`."""
+    return _shared(1, x, kernel, strides, padding, data_format, dilation_rate, **options)
+
+
+def conv2d(x, kernel, strides=(1, 1), padding="valid", data_format="channels_last", dilation_rate=(1, 1), **options):
+    """Ordinary 2D convolution (no flip), kernel (height, width, channels / groups, filters)."""
+    return _shared(2, x, kernel, strides, padding, data_format, dilation_rate, **options)
+
+
+def im2col(x, kernel_size, strides=1, padding="valid", data_format="channels_last", dilation_rate=1):
+    """Every window of x as a row, (batch, positions, D); a tap in the padding is 0."""
+    image = _to_last(np.asarray(x), data_format)
+    taps = _taps(image.shape[1:-1], kernel_size, strides, padding, dilation_rate, _start_tensorflow)
+    patches, _ = _gather(image, taps)
+    if data_format == "channels_first":
+        patches = patches.swapaxes(2, 3)
+    return patches.reshape(*patches.shape[:2], -1)
+
+
+def col2im(cols, input_shape, kernel_size, strides=1, padding="valid", data_format="channels_last", dilation_rate=1):
+    """The adjoint of `im2col`: every value of cols is added to the place that `im2col` reads it from."""
+    image = _to_last(np.zeros(input_shape, wide(cols.dtype)), data_format)
+    spatial, channels = image.shape[1:-1], image.shape[-1]
+    taps = _taps(spatial, kernel_size, strides, padding, dilation_rate, _start_tensorflow)
+    if data_format == "channels_first":
+        patches = cols.reshape(*cols.shape[:2], channels, -1).swapaxes(2, 3)
+    else:
+        patches = cols.reshape(*cols.shape[:2], -1, channels)
+    for position, tap, place in _connections(taps, spatial):
+        image[(slice(None), *place)] += patches[:, position, tap]
+    return _from_last(image, data_format)
+
+
+def _unshared(
+    rank,
+    inputs,
+    kernel,
+    kernel_size,
+    strides,
+    data_format,
+    *,
+    padding="valid",
+    dilation_rate=1,
+    groups=1,
+    bias=None,
+    bound=False,
+):
+    """The two locally connected operations: every position has its own (D, filters) matrix."""
+    inputs, kernel = np.asarray(inputs), np.asarray(kernel)
+    image = _to_last(inputs, data_format)
+    taps = _taps(image.shape[1:-1], as_tuple(kernel_size, rank), strides, padding, dilation_rate, _start_clipped)
+    positions, depth, filters = kernel.shape
+    size = math.prod(as_tuple(kernel_size, rank))
+    if data_format == "channels_first":
+        weights = kernel.reshape(positions, depth // size, size, filters).swapaxes(1, 2)
+    else:
+        weights = kernel.reshape(positions, size, depth // size, filters)
+    return _correlate(image, weights, taps, groups, bias, data_format, bound)
+
+
+def _shared(rank, x, kernel, strides, padding, data_format, dilation_rate, *, groups=1, bias=None, bound=False):
+    """The two ordinary convolutions: batch axes may be none, one or many in front of the last rank + 1 axes."""
+    x, kernel = np.asarray(x), np.asarray(kernel)
+    batch = x.shape[: x.ndim - rank - 1]
+    image = _to_last(x.reshape(-1, *x.shape[len(batch) :]), data_format)
+    taps = _taps(image.shape[1:-1], kernel.shape[:rank], strides, padding, dilation_rate, _start_tensorflow)
+    positions = math.prod(len(axis) for axis in taps)
+    weights = kernel.reshape(1, -1, *kernel.shape[rank:])
+    weights = np.broadcast_to(weights, (positions, *weights.shape[1:]))
+    results = _correlate(image, weights, taps, groups, bias, data_format, bound)
+    if not bound:
+        return results.reshape(*batch, *results.shape[1:])
+    return tuple(result.reshape(*batch, *result.shape[1:]) for result in results)
+
+
+def _correlate(image, weights, taps, groups, bias, data_format, bound):
+    """image (batch, *spatial, channels) with weights (positions, taps, channels / groups, filters)."""
+    dtype = wide(np.result_type(image, weights, *([] if bias is None else [bias])))
+    image, weights = image.astype(dtype), weights.astype(dtype)
+    out = tuple(len(axis) for axis in taps)
+    value = _spread_bias(bias, out, weights.shape[-1], data_format, dtype) + _products(image, weights, taps, groups)
+    value = _from_last(value, data_format)
+    if not bound:
+        return value
+    magnitude = _products(abs(image), abs(weights), taps, groups)
+    magnitude += abs(_spread_bias(bias, out, weights.shape[-1], data_format, dtype))
+    return value, _from_last(magnitude, data_format)
+
+
+def _products(image, weights, taps, groups):
+    """The sum over the taps that meet the input. Taps in the padding take no part: there even 0 * inf is nothing."""
+    patches, present = _gather(image, taps)
+    batch, positions = patches.shape[:2]
+    channels, filters = patches.shape[-1] // groups, weights.shape[-1] // groups
+    value = np.zeros((batch, positions, weights.shape[-1]), image.dtype)
+    for group, position in itertools.product(range(groups), range(positions)):
+        here = present[position]
+        reads = slice(group * channels, (group + 1) * channels)
+        writes = slice(group * filters, (group + 1) * filters)
+        x, w = patches[:, position, here, reads], weights[position, here, :, writes]
+        value[:, position, writes] = np.einsum("btc,tcf->bf", x, w)
+    return value.reshape(batch, *(len(axis) for axis in taps), weights.shape[-1])
+
+
+def _spread_bias(bias, out, filters, data_format, dtype):
+    """The bias as (1, *out, filters) or broadcastable to it."""
+    if bias is None:
+        return np.zeros(filters, dtype)
+    bias = np.asarray(bias, dtype)
+    if bias.ndim > 1 and data_format == "channels_first":
+        # Keras reshapes (does not transpose) the stored (*out, filters) into (1, filters, *out) before it adds.
+        return np.moveaxis(bias.reshape(1, filters, *out), 1, -1)
+    return bias
+
+
+# --- windows ----------------------------------------------------------------------------------------------------------
+
+
+def _start_clipped(size, reach, stride):
+    """Keras's locally connected 'same': windows centred on the strided grid and clipped; returns (before, outputs)."""
+    return reach // 2, -(-size // stride)
+
+
+def _start_tensorflow(size, reach, stride):
+    """TensorFlow's SAME: just enough padding in all, the odd one behind; returns (before, outputs)."""
+    outputs = -(-size // stride)
+    return max((outputs - 1) * stride + reach - size, 0) // 2, outputs
+
+
+def _axis_taps(size, kernel, stride, padding, dilation, same):
+    """The input index under tap i of output p as an (outputs, kernel) array; outside 0..size-1 is padding."""
+    reach = (kernel - 1) * dilation + 1
+    if padding == "same":
+        before, outputs = same(size, reach, stride)
+    else:
+        before, after = {"valid": (0, 0), "causal": (reach - 1, 0)}[padding] if isinstance(padding, str) else padding
+        outputs = (before + size + after - reach) // stride + 1
+    return np.arange(outputs)[:, None] * stride - before + np.arange(kernel) * dilation
+
+
+def _taps(spatial, kernel_size, strides, padding, dilation_rate, same):
+    """`_axis_taps` of every spatial axis."""
+    rank = len(spatial)
+    paddings = [padding] * rank if isinstance(padding, str) else padding
+    sizes = zip(spatial, *(as_tuple(v, rank) for v in (kernel_size, strides)), paddings, strict=True)
+    dilations = as_tuple(dilation_rate, rank)
+    return [_axis_taps(*size, dilation, same) for size, dilation in zip(sizes, dilations, strict=True)]
+
+
+def _connections(taps, spatial):
+    """(output position, kernel tap, input place) of every tap that meets the input, all row-major."""
+    positions = itertools.product(*(range(axis.shape[0]) for axis in taps))
+    for number, position in enumerate(positions):
+        for tap, place in enumerate(itertools.product(*(axis[p] for axis, p in zip(taps, position, strict=True)))):
+            if all(0 <= i < size for i, size in zip(place, spatial, strict=True)):
+                yield number, tap, place
+
+
+def _gather(image, taps):
+    """The patches (batch, positions, taps, channels) with zeros for padding, and which taps are there."""
+    positions, size = (math.prod(axis.shape[i] for axis in taps) for i in (0, 1))
+    patches = np.zeros((len(image), positions, size, image.shape[-1]), image.dtype)
+    present = np.zeros((positions, size), bool)
+    for position, tap, place in _connections(taps, image.shape[1:-1]):
+        patches[:, position, tap] = image[(slice(None), *place)]
+        present[position, tap] = True
+    return patches, present
+
+
+def _to_last(x, data_format):
+    return x if data_format == "channels_last" else np.moveaxis(x, 1, -1)
+
+
+def _from_last(x, data_format):
+    return x if data_format == "channels_last" else np.moveaxis(x, -1, 1)
+
+
+def as_tuple(value, rank):
+    """An int for every axis, or one int an axis."""
+    return (value,) * rank if isinstance(value, int | np.integer) else tuple(value)
+
+
+# --- rounding ---------------------------------------------------------------------------------------------------------
+
+
+def wide(dtype):
+    """The type that the twins sum in."""
+    return np.dtype(np.float64) if dtype == np.float32 else np.dtype(np.longdouble)
+
+
+def tolerance(bound, terms, dtype):
+    """The largest error of a sum of products in dtype against its twin, in any order of addition, fused or not.
+
+    Each of the `terms` products (the bias counts as one) is rounded at most once, and passes through at most terms - 1
+    additions, so |error| <= terms * u / (1 - terms * u) * bound with u = eps / 2. The other half of eps is room for the
+    second-order part and for a twin that is no wider than the result. What underflows loses at most one subnormal step.
+    """
+    limits = np.finfo(dtype)
+    return terms * (limits.eps * bound + limits.smallest_subnormal)
+
+
+def assert_close(result, expected, bound, terms, dtype):
+    """The result has the dtype and the shape expected and is within rounding of the twin's value everywhere."""
+    assert result.dtype == dtype
+    assert result.shape == expected.shape
+    error = abs(result.astype(expected.dtype) - expected)
+    excess = np.max(error - tolerance(bound, terms, dtype), initial=0)
+    assert excess <= 0, f"the error is {excess} past what rounding explains; the largest is {np.max(error)}"
+
+
+def assert_same_bits(result, expected):
+    """Equal in dtype, shape and every bit, NaN and the sign of zero included."""
+    assert result.dtype == expected.dtype
+    assert result.shape == expected.shape
+    assert result.tobytes() == expected.tobytes()
+
+
+# --- cases ------------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One convolution: its geometry, and data made from a seed.
+
+    Exact cases have small integers for values: every partial sum is an integer that float32 holds exactly (below 2**24
+    in size), so the result must equal the twin's whatever the order of addition, and one wrong or missing product
+    cannot hide in a tolerance. The others have normal values, and are compared within `tolerance`.
+    """
+
+    function: str
+    spatial: tuple
+    kernel_size: tuple
+    batch: int | tuple = 2
+    channels: int = 3
+    filters: int = 4
+    strides: tuple = 1
+    dilation_rate: tuple = 1
+    groups: int = 1
+    padding: str | tuple = "valid"
+    data_format: str = "channels_last"
+    bias: str | None = None  # None, 'filters' or 'full' (one value per output position and filter)
+    dtype: str = "float32"
+    exact: bool = True
+    seed: int = 0
+
+    @property
+    def rank(self):
+        return len(self.spatial)
+
+    @property
+    def local(self):
+        return self.function.startswith("local")
+
+    @property
+    def family(self):
+        """The key of STRATEGIES."""
+        return "local" if self.local else "conv"
+
+    @property
+    def taps(self):
+        same = _start_clipped if self.local else _start_tensorflow
+        return _taps(self.spatial, self.kernel_size, self.strides, self.padding, self.dilation_rate, same)
+
+    @property
+    def out(self):
+        """The output's spatial sizes."""
+        return tuple(len(axis) for axis in self.taps)
+
+    @property
+    def depth(self):
+        """D: how many products one output sums."""
+        return math.prod(self.kernel_size) * self.channels // self.groups
+
+    @property
+    def terms(self):
+        return self.depth + (self.bias is not None)
+
+    def rows_present(self):
+        """(positions, D): which rows of an unshared kernel meet the input, not its padding."""
+        _, present = _gather(np.ones((1, *self.spatial, 1)), self.taps)
+        channels = self.channels // self.groups
+        return present.repeat(channels, 1) if self.data_format == "channels_last" else np.tile(present, channels)
+
+    def layout(self, spatial, channels):
+        """The shape of an image in this data format."""
+        batch = as_tuple(self.batch, 1)
+        return (*batch, *spatial, channels) if self.data_format == "channels_last" else (*batch, channels, *spatial)
+
+    def shapes(self):
+        """Of (input, kernel, bias or None)."""
+        if self.local:
+            kernel = (math.prod(self.out), self.depth, self.filters)
+        else:
+            kernel = (*self.kernel_size, self.channels // self.groups, self.filters)
+        bias = {None: None, "filters": (self.filters,), "full": (*self.out, self.filters)}[self.bias]
+        return self.layout(self.spatial, self.channels), kernel, bias
+
+    def arrays(self):
+        """(input, kernel, bias or None)"""
+        rng = np.random.default_rng(self.seed)
+        make = (lambda shape: rng.integers(-8, 9, shape)) if self.exact else rng.standard_normal
+        return tuple(None if shape is None else make(shape).astype(self.dtype) for shape in self.shapes())
+
+    def run(self, module, arrays, **options):
+        """Calls this case's function of a module (the package, or this file) with the arrays."""
+        inputs, kernel, bias = arrays
+        shared = {"data_format": self.data_format, "padding": self.padding, "dilation_rate": self.dilation_rate}
+        shared |= {"groups": self.groups, "bias": bias, "strides": self.strides} | options
+        if self.function == "local_conv2d":
+            shared["output_shape"] = self.out
+        if self.local:
+            shared["kernel_size"] = self.kernel_size
+        return getattr(module, self.function)(inputs, kernel, **shared)
+
+    def check(self, result, arrays=None):
+        """The result is what the twin computes from the arrays (the case's own if None)."""
+        dtype, expected, bound = _own_solution(self) if arrays is None else self.solution(arrays)
+        assert result.shape == self.layout(self.out, self.filters)
+        if self.exact:
+            np.testing.assert_array_equal(result, expected.astype(dtype), strict=True)
+        else:
+            assert_close(result, expected, bound, self.terms, dtype)
+
+    def solution(self, arrays):
+        """The dtype that the result is to have, the twin's value, and its bound term (None for an exact case)."""
+        dtype = np.result_type(*(array for array in arrays if array is not None)).newbyteorder("=")
+        twins = sys.modules[__name__]
+        if self.exact:
+            return dtype, self.run(twins, arrays), None
+        return dtype, *self.run(twins, arrays, bound=True)
+
+
+@functools.lru_cache(maxsize=4096)
+def _own_solution(case):
+    """Many tests run one case on every instruction set and by every algorithm."""
+    return case.solution(case.arrays())

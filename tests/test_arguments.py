@@ -1,0 +1,491 @@
+"""Everything wrong is refused at the door, by an error that names the argument."""
+
+import decimal
+
+import numpy as np
+import pytest
+
+import localconv
+from localconv import _core, dispatch
+
+
+def zeros(*shape, dtype="float32"):
+    return np.zeros(shape, dtype)
+
+
+# Right arguments for every function, all by name. Each error below changes some of them.
+RIGHT = {
+    "local_conv1d": {
+        "inputs": zeros(2, 7, 4),
+        "kernel": zeros(5, 12, 6),
+        "kernel_size": 3,
+        "strides": 1,
+        "data_format": "channels_last",
+    },
+    "local_conv2d": {
+        "inputs": zeros(2, 7, 6, 4),
+        "kernel": zeros(25, 24, 6),
+        "kernel_size": (3, 2),
+        "strides": (1, 1),
+        "output_shape": (5, 5),
+        "data_format": "channels_last",
+    },
+    "conv1d": {"x": zeros(2, 7, 4), "kernel": zeros(3, 4, 6)},
+    "conv2d": {"x": zeros(2, 7, 6, 4), "kernel": zeros(3, 2, 4, 6)},
+    "im2col": {"x": zeros(2, 7, 6, 4), "kernel_size": (3, 2)},
+    "col2im": {"cols": zeros(2, 25, 24), "input_shape": (2, 7, 6, 4), "kernel_size": (3, 2)},
+}
+OUT = {
+    "local_conv1d": (2, 5, 6),
+    "local_conv2d": (2, 5, 5, 6),
+    "conv1d": (2, 5, 6),
+    "conv2d": (2, 5, 5, 6),
+    "im2col": (2, 25, 24),
+    "col2im": (2, 7, 6, 4),
+}
+FUNCTIONS = tuple(RIGHT)
+CONVOLUTIONS = FUNCTIONS[:4]
+ARRAYS = [(f, name) for f in FUNCTIONS for name, value in RIGHT[f].items() if isinstance(value, np.ndarray)]
+RANK = {"local_conv1d": 1, "conv1d": 1}  # the others have two spatial axes
+
+
+def call(function, **changes):
+    return getattr(localconv, function)(**(RIGHT[function] | changes))
+
+
+def refused(function, error, name, *words, **changes):
+    """The call raises just this kind of error; its message names the argument and has these words."""
+    with pytest.raises(error, match=rf"\b{name}\b") as caught:
+        call(function, **changes)
+    assert type(caught.value) is error
+    for word in words:
+        assert word in str(caught.value), str(caught.value)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_the_right_arguments_are_right(function):
+    assert call(function).shape == OUT[function]
+
+
+# --- dtypes -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("function", "name"), ARRAYS)
+@pytest.mark.parametrize("dtype", ["int64", "int8", "uint16", "float16", "bool", "complex64", "complex128", "O", "U3"])
+def test_other_dtypes(function, name, dtype):
+    wrong = RIGHT[function][name].astype(dtype)
+    refused(function, TypeError, name, "float32 and float64", str(wrong.dtype), **{name: wrong})
+
+
+@pytest.mark.skipif(np.dtype("longdouble").itemsize == 8, reason="this platform's long double is float64")
+@pytest.mark.parametrize(("function", "name"), ARRAYS)
+def test_long_double(function, name):
+    refused(function, TypeError, name, "float32 and float64", **{name: RIGHT[function][name].astype("longdouble")})
+
+
+@pytest.mark.parametrize(("function", "name"), ARRAYS)
+def test_masked_arrays(function, name):
+    """Their mask would be lost."""
+    refused(function, TypeError, name, "float32 and float64", **{name: np.ma.masked_array(RIGHT[function][name])})
+
+
+@pytest.mark.parametrize(("function", "name"), ARRAYS)
+@pytest.mark.parametrize("wrong", [None, "image.png", object(), {}, decimal.Decimal(1), [[1, 2], [3, 4]]], ids=repr)
+def test_no_array_of_numbers(function, name, wrong):
+    refused(function, TypeError, name, **{name: wrong})
+
+
+@pytest.mark.parametrize(("function", "name"), ARRAYS)
+def test_ragged_lists(function, name):
+    with pytest.raises((TypeError, ValueError)):
+        call(function, **{name: [[1.0, 2.0], [3.0]]})
+
+
+@pytest.mark.parametrize("function", CONVOLUTIONS)
+@pytest.mark.parametrize("dtype", ["int64", "float16", "complex64", "O"])
+def test_dtype_of_bias(function, dtype):
+    refused(function, TypeError, "bias", "float32 and float64", bias=np.zeros(6, dtype))
+
+
+# --- numbers of axes and their sizes ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("function", "name"), ARRAYS)
+def test_number_of_axes(function, name):
+    """Too few and too many; but the convolutions' x takes any number of batch axes, and im2col's may be 1D."""
+    right = RIGHT[function][name]
+    any_batch = function.startswith("conv") and name == "x"
+    wrongs = [right[(0,) * n] for n in range(1, right.ndim + 1)]
+    wrongs += [] if any_batch else [right[None]]
+    for wrong in wrongs:
+        if not (function == "im2col" and wrong.ndim == 3):
+            refused(function, ValueError, name, **{name: wrong})
+
+
+@pytest.mark.parametrize(
+    ("function", "shape"),
+    [
+        ("local_conv1d", (4, 12, 6)),  # a position too few
+        ("local_conv1d", (6, 12, 6)),  # one too many
+        ("local_conv1d", (1, 12, 6)),
+        ("local_conv1d", (5, 11, 6)),
+        ("local_conv1d", (5, 24, 6)),  # Keras would reinterpret the batch
+        ("local_conv1d", (5, 6, 6)),
+        ("local_conv1d", (5, 4, 6)),
+        ("local_conv1d", (0, 12, 6)),
+        ("local_conv1d", (5, 12, 0)),
+        ("local_conv1d", (5, 0, 6)),
+        ("local_conv2d", (20, 24, 6)),
+        ("local_conv2d", (25, 12, 6)),
+        ("local_conv2d", (25, 24, 0)),
+        ("conv1d", (3, 3, 6)),
+        ("conv1d", (3, 8, 6)),
+        ("conv1d", (3, 2, 6)),  # TensorFlow would take it for two groups
+        ("conv1d", (0, 4, 6)),
+        ("conv1d", (3, 0, 6)),
+        ("conv1d", (3, 4, 0)),
+        ("conv2d", (3, 2, 2, 6)),
+        ("conv2d", (3, 0, 4, 6)),
+        ("conv2d", (3, 2, 4, 0)),
+    ],
+)
+def test_shape_of_kernel(function, shape):
+    refused(function, ValueError, "kernel", kernel=zeros(*shape))
+
+
+@pytest.mark.parametrize("function", ["local_conv1d", "local_conv2d", "conv1d", "conv2d"])
+def test_shape_of_inputs(function):
+    """A size that the kernel does not fit: the error names one of the two."""
+    name = "inputs" if "local" in function else "x"
+    shape = RIGHT[function][name].shape
+    refused(function, ValueError, f"{name}|kernel", **{name: zeros(*shape[:-1], 5)})
+    refused(function, ValueError, f"{name}|kernel", **{name: zeros(*shape[:-1], 0)})
+    if "local" in function:
+        refused(function, ValueError, f"{name}|kernel", **{name: zeros(2, 8, *shape[2:])})
+
+
+@pytest.mark.parametrize("function", ["im2col", "conv1d", "conv2d"])
+def test_no_channels(function):
+    refused(function, ValueError, "x|kernel|channels", x=zeros(*RIGHT[function]["x"].shape[:-1], 0))
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize(("rows", "padding"), [(2, "valid"), (0, "valid"), (0, "same")])
+def test_empty_output(function, rows, padding):
+    """An image that the window does not fit in, or that has no pixels at all."""
+    name = next(name for name in ("inputs", "x", "input_shape") if name in RIGHT[function])
+    image = RIGHT[function][name]
+    shape = image if function == "col2im" else image.shape
+    shape = (shape[0], rows, *shape[2:])
+    with pytest.raises(ValueError, match=rf"\b(output|{name})\b"):
+        call(function, padding=padding, **{name: shape if function == "col2im" else zeros(*shape)})
+
+
+@pytest.mark.parametrize("function", CONVOLUTIONS)
+def test_shape_of_bias(function):
+    for shape in ((), (5,), (1,), (7,), (0,), (1, 6), (2, 6), (6, 1)):
+        refused(function, ValueError, "bias", bias=zeros(*shape))
+    if not function.startswith("local"):
+        refused(function, ValueError, "bias", bias=zeros(*OUT[function][1:]))
+
+
+@pytest.mark.parametrize("function", ["local_conv1d", "local_conv2d"])
+def test_full_bias_is_shaped_as_keras_stores_it(function):
+    """(*out, filters) in both data formats: the shape of a channels_first output is refused."""
+    out = OUT[function][1:-1]
+    assert call(function, bias=zeros(*out, 6)).shape == OUT[function]
+    refused(function, ValueError, "bias", bias=zeros(6, *out))
+
+
+@pytest.mark.parametrize("wrong", [(5,), (5, 5, 1), (4, 5), (5, 4), (0, 0), (25, 1), (-5, 5)], ids=str)
+def test_output_shape(wrong):
+    refused("local_conv2d", ValueError, "output_shape", output_shape=wrong)
+
+
+@pytest.mark.parametrize("wrong", ["55", (5.0, 5.0), (True, 5), 5.0, (5, None), {5: 5}], ids=repr)
+def test_type_of_output_shape(wrong):
+    with pytest.raises((TypeError, ValueError), match="output_shape"):
+        call("local_conv2d", output_shape=wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [(2, 7, 6), (2, 7, 6, 4, 1), (3, 7, 6, 4), (2, 7, 6, 5), (2, 8, 6, 4), (-2, 7, 6, 4), (2, 7, 6, 0), (2,), 2, ()],
+    ids=str,
+)
+def test_input_shape(wrong):
+    with pytest.raises((ValueError, TypeError), match=r"input_shape|cols|kernel_size"):
+        call("col2im", input_shape=wrong)
+
+
+@pytest.mark.parametrize("wrong", [(2.0, 7, 6, 4), "2764", None, (2, 7, 6, True), (None, 7, 6, 4)], ids=repr)
+def test_type_of_input_shape(wrong):
+    refused("col2im", TypeError, "input_shape", input_shape=wrong)
+
+
+# --- kernel_size, strides, dilation_rate, groups ----------------------------------------------------------------------
+
+SIZES = [(f, name) for f in FUNCTIONS for name in ("kernel_size", "strides", "dilation_rate")]
+SIZES = [(f, name) for f, name in SIZES if name != "kernel_size" or name in RIGHT[f]]
+
+
+@pytest.mark.parametrize(("function", "name"), SIZES)
+def test_sizes_below_one(function, name):
+    rank = RANK.get(function, 2)
+    for wrong in (0, -1, -(2**70), (0,) * rank, (1,) * (rank - 1) + (-3,)):
+        refused(function, ValueError, name, **{name: wrong})
+
+
+@pytest.mark.parametrize(("function", "name"), SIZES)
+def test_number_of_sizes(function, name):
+    rank = RANK.get(function, 2)
+    for wrong in ((), (1,) * (rank + 1), [1] * (rank - 1) or [1, 1]):
+        refused(function, ValueError, name, **{name: wrong})
+
+
+@pytest.mark.parametrize(("function", "name"), SIZES)
+@pytest.mark.parametrize("wrong", [1.0, np.float64(1), True, False, "1", None, b"1", 1j, ["1"]], ids=repr)
+def test_type_of_sizes(function, name, wrong):
+    refused(function, TypeError, name, **{name: wrong})
+
+
+@pytest.mark.parametrize(("function", "name"), SIZES)
+def test_sizes_without_an_order(function, name):
+    """Sets and dicts are no sequences, whatever they hold."""
+    for wrong in ({1: 1}, {1}, {1: 2, 2: 1}, {1, 2}):
+        with pytest.raises((TypeError, ValueError), match=rf"\b{name}\b"):
+            call(function, **{name: wrong})
+
+
+@pytest.mark.parametrize(("function", "name"), SIZES)
+def test_types_within_sizes(function, name):
+    rank = RANK.get(function, 2)
+    for wrong in (1.0, True, np.bool_(True), None, "1", (1,), 1 + 0j):
+        refused(function, TypeError, name, **{name: (1,) * (rank - 1) + (wrong,)})
+
+
+@pytest.mark.parametrize(("function", "name"), SIZES)
+def test_sizes_past_64_bits(function, name):
+    with pytest.raises((ValueError, MemoryError)):
+        call(function, **{name: 2**70})
+
+
+@pytest.mark.parametrize("function", CONVOLUTIONS)
+def test_groups(function):
+    for wrong in (0, -1, 5, 8, 2**70):
+        refused(function, ValueError, "groups", groups=wrong)
+    for wrong in (1.0, True, None, "1", (1,)):
+        refused(function, TypeError, "groups", groups=wrong)
+
+
+@pytest.mark.parametrize("function", CONVOLUTIONS)
+def test_groups_divide_channels_and_filters(function):
+    """The shapes fit, but 4 channels are not 3 groups, and 5 filters are not 2."""
+    kernel = RIGHT[function]["kernel"]
+    refused(function, ValueError, "groups", groups=3, kernel=kernel[..., : kernel.shape[-2] // 3, :])
+    refused(function, ValueError, "groups", groups=2, kernel=kernel[..., : kernel.shape[-2] // 2, :5])
+
+
+@pytest.mark.parametrize("function", ["conv1d", "conv2d", "im2col"])
+def test_strides_with_dilation(function):
+    """As in Keras for the convolutions (for im2col there is no such rule)."""
+    changes = {"strides": 2, "dilation_rate": 2}
+    if function == "im2col":
+        assert call(function, **changes).shape == (2, 4, 24)
+        return
+    with pytest.raises(ValueError, match=r"strides.*dilation_rate|dilation_rate.*strides"):
+        call(function, **changes)
+    if function == "conv2d":  # on different axes too
+        refused(function, ValueError, "strides", strides=(2, 1), dilation_rate=(1, 2))
+
+
+# --- padding and data_format ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("wrong", ["VALID", "Same", "full", "", "reflect", "valid "])
+def test_unknown_padding(function, wrong):
+    refused(function, ValueError, "padding", repr(wrong), "valid", "same", padding=wrong)
+
+
+@pytest.mark.parametrize("function", ["local_conv2d", "conv2d", "im2col", "col2im"])
+def test_causal_padding_is_for_one_dimension(function):
+    refused(function, ValueError, "padding", "causal", padding="causal")
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_pairs_of_padding(function):
+    rank = RANK.get(function, 2)
+    right = ((0, 0),) * (rank - 1)
+    for wrong in ((-1, 0), (0, -1), (1,), (1, 2, 3), ()):
+        refused(function, ValueError, "padding", padding=(*right, wrong))
+    for wrong in ((1.0, 0), (True, 0), (None, 0), ("1", 0), 1, None):
+        refused(function, TypeError, "padding", padding=(*right, wrong))
+    refused(function, ValueError, "padding", padding=((1, 1),) * (rank + 1))
+    refused(function, ValueError, "padding", padding=())
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("wrong", [None, 1, 0, 1.5, True], ids=repr)
+def test_type_of_padding(function, wrong):
+    refused(function, TypeError, "padding", padding=wrong)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("wrong", [b"valid", {"valid"}, {0: (0, 0)}, ("same",), ("valid", "valid")], ids=repr)
+def test_padding_that_is_no_pair(function, wrong):
+    with pytest.raises((TypeError, ValueError), match=r"\bpadding\b"):
+        call(function, padding=wrong)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_padding_past_64_bits(function):
+    rank = RANK.get(function, 2)
+    for huge in (2**62, 2**63, 2**70):
+        with pytest.raises((ValueError, MemoryError)):
+            call(function, padding=((huge, huge),) * rank)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("wrong", ["channels_middle", "Channels_Last", "NHWC", ""])
+def test_unknown_data_format(function, wrong):
+    refused(function, ValueError, "data_format", repr(wrong), "channels_last", "channels_first", data_format=wrong)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("wrong", [1, b"channels_last", ["channels_last"], True], ids=repr)
+def test_type_of_data_format(function, wrong):
+    with pytest.raises((TypeError, ValueError), match="data_format"):
+        call(function, data_format=wrong)
+
+
+# --- out --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_out_that_is_no_array(function):
+    right = zeros(*OUT[function])
+    for wrong in (right.tolist(), 1.0, "out", np.float32(0), memoryview(right), np.ma.masked_array(right)):
+        refused(function, TypeError, "out", out=wrong)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("dtype", ["float64", "float16", "int32", "complex64", "O", np.dtype("f4").newbyteorder("S")])
+def test_dtype_of_out(function, dtype):
+    refused(function, TypeError, "out", "float32", out=np.zeros(OUT[function], dtype))
+
+
+@pytest.mark.parametrize("function", CONVOLUTIONS)
+def test_dtype_of_out_for_mixed_input(function):
+    """The result is float64: a float32 out would lose it."""
+    kernel = RIGHT[function]["kernel"].astype("float64")
+    refused(function, TypeError, "out", "float64", out=zeros(*OUT[function]), kernel=kernel)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_shape_of_out(function):
+    batch, *rest = OUT[function]
+    wrongs = [
+        rest,
+        (1, batch, *rest),
+        (1, *rest),
+        (3, *rest),
+        (batch, *rest[:-1], rest[-1] + 1),
+        (),
+        OUT[function][::-1],
+    ]
+    for wrong in wrongs:
+        refused(function, ValueError, "out", out=zeros(*wrong))
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_read_only_out(function):
+    out = zeros(*OUT[function])
+    out.flags.writeable = False
+    refused(function, ValueError, "out", out=out)
+
+
+@pytest.mark.parametrize(("function", "name"), [*ARRAYS, *((f, "bias") for f in CONVOLUTIONS)])
+def test_out_that_overlaps_an_input(function, name):
+    """All of it, and in a single element at either end."""
+    shape, array = OUT[function], RIGHT[function].get(name, zeros(6))
+    size = int(np.prod(shape))
+    for start in (0, 1 - array.size, size - 1):
+        memory = zeros(array.size + size)
+        first = max(0, -start)
+        out = memory[first : first + size].reshape(shape)
+        other = memory[first + start : first + start + array.size].reshape(array.shape)
+        assert np.shares_memory(out, other)
+        refused(function, ValueError, "out", out=out, **{name: other})
+
+
+@pytest.mark.parametrize(("function", "name"), ARRAYS)
+def test_out_that_is_a_neighbour_of_an_input(function, name):
+    """In one block of memory, but with nothing in common."""
+    shape, array = OUT[function], RIGHT[function][name]
+    memory = zeros(array.size + int(np.prod(shape)))
+    out = memory[array.size :].reshape(shape)
+    assert call(function, out=out, **{name: memory[: array.size].reshape(array.shape)}) is out
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_an_error_leaves_out_as_it_was(function):
+    out = np.full(OUT[function], 7, "float32")
+    refused(function, ValueError, "padding", padding="full", out=out)
+    assert (out == 7).all()
+
+
+# --- signatures, settings, hooks --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("function", CONVOLUTIONS)
+def test_extensions_are_by_name_only(function):
+    right = list(RIGHT[function].values())
+    many = {"local_conv1d": 6, "local_conv2d": 7}.get(function, 7)
+    with pytest.raises(TypeError, match="positional"):
+        getattr(localconv, function)(*right, *[None] * (many - len(right)))
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_unknown_arguments(function):
+    with pytest.raises(TypeError, match="weights"):
+        call(function, weights=zeros(1))
+
+
+@pytest.mark.parametrize("wrong", ["float16", "int32", "float", "Float32", "", "complex64"])
+def test_unknown_floatx(wrong):
+    with pytest.raises(ValueError, match=r"float32.*float64"):
+        localconv.set_floatx(wrong)
+    assert localconv.floatx() == "float32"
+
+
+@pytest.mark.parametrize("wrong", ["NHWC", "", "Channels_last"])
+def test_unknown_image_data_format(wrong):
+    before = localconv.image_data_format()
+    with pytest.raises(ValueError, match=r"channels_last.*channels_first|channels_first.*channels_last"):
+        localconv.set_image_data_format(wrong)
+    assert localconv.image_data_format() == before
+
+
+def test_number_of_threads():
+    for wrong in (0, -1, -(2**70)):
+        with pytest.raises(ValueError, match=r"\b(threads|n)\b"):
+            localconv.set_num_threads(wrong)
+    for wrong in (1.0, "2", (1,)):
+        with pytest.raises(TypeError):
+            localconv.set_num_threads(wrong)
+
+
+@pytest.mark.parametrize("wrong", ["sse9", "", "AVX2", "avx2 "])
+def test_unknown_isa(wrong):
+    before = _core.get_isa()
+    with pytest.raises(ValueError, match=r"isa|instruction") as caught:
+        _core.set_isa(wrong)
+    assert repr(wrong) in str(caught.value)
+    assert _core.get_isa() == before
+
+
+def test_unknown_strategies():
+    for wrong in ({"conv": "winograd"}, {"local": "direct"}, {"local": "Rows"}, {"conv": ""}):
+        with pytest.raises(ValueError, match=repr(*wrong.values())), dispatch.forced(**wrong):
+            pass

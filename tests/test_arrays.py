@@ -1,0 +1,297 @@
+"""Any array-like goes in, inputs are never changed, and `out` is filled and returned."""
+
+import numpy as np
+import oracle
+import pytest
+from oracle import FORMATS, Case, assert_same_bits
+
+import localconv
+
+CASES = {
+    "local_conv1d": Case("local_conv1d", (9,), (3,), 5, 4, 6, padding="same", bias="full"),
+    "local_conv2d": Case("local_conv2d", (6, 5), (3, 2), 5, 4, 6, padding="same", bias="full"),
+    "conv1d": Case("conv1d", (9,), (3,), 5, 4, 6, padding="same", bias="filters"),
+    "conv2d": Case("conv2d", (6, 5), (3, 2), 5, 4, 6, padding="same", bias="filters"),
+}
+BATCHES = (1, 5, 18)
+
+
+def windows(data_format):
+    return {"kernel_size": (3, 2), "padding": "same", "data_format": data_format}
+
+
+def operations(data_format, dtype, batch=5):
+    """name -> (function of the arrays, the arrays): every public operation."""
+    found = {}
+    for name, case in CASES.items():
+        case = Case(**(vars(case) | {"data_format": data_format, "dtype": dtype, "batch": batch, "exact": False}))
+        found[name] = (lambda *arrays, case=case, **options: case.run(localconv, arrays, **options)), case.arrays()
+    x = np.random.default_rng(0).standard_normal((batch, 4, 5, 6)).astype(dtype)
+    cols = oracle.im2col(x, **windows(data_format))
+    found["im2col"] = (lambda x, **options: localconv.im2col(x, **windows(data_format), **options)), (x,)
+    found["col2im"] = (lambda c, **options: localconv.col2im(c, x.shape, **windows(data_format), **options)), (cols,)
+    return found
+
+
+@pytest.fixture(params=[*CASES, "im2col", "col2im"])
+def operation(request):
+    return request.param
+
+
+@pytest.fixture(params=FORMATS)
+def data_format(request):
+    return request.param
+
+
+# --- ways to hold the same values -------------------------------------------------------------------------------------
+
+
+def noise(shape, dtype):
+    """What lies between the elements of a view: NaN, so that reading it shows."""
+    return np.full(shape, np.nan, dtype)
+
+
+def spaced(array):
+    base = noise(tuple(2 * n + 1 for n in array.shape), array.dtype)
+    view = base[tuple(slice(1, None, 2) for _ in array.shape)]
+    view[...] = array
+    return view
+
+
+def spaced_in_the_last_axis(array):
+    base = noise((*array.shape, 3), array.dtype)
+    base[..., 1] = array
+    return base[..., 1]
+
+
+def spaced_in_the_first_axis(array):
+    base = noise((array.shape[0], 2, *array.shape[1:]), array.dtype)
+    base[:, 1] = array
+    return base[:, 1]
+
+
+def reversed_axes(array):
+    flip = tuple(slice(None, None, -1) for _ in array.shape)
+    return array[flip].copy()[flip]
+
+
+def reversed_last_axis(array):
+    return array[..., ::-1].copy()[..., ::-1]
+
+
+def transposed(array):
+    return array.T.copy().T
+
+
+def offset_by_an_element(array):
+    base = noise(array.size + 2, array.dtype)
+    base[1:-1] = array.ravel()
+    return base[1:-1].reshape(array.shape)
+
+
+def offset_by_a_byte(array):
+    base = np.zeros(array.nbytes + 1, np.uint8)
+    view = base[1:].view(array.dtype).reshape(array.shape)
+    view[...] = array
+    assert not view.flags.aligned
+    return view
+
+
+def byte_swapped(array):
+    return array.astype(array.dtype.newbyteorder("S"))
+
+
+def read_only(array):
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+class Exporter:
+    """No ndarray, but something that NumPy can make one of."""
+
+    def __init__(self, array):
+        self.__array_interface__ = array.__array_interface__
+        self.array = array
+
+
+class Subclass(np.ndarray):
+    """An ndarray with other ideas about products."""
+
+    def __matmul__(self, other):
+        raise AssertionError("the values are data: operators of a subclass are not asked")
+
+    __mul__ = __matmul__
+
+
+FORMS = [
+    np.asfortranarray,
+    spaced,
+    spaced_in_the_last_axis,
+    spaced_in_the_first_axis,
+    reversed_axes,
+    reversed_last_axis,
+    transposed,
+    offset_by_an_element,
+    offset_by_a_byte,
+    byte_swapped,
+    read_only,
+    memoryview,
+    Exporter,
+    lambda array: array.copy().view(Subclass),
+    lambda array: byte_swapped(spaced(array)),
+]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
+def test_forms(operation, dtype, data_format, form, no_change):
+    """Each array in turn, then all at once: the bits are those of plain arrays, and every array stays as it is."""
+    for batch in BATCHES:
+        run, arrays = operations(data_format, dtype, batch)[operation]
+        expected = run(*arrays)
+        for number in range(len(arrays)):
+            changed = [form(a) if i == number else a for i, a in enumerate(arrays)]
+            with no_change(*changed):
+                assert_same_bits(run(*changed), expected)
+        changed = [form(a) for a in arrays]
+        with no_change(*changed):
+            assert_same_bits(run(*changed), expected)
+
+
+def test_result_is_a_plain_new_array(operation, data_format):
+    run, arrays = operations(data_format, "float32")[operation]
+    result = run(*(array.view(Subclass) for array in arrays))
+    assert type(result) is np.ndarray
+    assert result.flags.c_contiguous
+    assert result.flags.writeable
+    assert not any(np.shares_memory(result, array) for array in arrays)
+
+
+def test_lists(operation, data_format):
+    """Python's floats are float64."""
+    run, arrays = operations(data_format, "float64")[operation]
+    assert_same_bits(run(*(array.tolist() for array in arrays)), run(*arrays))
+
+
+def test_memory_maps(operation, dtype, data_format, tmp_path):
+    """Read-only maps of a file in which the values start at an odd byte."""
+    run, arrays = operations(data_format, dtype)[operation]
+    maps = []
+    for number, array in enumerate(arrays):
+        path = tmp_path / f"{number}.raw"
+        path.write_bytes(b"#" * 13 + array.tobytes())
+        maps.append(np.memmap(path, array.dtype, "r", offset=13, shape=array.shape))
+    result = run(*maps)
+    assert type(result) is np.ndarray
+    assert_same_bits(result, run(*arrays))
+
+
+def test_broadcast_arrays(dtype, data_format):
+    """One image for the whole batch and one matrix for all positions, without a copy of either in the caller."""
+    for batch in BATCHES:
+        case = Case("local_conv2d", (6, 5), (3, 2), batch, 2, 6, data_format=data_format, dtype=dtype)
+        inputs, kernel, _ = case.arrays()
+        arrays = np.broadcast_to(inputs[:1], inputs.shape), np.broadcast_to(kernel[:1], kernel.shape), None
+        case.check(case.run(localconv, arrays), arrays)
+
+
+def test_one_array_for_two_arguments(dtype):
+    """Inputs may overlap each other."""
+    values = np.random.default_rng(0).integers(-8, 9, 60).astype(dtype)
+    x, kernel = values[:20].reshape(1, 10, 2), values[10:22].reshape(3, 2, 2)
+    expected = oracle.conv1d(x, kernel).astype(dtype)
+    np.testing.assert_array_equal(localconv.conv1d(x, kernel), expected, strict=True)
+
+
+# --- out --------------------------------------------------------------------------------------------------------------
+
+
+def gaps(array):
+    """The elements of a spaced array's base that the array does not hold."""
+    held = np.zeros(array.base.shape, bool)
+    held[tuple(slice(1, None, 2) for _ in array.shape)] = True
+    return array.base[~held]
+
+
+OUT_FORMS = [
+    np.copy,
+    np.asfortranarray,
+    spaced,
+    spaced_in_the_last_axis,
+    spaced_in_the_first_axis,
+    reversed_axes,
+    reversed_last_axis,
+    offset_by_an_element,
+    offset_by_a_byte,
+]
+
+
+@pytest.mark.parametrize("form", OUT_FORMS, ids=lambda form: form.__name__)
+def test_out(operation, dtype, data_format, form, no_change):
+    """Whatever its memory looks like and holds before, out gets the very bits, and is what is returned."""
+    for batch in BATCHES:
+        run, arrays = operations(data_format, dtype, batch)[operation]
+        expected = run(*arrays)
+        out = form(np.full_like(expected, np.nan))
+        with no_change(*arrays):
+            assert run(*arrays, out=out) is out
+        assert_same_bits(out, expected)
+        if form is spaced:
+            assert np.isnan(gaps(out)).all()
+
+
+def test_out_of_more_than_one_batch_axis(dtype, data_format):
+    case = Case("conv1d", (9,), (3,), (2, 3), data_format=data_format, dtype=dtype)
+    expected = case.run(localconv, case.arrays())
+    for form in OUT_FORMS:
+        out = form(np.full_like(expected, np.nan))
+        assert case.run(localconv, case.arrays(), out=out) is out
+        assert_same_bits(out, expected)
+
+
+def test_out_in_a_file(operation, data_format, tmp_path):
+    run, arrays = operations(data_format, "float32")[operation]
+    expected = run(*arrays)
+    out = np.memmap(tmp_path / "out.raw", "float32", "w+", shape=expected.shape)
+    assert run(*arrays, out=out) is out
+    out.flush()
+    assert (tmp_path / "out.raw").read_bytes() == expected.tobytes()
+
+
+def test_out_of_a_subclass_is_returned_as_it_is(operation, data_format):
+    run, arrays = operations(data_format, "float32")[operation]
+    expected = run(*arrays)
+    out = np.zeros_like(expected).view(Subclass)
+    assert run(*arrays, out=out) is out
+    assert_same_bits(out, expected)
+
+
+def test_empty_out(data_format):
+    case = Case("local_conv1d", (9,), (3,), 0, data_format=data_format)
+    out = np.zeros(case.layout(case.out, case.filters), "float32")
+    assert case.run(localconv, case.arrays(), out=out) is out
+
+
+# --- sizes past memory ------------------------------------------------------------------------------------------------
+
+HUGE = 2**46  # float32 elements: 256 TiB, more than a process can address, so that no allocation succeeds
+
+
+@pytest.mark.parametrize("function", ["local_conv1d", "conv1d"])
+def test_memory_error_for_the_input(function):
+    x = np.broadcast_to(np.float32(1), (1, HUGE, 1))
+    kernel = np.broadcast_to(np.float32(1), (HUGE, 1, 1)) if function == "local_conv1d" else np.ones((1, 1, 1), "f4")
+    arguments = (1, 1) if function == "local_conv1d" else ()
+    with pytest.raises(MemoryError):
+        getattr(localconv, function)(x, kernel, *arguments)
+
+
+def test_memory_error_for_the_output():
+    """A small input whose output is past memory, by padding and by the patches' overlap."""
+    with pytest.raises(MemoryError):
+        localconv.conv1d(np.ones((1, 4, 1), "f4"), np.ones((1, 1, 1), "f4"), padding=((HUGE, 0),))
+    side = 2**23
+    with pytest.raises(MemoryError):
+        localconv.im2col(np.zeros((1, 2 * side - 1, 1), "f4"), side)
+    with pytest.raises(MemoryError):
+        localconv.col2im(np.zeros((1, 1, 1), "f4"), (1, HUGE, 1), 1, HUGE)

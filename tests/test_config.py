@@ -1,0 +1,188 @@
+"""Settings: keras.json, the default data format, floatx, and what the package says of itself."""
+
+import json
+import platform
+
+import numpy as np
+import pytest
+from oracle import FORMATS
+
+import localconv
+
+# Prints the format and, a line each, the warnings of two questions.
+ASK = """
+import warnings
+import localconv
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    formats = localconv.image_data_format(), localconv.image_data_format()
+assert formats[0] == formats[1]
+print(formats[0])
+for warning in caught:
+    print(warning.category.__name__, str(warning.message).replace("\\n", " "))
+"""
+
+
+@pytest.fixture
+def keras_json(tmp_path):
+    """Writes the keras.json that the `python` fixture's processes see."""
+
+    def write(content):
+        path = tmp_path / "keras" / "keras.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("data_format", FORMATS)
+def test_keras_json(python, keras_json, data_format):
+    keras_json({"floatx": "float32", "epsilon": 1e-07, "backend": "tensorflow", "image_data_format": data_format})
+    assert python(ASK) == f"{data_format}\n"
+
+
+def test_keras_json_decides_for_every_function(python, keras_json):
+    keras_json({"image_data_format": "channels_first"})
+    code = """
+import numpy as np
+import localconv as lc
+x, y = np.ones((1, 2, 9), "f4"), np.ones((1, 2, 9, 8), "f4")
+print(lc.local_conv1d(x, np.ones((7, 6, 5), "f4"), 3, 1).shape)
+print(lc.local_conv2d(y, np.ones((42, 18, 5), "f4"), 3, 1, None).shape)
+print(lc.conv1d(x, np.ones((3, 2, 5), "f4")).shape)
+print(lc.conv2d(y, np.ones((3, 3, 2, 5), "f4")).shape)
+print(lc.col2im(lc.im2col(y, 3), y.shape, 3)[0, :, 0, 0])
+"""
+    assert python(code).splitlines() == ["(1, 5, 7)", "(1, 5, 7, 6)", "(1, 5, 7)", "(1, 5, 7, 6)", "[1. 1.]"]
+
+
+def test_no_keras_json(python, tmp_path):
+    """Nothing is said, and nothing is written: the file is Keras's."""
+    assert python(ASK) == "channels_last\n"
+    assert not (tmp_path / "keras").exists()
+
+
+def test_keras_json_without_a_format(python, keras_json):
+    keras_json({"floatx": "float32"})
+    assert python(ASK) == "channels_last\n"
+
+
+def test_keras_json_in_the_home_directory(python, tmp_path):
+    """~/.keras/keras.json, where KERAS_HOME is not set."""
+    home = tmp_path / "home"
+    (home / ".keras").mkdir(parents=True)
+    (home / ".keras" / "keras.json").write_text('{"image_data_format": "channels_first"}')
+    code = 'import os\ndel os.environ["KERAS_HOME"]\n' + ASK
+    assert python(code, HOME=str(home), USERPROFILE=str(home)) == "channels_first\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b'{"image_data_format": "channels_first"',
+        b"\xff\xfe\x00broken",
+        ["channels_first"],
+        "channels_first",
+        None,
+        {"image_data_format": "channels_middle"},
+        {"image_data_format": "Channels_First"},
+        {"image_data_format": None},
+        {"image_data_format": 1},
+        {"image_data_format": ["channels_first"]},
+    ],
+    ids=str,
+)
+def test_broken_keras_json(python, keras_json, content):
+    """One warning that names the file, then channels_last."""
+    path = keras_json(content)
+    first, *warnings = python(ASK).splitlines()
+    assert first == "channels_last"
+    assert len(warnings) == 1
+    assert warnings[0].startswith("UserWarning ")
+    assert str(path) in warnings[0] or repr(str(path)) in warnings[0]
+    assert len(warnings[0]) > len(f"UserWarning {path}") + 10, "it says what is wrong too"
+
+
+def test_wrong_format_in_keras_json_is_named(python, keras_json):
+    keras_json({"image_data_format": "channels_middle"})
+    warning = python(ASK)
+    assert "image_data_format" in warning
+    assert "channels_middle" in warning
+
+
+def test_keras_json_that_is_a_directory(python, tmp_path):
+    (tmp_path / "keras" / "keras.json").mkdir(parents=True)
+    first, *warnings = python(ASK).splitlines()
+    assert first == "channels_last"
+    assert len(warnings) == 1
+    assert "keras.json" in warnings[0]
+
+
+def test_keras_json_is_read_at_the_first_need_only(python, keras_json):
+    """Not at import, nor where every call tells its format."""
+    keras_json(b"{")
+    code = """
+import warnings
+warnings.simplefilter("error")
+import numpy as np
+import localconv
+localconv.conv1d(np.ones((1, 9, 2)), np.ones((3, 2, 5)), data_format="channels_last")
+try:
+    localconv.conv1d(np.ones((1, 9, 2)), np.ones((3, 2, 5)))
+except UserWarning:
+    print("read now")
+"""
+    assert python(code) == "read now\n"
+
+
+def test_set_image_data_format():
+    for data_format in FORMATS:
+        localconv.set_image_data_format(data_format)
+        assert localconv.image_data_format() == data_format
+
+
+def test_set_image_data_format_goes_before_the_file(python, keras_json):
+    keras_json({"image_data_format": "channels_first"})
+    code = """
+import localconv
+localconv.set_image_data_format("channels_last")
+print(localconv.image_data_format())
+"""
+    assert python(code) == "channels_last\n"
+
+
+def test_floatx(python):
+    assert python("import localconv; print(localconv.floatx())") == "float32\n"
+    for name in ("float64", "float32"):
+        localconv.set_floatx(name)
+        assert localconv.floatx() == name
+
+
+def test_floatx_converts_no_data():
+    """It is for what makes arrays; functions of arrays follow the arrays."""
+    localconv.set_floatx("float64")
+    assert localconv.conv1d(np.ones((1, 9, 2), "f4"), np.ones((3, 2, 5), "f4")).dtype == "float32"
+    localconv.set_floatx("float32")
+    assert localconv.conv1d(np.ones((1, 9, 2)), np.ones((3, 2, 5))).dtype == "float64"
+
+
+def test_show_config(capsys, python):
+    localconv.show_config()
+    shown = capsys.readouterr().out
+    wanted = (localconv.__version__, platform.python_version(), np.__version__, localconv._core.get_isa(), "OpenMP")
+    for word in (*wanted, *localconv._core.available_isas()):
+        assert word in shown
+    by_module = python("import runpy; runpy.run_module('localconv', run_name='__main__')")
+    for word in (*wanted[:3], "OpenMP"):
+        assert word in by_module
+
+
+def test_names():
+    """Everything public is there, and documented."""
+    functions = "local_conv1d local_conv2d conv1d conv2d im2col col2im image_data_format set_image_data_format floatx"
+    for name in (*functions.split(), "set_floatx", "set_num_threads", "get_num_threads", "show_config"):
+        assert name in localconv.__all__
+        assert getattr(localconv, name).__doc__

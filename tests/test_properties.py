@@ -1,0 +1,139 @@
+"""Hypothesis over geometry: every function against its twin, and identities that need no twin."""
+
+import dataclasses
+
+import numpy as np
+import oracle
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle import FORMATS, STRATEGIES, Case, assert_same_bits
+
+import localconv
+from localconv import _core, dispatch
+
+
+@st.composite
+def windows(draw, rank, local):
+    """Sizes, steps and padding that leave at least one output, as the fields of a Case."""
+    kernel = draw(st.tuples(*[st.integers(1, 4)] * rank))
+    strides = draw(st.tuples(*[st.integers(1, 4)] * rank))
+    dilation = draw(st.tuples(*[st.integers(1, 3)] * rank))
+    if not local and max(strides) > 1:
+        dilation = (1,) * rank
+    pairs = st.tuples(*[st.tuples(st.integers(0, 6), st.integers(0, 6))] * rank)
+    padding = draw(st.sampled_from(["valid", "same", *(["causal"] if rank == 1 else [])]) | pairs)
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    least = [r - sum(p) for r, p in zip(reach, padding, strict=True)] if isinstance(padding, tuple) else reach
+    least = [1] * rank if padding in ("same", "causal") else least
+    spatial = tuple(max(1, n) + draw(st.integers(0, 9 if rank == 1 else 5)) for n in least)
+    return {
+        "spatial": spatial,
+        "kernel_size": kernel,
+        "strides": strides,
+        "dilation_rate": dilation,
+        "padding": padding,
+    }
+
+
+@st.composite
+def cases(draw, local, exact=None):
+    rank = draw(st.integers(1, 2))
+    groups = draw(st.sampled_from([1, 1, 1, 2, 3]))
+    biases = [None, "filters", *(["full"] if local else [])]
+    return Case(
+        f"{'local_' if local else ''}conv{rank}d",
+        batch=draw(st.integers(1, 9) | st.sampled_from([14, 16, 17, 31, 33])),
+        channels=groups * draw(st.integers(1, 6)),
+        filters=groups * draw(st.integers(1, 9) | st.sampled_from([16, 17, 32, 33, 65])),
+        groups=groups,
+        data_format=draw(st.sampled_from(FORMATS)),
+        bias=draw(st.sampled_from(biases)),
+        dtype=draw(st.sampled_from(["float32", "float64"])),
+        exact=draw(st.booleans()) if exact is None else exact,
+        seed=draw(st.integers(0, 2**32 - 1)),
+        **draw(windows(rank, local)),
+    )
+
+
+isas = st.sampled_from(_core.available_isas())
+
+
+def choices(family):
+    """How to force the algorithm: each of them, or none."""
+    return st.sampled_from([None, *STRATEGIES[family]]).map(lambda strategy: {family: strategy})
+
+
+def check(case, isa, forced):
+    _core.set_isa(isa)
+    with dispatch.forced(**forced):
+        result = case.run(localconv, case.arrays())
+        ran = _core.last_run()
+        out = np.full_like(result, np.nan)
+        assert case.run(localconv, case.arrays(), out=out) is out
+    case.check(result)
+    assert_same_bits(out, result)
+    assert (ran["isa"], ran["dtype"]) == (isa, case.dtype)
+
+
+@settings(max_examples=400)
+@given(cases(local=True), isas, choices("local"))
+def test_local(case, isa, forced):
+    check(case, isa, forced)
+
+
+@settings(max_examples=400)
+@given(cases(local=False), isas, choices("conv"))
+def test_conv(case, isa, forced):
+    check(case, isa, forced)
+
+
+@given(cases(local=False, exact=True), isas)
+def test_local_with_the_same_kernel_everywhere_is_conv(case, isa):
+    """Explicit pairs make the two paddings one."""
+    _core.set_isa(isa)
+    firsts_and_lasts = [(int(axis[0, 0]), int(axis[-1, -1])) for axis in case.taps]
+    pairs = [(-first, max(0, last - n + 1)) for (first, last), n in zip(firsts_and_lasts, case.spatial, strict=True)]
+    case = dataclasses.replace(case, padding=tuple(pairs))
+    x, kernel, bias = case.arrays()
+    patch = kernel if case.data_format == "channels_last" else np.moveaxis(kernel, -2, 0)
+    repeated = np.repeat(patch.reshape(1, case.depth, case.filters), np.prod(case.out), axis=0)
+    local = dataclasses.replace(case, function=f"local_{case.function}")
+    shared = case.run(localconv, (x, kernel, bias))
+    np.testing.assert_array_equal(local.run(localconv, (x, repeated, bias)), shared, strict=True)
+
+
+@given(st.booleans().flatmap(lambda local: cases(local, exact=True)), isas)
+def test_linear(case, isa):
+    """In the input, in the kernel and in the bias; integers, so that it holds to the bit."""
+    _core.set_isa(isa)
+    x, kernel, bias = case.arrays()
+    y, other, _ = dataclasses.replace(case, seed=case.seed + 1).arrays()
+
+    def run(*arrays):
+        return case.run(localconv, arrays)
+
+    plain = run(x, kernel, None)
+    np.testing.assert_array_equal(run(3 * x - y, kernel, None), 3 * plain - run(y, kernel, None))
+    np.testing.assert_array_equal(run(x, 3 * kernel - other, None), 3 * plain - run(x, other, None))
+    np.testing.assert_array_equal(run(x, kernel, bias), plain + run(np.zeros_like(x), kernel, bias))
+
+
+@given(cases(local=False, exact=True), isas)
+def test_patches(case, isa):
+    """im2col is its twin; col2im is im2col's adjoint: <im2col(x), c> = <x, col2im(c)>, in exact integers."""
+    _core.set_isa(isa)
+    names = ("kernel_size", "strides", "padding", "data_format", "dilation_rate")
+    options = {name: getattr(case, name) for name in names}
+    x = case.arrays()[0]
+    cols = localconv.im2col(x, **options)
+    assert_same_bits(cols, oracle.im2col(x, **options))
+    weights = np.random.default_rng(case.seed).integers(-8, 9, cols.shape).astype(case.dtype)
+    image = localconv.col2im(weights, x.shape, **options)
+    assert np.vdot(cols.astype("i8"), weights.astype("i8")) == np.vdot(x.astype("i8"), image.astype("i8"))
+    assert image.dtype == case.dtype
+    out = np.full_like(image, np.nan)
+    assert localconv.col2im(weights, x.shape, **options, out=out) is out
+    assert_same_bits(out, image)
+    out = np.full_like(cols, np.nan)
+    assert localconv.im2col(x, **options, out=out) is out
+    assert_same_bits(out, cols)

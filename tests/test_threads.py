@@ -1,0 +1,409 @@
+"""Threads, memory, processes: what a call takes of the machine, and what it leaves to others."""
+
+import concurrent.futures
+import math
+import os
+import sys
+import threading
+import time
+
+import numpy as np
+import oracle
+import pytest
+import threadpoolctl
+from oracle import STRATEGIES, Case, assert_same_bits
+
+import localconv
+from localconv import _core, dispatch
+
+LINUX = sys.platform == "linux"
+CPUS = len(os.sched_getaffinity(0)) if LINUX else os.cpu_count()
+OPENMP = any(pool["user_api"] == "openmp" for pool in threadpoolctl.threadpool_info())
+
+only_linux = pytest.mark.skipif(not LINUX, reason="the call that the test needs is Linux's")
+many_cpus = pytest.mark.skipif(CPUS < 2 or not OPENMP, reason="one CPU, or a build without OpenMP: always one thread")
+
+# Enough work for every thread of any machine, and sizes that divide into no equal shares.
+LARGE = {
+    "local": [
+        Case("local_conv1d", (3001,), (5,), 1, 16, 33, exact=False),
+        Case("local_conv1d", (401,), (5,), 37, 16, 33, exact=False),
+        Case("local_conv2d", (61, 67), (3, 3), 19, 3, 5, exact=False, padding="same"),
+    ],
+    "conv": [
+        Case("conv1d", (30011,), (5,), 1, 16, 33, exact=False),
+        Case("conv2d", (61, 67), (3, 3), 3, 16, 65, exact=False, padding="same"),
+        Case("conv2d", (7, 9), (3, 3), 1, 256, 256, exact=False, padding="same"),
+    ],
+}
+CHOICES = [(family, strategy) for family, strategies in STRATEGIES.items() for strategy in strategies]
+
+# The start of the scripts below: one large call, the same in every process.
+LARGE_CALL = """
+import os, sys
+import numpy as np
+import localconv
+from localconv import _core
+x = np.ones((8, 2000, 16), "float32")
+kernel = np.arange(1, 17, dtype="float32").repeat(64).reshape(1, 16, 64)
+def large_call():
+    result = localconv.conv1d(x, kernel)
+    assert (result == 136).all()
+    return _core.last_run()["threads"]
+"""
+
+
+# --- how many ---------------------------------------------------------------------------------------------------------
+
+
+def large_call():
+    case = LARGE["conv"][0]
+    case.run(localconv, case.arrays())
+    return _core.last_run()["threads"]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 1000])
+def test_set_num_threads(threads):
+    """Never more than the CPUs that the process may use."""
+    localconv.set_num_threads(threads)
+    expected = min(threads, CPUS) if OPENMP else 1
+    assert localconv.get_num_threads() == expected
+    assert large_call() == expected
+    localconv.set_num_threads(None)
+    assert localconv.get_num_threads() == large_call()
+
+
+@many_cpus
+def test_small_work_stays_on_one_thread():
+    localconv.set_num_threads(2)
+    case = Case("local_conv1d", (10,), (3,), 1, 4, 4)
+    case.run(localconv, case.arrays())
+    assert _core.last_run()["threads"] == 1
+
+
+@many_cpus
+def test_threadpoolctl_sees_and_limits():
+    with threadpoolctl.threadpool_limits(limits=1, user_api="openmp"):
+        assert localconv.get_num_threads() == 1
+        assert large_call() == 1
+    with threadpoolctl.threadpool_limits(limits=2, user_api="openmp"):
+        assert localconv.get_num_threads() == 2
+        assert large_call() == 2
+
+
+@many_cpus
+def test_own_setting_goes_before_threadpoolctl():
+    localconv.set_num_threads(2)
+    with threadpoolctl.threadpool_limits(limits=1, user_api="openmp"):
+        assert large_call() == 2
+
+
+SHOW_THREADS = LARGE_CALL + "print(localconv.get_num_threads(), large_call())"
+
+
+@many_cpus
+def test_environment(python):
+    assert python(SHOW_THREADS, LOCALCONV_NUM_THREADS="1") == "1 1\n"
+    assert python(SHOW_THREADS, LOCALCONV_NUM_THREADS="2") == "2 2\n"
+    assert python(SHOW_THREADS, LOCALCONV_NUM_THREADS="2", OMP_NUM_THREADS="1") == "2 2\n"
+    assert python(SHOW_THREADS, OMP_NUM_THREADS="1") == "1 1\n"
+    assert python(SHOW_THREADS, LOCALCONV_NUM_THREADS="100000") == f"{CPUS} {CPUS}\n"
+
+
+@many_cpus
+def test_set_num_threads_goes_before_the_environment(python):
+    code = (
+        LARGE_CALL
+        + """
+localconv.set_num_threads(2)
+print(large_call())
+localconv.set_num_threads(None)
+print(large_call())
+"""
+    )
+    assert python(code, LOCALCONV_NUM_THREADS="1") == "2\n1\n"
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "two", "1.5", "1,2"])
+def test_wrong_environment(python, wrong):
+    """An error at the first use that names the variable and its value, not at import."""
+    code = (
+        LARGE_CALL
+        + """
+try:
+    large_call()
+except ValueError as error:
+    print(error)
+"""
+    )
+    message = python(code, LOCALCONV_NUM_THREADS=wrong)
+    assert "LOCALCONV_NUM_THREADS" in message
+    assert wrong in message
+
+
+@only_linux
+@many_cpus
+def test_affinity(python):
+    """Asked for at each call: a process may be moved after its first."""
+    code = (
+        LARGE_CALL
+        + """
+cpus = os.sched_getaffinity(0)
+print(large_call())
+os.sched_setaffinity(0, {min(cpus)})
+print(localconv.get_num_threads(), large_call())
+localconv.set_num_threads(2)
+print(localconv.get_num_threads(), large_call())
+os.sched_setaffinity(0, cpus)
+print(localconv.get_num_threads(), large_call())
+"""
+    )
+    assert python(code).split("\n")[1:] == ["1 1", "1 1", "2 2", ""]
+    narrow = "import os\nos.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n" + SHOW_THREADS
+    assert python(narrow) == "1 1\n"
+
+
+# --- the same results -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("family", "strategy"), CHOICES)
+@pytest.mark.parametrize("number", range(3))
+def test_same_bits_for_any_number_of_threads(isa, dtype, family, strategy, number):
+    case = Case(**(vars(LARGE[family][number]) | {"dtype": dtype}))
+    arrays = case.arrays()
+    with dispatch.forced(**{family: strategy}):
+        results = []
+        for threads in (1, 2, 3):
+            localconv.set_num_threads(threads)
+            results.append(case.run(localconv, arrays))
+            assert _core.last_run()["threads"] == (min(threads, CPUS) if OPENMP else 1)
+    assert_same_bits(results[1], results[0])
+    assert_same_bits(results[2], results[0])
+
+
+def test_same_bits_again(isa):
+    """Nothing depends on which thread came first."""
+    for case in LARGE["local"] + LARGE["conv"]:
+        arrays = case.arrays()
+        expected = case.run(localconv, arrays)
+        for _ in range(5):
+            assert_same_bits(case.run(localconv, arrays), expected)
+
+
+def test_concurrent_calls(isa):
+    """Several Python threads, each with cases of its own, small and large, and its own check of the values."""
+    local = [Case("local_conv1d", (200 + n,), (3,), n, n, 3 * n, padding="same", seed=n) for n in range(1, 9)]
+    conv = [Case("conv2d", (20, 30 + n), (3, 3), 2, n, 5 * n, seed=n) for n in range(1, 9)]
+    pairs = [(case, case.arrays()) for case in local + conv]
+    expected = [case.run(oracle, arrays).astype("float32") for case, arrays in pairs]
+
+    def work(offset):
+        for number in range(offset, offset + 3 * len(pairs)):
+            case, arrays = pairs[number % len(pairs)]
+            np.testing.assert_array_equal(case.run(localconv, arrays), expected[number % len(pairs)])
+        return True
+
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        assert all(pool.map(work, range(6)))
+
+
+@pytest.mark.parametrize(("family", "strategy"), CHOICES)
+def test_the_gil_is_released(family, strategy):
+    """Another Python thread goes on all through a call. Were the GIL kept, it would stand still from end to end."""
+    case = {
+        "local": Case("local_conv1d", (3000,), (9,), 64, 16, 64),
+        "conv": Case("conv1d", (100_000,), (9,), 1, 64, 64),
+    }[family]
+    arrays, span, ticks = case.arrays(), [], []
+
+    def call():
+        span.append(time.perf_counter())
+        case.run(localconv, arrays)
+        span.append(time.perf_counter())
+
+    _core.set_isa("scalar")
+    localconv.set_num_threads(1)
+    with dispatch.forced(**{family: strategy}):
+        worker = threading.Thread(target=call)
+        worker.start()
+        while worker.is_alive():
+            ticks.append(time.perf_counter())
+            time.sleep(0.0005)
+    start, end = span
+    assert end - start > 0.05, "too short a call to tell"
+    inside = [start, *(tick for tick in ticks if start < tick < end), end]
+    assert np.diff(inside).max() < 0.5 * (end - start)
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+FORK = (
+    LARGE_CALL
+    + """
+import signal, warnings
+warnings.simplefilter("ignore")  # newer Pythons warn of any fork beside threads
+localconv.set_num_threads(2)
+print(large_call(), flush=True)
+child = os.fork()
+if child == 0:
+    signal.alarm(60)  # a child that hangs ends all the same
+    status = 1
+    try:
+        for _ in range(3):
+            large_call()
+        grandchild = os.fork()
+        if grandchild == 0:
+            large_call()
+            os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(grandchild, 0)[1])
+    finally:
+        os._exit(status)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+print(large_call())
+"""
+)
+
+
+@only_linux
+def test_fork_after_use(python):
+    """Calls in a child, and in its child, neither hang nor go wrong; the parent goes on with all its threads."""
+    threads = min(2, CPUS) if OPENMP else 1
+    assert python(FORK) == f"{threads}\n0\n{threads}\n"
+
+
+@only_linux
+def test_fork_while_another_thread_calls(python):
+    """The child is born while the parent's workers are at work."""
+    code = (
+        LARGE_CALL
+        + """
+import signal, threading, warnings
+warnings.simplefilter("ignore")
+localconv.set_num_threads(2)
+stop = threading.Event()
+def work():
+    while not stop.is_set():
+        large_call()
+worker = threading.Thread(target=work)
+worker.start()
+for _ in range(5):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        status = 1
+        try:
+            large_call()
+            status = 0
+        finally:
+            os._exit(status)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), end="")
+stop.set()
+worker.join()
+"""
+    )
+    assert python(code) == "00000"
+
+
+def test_spawned_pool(python, tmp_path):
+    """The usual way to use several processes."""
+    (tmp_path / "task.py").write_text(LARGE_CALL)
+    code = """
+import multiprocessing, task
+if __name__ == "__main__":
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        assert len([pool.apply(task.large_call) for _ in range(4)]) == 4
+    print("done")
+"""
+    (tmp_path / "main.py").write_text(code)
+    assert python("import runpy; runpy.run_path('main.py', run_name='__main__')", PYTHONPATH=str(tmp_path)) == "done\n"
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+# Prints how far a call raises the peak of the process's memory, in MiB. Arrays are made and touched before, and a small
+# call of the same kind has loaded all code and started all threads.
+PEAK = """
+import resource, sys
+import numpy as np
+import localconv
+from localconv import dispatch
+from oracle import Case
+threads, small, large = map(eval, sys.argv[2:])
+localconv.set_num_threads(threads)
+unit = 2**20 if sys.platform == "darwin" else 2**10
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+with dispatch.forced(**{large.family: sys.argv[1]}):
+    np.matmul(np.ones((300, 300), "float32"), np.ones((300, 300), "float32"))
+    small.run(localconv, small.arrays())
+    arrays = [np.ones(shape, "float32") for shape in large.shapes()]
+    out = np.ones(large.layout(large.out, large.filters), "float32")
+    before = peak()
+    large.run(localconv, (*arrays, None), out=out)
+    print(peak() - before)
+"""
+PEAKS = {  # (small, large): the larger inputs and outputs are of 60 to 250 MiB, the packed weights of some KiB
+    "conv1d": (Case("conv1d", (3000,), (9,), 2, 16, 16), Case("conv1d", (2_000_000,), (9,), 1, 16, 16)),
+    "conv2d": (
+        Case("conv2d", (40, 40), (5, 5), 2, 8, 16, data_format="channels_first"),
+        Case("conv2d", (900, 1000), (5, 5), 2, 8, 16, data_format="channels_first"),
+    ),
+    "local_conv1d": (Case("local_conv1d", (3000,), (9,), 1, 4, 8), Case("local_conv1d", (100_000,), (9,), 40, 4, 8)),
+    "local_conv2d": (
+        Case("local_conv2d", (40, 40), (3, 3), 2, 1, 4, padding="same"),
+        Case("local_conv2d", (900, 1000), (3, 3), 20, 1, 4, padding="same"),
+    ),
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the standard library tells no peak of memory there")
+@pytest.mark.parametrize(("name", "strategy"), [(n, s) for n in PEAKS for s in STRATEGIES[PEAKS[n][0].family]])
+def test_workspace_is_bounded(python, name, strategy):
+    """Packed weights and 16 MiB a thread, whatever the input's size; 4 MiB are for the allocators and stacks."""
+    for threads in (1, 2):
+        arguments = (strategy, threads, *map(repr, PEAKS[name]))
+        assert float(python(PEAK, *arguments, PYTHONPATH=os.path.dirname(oracle.__file__))) <= 4 + 16 * threads
+
+
+# A kernel of 8.6 GB in a sparse file: only a few positions hold other values than zero. Anonymous memory is limited, so
+# that a copy of the kernel, or of a good part of it, would be a MemoryError.
+BIG = """
+import resource, sys
+import numpy as np
+import localconv
+path, positions, size, channels, filters = sys.argv[1], *map(int, sys.argv[2:6])
+if sys.platform == "linux":
+    resource.setrlimit(resource.RLIMIT_DATA, (2**30, 2**30))
+depth = size * channels
+kernel = np.memmap(path, "float32", "r", shape=(positions, depth, filters))
+assert kernel.size > 2**31
+inputs = np.random.default_rng(0).integers(-8, 9, (1, positions + size - 1, channels)).astype("float32")
+result = localconv.local_conv1d(inputs, kernel, size, 1)
+expected = np.zeros((1, positions, filters), "float32")
+for position in map(int, sys.argv[6:]):
+    expected[0, position] = inputs[0, position : position + size].ravel() @ kernel[position]
+    assert expected[0, position].all()
+assert np.array_equal(result, expected)
+print("right")
+"""
+
+
+@pytest.mark.big
+@pytest.mark.skipif(sys.platform == "win32", reason="NTFS would write all the zeros of the file to the disk")
+def test_kernel_of_more_than_2_31_elements(python, tmp_path):
+    """Positions at both ends, and on both sides of the byte offsets and element numbers that 32 bits end at."""
+    size, channels, filters = 64, 8, 8
+    row = size * channels * filters
+    positions = math.ceil(2**31 / row) + 9
+    marked = sorted({0, 1, positions - 1, *(2**bits // row + n for bits in (29, 30, 31) for n in (-1, 0, 1))})
+    path = tmp_path / "kernel.raw"
+    with open(path, "wb") as file:
+        file.truncate(4 * positions * row)
+        for position in marked:
+            values = np.random.default_rng(position).integers(1, 4, row).astype("float32")
+            file.seek(4 * position * row)
+            file.write(values.tobytes())
+    try:
+        assert python(BIG, path, positions, size, channels, filters, *marked, timeout=600) == "right\n"
+    finally:
+        path.unlink()
