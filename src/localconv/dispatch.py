@@ -34,6 +34,9 @@ ZONES_LIMIT = 50_000
 # Kernel bytes of the panels that one task of a shared convolution keeps in the second-level cache.
 PANELS_TARGET = 320 * 2**10
 
+# Register tiles that go through all panels of a task before the next tiles do.
+TILE_BLOCK = 16
+
 _forced_conv: str | None = None
 _forced_local: str | None = None
 
@@ -92,7 +95,7 @@ def plan_conv(geometry: Geometry, double_precision: bool) -> _core.ConvPlan:
     lanes = _core.lanes(double_precision)
     threads = threads_for(geometry)
     group_filters = geometry.filters // geometry.groups
-    vectors = 1 if group_filters <= lanes else 2
+    vectors = _width(group_filters, lanes, double_precision)
     width = vectors * lanes
     panels = ceil(group_filters / width) * geometry.groups
     panel_bytes = geometry.depth * width * (8 if double_precision else 4)
@@ -101,7 +104,7 @@ def plan_conv(geometry: Geometry, double_precision: bool) -> _core.ConvPlan:
     panel_parts = min(panels, ceil(panels * panel_bytes / PANELS_TARGET))
     tasks = 1 if threads == 1 else threads * TASKS_PER_THREAD
     tile_tasks = ceil(tasks / panel_parts)
-    return _core.ConvPlan(geometry, double_precision, vectors, not in_place, panel_parts, tile_tasks, 4, threads)
+    return _core.ConvPlan(geometry, double_precision, vectors, not in_place, panel_parts, tile_tasks, TILE_BLOCK, threads)
 
 
 # ------------------------------------------------------------------------------------------------------ locally connected convolution
@@ -157,7 +160,7 @@ def _local_tile(geometry: Geometry, strategy: str, lanes: int, double_precision:
     if strategy == "lanes":
         vectors = min(ceil(geometry.batch / lanes), 2 if filters > _core.rows_limit(double_precision, 4) else 4)
         return vectors, _even(filters, _core.rows_limit(double_precision, vectors)), vectors * lanes
-    vectors = min(ceil(filters / lanes), 4 if strategy == "stream" else 2)
+    vectors = min(ceil(filters / lanes), 4) if strategy == "stream" else _width(filters, lanes, double_precision)
     return vectors, vectors * lanes, _even(max(geometry.batch, 1), _core.rows_limit(double_precision, vectors))
 
 
@@ -200,6 +203,19 @@ def _dot_fits(geometry: Geometry) -> bool:
     along_taps = geometry.channels_first or geometry.channels // geometry.groups == 1
     step = geometry.dilation[2] * (1 if geometry.channels_first else geometry.channels) if along_taps else 1
     return geometry.filters == 1 and step == 1
+
+
+def _width(filters: int, lanes: int, double_precision: bool) -> int:
+    """Vectors side by side in a register tile with the filters in its lanes.
+
+    Wide tiles need the fewest broadcasts, where the registers leave them six rows; then the width is the one whose last panel is
+    fullest.
+    """
+    needed = ceil(filters / lanes)
+    widest = 4 if _core.rows_limit(double_precision, 4) >= 6 else 2
+    if needed <= widest:
+        return needed
+    return max(range(2, widest + 1), key=lambda v: (((needed - 1) % v + 1) / v, v))
 
 
 def _zones(geometry: Geometry) -> int:
