@@ -93,15 +93,15 @@ def test_rounding(solve, dtype, local_strategy, data_format):
         solve(Case("local_conv2d", (5, 6), (2, 3), batch, channels, filters, strides=2, **shared))
 
 
-# --- one filter a group: dot products ---------------------------------------------------------------------------------
+# --- one filter: dot products ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("data_format", "groups"), [("channels_last", 1), ("channels_first", 1), ("channels_first", 3)])
-def test_dot(solve, dtype, data_format, groups):
+@pytest.mark.parametrize("data_format", FORMATS)
+def test_dot(solve, dtype, data_format):
     sizes = itertools.product((1, 2, 9), (1, 2, 5, 16, 17, 33), ("valid", "same"))
     with dispatch.forced(local="dot"):
         for batch, channels, padding in sizes:
-            shared = {"batch": batch, "channels": channels * groups, "filters": groups, "groups": groups}
+            shared = {"batch": batch, "channels": channels, "filters": 1}
             shared |= {"padding": padding, "data_format": data_format, "dtype": dtype, "bias": "filters"}
             solve(Case("local_conv1d", (11,), (3,), **shared))
             assert strategy_ran("dot")
@@ -109,10 +109,15 @@ def test_dot(solve, dtype, data_format, groups):
             assert strategy_ran("dot")
 
 
-@pytest.mark.parametrize("changes", [{"filters": 2}, {"filters": 3, "groups": 3}, {"filters": 1, "dilation_rate": 2}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [{"filters": 2}, {"filters": 3, "groups": 3}, {"filters": 3, "groups": 3, "data_format": "channels_first"}]
+    + [{"filters": 1, "channels": 1, "dilation_rate": 2}, {"filters": 1, "data_format": "channels_first", "dilation_rate": 2}],
+    ids=str,
+)
 def test_dot_is_refused(changes):
-    """Several filters a group; windows of which a group reads some channels only, or every second pixel."""
-    case = Case("local_conv1d", (11,), (3,), channels=6, **changes)
+    """Where the weights of one filter, or the elements of a window, are not neighbours."""
+    case = Case("local_conv1d", (11,), (3,), **({"channels": 6} | changes))
     with dispatch.forced(local="dot"), pytest.raises(ValueError, match="dot"):
         case.run(localconv, case.arrays())
 

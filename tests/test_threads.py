@@ -336,7 +336,7 @@ def peak():
 with dispatch.forced(**{large.family: sys.argv[1]}):
     np.matmul(np.ones((300, 300), "float32"), np.ones((300, 300), "float32"))
     small.run(localconv, small.arrays())
-    arrays = [np.ones(shape, "float32") for shape in large.shapes()]
+    arrays = [np.ones(shape, "float32") for shape in large.shapes()[:2]]
     out = np.ones(large.layout(large.out, large.filters), "float32")
     before = peak()
     large.run(localconv, (*arrays, None), out=out)

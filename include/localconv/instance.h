@@ -9,10 +9,12 @@
 #include "transpose.h"
 #include "local_forward.h"
 #include "conv_forward.h"
+#include "im2col.h"
 
 static const lc_kernels LC_NAME(kernels) = {
     LC_STRING(LC_ISA), LC_STRING(LC_DTYPE), LC_LANES,
     LC_NAME(rows_limit), LC_NAME(local_task), LC_NAME(conv_pack), LC_NAME(conv_task),
+    LC_NAME(im2col_window),
 };
 
 #undef LC_REAL

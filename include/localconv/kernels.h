@@ -1,6 +1,6 @@
 /* Every kernel of the library for every element type and instruction set, and the table to pick them from.
  *
- * The bodies (tile.h, transpose.h, local_forward.h, conv_forward.h) are written once over the vocabulary of simd/ and
+ * The bodies (tile.h, transpose.h, local_forward.h, conv_forward.h, im2col.h) are written once over the vocabulary of simd/ and
  * instantiated here. To add an instruction set: its words in simd/, its bit in cpu.h, one region and two rows below.
  */
 #ifndef LOCALCONV_KERNELS_H
@@ -22,6 +22,7 @@ typedef struct lc_kernels {
     void (*local_task)(const lc_call *, const lc_local_plan *, ptrdiff_t task, char *workspace);
     void (*conv_pack)(const lc_call *, const lc_conv_plan *, ptrdiff_t task, ptrdiff_t parts, void *packed);
     void (*conv_task)(const lc_call *, const lc_conv_plan *, ptrdiff_t task, const void *kernel, char *workspace);
+    void (*im2col_window)(const lc_geometry *, void *image, ptrdiff_t index, void *row, int scatter, lc_ran *);
 } lc_kernels;
 
 #define LC_ISA scalar
@@ -82,16 +83,5 @@ static const lc_isa lc_isas[] = {
     {"scalar", LC_HAS_SCALAR, &kernels_f32_scalar, &kernels_f64_scalar},
 };
 enum { lc_isa_count = (int)(sizeof lc_isas / sizeof lc_isas[0]) };
-
-#define LC_DTYPE f32
-#define LC_REAL lc_real_f32
-#include "im2col.h"
-#undef LC_DTYPE
-#undef LC_REAL
-#define LC_DTYPE f64
-#define LC_REAL lc_real_f64
-#include "im2col.h"
-#undef LC_DTYPE
-#undef LC_REAL
 
 #endif

@@ -57,6 +57,7 @@ cdef extern from "localconv/kernels.h" nogil:
         void (*local_task)(const lc_call *, const lc_local_plan *, ptrdiff_t task, char *workspace) noexcept nogil
         void (*conv_pack)(const lc_call *, const lc_conv_plan *, ptrdiff_t task, ptrdiff_t parts, void *packed) noexcept nogil
         void (*conv_task)(const lc_call *, const lc_conv_plan *, ptrdiff_t task, const void *kernel, char *workspace) noexcept nogil
+        void (*im2col_window)(const lc_geometry *, void *image, ptrdiff_t index, void *row, int scatter, lc_ran *) noexcept nogil
     ctypedef struct lc_isa:
         const char *name
         int needs
@@ -75,8 +76,6 @@ cdef extern from "localconv/kernels.h" nogil:
     ptrdiff_t lc_count_zones(const lc_geometry *)
     ptrdiff_t lc_make_zones(const lc_geometry *, int rows, lc_zone *)
     void lc_finish_conv_plan(const lc_geometry *, lc_conv_plan *, int lanes, int rows, ptrdiff_t itemsize)
-    void im2col_position_f32(const lc_geometry *, const float *, ptrdiff_t, float *, float *)
-    void im2col_position_f64(const lc_geometry *, const double *, ptrdiff_t, double *, double *)
 
 ctypedef fused real:
     float
@@ -130,7 +129,7 @@ cdef inline const lc_kernels *_kernels(bint double_precision) noexcept nogil:
 # ------------------------------------------------------------------------------------------------------------------------- threads
 
 cdef int _threads_set = 0        # by set_num_threads; 0: not
-cdef int _threads_environment = 0
+cdef int _threads_environment = 0  # LOCALCONV_NUM_THREADS; 0: not set, -1: refused at first use
 cdef long _parallel_process = 0  # the process that first ran in parallel
 
 
@@ -148,6 +147,8 @@ def openmp_version():
 def num_threads():
     """Threads that a large call would use now."""
     cdef int n = _threads_set or _threads_environment or lc_openmp_threads()
+    if n < 0:
+        raise ValueError(f"LOCALCONV_NUM_THREADS must be an integer of at least 1, got {_environ.get('LOCALCONV_NUM_THREADS')!r}")
     if _parallel_process and _parallel_process != lc_process():
         return 1  # a forked child: threads.h says why
     return max(1, min(n, lc_processors()))
@@ -371,29 +372,29 @@ def conv_forward(ConvPlan plan not None, const real[::1] x not None, const real[
 def im2col(geometry, const real[::1] x not None, real[::1] columns not None, ptrdiff_t first=0, int threads=1):
     """Windows first, first + 1, ... of all images' positions, each a row of `columns`, as many as it has room for."""
     cdef lc_geometry g
+    cdef lc_ran ran
+    cdef const lc_kernels *kernels = _kernels(real is double)
     cdef ptrdiff_t i, count
     cdef int team = _enter(threads)
     _read_geometry(&g, geometry)
     count = columns.shape[0] // g.depth
     for i in prange(count, schedule="static", num_threads=team, use_threads_if=team > 1, nogil=True):
-        if real is float:
-            im2col_position_f32(&g, &x[0], first + i, &columns[i * g.depth], NULL)
-        else:
-            im2col_position_f64(&g, &x[0], first + i, &columns[i * g.depth], NULL)
+        kernels.im2col_window(&g, <void *> &x[0], first + i, <void *> &columns[i * g.depth], 0, &ran if i == 0 else NULL)
+    _remember("im2col", ran, "im2col", team)
 
 
 def col2im(geometry, const real[::1] columns not None, real[::1] x not None, int threads=1):
     """Adds every row of `columns` to the window of `x` that it came from; one image is one task, so that sums keep their order."""
     cdef lc_geometry g
+    cdef lc_ran ran
+    cdef const lc_kernels *kernels = _kernels(real is double)
     cdef ptrdiff_t image, i
     cdef int team = _enter(threads)
     _read_geometry(&g, geometry)
     for image in prange(g.batch, schedule="static", num_threads=team, use_threads_if=team > 1, nogil=True):
         for i in range(image * g.positions, (image + 1) * g.positions):
-            if real is float:
-                im2col_position_f32(&g, NULL, i, <float *> &columns[i * g.depth], &x[0])
-            else:
-                im2col_position_f64(&g, NULL, i, <double *> &columns[i * g.depth], &x[0])
+            kernels.im2col_window(&g, <void *> &x[0], i, <void *> &columns[i * g.depth], 1, &ran if i == 0 else NULL)
+    _remember("col2im", ran, "im2col", team)
 
 
 # ---------------------------------------------------------------------------------------------------------------- the environment
@@ -407,10 +408,8 @@ cdef int _read_environment() except -1:
         except ValueError as error:
             raise ValueError(f"LOCALCONV_ISA: {error}") from None
     if "LOCALCONV_NUM_THREADS" in _environ:
-        text = _environ["LOCALCONV_NUM_THREADS"]
-        if not text.strip().isdecimal() or not 1 <= int(text) < 2**31:
-            raise ValueError(f"LOCALCONV_NUM_THREADS must be an integer of at least 1, got {text!r}")
-        _threads_environment = int(text)
+        text = _environ["LOCALCONV_NUM_THREADS"].strip()
+        _threads_environment = int(text) if text.isdecimal() and 1 <= int(text) < 2**31 else -1
     return 0
 
 

@@ -31,9 +31,12 @@ def as_float_array(value: ArrayLike, name: str) -> Array:
     return value
 
 
-def common_dtype(*arrays: Array | None) -> np.dtype[Any]:
+def common_dtype(first: Array, second: Array | None = None, third: Array | None = None) -> np.dtype[Any]:
     """float32 if all are, else float64, as NumPy promotes."""
-    return FLOAT64 if any(a is not None and a.dtype.itemsize == 8 for a in arrays) else FLOAT32
+    for array in (first, second, third):
+        if array is not None and array.dtype is not FLOAT32 and array.dtype.itemsize == 8:
+            return FLOAT64
+    return FLOAT32
 
 
 def flat(array: Array, dtype: np.dtype[Any]) -> Array:
@@ -51,8 +54,8 @@ def output_for(out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], 
     """
     if out is None:
         return np.empty(shape, dtype)
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"out must be a numpy array, got {type(out).__name__}")
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+        raise TypeError(f"out must be a numpy array without a mask, got {type(out).__name__}")
     if out.dtype != dtype:
         raise TypeError(f"out must have the dtype of the result, {dtype}, got {out.dtype}")
     if out.shape != shape:

@@ -332,7 +332,7 @@ def _local(rank: int, inputs: ArrayLike, kernel: ArrayLike, kernel_size: IntOrIn
     shape, bias_shapes, plan = _prepare_local(
         x.shape, k.shape, _ints(kernel_size, rank, "kernel_size"), _ints(strides, rank, "strides"),
         None if output_shape is None else _ints(output_shape, rank, "output_shape", scalar=False), _channels_first(data_format),
-        _padding(padding, rank), _ints(dilation_rate, rank, "dilation_rate"), _ints(groups, 1, "groups")[0], dtype is FLOAT64,
+        _padding(padding, rank), _ints(dilation_rate, rank, "dilation_rate"), _groups(groups), dtype is FLOAT64,
         dispatch.state())
     if b is not None and b.shape not in bias_shapes:
         raise ValueError(f"bias must have shape {' or '.join(map(str, bias_shapes))}, got {b.shape}")
@@ -363,14 +363,15 @@ def _shared(rank: int, x: ArrayLike, kernel: ArrayLike, strides: IntOrInts, padd
     dtype = common_dtype(array, k, b)
     shape, geometry, plan = _prepare_shared(
         array.shape, k.shape, _ints(strides, rank, "strides"), _padding(padding, rank), _channels_first(data_format),
-        _ints(dilation_rate, rank, "dilation_rate"), _ints(groups, 1, "groups")[0], dtype is FLOAT64, dispatch.state())
+        _ints(dilation_rate, rank, "dilation_rate"), _groups(groups), dtype is FLOAT64, dispatch.state())
     if b is not None and b.shape != (geometry.filters,):
         raise ValueError(f"bias must have shape {(geometry.filters,)}, got {b.shape}")
     result = output_for(out, shape, dtype, (array, k, b))
     if result.size:
         array, k, b = flat(array, dtype), flat(k, dtype), None if b is None else flat(b, dtype)
         if plan is None:
-            _conv_by_columns(geometry, array, k, b, result.reshape(-1), relu)
+            with np.errstate(all="ignore"):  # inf and NaN pass through without a word, as in the other algorithms
+                _conv_by_columns(geometry, array, k, b, result.reshape(-1), relu)
         else:
             _CONV_FORWARD[dtype](plan, array, k, b, result.reshape(-1), relu)
     return deliver(result, out)
@@ -379,10 +380,13 @@ def _shared(rank: int, x: ArrayLike, kernel: ArrayLike, strides: IntOrInts, padd
 @lru_cache(maxsize=512)
 def _prepare_shared(x_shape: Ints, kernel_shape: Ints, strides: Ints, padding: Padding, channels_first: bool, dilation: Ints, groups: int,
                     double_precision: bool, state: tuple[Any, ...]) -> tuple[Ints, Geometry, _core.ConvPlan | None]:
-    """Output shape, geometry, and the plan of the direct algorithm (None: by im2col). `state` only widens the cache's key."""
+    """Output shape, geometry, and the plan of the direct algorithm (None: by im2col, or nothing to do). `state` only widens the cache's key."""
     rank = len(strides)
+    if max(strides) > 1 and max(dilation) > 1:
+        raise ValueError(f"strides > 1 cannot be combined with dilation_rate > 1, got strides={strides}, dilation_rate={dilation}")
     geometry = shared_geometry(x_shape, kernel_shape, strides, padding, channels_first, dilation, groups)
-    plan = dispatch.plan_conv(geometry, double_precision) if dispatch.choose_conv(geometry) == "direct" else None
+    direct = geometry.batch > 0 and dispatch.choose_conv(geometry) == "direct"
+    plan = dispatch.plan_conv(geometry, double_precision) if direct else None
     return _output_shape(x_shape[: -rank - 1], geometry.output[3 - rank :], geometry), geometry, plan
 
 
@@ -437,7 +441,7 @@ def _column_geometry(shape: Ints, kernel_size: IntOrInts, strides: IntOrInts, pa
     first = _channels_first(data_format)
     channels = shape[1] if first else shape[-1]
     return shared_geometry(shape, (*_ints(kernel_size, rank, "kernel_size"), channels, 1), _ints(strides, rank, "strides"),
-                           _padding(padding, rank), first, _ints(dilation_rate, rank, "dilation_rate"), 1)
+                           _padding(padding, rank), first, _ints(dilation_rate, rank, "dilation_rate"), 1, name)
 
 
 def _arrange(geometry: Geometry, pixels: int, channels: int) -> Ints:
@@ -453,10 +457,13 @@ def _output_shape(lead: Ints, output: Ints, geometry: Geometry) -> Ints:
 
 def _ints(value: IntOrInts, count: int | None, name: str, minimum: int = 1, scalar: bool = True) -> Ints:
     """`value` as a tuple of `count` ints (None: any number); a single int stands for all of them where `scalar` allows it."""
+    # The two usual forms first: this is a good part of what a small call costs.
     if type(value) is int and scalar and count is not None and value >= minimum:
         return (value,) * count
+    if type(value) is tuple and len(value) == count and all([type(part) is int and part >= minimum for part in value]):
+        return value
     wanted = "ints" if count is None else "an int" if scalar and count == 1 else f"{count} ints"
-    if isinstance(value, (str, bytes)):
+    if isinstance(value, (str, bytes, set, frozenset, dict)):
         raise TypeError(f"{name} must be {wanted}, got {value!r}")
     try:
         parts = tuple(value)  # type: ignore[arg-type]
@@ -479,6 +486,14 @@ def _int(part: Any, name: str, wanted: str, value: Any) -> int:
         return operator.index(part)
     except TypeError:
         raise TypeError(f"{name} must be {wanted}, got {value!r}") from None
+
+
+def _groups(groups: int) -> int:
+    if type(groups) is not int:
+        groups = _int(groups, "groups", "an int", groups)
+    if groups < 1:
+        raise ValueError(f"groups must be at least 1, got {groups}")
+    return groups
 
 
 def _channels_first(data_format: str | None) -> bool:

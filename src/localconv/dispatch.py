@@ -22,13 +22,18 @@ LOCAL_STRATEGIES = _core.STRATEGIES
 # A thread's workspace must stay below this; what it holds should stay in the second-level cache where that costs nothing.
 WORKSPACE_LIMIT = 16 * 2**20
 CHUNK_LIMIT = WORKSPACE_LIMIT // 2
-CACHE_TARGET = 400 * 2**10
-# Tasks for each thread: enough to even out what the machine's other users take, few enough to cost nothing.
-TASKS_PER_THREAD = 8
-# Multiply-adds, and kernel elements read, below which a second thread costs more than it brings.
+CACHE_TARGET = 1200 * 2**10
+# Tasks for each thread: enough to even out what the machine's other users take, few enough to cost nothing; and the
+# multiply-adds that a task should have at least.
+TASKS_PER_THREAD = 6
+PRODUCTS_PER_TASK = 300_000
+# Multiply-adds below which a second thread costs more than it brings.
 PRODUCTS_PER_THREAD = 500_000
-# Images from which interleaving them pays.
-INTERLEAVE_FROM = 5
+# Images up to which reading them in place costs nothing: a tile has few rows then, and they do not crowd each other out of a
+# cache set.
+IN_PLACE_UP_TO = 16
+# Products of one output value from which transposing it, with the batch in the lanes, no longer shows.
+LANES_DEPTH = 200
 # Rectangles of output positions that padding clips alike, beyond which the direct kernel's tiles would be mostly borders.
 ZONES_LIMIT = 50_000
 # Kernel bytes of the panels that one task of a shared convolution keeps in the second-level cache.
@@ -71,6 +76,11 @@ def threads_for(geometry: Geometry) -> int:
     return max(1, min(_core.num_threads(), geometry.products // PRODUCTS_PER_THREAD))
 
 
+def _tasks(geometry: Geometry, threads: int) -> int:
+    """Tasks to cut the work into, at least."""
+    return 1 if threads == 1 else max(threads, min(threads * TASKS_PER_THREAD, geometry.products // PRODUCTS_PER_TASK))
+
+
 # ------------------------------------------------------------------------------------------------------------- shared convolution
 
 
@@ -102,7 +112,7 @@ def plan_conv(geometry: Geometry, double_precision: bool) -> _core.ConvPlan:
     # The kernel's rows already lie in the order of the runs, and all filters fit one panel: read it in place.
     in_place = panels == 1 and (not geometry.channels_first or geometry.channels == 1)
     panel_parts = min(panels, ceil(panels * panel_bytes / PANELS_TARGET))
-    tasks = 1 if threads == 1 else threads * TASKS_PER_THREAD
+    tasks = _tasks(geometry, threads)
     tile_tasks = ceil(tasks / panel_parts)
     return _core.ConvPlan(geometry, double_precision, vectors, not in_place, panel_parts, tile_tasks, TILE_BLOCK, threads)
 
@@ -119,11 +129,12 @@ def choose_local(geometry: Geometry, lanes: int) -> str:
     filters = geometry.filters // geometry.groups
     if _dot_fits(geometry) and geometry.batch < lanes:
         return "dot"
-    if geometry.batch < INTERLEAVE_FROM:
-        return "stream"
-    if _filled(geometry.batch, lanes) > _filled(filters, lanes) or (filters <= lanes and geometry.batch >= 2 * lanes):
+    images, in_lanes = _filled(geometry.batch, lanes), _filled(filters, lanes)
+    if geometry.batch >= lanes and images > in_lanes:
         return "lanes"
-    return "rows"
+    if geometry.batch >= 2 * lanes and images == in_lanes and (filters <= lanes or geometry.depth >= LANES_DEPTH):
+        return "lanes"
+    return "stream" if geometry.batch <= IN_PLACE_UP_TO else "rows"
 
 
 def plan_local(geometry: Geometry, double_precision: bool) -> _core.LocalPlan:
@@ -142,7 +153,7 @@ def plan_local(geometry: Geometry, double_precision: bool) -> _core.LocalPlan:
     if staged:
         chunk = max(tile, min(chunk, CHUNK_LIMIT // (geometry.filters * itemsize * tile) * tile))
     threads = threads_for(geometry)
-    tasks = 1 if threads == 1 else threads * TASKS_PER_THREAD
+    tasks = _tasks(geometry, threads)
     element_bytes = chunk * geometry.channels * itemsize if interleaved else 0
     stage_bytes = chunk * geometry.filters * itemsize if staged else 0
     block = _local_block(geometry, element_bytes, stage_bytes, tasks)
@@ -160,7 +171,7 @@ def _local_tile(geometry: Geometry, strategy: str, lanes: int, double_precision:
     if strategy == "lanes":
         vectors = min(ceil(geometry.batch / lanes), 2 if filters > _core.rows_limit(double_precision, 4) else 4)
         return vectors, _even(filters, _core.rows_limit(double_precision, vectors)), vectors * lanes
-    vectors = min(ceil(filters / lanes), 4) if strategy == "stream" else _width(filters, lanes, double_precision)
+    vectors = min(ceil(filters / lanes), 4 if geometry.batch <= IN_PLACE_UP_TO // 2 else 2)
     return vectors, vectors * lanes, _even(max(geometry.batch, 1), _core.rows_limit(double_precision, vectors))
 
 

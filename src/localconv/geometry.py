@@ -55,26 +55,24 @@ class Geometry:
 
 
 def shared_geometry(x_shape: Ints, kernel_shape: Ints, strides: Ints, padding: Padding, channels_first: bool, dilation: Ints,
-                    groups: int) -> Geometry:
+                    groups: int, name: str = "x") -> Geometry:
     """Geometry of an ordinary convolution; arguments as in `backend.conv2d`, already tuples of ints.
 
-    `x_shape` may have several batch axes. Raises ValueError where shapes, strides, padding or groups do not fit.
+    `x_shape` may have several batch axes; `name` is the argument that it is the shape of. Raises ValueError where shapes,
+    strides, padding or groups do not fit.
     """
     rank = len(strides)
-    x_name = "x"
     if len(x_shape) < rank + 2:
-        raise ValueError(f"{x_name} must have at least {rank + 2} axes {_axes(rank, channels_first)}, got shape {x_shape}")
+        raise ValueError(f"{name} must have at least {rank + 2} axes {_axes(rank, channels_first)}, got shape {x_shape}")
     if len(kernel_shape) != rank + 2:
         raise ValueError(f"kernel must have shape kernel_size + (channels / groups, filters), {rank + 2} axes, got {kernel_shape}")
     batch, spatial, channels = _split(x_shape, rank, channels_first)
-    if max(strides) > 1 and max(dilation) > 1:
-        raise ValueError(f"strides > 1 cannot be combined with dilation_rate > 1, got strides={strides}, dilation_rate={dilation}")
     size, filters = kernel_shape[:rank], kernel_shape[-1]
     if min(size) < 1:
         raise ValueError(f"kernel must have a kernel_size of at least 1 along every axis, got shape {kernel_shape}")
-    _check_groups(x_name, channels, filters, groups)
+    _check_groups(name, channels, filters, groups)
     if kernel_shape[-2] * groups != channels:
-        raise ValueError(f"kernel must have channels / groups = {channels} / {groups} = {channels // groups} along axis -2 for {x_name} "
+        raise ValueError(f"kernel must have channels / groups = {channels} / {groups} = {channels // groups} along axis -2 for {name} "
                          f"of shape {x_shape}, got shape {kernel_shape}")
     extent = _extents(size, dilation)
     if padding == "same":
@@ -121,9 +119,9 @@ def _geometry(batch: int, spatial: Ints, channels: int, output: Ints, filters: i
     geometry = Geometry(batch, ones + spatial, channels, ones + output, filters, ones + size, ones + strides, ones + dilation,
                         zeros + before, groups, channels_first)
     largest = max(batch * prod(spatial) * channels, batch * prod(output) * filters, prod(output) * prod(size) * channels * filters,
-                  *((o - 1) * s + e for o, s, e in zip(output, strides, _extents(size, dilation), strict=True)))
+                  *(o * s + e for o, s, e in zip(output, strides, _extents(size, dilation), strict=True)), *dilation)
     if largest > _LIMIT:
-        raise ValueError(f"the arrays of this convolution would have {largest} elements, more than {_LIMIT} can be addressed")
+        raise ValueError(f"sizes of this convolution would reach {largest}: arrays, strides and dilation_rate may reach {_LIMIT} elements")
     return geometry
 
 
