@@ -111,8 +111,13 @@ def test_dot(solve, dtype, data_format):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"filters": 2}, {"filters": 3, "groups": 3}, {"filters": 3, "groups": 3, "data_format": "channels_first"}]
-    + [{"filters": 1, "channels": 1, "dilation_rate": 2}, {"filters": 1, "data_format": "channels_first", "dilation_rate": 2}],
+    [
+        {"filters": 2},
+        {"filters": 3, "groups": 3},
+        {"filters": 3, "groups": 3, "data_format": "channels_first"},
+        {"filters": 1, "channels": 1, "dilation_rate": 2},
+        {"filters": 1, "data_format": "channels_first", "dilation_rate": 2},
+    ],
     ids=str,
 )
 def test_dot_is_refused(changes):

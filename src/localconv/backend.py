@@ -380,7 +380,10 @@ def _shared(rank: int, x: ArrayLike, kernel: ArrayLike, strides: IntOrInts, padd
 @lru_cache(maxsize=512)
 def _prepare_shared(x_shape: Ints, kernel_shape: Ints, strides: Ints, padding: Padding, channels_first: bool, dilation: Ints, groups: int,
                     double_precision: bool, state: tuple[Any, ...]) -> tuple[Ints, Geometry, _core.ConvPlan | None]:
-    """Output shape, geometry, and the plan of the direct algorithm (None: by im2col, or nothing to do). `state` only widens the cache's key."""
+    """Output shape, geometry, and the plan of the direct algorithm (None: by im2col, or nothing to do).
+
+    `state` only widens the cache's key.
+    """
     rank = len(strides)
     if max(strides) > 1 and max(dilation) > 1:
         raise ValueError(f"strides > 1 cannot be combined with dilation_rate > 1, got strides={strides}, dilation_rate={dilation}")
@@ -396,10 +399,8 @@ def _conv_by_columns(geometry: Geometry, x: Array, kernel: Array, bias: Array | 
     x = x.reshape(geometry.batch, *_arrange(geometry, prod(geometry.input), geometry.channels))
     out = out.reshape(geometry.batch, *_arrange(geometry, geometry.positions, geometry.filters))
     # (group's rows, filters), rows in the order of im2col
-    matrix = kernel.reshape(prod(geometry.kernel), group.channels, geometry.filters)
-    if geometry.channels_first:
-        matrix = matrix.transpose(1, 0, 2)
-    matrix = matrix.reshape(geometry.depth, geometry.filters)
+    rows = kernel.reshape(prod(geometry.kernel), group.channels, geometry.filters)
+    matrix = (rows.transpose(1, 0, 2) if geometry.channels_first else rows).reshape(geometry.depth, geometry.filters)
     for g in range(geometry.groups):
         channels, filters = slice(g * group.channels, (g + 1) * group.channels), slice(g * group.filters, (g + 1) * group.filters)
         for image in range(geometry.batch):
@@ -457,14 +458,15 @@ def _output_shape(lead: Ints, output: Ints, geometry: Geometry) -> Ints:
 
 def _ints(value: IntOrInts, count: int | None, name: str, minimum: int = 1, scalar: bool = True) -> Ints:
     """`value` as a tuple of `count` ints (None: any number); a single int stands for all of them where `scalar` allows it."""
-    # The two usual forms first: this is a good part of what a small call costs.
+    # The two usual forms first, a list and not a generator: this is a good part of what a small call costs.
     if type(value) is int and scalar and count is not None and value >= minimum:
         return (value,) * count
-    if type(value) is tuple and len(value) == count and all([type(part) is int and part >= minimum for part in value]):
+    if type(value) is tuple and len(value) == count and all([type(part) is int and part >= minimum for part in value]):  # noqa: C419
         return value
     wanted = "ints" if count is None else "an int" if scalar and count == 1 else f"{count} ints"
     if isinstance(value, (str, bytes, set, frozenset, dict)):
         raise TypeError(f"{name} must be {wanted}, got {value!r}")
+    parts: tuple[Any, ...]
     try:
         parts = tuple(value)  # type: ignore[arg-type]
     except TypeError:

@@ -1,0 +1,71 @@
+"""Types of the compiled floor, for type checkers; `_core.pyx` says what the functions do."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from .geometry import Geometry, Ints
+
+_Array = NDArray[Any]
+
+STRATEGIES: tuple[str, ...]
+
+def available_isas() -> tuple[str, ...]: ...
+def set_isa(name: str) -> None: ...
+def get_isa() -> str: ...
+def lanes(double_precision: bool) -> int: ...
+def rows_limit(double_precision: bool, vectors: int) -> int: ...
+def set_num_threads(n: int) -> None: ...
+def num_threads() -> int: ...
+def openmp_version() -> int: ...
+def last_run() -> dict[str, Any] | None: ...
+
+class LocalPlan:
+    def __init__(
+        self,
+        geometry: Geometry,
+        double_precision: bool,
+        strategy: str,
+        vectors: int,
+        panel_filters: int,
+        block: Ints,
+        batch_chunk: int,
+        batch_tile: int,
+        filter_parts: int,
+        threads: int,
+    ) -> None: ...
+    @property
+    def workspace(self) -> int: ...
+    @property
+    def strategy(self) -> str: ...
+
+class ConvPlan:
+    def __init__(
+        self,
+        geometry: Geometry,
+        double_precision: bool,
+        vectors: int,
+        pack: bool,
+        panel_parts: int,
+        tile_parts: int,
+        tile_block: int,
+        threads: int,
+    ) -> None: ...
+    @property
+    def workspace(self) -> tuple[int, int]: ...
+
+class _Forward(Protocol):
+    def __call__(self, plan: Any, x: _Array, kernel: _Array, bias: _Array | None, out: _Array, relu: bool = False) -> None: ...
+
+class _Im2col(Protocol):
+    def __call__(self, geometry: Geometry, x: _Array, columns: _Array, first: int = 0, threads: int = 1) -> None: ...
+
+class _Col2im(Protocol):
+    def __call__(self, geometry: Geometry, columns: _Array, x: _Array, threads: int = 1) -> None: ...
+
+# Functions of a fused element type: indexed by "float" or "double" they are the function of that type.
+local_forward: Mapping[str, _Forward]
+conv_forward: Mapping[str, _Forward]
+im2col: Mapping[str, _Im2col]
+col2im: Mapping[str, _Col2im]
