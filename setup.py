@@ -51,7 +51,7 @@ class BuildExt(build_ext):
 
     def build_extensions(self):
         msvc = self.compiler.compiler_type == "msvc"
-        compile_args = ["/O2", "/std:c11"] if msvc else ["-O2", "-std=c11"]
+        compile_args = ["/O2", "/std:c11"] if msvc else ["-O2", "-g0", "-std=c11"]
         link_args = []
         more, link_more = self.find_openmp(msvc)
         extra = os.environ.get("LOCALCONV_CFLAGS", "").split()

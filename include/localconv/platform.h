@@ -19,15 +19,16 @@
 #define LC_INLINE static __forceinline
 #define LC_NOINLINE static __declspec(noinline)
 #define LC_UNROLL
-#define LC_RESTRICT __restrict
+#define LC_UNROLL_TWICE
 #else
 #define LC_INLINE static inline __attribute__((always_inline, unused))
 #define LC_NOINLINE static __attribute__((noinline, unused))
-#define LC_RESTRICT restrict
 #if defined(__clang__)
 #define LC_UNROLL _Pragma("clang loop unroll(full)")
+#define LC_UNROLL_TWICE _Pragma("clang loop unroll_count(2)")
 #else
 #define LC_UNROLL _Pragma("GCC unroll 32")
+#define LC_UNROLL_TWICE _Pragma("GCC unroll 2")
 #endif
 #endif
 

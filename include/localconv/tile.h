@@ -34,11 +34,11 @@ LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, co
             if (!unit) LC_OPAQUE(group[g]);
         }
         const LC_REAL *lane = (const LC_REAL *)t->lanes + (t->lanes_base + t->runs[k].lanes);
-        for (ptrdiff_t i = t->runs[k].n; i > 0; --i) {
+        LC_UNROLL_TWICE for (ptrdiff_t i = t->runs[k].n; i > 0; --i) {
             LC_VEC x[LC_TILE_VECTORS];
             LC_UNROLL for (int v = 0; v < V - 1; ++v) x[v] = LC_NAME(load)(lane + v * LC_LANES);
             x[V - 1] = whole ? LC_NAME(load)(lane + (V - 1) * LC_LANES) : LC_NAME(load_first)(lane + (V - 1) * LC_LANES, last);
-            LC_UNROLL for (int line = 0; line < LC_STEP_LINES(V); ++line) LC_PREFETCH_L1(ahead + line * 64);
+            LC_UNROLL for (int line = 0; line < (unit ? 1 : LC_STEP_LINES(V)); ++line) LC_PREFETCH_L1(ahead + line * 64);
             LC_UNROLL for (int r = 0; r < R; ++r) {
                 const char *row = group[r / 5] + (r % 5 == 3 ? stride3 : r % 5 * stride);
                 const LC_VEC b = LC_NAME(splat)((const LC_REAL *)row);

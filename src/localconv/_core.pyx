@@ -329,8 +329,12 @@ def local_forward(LocalPlan plan not None, const real[::1] x not None, const rea
         memory = malloc(threads * size + LC_ALIGNMENT)
         if memory != NULL:
             workspace = _aligned(memory)
-            for task in prange(tasks, schedule="dynamic", chunksize=1, num_threads=threads, use_threads_if=threads > 1):
-                plan.kernels.local_task(&call, &plan.plan, task, workspace + lc_thread() * size)
+            if threads == 1:  # without OpenMP's half microsecond
+                for task in range(tasks):
+                    plan.kernels.local_task(&call, &plan.plan, task, workspace)
+            else:
+                for task in prange(tasks, schedule="dynamic", chunksize=1, num_threads=threads):
+                    plan.kernels.local_task(&call, &plan.plan, task, workspace + lc_thread() * size)
             free(memory)
     if memory == NULL:
         raise MemoryError(f"no {threads * size} bytes of workspace for local_forward")
@@ -361,8 +365,12 @@ def conv_forward(ConvPlan plan not None, const real[::1] x not None, const real[
                 lanes = _aligned(memory)
                 for task in prange(pack_tasks, schedule="static", num_threads=threads, use_threads_if=threads > 1):
                     plan.kernels.conv_pack(&call, p, task, pack_parts, _aligned(memory))
-            for task in prange(tasks, schedule="dynamic", chunksize=1, num_threads=threads, use_threads_if=threads > 1):
-                plan.kernels.conv_task(&call, p, task, lanes, workspace + lc_thread() * size)
+            if threads == 1:
+                for task in range(tasks):
+                    plan.kernels.conv_task(&call, p, task, lanes, workspace)
+            else:
+                for task in prange(tasks, schedule="dynamic", chunksize=1, num_threads=threads):
+                    plan.kernels.conv_task(&call, p, task, lanes, workspace + lc_thread() * size)
             free(memory)
     if memory == NULL:
         raise MemoryError(f"no {packed_size + threads * size} bytes of workspace for conv_forward")
