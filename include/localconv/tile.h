@@ -22,6 +22,7 @@ LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, co
     const ptrdiff_t stride = (unit ? 1 : t->row_stride) * (ptrdiff_t)sizeof(LC_REAL), stride3 = 3 * stride;
     const ptrdiff_t row_step = t->row_step * (ptrdiff_t)sizeof(LC_REAL), lane_step = t->lane_step;
     const char *ahead = t->prefetch;
+    const int lines = unit ? 1 : LC_STEP_LINES(V); /* interleaved tiles are many: each fetches little */
     LC_UNROLL for (int r = 0; r < R; ++r) {
         LC_UNROLL for (int v = 0; v < V; ++v) acc[r][v] = LC_NAME(zero)();
     }
@@ -38,7 +39,9 @@ LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, co
             LC_VEC x[LC_TILE_VECTORS];
             LC_UNROLL for (int v = 0; v < V - 1; ++v) x[v] = LC_NAME(load)(lane + v * LC_LANES);
             x[V - 1] = whole ? LC_NAME(load)(lane + (V - 1) * LC_LANES) : LC_NAME(load_first)(lane + (V - 1) * LC_LANES, last);
-            LC_UNROLL for (int line = 0; line < (unit ? 1 : LC_STEP_LINES(V)); ++line) LC_PREFETCH_L1(ahead + line * 64);
+            LC_UNROLL for (int line = 0; line < LC_TILE_VECTORS; ++line) {
+                if (line < lines) LC_PREFETCH_L1(ahead + line * 64);
+            }
             LC_UNROLL for (int r = 0; r < R; ++r) {
                 const char *row = group[r / 5] + (r % 5 == 3 ? stride3 : r % 5 * stride);
                 const LC_VEC b = LC_NAME(splat)((const LC_REAL *)row);
