@@ -329,11 +329,14 @@ def _local(rank: int, inputs: ArrayLike, kernel: ArrayLike, kernel_size: IntOrIn
     x, k = as_float_array(inputs, "inputs"), as_float_array(kernel, "kernel")
     b = None if bias is None else as_float_array(bias, "bias")
     dtype = common_dtype(x, k, b)
-    shape, bias_shapes, plan = _prepare_local(
-        x.shape, k.shape, _ints(kernel_size, rank, "kernel_size"), _ints(strides, rank, "strides"),
-        None if output_shape is None else _ints(output_shape, rank, "output_shape", scalar=False), _channels_first(data_format),
-        _padding(padding, rank), _ints(dilation_rate, rank, "dilation_rate"), _groups(groups), dtype is FLOAT64,
-        dispatch.state())
+    if not type(kernel_size) is type(strides) is type(dilation_rate) is int:  # plain ints are left to the cached function
+        kernel_size, strides = _ints(kernel_size, rank, "kernel_size"), _ints(strides, rank, "strides")
+        dilation_rate = _ints(dilation_rate, rank, "dilation_rate")
+    if output_shape is not None:
+        output_shape = _ints(output_shape, rank, "output_shape", scalar=False)
+    shape, bias_shapes, plan = _prepare_local(rank, x.shape, k.shape, kernel_size, strides, output_shape, _channels_first(data_format),
+                                              _padding(padding, rank), dilation_rate, _groups(groups), dtype is FLOAT64,
+                                              dispatch.state())
     if b is not None and b.shape not in bias_shapes:
         raise ValueError(f"bias must have shape {' or '.join(map(str, bias_shapes))}, got {b.shape}")
     result = output_for(out, shape, dtype, (x, k, b))
@@ -343,11 +346,13 @@ def _local(rank: int, inputs: ArrayLike, kernel: ArrayLike, kernel_size: IntOrIn
 
 
 @lru_cache(maxsize=512)
-def _prepare_local(x_shape: Ints, kernel_shape: Ints, size: Ints, strides: Ints, output_shape: Ints | None, channels_first: bool,
-                   padding: Padding, dilation: Ints, groups: int, double_precision: bool,
+def _prepare_local(rank: int, x_shape: Ints, kernel_shape: Ints, kernel_size: IntOrInts, strides: IntOrInts, output_shape: Ints | None,
+                   channels_first: bool, padding: Padding, dilation_rate: IntOrInts, groups: int, double_precision: bool,
                    state: tuple[Any, ...]) -> tuple[Ints, tuple[Ints, ...], _core.LocalPlan | None]:
     """Output shape, accepted shapes of the bias, and the plan (None for an empty batch). `state` only widens the cache's key."""
-    geometry = local_geometry(x_shape, kernel_shape, size, strides, padding, channels_first, dilation, groups)
+    size = _ints(kernel_size, rank, "kernel_size")
+    geometry = local_geometry(x_shape, kernel_shape, size, _ints(strides, rank, "strides"), padding, channels_first,
+                              _ints(dilation_rate, rank, "dilation_rate"), groups)
     output = geometry.output[3 - len(size) :]
     if output_shape is not None and output_shape != output:
         raise ValueError(f"output_shape must be {output} for inputs of shape {x_shape}, got {output_shape}")
@@ -361,9 +366,10 @@ def _shared(rank: int, x: ArrayLike, kernel: ArrayLike, strides: IntOrInts, padd
     array, k = as_float_array(x, "x"), as_float_array(kernel, "kernel")
     b = None if bias is None else as_float_array(bias, "bias")
     dtype = common_dtype(array, k, b)
-    shape, geometry, plan = _prepare_shared(
-        array.shape, k.shape, _ints(strides, rank, "strides"), _padding(padding, rank), _channels_first(data_format),
-        _ints(dilation_rate, rank, "dilation_rate"), _groups(groups), dtype is FLOAT64, dispatch.state())
+    if not type(strides) is type(dilation_rate) is int:
+        strides, dilation_rate = _ints(strides, rank, "strides"), _ints(dilation_rate, rank, "dilation_rate")
+    shape, geometry, plan = _prepare_shared(rank, array.shape, k.shape, strides, _padding(padding, rank), _channels_first(data_format),
+                                            dilation_rate, _groups(groups), dtype is FLOAT64, dispatch.state())
     if b is not None and b.shape != (geometry.filters,):
         raise ValueError(f"bias must have shape {(geometry.filters,)}, got {b.shape}")
     result = output_for(out, shape, dtype, (array, k, b))
@@ -378,16 +384,16 @@ def _shared(rank: int, x: ArrayLike, kernel: ArrayLike, strides: IntOrInts, padd
 
 
 @lru_cache(maxsize=512)
-def _prepare_shared(x_shape: Ints, kernel_shape: Ints, strides: Ints, padding: Padding, channels_first: bool, dilation: Ints, groups: int,
-                    double_precision: bool, state: tuple[Any, ...]) -> tuple[Ints, Geometry, _core.ConvPlan | None]:
+def _prepare_shared(rank: int, x_shape: Ints, kernel_shape: Ints, strides: IntOrInts, padding: Padding, channels_first: bool,
+                    dilation_rate: IntOrInts, groups: int, double_precision: bool, state: tuple[Any, ...]) -> tuple[Ints, Geometry, _core.ConvPlan | None]:
     """Output shape, geometry, and the plan of the direct algorithm (None: by im2col, or nothing to do).
 
     `state` only widens the cache's key.
     """
-    rank = len(strides)
-    if max(strides) > 1 and max(dilation) > 1:
-        raise ValueError(f"strides > 1 cannot be combined with dilation_rate > 1, got strides={strides}, dilation_rate={dilation}")
-    geometry = shared_geometry(x_shape, kernel_shape, strides, padding, channels_first, dilation, groups)
+    steps, dilation = _ints(strides, rank, "strides"), _ints(dilation_rate, rank, "dilation_rate")
+    if max(steps) > 1 and max(dilation) > 1:
+        raise ValueError(f"strides > 1 cannot be combined with dilation_rate > 1, got strides={steps}, dilation_rate={dilation}")
+    geometry = shared_geometry(x_shape, kernel_shape, steps, padding, channels_first, dilation, groups)
     direct = geometry.batch > 0 and dispatch.choose_conv(geometry) == "direct"
     plan = dispatch.plan_conv(geometry, double_precision) if direct else None
     return _output_shape(x_shape[: -rank - 1], geometry.output[3 - rank :], geometry), geometry, plan
