@@ -385,7 +385,8 @@ def _shared(rank: int, x: ArrayLike, kernel: ArrayLike, strides: IntOrInts, padd
 
 @lru_cache(maxsize=512)
 def _prepare_shared(rank: int, x_shape: Ints, kernel_shape: Ints, strides: IntOrInts, padding: Padding, channels_first: bool,
-                    dilation_rate: IntOrInts, groups: int, double_precision: bool, state: tuple[Any, ...]) -> tuple[Ints, Geometry, _core.ConvPlan | None]:
+                    dilation_rate: IntOrInts, groups: int, double_precision: bool,
+                    state: tuple[Any, ...]) -> tuple[Ints, Geometry, _core.ConvPlan | None]:
     """Output shape, geometry, and the plan of the direct algorithm (None: by im2col, or nothing to do).
 
     `state` only widens the cache's key.
