@@ -251,8 +251,8 @@ cdef class ConvPlan:
     """How one direct shared convolution is cut into tasks, for one element type and instruction set.
 
     Made by dispatch.py. `vectors`: width of a register tile and of a packed panel; `panel_parts`, `tile_parts`: the tasks, as
-    parts of the panels and of the register tiles; `tile_block`: tiles that meet all panels of a part before the next tiles do; `pack`: whether the
-    kernel must be packed or already lies as one panel.
+    parts of the panels and of the register tiles; `tile_block`: tiles that meet all panels of a part before the next tiles do;
+    `pack`: whether the kernel must be packed or already lies as one panel.
     """
     cdef lc_geometry geometry
     cdef lc_conv_plan plan
