@@ -9,12 +9,15 @@
 #include "transpose.h"
 #include "local_forward.h"
 #include "conv_forward.h"
+#include "local_gradient.h"
+#include "conv_gradient.h"
 #include "im2col.h"
 
 static const lc_kernels LC_NAME(kernels) = {
     LC_STRING(LC_ISA), LC_STRING(LC_DTYPE), LC_LANES,
     LC_NAME(rows_limit), LC_NAME(local_task), LC_NAME(conv_pack), LC_NAME(conv_task),
-    LC_NAME(im2col_window),
+    LC_NAME(im2col_window), LC_NAME(local_gradient_kernel_task), LC_NAME(local_gradient_input_task),
+    LC_NAME(conv_gradient_kernel_task), LC_NAME(conv_gradient_kernel_sum),
 };
 
 #undef LC_REAL

@@ -1,6 +1,7 @@
 /* Every kernel of the library for every element type and instruction set, and the table to pick them from.
  *
- * The bodies (tile.h, transpose.h, local_forward.h, conv_forward.h, im2col.h) are written once over the vocabulary of simd/ and
+ * The bodies (tile.h, transpose.h, local_forward.h, conv_forward.h, local_gradient.h, conv_gradient.h,
+ * im2col.h) are written once over the vocabulary of simd/ and
  * instantiated here. To add an instruction set: its words in simd/, its bit in cpu.h, one region and two rows below.
  */
 #ifndef LOCALCONV_KERNELS_H
@@ -23,6 +24,10 @@ typedef struct lc_kernels {
     void (*conv_pack)(const lc_call *, const lc_conv_plan *, ptrdiff_t task, ptrdiff_t parts, void *packed);
     void (*conv_task)(const lc_call *, const lc_conv_plan *, ptrdiff_t task, const void *kernel, char *workspace);
     void (*im2col_window)(const lc_geometry *, void *image, ptrdiff_t index, void *row, int scatter, lc_ran *);
+    void (*local_gradient_kernel_task)(const lc_call *, const lc_gradient_plan *, ptrdiff_t task, char *workspace);
+    void (*local_gradient_input_task)(const lc_call *, const lc_gradient_plan *, ptrdiff_t task, char *workspace);
+    void (*conv_gradient_kernel_task)(const lc_call *, const lc_reduction_plan *, ptrdiff_t task, void *partial, char *workspace);
+    void (*conv_gradient_kernel_sum)(const lc_call *, const lc_reduction_plan *, ptrdiff_t first, ptrdiff_t last, const void *partial);
 } lc_kernels;
 
 #define LC_ISA scalar

@@ -56,12 +56,9 @@ LC_NOINLINE void LC_NAME(find_block)(const lc_geometry *g, const lc_local_plan *
     ptrdiff_t index = task / p->filter_parts;
     b->elements = g->channels;
     for (int axis = 2; axis >= 0; --axis) {
-        const ptrdiff_t window = (g->kernel[axis] - 1) * g->dilation[axis] + 1;
         b->lo[axis] = index % p->blocks[axis] * p->block[axis];
         b->hi[axis] = lc_min(b->lo[axis] + p->block[axis], g->output[axis]);
-        b->in_lo[axis] = lc_max(0, b->lo[axis] * g->strides[axis] - g->before[axis]);
-        const ptrdiff_t in_hi = lc_min(g->input[axis], (b->hi[axis] - 1) * g->strides[axis] - g->before[axis] + window);
-        b->extent[axis] = lc_max(0, in_hi - b->in_lo[axis]);
+        lc_input_box(g, axis, b->lo[axis], b->hi[axis], b->in_lo + axis, b->extent + axis);
         b->elements *= b->extent[axis];
         index /= p->blocks[axis];
     }

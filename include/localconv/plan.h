@@ -7,6 +7,8 @@
 enum { LC_BIAS_NONE, LC_BIAS_LANES, LC_BIAS_ROWS };
 enum { LC_TILE_ROWS = 16, LC_TILE_VECTORS = 4, LC_DOT_ROWS = 4, LC_AHEAD_STEPS = 6, LC_ALIGNMENT = 64 };
 
+LC_INLINE ptrdiff_t lc_align(ptrdiff_t bytes) { return (bytes + LC_ALIGNMENT - 1) / LC_ALIGNMENT * LC_ALIGNMENT; }
+
 /* The arguments of a register tile; tile.h has the formula. */
 typedef struct lc_tile {
     const lc_run *runs;
@@ -16,6 +18,8 @@ typedef struct lc_tile {
     ptrdiff_t lanes_base, lane_step, lane_count;
     const void *bias;
     int bias_axis, relu;
+    int accumulate; /* add to what `out` holds */
+    int streamed;   /* write past the caches: `out` is aligned to whole vectors in every row, and will not be read soon */
     void *out;
     ptrdiff_t out_stride;
     const char *prefetch; /* what a later tile will need; read a little at every step, never needed */
@@ -41,6 +45,44 @@ typedef struct lc_local_plan {
     ptrdiff_t input_at, stage_at, bias_at, workspace;
 } lc_local_plan;
 
+/* How a gradient of a locally connected convolution reads and writes what it sums over images.
+ *   PLACED  where the caller's arrays are
+ *   BOXED   through a box of pixels in the thread's workspace */
+enum { LC_GRADIENT_PLACED, LC_GRADIENT_BOXED, lc_gradient_strategy_count };
+static const char *const lc_gradient_strategies[] = {"placed", "boxed"};
+
+typedef struct lc_gradient_plan {
+    int strategy;
+    int vectors;                   /* of a tile, input gradient */
+    ptrdiff_t panel_filters;       /* filters of a tile, kernel gradient */
+    ptrdiff_t block[3], blocks[3]; /* a task's output positions (kernel gradient) or input pixels (input gradient) */
+    ptrdiff_t filter_parts;        /* tasks that share a block (kernel gradient) */
+    ptrdiff_t segment;             /* positions whose output gradients are brought into the workspace together */
+    ptrdiff_t batch_chunk, batch_tile;
+    ptrdiff_t box_at, stage_at, workspace;
+} lc_gradient_plan;
+
+/* A kernel gradient of so many bytes is not left in the caches: it would only drive out what is still to be read. */
+enum { LC_STREAM_BYTES = 4 << 20 };
+
+/* Fills in what follows from the choices in a plan, for the gradient for the kernel or that for the input. Returns the tasks. */
+static inline ptrdiff_t lc_finish_gradient_plan(const lc_geometry *g, lc_gradient_plan *p, int for_kernel, ptrdiff_t itemsize) {
+    const ptrdiff_t images = lc_ceil_div(p->batch_chunk, p->batch_tile) * p->batch_tile, *sizes = for_kernel ? g->output : g->input;
+    const int boxed = p->strategy == LC_GRADIENT_BOXED;
+    ptrdiff_t tasks = for_kernel ? p->filter_parts : 1, elements = images * g->channels;
+    for (int axis = 0; axis < 3; ++axis) {
+        ptrdiff_t extent = p->block[axis];
+        if (for_kernel) extent = lc_min((p->block[axis] - 1) * g->strides[axis] + (g->kernel[axis] - 1) * g->dilation[axis] + 1, g->input[axis]);
+        elements *= extent;
+        p->blocks[axis] = lc_ceil_div(sizes[axis], p->block[axis]);
+        tasks *= p->blocks[axis];
+    }
+    p->box_at = lc_align(lc_strip_limit(g) * (ptrdiff_t)sizeof(lc_strip));
+    p->stage_at = p->box_at + lc_align(boxed ? elements * itemsize : 0);
+    p->workspace = p->stage_at + lc_align(boxed || g->channels_first ? images * p->segment * g->filters * itemsize : 0);
+    return tasks;
+}
+
 /* A rectangle of output positions that meet the same taps, cut into register tiles along one axis (3: the batch). */
 typedef struct lc_zone {
     ptrdiff_t start[3], count[3];
@@ -49,9 +91,18 @@ typedef struct lc_zone {
     ptrdiff_t tiles_along, first_tile, last_tile;
 } lc_zone;
 
+/* Which kernel a direct convolution meets: the caller's, or for the gradient for the input one phase of it, with the taps of every
+ * axis first, first + step, ... in reversed order, and channels and filters exchanged. */
+typedef struct lc_taps {
+    int transposed;
+    ptrdiff_t first[3], step[3], kernel[3]; /* kernel: taps of the caller's */
+} lc_taps;
+
 typedef struct lc_conv_plan {
+    const lc_geometry *geometry;
     int vectors;
     int pack; /* 0: the kernel already lies as one panel, and is read in place */
+    lc_taps taps;
     ptrdiff_t panel_width, panels; /* filters of a full panel; panels of all groups */
     ptrdiff_t panel_parts, tile_parts, tiles;
     ptrdiff_t tile_block; /* tiles that run over all panels of a part before the next tiles do */
@@ -79,8 +130,6 @@ LC_INLINE ptrdiff_t lc_box_elements(const lc_geometry *g, const lc_local_plan *p
     }
     return elements;
 }
-
-LC_INLINE ptrdiff_t lc_align(ptrdiff_t bytes) { return (bytes + LC_ALIGNMENT - 1) / LC_ALIGNMENT * LC_ALIGNMENT; }
 
 /* Fills in what follows from the choices in a plan: blocks, and a thread's workspace. Returns the number of tasks. */
 static inline ptrdiff_t lc_finish_local_plan(const lc_geometry *g, lc_local_plan *p, ptrdiff_t itemsize) {
@@ -144,11 +193,9 @@ static inline ptrdiff_t lc_count_zones(const lc_geometry *g) {
     return lc_axis_classes(g, 0, NULL) * lc_axis_classes(g, 1, NULL) * lc_axis_classes(g, 2, NULL);
 }
 
-/* Makes the zones, every combination of the three axes' classes, into `zones`, which has room for lc_count_zones; there must be an
- * image. Returns the number of tiles. */
-static inline ptrdiff_t lc_make_zones(const lc_geometry *g, int rows, lc_zone *zones) {
+/* Makes the zones, every combination of the three axes' classes, into `zones`, which has room for lc_count_zones. */
+static inline void lc_fill_zones(const lc_geometry *g, lc_zone *zones) {
     const ptrdiff_t n[3] = {lc_axis_classes(g, 0, NULL), lc_axis_classes(g, 1, NULL), lc_axis_classes(g, 2, NULL)};
-    ptrdiff_t tiles = 0;
     /* The classes lie in the first places; from the back, a combination reads only places up to its own, not yet overwritten. */
     for (int axis = 0; axis < 3; ++axis) lc_axis_classes(g, axis, zones);
     for (ptrdiff_t k = n[0] * n[1] * n[2] - 1; k >= 0; --k) {
@@ -161,7 +208,14 @@ static inline ptrdiff_t lc_make_zones(const lc_geometry *g, int rows, lc_zone *z
         }
         zones[k] = z;
     }
-    for (ptrdiff_t k = 0; k < n[0] * n[1] * n[2]; ++k) {
+}
+
+/* Makes the zones and cuts them into register tiles of up to `rows` rows; there must be an image. Returns the number of tiles. */
+static inline ptrdiff_t lc_make_zones(const lc_geometry *g, int rows, lc_zone *zones) {
+    const ptrdiff_t count = lc_count_zones(g);
+    ptrdiff_t tiles = 0;
+    lc_fill_zones(g, zones);
+    for (ptrdiff_t k = 0; k < count; ++k) {
         lc_cut_zone(zones + k, g->batch, rows);
         zones[k].first_tile = tiles;
         tiles += zones[k].last_tile;
@@ -172,6 +226,7 @@ static inline ptrdiff_t lc_make_zones(const lc_geometry *g, int rows, lc_zone *z
 
 /* Fills in what follows from vectors, pack and the zones: panels, and a thread's workspace. */
 static inline void lc_finish_conv_plan(const lc_geometry *g, lc_conv_plan *p, int lanes, int rows, ptrdiff_t itemsize) {
+    p->geometry = g;
     p->panel_width = (ptrdiff_t)p->vectors * lanes;
     p->panels = lc_ceil_div(g->group_filters, p->panel_width) * g->groups;
     p->panel_parts = lc_max(1, lc_min(p->panel_parts, p->panels));
@@ -179,6 +234,58 @@ static inline void lc_finish_conv_plan(const lc_geometry *g, lc_conv_plan *p, in
     p->packed_bytes = p->pack ? p->panels * g->depth * p->panel_width * itemsize : 0;
     p->stage_at = lc_align(lc_run_limit(g) * (ptrdiff_t)sizeof(lc_run));
     p->workspace = p->stage_at + lc_align(g->channels_first ? rows * p->panel_width * itemsize : 0);
+}
+
+/* How the gradient for a shared kernel is cut. The zones' tiles are blocks of positions here. Only the geometry may decide. */
+typedef struct lc_reduction_plan {
+    int vectors, pack; /* pack: a panel's output gradients are brought together before they are read */
+    ptrdiff_t panel_width, panels;
+    ptrdiff_t position_parts, panel_parts, row_parts, blocks;
+    const lc_zone *zones;
+    ptrdiff_t zone_count;
+    ptrdiff_t lines_at, stage_at, workspace, partial_bytes;
+} lc_reduction_plan;
+
+enum { LC_BLOCK_STEPS = 128, LC_LINE_STEPS = 16 };
+
+LC_INLINE ptrdiff_t lc_zone_along(const lc_geometry *g, const lc_zone *z) { return z->axis == 3 ? g->batch : z->count[z->axis]; }
+
+LC_INLINE ptrdiff_t lc_zone_lines(const lc_geometry *g, const lc_zone *z) {
+    return g->batch * z->count[0] * z->count[1] * z->count[2] / lc_zone_along(g, z);
+}
+
+/* Makes the zones and cuts them into blocks of lines along the width or, where it is short, along the longest axis. There must be an
+ * image. Returns the number of blocks. */
+static inline ptrdiff_t lc_make_reduction_zones(const lc_geometry *g, lc_zone *zones) {
+    const ptrdiff_t count = lc_count_zones(g);
+    ptrdiff_t blocks = 0;
+    lc_fill_zones(g, zones);
+    for (ptrdiff_t k = 0; k < count; ++k) {
+        lc_zone *z = zones + k;
+        z->axis = 2;
+        for (int axis = 0; axis < 3 && z->count[2] < LC_LINE_STEPS; ++axis)
+            if (z->count[axis] > z->count[z->axis]) z->axis = axis;
+        if (lc_zone_along(g, z) < LC_LINE_STEPS && g->batch > lc_zone_along(g, z)) z->axis = 3;
+        const ptrdiff_t along = lc_zone_along(g, z);
+        z->tiles_along = lc_ceil_div(along, LC_BLOCK_STEPS);
+        z->first_tile = blocks;
+        blocks += lc_ceil_div(lc_zone_lines(g, z), lc_max(1, LC_BLOCK_STEPS / along)) * z->tiles_along;
+        z->last_tile = blocks;
+    }
+    return blocks;
+}
+
+/* Fills in what follows from vectors, parts and the zones. */
+static inline void lc_finish_reduction_plan(const lc_geometry *g, lc_reduction_plan *p, int lanes, ptrdiff_t itemsize) {
+    p->panel_width = (ptrdiff_t)p->vectors * lanes;
+    p->panels = lc_ceil_div(g->group_filters, p->panel_width) * g->groups;
+    p->panel_parts = lc_max(1, lc_min(p->panel_parts, p->panels));
+    p->row_parts = lc_max(1, lc_min(p->row_parts, g->depth));
+    p->position_parts = lc_max(1, lc_min(p->position_parts, p->blocks));
+    p->partial_bytes = p->position_parts > 1 ? p->position_parts * g->depth * g->filters * itemsize : 0;
+    p->lines_at = lc_align(lc_strip_limit(g) * (ptrdiff_t)sizeof(lc_strip));
+    p->stage_at = p->lines_at + lc_align(2 * LC_BLOCK_STEPS * (ptrdiff_t)sizeof(lc_run));
+    p->workspace = p->stage_at + lc_align(p->pack ? LC_BLOCK_STEPS * p->panel_width * itemsize : 0);
 }
 
 #endif

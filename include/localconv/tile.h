@@ -1,6 +1,6 @@
 /* The register tile: the one inner loop behind every operation. (Body: included once per element type and instruction set.)
  *
- *     out[r][v] = act( bias + sum over the runs, sum over i < n of  broadcast(rows[run.rows + i*row_step + r*row_stride])
+ *     out[r][v] = (out[r][v]) + act( bias + sum over the runs, sum over i < n of  broadcast(rows[run.rows + i*row_step + r*row_stride])
  *                                                                 * vector(lanes[run.lanes + i*lane_step + v*LANES]) )
  *
  * R rows times V vectors of accumulators stay in registers; a step loads V vectors, broadcasts R elements and does R*V
@@ -70,6 +70,21 @@ LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, co
         }
     }
     LC_REAL *out = (LC_REAL *)t->out;
+    if (t->accumulate) {
+        LC_UNROLL for (int r = 0; r < R; ++r) {
+            const LC_REAL *held = out + r * t->out_stride;
+            LC_UNROLL for (int v = 0; v < V; ++v) {
+                const LC_VEC h = whole || v < V - 1 ? LC_NAME(load)(held + v * LC_LANES) : LC_NAME(load_first)(held + v * LC_LANES, last);
+                acc[r][v] = LC_NAME(add)(acc[r][v], h);
+            }
+        }
+    }
+    if (whole && t->streamed) {
+        LC_UNROLL for (int r = 0; r < R; ++r) {
+            LC_UNROLL for (int v = 0; v < V; ++v) LC_NAME(stream)(out + r * t->out_stride + v * LC_LANES, acc[r][v]);
+        }
+        return;
+    }
     LC_UNROLL for (int r = 0; r < R; ++r) {
         LC_UNROLL for (int v = 0; v < V - 1; ++v) LC_NAME(store)(out + r * t->out_stride + v * LC_LANES, acc[r][v]);
         if (whole)

@@ -1,6 +1,18 @@
 """Locally connected (unshared) and ordinary convolution for NumPy arrays, compiled, with the signatures of Keras."""
 
-from .backend import col2im, conv1d, conv2d, im2col, local_conv1d, local_conv2d
+from . import grad
+from .backend import (
+    col2im,
+    conv1d,
+    conv1d_transpose,
+    conv2d,
+    conv2d_transpose,
+    im2col,
+    local_conv1d,
+    local_conv1d_transpose,
+    local_conv2d,
+    local_conv2d_transpose,
+)
 from .config import (
     floatx,
     get_num_threads,
@@ -16,13 +28,18 @@ __all__ = [
     "__version__",
     "col2im",
     "conv1d",
+    "conv1d_transpose",
     "conv2d",
+    "conv2d_transpose",
     "floatx",
     "get_num_threads",
+    "grad",
     "im2col",
     "image_data_format",
     "local_conv1d",
+    "local_conv1d_transpose",
     "local_conv2d",
+    "local_conv2d_transpose",
     "set_floatx",
     "set_image_data_format",
     "set_num_threads",

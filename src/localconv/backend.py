@@ -1,38 +1,42 @@
 """The functions of the Keras 2 backend, on NumPy arrays: locally connected and ordinary convolution.
 
-Signatures, patch order and shapes are those of ``K.local_conv1d``, ``K.local_conv2d``, ``K.conv1d`` and ``K.conv2d`` in
-Keras 2.15 (read from its source and checked against it); what follows the ``*`` in a signature is localconv's own.
+Signatures, patch order and shapes are those of ``K.local_conv1d``, ``K.local_conv2d``, ``K.conv1d``, ``K.conv2d`` and
+``K.conv2d_transpose`` in Keras 2.15 (read from its source and checked against it); what follows the ``*`` in a signature is
+localconv's own.
 """
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from functools import lru_cache
-from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _core, dispatch
+from .arguments import IntOrInts, PaddingLike, groups_of, ints, is_channels_first, padding_of, shape_of_output
 from .arrays import FLOAT32, FLOAT64, Array, as_float_array, common_dtype, deliver, flat, output_for
-from .config import image_data_format
-from .geometry import CHANNELS_FIRST, DATA_FORMATS, Geometry, Ints, Padding, local_geometry, shared_geometry
+from .columns import COL2IM, IM2COL, conv_by_columns
+from .geometry import Geometry, Ints, Padding, local_geometry, shared_geometry
+from .grad import local_input, shared_input
 
-__all__ = ["col2im", "conv1d", "conv2d", "im2col", "local_conv1d", "local_conv2d"]
-
-IntOrInts = int | Sequence[int]
-PaddingLike = str | Sequence[Sequence[int]]
+__all__ = [
+    "col2im",
+    "conv1d",
+    "conv1d_transpose",
+    "conv2d",
+    "conv2d_transpose",
+    "im2col",
+    "local_conv1d",
+    "local_conv1d_transpose",
+    "local_conv2d",
+    "local_conv2d_transpose",
+]
 
 # The core's functions for each element type, looked up once: choosing among fused types by argument costs microseconds.
 _LOCAL_FORWARD = {FLOAT32: _core.local_forward["float"], FLOAT64: _core.local_forward["double"]}
 _CONV_FORWARD = {FLOAT32: _core.conv_forward["float"], FLOAT64: _core.conv_forward["double"]}
-_IM2COL = {FLOAT32: _core.im2col["float"], FLOAT64: _core.im2col["double"]}
-_COL2IM = {FLOAT32: _core.col2im["float"], FLOAT64: _core.col2im["double"]}
-
-# im2col blocks of a matrix product stay below this many bytes.
-_COLUMNS_LIMIT = 8 * 2**20
 
 
 def local_conv1d(inputs: ArrayLike, kernel: ArrayLike, kernel_size: IntOrInts, strides: IntOrInts, data_format: str | None = None, *,
@@ -231,6 +235,185 @@ def conv2d(x: ArrayLike, kernel: ArrayLike, strides: IntOrInts = (1, 1), padding
     return _shared(2, x, kernel, strides, padding, data_format, dilation_rate, groups, bias, out)
 
 
+def local_conv1d_transpose(inputs: ArrayLike, kernel: ArrayLike, kernel_size: IntOrInts, strides: IntOrInts,
+                           output_shape: Sequence[int | None], data_format: str | None = None, *, padding: PaddingLike = "valid",
+                           dilation_rate: IntOrInts = 1, groups: int = 1, out: Array | None = None) -> Array:
+    """Transposed 1D convolution with a kernel of its own at every position: the adjoint of `local_conv1d`.
+
+    Every position of the input is spread over a window of the output, each with its own filters; where windows overlap they add up.
+
+    Parameters
+    ----------
+    inputs : array_like, float32 or float64
+        Shape (batch, positions, channels), or (batch, channels, positions) with ``data_format='channels_first'``.
+    kernel : array_like, float32 or float64
+        That of the `local_conv1d` which maps the output's shape to the input's: (positions, kernel_size * filters / groups,
+        channels), where `filters` are the channels of the output.
+    kernel_size, strides, padding, dilation_rate, groups
+        Of that `local_conv1d`.
+    output_shape : sequence of 3 ints
+        Shape of the result, (batch, steps, filters) or (batch, filters, steps); None for the batch takes that of `inputs`. Several
+        lengths have the same number of positions, which is why it must be said.
+    data_format : {'channels_last', 'channels_first'}, optional
+        Default: `image_data_format`.
+    out : ndarray, optional
+        Takes the result: same shape and dtype, no memory in common with an input.
+
+    Returns
+    -------
+    ndarray
+        Shape `output_shape`; `out` if given. float32 if all arrays are, else float64.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `local_conv1d`.
+
+    See Also
+    --------
+    localconv.grad.local_conv1d_input : the same, as the gradient of `local_conv1d`.
+
+    Examples
+    --------
+    >>> import numpy as np, localconv
+    >>> kernel = np.arange(6.0).reshape(3, 2, 1)
+    >>> localconv.local_conv1d_transpose(np.ones((1, 3, 1)), kernel, 2, 1, (1, 4, 1), 'channels_last').ravel()
+    array([0., 3., 7., 5.])
+    """
+    x = as_float_array(inputs, "inputs")
+    return local_input(1, _full_shape(output_shape, x, 1), kernel, x, kernel_size, strides, None, data_format, padding, dilation_rate,
+                       groups, out, ("output_shape", "inputs"))
+
+
+def local_conv2d_transpose(inputs: ArrayLike, kernel: ArrayLike, kernel_size: IntOrInts, strides: IntOrInts,
+                           output_shape: Sequence[int | None], data_format: str | None = None, *, padding: PaddingLike = "valid",
+                           dilation_rate: IntOrInts = (1, 1), groups: int = 1, out: Array | None = None) -> Array:
+    """Transposed 2D convolution with a kernel of its own at every position: the adjoint of `local_conv2d`.
+
+    Parameters
+    ----------
+    inputs : array_like, float32 or float64
+        Shape (batch, rows, columns, channels), or (batch, channels, rows, columns) with ``data_format='channels_first'``.
+    kernel : array_like, float32 or float64
+        That of the `local_conv2d` which maps the output's shape to the input's: (positions, kh * kw * filters / groups, channels),
+        where `filters` are the channels of the output.
+    kernel_size, strides, padding, dilation_rate, groups
+        Of that `local_conv2d`.
+    output_shape : sequence of 4 ints
+        Shape of the result, batch included; None for the batch takes that of `inputs`.
+    data_format, out
+        As in `local_conv1d_transpose`.
+
+    Returns
+    -------
+    ndarray
+        Shape `output_shape`; `out` if given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `local_conv1d`.
+
+    Examples
+    --------
+    >>> import numpy as np, localconv
+    >>> kernel = np.ones((4, 2 * 2, 1))
+    >>> localconv.local_conv2d_transpose(np.ones((1, 2, 2, 1)), kernel, 2, 1, (None, 3, 3, 1), 'channels_last')[0, :, :, 0]
+    array([[1., 2., 1.],
+           [2., 4., 2.],
+           [1., 2., 1.]])
+    """
+    x = as_float_array(inputs, "inputs")
+    return local_input(2, _full_shape(output_shape, x, 2), kernel, x, kernel_size, strides, None, data_format, padding, dilation_rate,
+                       groups, out, ("output_shape", "inputs"))
+
+
+def conv1d_transpose(x: ArrayLike, kernel: ArrayLike, output_shape: Sequence[int | None], strides: IntOrInts = 1,
+                     padding: PaddingLike = "valid", data_format: str | None = None, dilation_rate: IntOrInts = 1, *, groups: int = 1,
+                     out: Array | None = None) -> Array:
+    """Transposed 1D convolution ("deconvolution"): the adjoint of `conv1d`.
+
+    Parameters
+    ----------
+    x : array_like, float32 or float64
+        Shape (..., positions, channels), or (..., channels, positions) with ``data_format='channels_first'``.
+    kernel : array_like, float32 or float64
+        That of the `conv1d` which maps the output's shape to the input's: (kernel_size, filters / groups, channels), where
+        `filters` are the channels of the output.
+    output_shape : sequence of ints
+        Shape of the result, batch included; None for the first entry takes that of `x`. Several lengths have the same number of
+        positions, which is why it must be said.
+    strides, padding, dilation_rate, groups
+        Of that `conv1d`.
+    data_format : {'channels_last', 'channels_first'}, optional
+        Default: `image_data_format`.
+    out : ndarray, optional
+        Takes the result: same shape and dtype, no memory in common with an input.
+
+    Returns
+    -------
+    ndarray
+        Shape `output_shape`; `out` if given. float32 if all arrays are, else float64.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv1d`.
+
+    See Also
+    --------
+    localconv.grad.conv1d_input : the same, as the gradient of `conv1d`.
+
+    Examples
+    --------
+    >>> import numpy as np, localconv
+    >>> kernel = np.array([1.0, 2.0, 3.0]).reshape(3, 1, 1)
+    >>> localconv.conv1d_transpose(np.ones((1, 2, 1)), kernel, (1, 5, 1), strides=2, data_format='channels_last').ravel()
+    array([1., 2., 4., 2., 3.])
+    """
+    array = as_float_array(x, "x")
+    return shared_input(1, _full_shape(output_shape, array, 1), kernel, array, strides, padding, data_format, dilation_rate, groups, out,
+                        ("output_shape", "x"))
+
+
+def conv2d_transpose(x: ArrayLike, kernel: ArrayLike, output_shape: Sequence[int | None], strides: IntOrInts = (1, 1),
+                     padding: PaddingLike = "valid", data_format: str | None = None, dilation_rate: IntOrInts = (1, 1), *,
+                     groups: int = 1, out: Array | None = None) -> Array:
+    """Transposed 2D convolution ("deconvolution"): the adjoint of `conv2d`, and ``K.conv2d_transpose``.
+
+    Parameters
+    ----------
+    x : array_like, float32 or float64
+        Shape (..., rows, columns, channels), or (..., channels, rows, columns) with ``data_format='channels_first'``.
+    kernel : array_like, float32 or float64
+        Shape (kh, kw, filters / groups, channels), where `filters` are the channels of the output.
+    output_shape : sequence of ints
+        Shape of the result, batch included; None for the first entry takes that of `x`.
+    strides, padding, data_format, dilation_rate, groups, out
+        As in `conv1d_transpose`, two ints or two pairs instead of one.
+
+    Returns
+    -------
+    ndarray
+        Shape `output_shape`; `out` if given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv1d`.
+
+    Examples
+    --------
+    >>> import numpy as np, localconv
+    >>> x, kernel = np.ones((2, 3, 3, 8), np.float32), np.ones((3, 3, 4, 8), np.float32)
+    >>> localconv.conv2d_transpose(x, kernel, (None, 6, 6, 4), 2, 'same', 'channels_last').shape
+    (2, 6, 6, 4)
+    """
+    array = as_float_array(x, "x")
+    return shared_input(2, _full_shape(output_shape, array, 2), kernel, array, strides, padding, data_format, dilation_rate, groups, out,
+                        ("output_shape", "x"))
+
+
 def im2col(x: ArrayLike, kernel_size: IntOrInts, strides: IntOrInts = 1, padding: PaddingLike = "valid", data_format: str | None = None,
            dilation_rate: IntOrInts = 1, *, out: Array | None = None) -> Array:
     """Every window of the input as a row.
@@ -270,7 +453,7 @@ def im2col(x: ArrayLike, kernel_size: IntOrInts, strides: IntOrInts = 1, padding
     geometry = _column_geometry(array.shape, kernel_size, strides, padding, data_format, dilation_rate)
     result = output_for(out, (geometry.batch, geometry.positions, geometry.depth), common_dtype(array), (array,))
     if result.size:
-        _IM2COL[result.dtype](geometry, flat(array, result.dtype), result.reshape(-1), 0, dispatch.threads_for(geometry))
+        IM2COL[result.dtype](geometry, flat(array, result.dtype), result.reshape(-1), 0, dispatch.threads_for(geometry))
     return deliver(result, out)
 
 
@@ -306,7 +489,7 @@ def col2im(cols: ArrayLike, input_shape: Sequence[int], kernel_size: IntOrInts, 
     array([1., 2., 2., 1.])
     """
     array = as_float_array(cols, "cols")
-    shape = _ints(input_shape, None, "input_shape", minimum=0)
+    shape = ints(input_shape, None, "input_shape", minimum=0)
     if len(shape) not in (3, 4):
         raise ValueError(f"input_shape must have 3 or 4 axes, got {shape}")
     geometry = _column_geometry(shape, kernel_size, strides, padding, data_format, dilation_rate, "input_shape")
@@ -316,7 +499,7 @@ def col2im(cols: ArrayLike, input_shape: Sequence[int], kernel_size: IntOrInts, 
     result = output_for(out, shape, common_dtype(array), (array,))
     result[...] = 0
     if result.size:
-        _COL2IM[result.dtype](geometry, flat(array, result.dtype), result.reshape(-1), dispatch.threads_for(geometry))
+        COL2IM[result.dtype](geometry, flat(array, result.dtype), result.reshape(-1), 0, dispatch.threads_for(geometry))
     return deliver(result, out)
 
 
@@ -330,12 +513,12 @@ def _local(rank: int, inputs: ArrayLike, kernel: ArrayLike, kernel_size: IntOrIn
     b = None if bias is None else as_float_array(bias, "bias")
     dtype = common_dtype(x, k, b)
     if not type(kernel_size) is type(strides) is type(dilation_rate) is int:  # plain ints are left to the cached function
-        kernel_size, strides = _ints(kernel_size, rank, "kernel_size"), _ints(strides, rank, "strides")
-        dilation_rate = _ints(dilation_rate, rank, "dilation_rate")
+        kernel_size, strides = ints(kernel_size, rank, "kernel_size"), ints(strides, rank, "strides")
+        dilation_rate = ints(dilation_rate, rank, "dilation_rate")
     if output_shape is not None:
-        output_shape = _ints(output_shape, rank, "output_shape", scalar=False)
-    shape, bias_shapes, plan = _prepare_local(rank, x.shape, k.shape, kernel_size, strides, output_shape, _channels_first(data_format),
-                                              _padding(padding, rank), dilation_rate, _groups(groups), dtype is FLOAT64,
+        output_shape = ints(output_shape, rank, "output_shape", scalar=False)
+    shape, bias_shapes, plan = _prepare_local(rank, x.shape, k.shape, kernel_size, strides, output_shape, is_channels_first(data_format),
+                                              padding_of(padding, rank), dilation_rate, groups_of(groups), dtype is FLOAT64,
                                               dispatch.state())
     if b is not None and b.shape not in bias_shapes:
         raise ValueError(f"bias must have shape {' or '.join(map(str, bias_shapes))}, got {b.shape}")
@@ -350,15 +533,15 @@ def _prepare_local(rank: int, x_shape: Ints, kernel_shape: Ints, kernel_size: In
                    channels_first: bool, padding: Padding, dilation_rate: IntOrInts, groups: int, double_precision: bool,
                    state: tuple[Any, ...]) -> tuple[Ints, tuple[Ints, ...], _core.LocalPlan | None]:
     """Output shape, accepted shapes of the bias, and the plan (None for an empty batch). `state` only widens the cache's key."""
-    size = _ints(kernel_size, rank, "kernel_size")
-    geometry = local_geometry(x_shape, kernel_shape, size, _ints(strides, rank, "strides"), padding, channels_first,
-                              _ints(dilation_rate, rank, "dilation_rate"), groups)
+    size = ints(kernel_size, rank, "kernel_size")
+    geometry = local_geometry(x_shape, kernel_shape, size, ints(strides, rank, "strides"), padding, channels_first,
+                              ints(dilation_rate, rank, "dilation_rate"), groups)
     output = geometry.output[3 - len(size) :]
     if output_shape is not None and output_shape != output:
         raise ValueError(f"output_shape must be {output} for inputs of shape {x_shape}, got {output_shape}")
     plan = dispatch.plan_local(geometry, double_precision) if geometry.batch else None
     bias_shapes = (geometry.filters,), (*output, geometry.filters)
-    return _output_shape(x_shape[:1], output, geometry), bias_shapes, plan
+    return shape_of_output(x_shape[:1], output, geometry), bias_shapes, plan
 
 
 def _shared(rank: int, x: ArrayLike, kernel: ArrayLike, strides: IntOrInts, padding: PaddingLike, data_format: str | None,
@@ -367,9 +550,9 @@ def _shared(rank: int, x: ArrayLike, kernel: ArrayLike, strides: IntOrInts, padd
     b = None if bias is None else as_float_array(bias, "bias")
     dtype = common_dtype(array, k, b)
     if not type(strides) is type(dilation_rate) is int:
-        strides, dilation_rate = _ints(strides, rank, "strides"), _ints(dilation_rate, rank, "dilation_rate")
-    shape, geometry, plan = _prepare_shared(rank, array.shape, k.shape, strides, _padding(padding, rank), _channels_first(data_format),
-                                            dilation_rate, _groups(groups), dtype is FLOAT64, dispatch.state())
+        strides, dilation_rate = ints(strides, rank, "strides"), ints(dilation_rate, rank, "dilation_rate")
+    shape, geometry, plan = _prepare_shared(rank, array.shape, k.shape, strides, padding_of(padding, rank), is_channels_first(data_format),
+                                            dilation_rate, groups_of(groups), dtype is FLOAT64, dispatch.state())
     if b is not None and b.shape != (geometry.filters,):
         raise ValueError(f"bias must have shape {(geometry.filters,)}, got {b.shape}")
     result = output_for(out, shape, dtype, (array, k, b))
@@ -377,7 +560,7 @@ def _shared(rank: int, x: ArrayLike, kernel: ArrayLike, strides: IntOrInts, padd
         array, k, b = flat(array, dtype), flat(k, dtype), None if b is None else flat(b, dtype)
         if plan is None:
             with np.errstate(all="ignore"):  # inf and NaN pass through without a word, as in the other algorithms
-                _conv_by_columns(geometry, array, k, b, result.reshape(-1), relu)
+                conv_by_columns(geometry, array, k, b, result.reshape(-1), relu)
         else:
             _CONV_FORWARD[dtype](plan, array, k, b, result.reshape(-1), relu)
     return deliver(result, out)
@@ -391,53 +574,20 @@ def _prepare_shared(rank: int, x_shape: Ints, kernel_shape: Ints, strides: IntOr
 
     `state` only widens the cache's key.
     """
-    steps, dilation = _ints(strides, rank, "strides"), _ints(dilation_rate, rank, "dilation_rate")
+    steps, dilation = ints(strides, rank, "strides"), ints(dilation_rate, rank, "dilation_rate")
     if max(steps) > 1 and max(dilation) > 1:
         raise ValueError(f"strides > 1 cannot be combined with dilation_rate > 1, got strides={steps}, dilation_rate={dilation}")
     geometry = shared_geometry(x_shape, kernel_shape, steps, padding, channels_first, dilation, groups)
     direct = geometry.batch > 0 and dispatch.choose_conv(geometry) == "direct"
     plan = dispatch.plan_conv(geometry, double_precision) if direct else None
-    return _output_shape(x_shape[: -rank - 1], geometry.output[3 - rank :], geometry), geometry, plan
+    return shape_of_output(x_shape[: -rank - 1], geometry.output[3 - rank :], geometry), geometry, plan
 
 
-def _conv_by_columns(geometry: Geometry, x: Array, kernel: Array, bias: Array | None, out: Array, relu: bool) -> None:
-    """Shared convolution as matrix products of blocks of im2col rows with the kernel, by NumPy's BLAS; all arrays flat."""
-    group = _group_geometry(geometry)
-    x = x.reshape(geometry.batch, *_arrange(geometry, prod(geometry.input), geometry.channels))
-    out = out.reshape(geometry.batch, *_arrange(geometry, geometry.positions, geometry.filters))
-    # (group's rows, filters), rows in the order of im2col
-    rows = kernel.reshape(prod(geometry.kernel), group.channels, geometry.filters)
-    matrix = (rows.transpose(1, 0, 2) if geometry.channels_first else rows).reshape(geometry.depth, geometry.filters)
-    for g in range(geometry.groups):
-        channels, filters = slice(g * group.channels, (g + 1) * group.channels), slice(g * group.filters, (g + 1) * group.filters)
-        for image in range(geometry.batch):
-            part = x[image, channels] if geometry.channels_first else x[image, :, channels]
-            target = out[image, filters] if geometry.channels_first else out[image, :, filters]
-            _multiply_columns(group, np.ascontiguousarray(part).reshape(-1), matrix[:, filters], target)
-    if bias is not None:
-        out += bias[:, None] if geometry.channels_first else bias
-    if relu:
-        np.maximum(out, 0, out=out)
-
-
-def _multiply_columns(geometry: Geometry, x: Array, matrix: Array, out: Array) -> None:
-    """One image, one group: `out` (positions, filters), or (filters, positions) with channels_first, in bounded blocks."""
-    rows = max(1, min(geometry.positions, _COLUMNS_LIMIT // (geometry.depth * x.itemsize)))
-    columns = np.empty((rows, geometry.depth), x.dtype)
-    threads = dispatch.threads_for(geometry)
-    for first in range(0, geometry.positions, rows):
-        block = columns[: geometry.positions - first]
-        _IM2COL[x.dtype](geometry, x, block.reshape(-1), first, threads)
-        if geometry.channels_first:
-            np.matmul(matrix.T, block.T, out=out[:, first : first + rows])
-        else:
-            np.matmul(block, matrix, out=out[first : first + rows])
-
-
-def _group_geometry(geometry: Geometry) -> Geometry:
-    """One image and one group of a geometry, as a geometry."""
-    return Geometry(1, geometry.input, geometry.channels // geometry.groups, geometry.output, geometry.filters // geometry.groups,
-                    geometry.kernel, geometry.strides, geometry.dilation, geometry.before, 1, geometry.channels_first)
+def _full_shape(shape: Sequence[int | None], x: Array, rank: int) -> Ints:
+    """The output_shape of a transposed convolution: ints, the first of them from `x` if it is None."""
+    if isinstance(shape, (list, tuple)) and shape and shape[0] is None and x.ndim >= rank + 2:
+        shape = (x.shape[0], *shape[1:])
+    return ints(shape, None, "output_shape", minimum=0)  # type: ignore[arg-type]  # a None elsewhere is refused there
 
 
 def _column_geometry(shape: Ints, kernel_size: IntOrInts, strides: IntOrInts, padding: PaddingLike, data_format: str | None,
@@ -446,84 +596,7 @@ def _column_geometry(shape: Ints, kernel_size: IntOrInts, strides: IntOrInts, pa
     rank = len(shape) - 2
     if rank not in (1, 2):
         raise ValueError(f"{name} must have 3 or 4 axes, got shape {shape}")
-    first = _channels_first(data_format)
+    first = is_channels_first(data_format)
     channels = shape[1] if first else shape[-1]
-    return shared_geometry(shape, (*_ints(kernel_size, rank, "kernel_size"), channels, 1), _ints(strides, rank, "strides"),
-                           _padding(padding, rank), first, _ints(dilation_rate, rank, "dilation_rate"), 1, name)
-
-
-def _arrange(geometry: Geometry, pixels: int, channels: int) -> Ints:
-    return (channels, pixels) if geometry.channels_first else (pixels, channels)
-
-
-def _output_shape(lead: Ints, output: Ints, geometry: Geometry) -> Ints:
-    return (*lead, geometry.filters, *output) if geometry.channels_first else (*lead, *output, geometry.filters)
-
-
-# ------------------------------------------------------------------------------------------------------------- arguments at the door
-
-
-def _ints(value: IntOrInts, count: int | None, name: str, minimum: int = 1, scalar: bool = True) -> Ints:
-    """`value` as a tuple of `count` ints (None: any number); a single int stands for all of them where `scalar` allows it."""
-    # The two usual forms first, a list and not a generator: this is a good part of what a small call costs.
-    if type(value) is int and scalar and count is not None and value >= minimum:
-        return (value,) * count
-    if type(value) is tuple and len(value) == count and all([type(part) is int and part >= minimum for part in value]):  # noqa: C419
-        return value
-    wanted = "ints" if count is None else "an int" if scalar and count == 1 else f"{count} ints"
-    if isinstance(value, (str, bytes, set, frozenset, dict)):
-        raise TypeError(f"{name} must be {wanted}, got {value!r}")
-    parts: tuple[Any, ...]
-    try:
-        parts = tuple(value)  # type: ignore[arg-type]
-    except TypeError:
-        if not scalar or count is None:
-            raise TypeError(f"{name} must be a sequence of {wanted}, got {value!r}") from None
-        parts = (value,) * count
-    ints = tuple(_int(part, name, wanted, value) for part in parts)
-    if count is not None and len(ints) != count:
-        raise ValueError(f"{name} must be {wanted}, got {value!r}")
-    if ints and min(ints) < minimum:
-        raise ValueError(f"{name} must be at least {minimum}, got {value!r}")
-    return ints
-
-
-def _int(part: Any, name: str, wanted: str, value: Any) -> int:
-    if isinstance(part, (bool, np.bool)):
-        raise TypeError(f"{name} must be {wanted}, got {value!r}")
-    try:
-        return operator.index(part)
-    except TypeError:
-        raise TypeError(f"{name} must be {wanted}, got {value!r}") from None
-
-
-def _groups(groups: int) -> int:
-    if type(groups) is not int:
-        groups = _int(groups, "groups", "an int", groups)
-    if groups < 1:
-        raise ValueError(f"groups must be at least 1, got {groups}")
-    return groups
-
-
-def _channels_first(data_format: str | None) -> bool:
-    if data_format is None:
-        data_format = image_data_format()
-    elif data_format not in DATA_FORMATS:
-        raise ValueError(f"data_format must be None or one of {DATA_FORMATS}, got {data_format!r}")
-    return data_format == CHANNELS_FIRST
-
-
-def _padding(padding: PaddingLike, rank: int) -> Padding:
-    if isinstance(padding, str):
-        names = ("valid", "same", "causal") if rank == 1 else ("valid", "same")
-        if padding not in names:
-            raise ValueError(f"padding must be one of {names} or {rank} pairs (before, after), got {padding!r}")
-        return padding
-    try:
-        parts = tuple(padding)
-    except TypeError:
-        raise TypeError(f"padding must be a string or {rank} pairs (before, after), got {padding!r}") from None
-    if len(parts) != rank:
-        raise ValueError(f"padding must have one pair (before, after) for each of {rank} spatial axes, got {padding!r}")
-    pairs = tuple(_ints(part, 2, "padding", minimum=0, scalar=False) for part in parts)
-    return tuple((before, after) for before, after in pairs)
+    return shared_geometry(shape, (*ints(kernel_size, rank, "kernel_size"), channels, 1), ints(strides, rank, "strides"),
+                           padding_of(padding, rank), first, ints(dilation_rate, rank, "dilation_rate"), 1, name)

@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from math import ceil, prod
 
 from . import _core
-from .geometry import Geometry
+from .geometry import Geometry, input_phases
 
 CONV_ALGORITHMS = ("direct", "im2col")
 LOCAL_STRATEGIES = _core.STRATEGIES
+GRADIENT_STRATEGIES = _core.GRADIENT_STRATEGIES
 
 # A thread's workspace must stay below this; what it holds should stay in the second-level cache where that costs nothing.
 WORKSPACE_LIMIT = 16 * 2**20
@@ -38,37 +39,48 @@ LANES_DEPTH = 200
 ZONES_LIMIT = 50_000
 # Kernel bytes of the panels that one task of a shared convolution keeps in the second-level cache.
 PANELS_TARGET = 320 * 2**10
+# Input gradients of a task's block of pixels stay below this many bytes, and output gradients brought together below those.
+BOX_TARGET = 600 * 2**10
+SEGMENT_TARGET = 64 * 2**10
+# Images that a kernel gradient is summed over before it is added to the sum so far.
+BATCH_SUM = 1024
+# Tasks of a reduction over positions, positions that each should have at least, and bytes of the kernel's slice of one task.
+REDUCTION_TASKS = 16
+REDUCTION_POSITIONS = 256
+SLICE_TARGET = 384 * 2**10
 
 # Register tiles that go through all panels of a task before the next tiles do.
 TILE_BLOCK = 16
 
 _forced_conv: str | None = None
 _forced_local: str | None = None
+_forced_gradient: str | None = None
 
 
 @contextlib.contextmanager
-def forced(conv: str | None = None, local: str | None = None) -> Iterator[None]:
-    """Force the algorithm of shared convolutions, the strategy of locally connected ones, or both, for tests and measurements.
+def forced(conv: str | None = None, local: str | None = None, gradient: str | None = None) -> Iterator[None]:
+    """Force the algorithm of shared convolutions and their gradients, the strategy of locally connected ones, that of their
+    gradients, or several, for tests and measurements.
 
     The setting is the process's, not the thread's. Raises ValueError for an unknown name; a call raises ValueError where the
     strategy cannot do its geometry ('dot' needs one filter and contiguous windows).
     """
-    global _forced_conv, _forced_local
-    if conv not in (None, *CONV_ALGORITHMS):
-        raise ValueError(f"conv must be one of {CONV_ALGORITHMS} or None, got {conv!r}")
-    if local not in (None, *LOCAL_STRATEGIES):
-        raise ValueError(f"local must be one of {LOCAL_STRATEGIES} or None, got {local!r}")
-    before = _forced_conv, _forced_local
-    _forced_conv, _forced_local = conv, local
+    global _forced_conv, _forced_local, _forced_gradient
+    choices = {"conv": (conv, CONV_ALGORITHMS), "local": (local, LOCAL_STRATEGIES), "gradient": (gradient, GRADIENT_STRATEGIES)}
+    for name, (value, known) in choices.items():
+        if value not in (None, *known):
+            raise ValueError(f"{name} must be one of {known} or None, got {value!r}")
+    before = _forced_conv, _forced_local, _forced_gradient
+    _forced_conv, _forced_local, _forced_gradient = conv, local, gradient
     try:
         yield
     finally:
-        _forced_conv, _forced_local = before
+        _forced_conv, _forced_local, _forced_gradient = before
 
 
-def state() -> tuple[str | None, str | None, str, int]:
+def state() -> tuple[str | None, str | None, str | None, str, int]:
     """Everything besides the geometry and the element type that a plan depends on: a key for caches."""
-    return _forced_conv, _forced_local, _core.get_isa(), _core.num_threads()
+    return _forced_conv, _forced_local, _forced_gradient, _core.get_isa(), _core.num_threads()
 
 
 def threads_for(geometry: Geometry) -> int:
@@ -100,21 +112,59 @@ def choose_conv(geometry: Geometry) -> str:
     return "direct"
 
 
+def choose_conv_grad_input(geometry: Geometry) -> str:
+    """'direct' or 'im2col' for a shared convolution's gradient for the input."""
+    if _forced_conv is None and any(_zones(phase.geometry) > ZONES_LIMIT for phase in input_phases(geometry)):
+        return "im2col"
+    return choose_conv(geometry)
+
+
 def plan_conv(geometry: Geometry, double_precision: bool) -> _core.ConvPlan:
     """The plan of a direct shared convolution."""
-    lanes = _core.lanes(double_precision)
     threads = threads_for(geometry)
+    # The kernel's rows already lie in the order of the runs, and all filters fit one panel: read it in place.
+    rows_in_order = not geometry.channels_first or geometry.channels == 1
+    cut = _conv_cut(geometry, double_precision, threads)
+    pack = not (rows_in_order and geometry.groups == 1 and geometry.filters <= cut[0] * _core.lanes(double_precision))
+    return _core.ConvPlan([(geometry, cut[0], pack, *cut[1:])], double_precision, threads)
+
+
+def plan_conv_grad_input(geometry: Geometry, double_precision: bool) -> _core.ConvPlan | None:
+    """The plan of a shared convolution's gradient for the input, direct; None where no window meets any pixel."""
+    threads = threads_for(geometry)
+    phases = input_phases(geometry)
+    cuts = [(phase, _conv_cut(phase.geometry, double_precision, threads)) for phase in phases]
+    return _core.ConvPlan([(phase, cut[0], True, *cut[1:]) for phase, cut in cuts], double_precision, threads) if cuts else None
+
+
+def _conv_cut(geometry: Geometry, double_precision: bool, threads: int) -> tuple[int, int, int, int]:
+    """Vectors of a register tile, parts of the panels, parts of the tiles, tiles of a block."""
+    lanes, itemsize = _core.lanes(double_precision), 8 if double_precision else 4
     group_filters = geometry.filters // geometry.groups
     vectors = _width(group_filters, lanes, double_precision)
-    width = vectors * lanes
-    panels = ceil(group_filters / width) * geometry.groups
-    panel_bytes = geometry.depth * width * (8 if double_precision else 4)
-    # The kernel's rows already lie in the order of the runs, and all filters fit one panel: read it in place.
-    in_place = panels == 1 and (not geometry.channels_first or geometry.channels == 1)
+    panels = ceil(group_filters / (vectors * lanes)) * geometry.groups
+    panel_bytes = geometry.depth * vectors * lanes * itemsize
     panel_parts = min(panels, ceil(panels * panel_bytes / PANELS_TARGET))
-    tasks = _tasks(geometry, threads)
-    tile_tasks = ceil(tasks / panel_parts)
-    return _core.ConvPlan(geometry, double_precision, vectors, not in_place, panel_parts, tile_tasks, TILE_BLOCK, threads)
+    return vectors, panel_parts, ceil(_tasks(geometry, threads) / panel_parts), TILE_BLOCK
+
+
+def plan_conv_grad_kernel(geometry: Geometry, double_precision: bool) -> _core.ReductionPlan:
+    """The plan of a shared convolution's gradient for the kernel, direct. Nothing but the geometry cuts the sums."""
+    lanes, itemsize = _core.lanes(double_precision), 8 if double_precision else 4
+    group_filters = geometry.filters // geometry.groups
+    vectors = min(ceil(group_filters / lanes), 2)
+    panels = ceil(group_filters / (vectors * lanes)) * geometry.groups
+    kernel_bytes = geometry.depth * geometry.filters * itemsize
+    tasks = max(1, min(REDUCTION_TASKS, geometry.products // PRODUCTS_PER_TASK))
+    slices = ceil(kernel_bytes / SLICE_TARGET)
+    position_parts = min(ceil(tasks / slices), max(1, geometry.batch * geometry.positions // REDUCTION_POSITIONS))
+    if position_parts * kernel_bytes > WORKSPACE_LIMIT:
+        position_parts = 1
+    slices = max(slices, ceil(tasks / position_parts))
+    panel_parts = min(panels, slices)
+    row_parts = min(ceil(slices / panel_parts), ceil(geometry.depth / _core.rows_limit(double_precision, vectors)))
+    pack = geometry.channels_first and geometry.filters > 1
+    return _core.ReductionPlan(geometry, double_precision, vectors, pack, position_parts, panel_parts, row_parts, threads_for(geometry))
 
 
 # ------------------------------------------------------------------------------------------------------ locally connected convolution
@@ -161,6 +211,84 @@ def plan_local(geometry: Geometry, double_precision: bool) -> _core.LocalPlan:
     panels = ceil(geometry.filters // geometry.groups / panel_filters) * geometry.groups
     filter_parts = max(1, min(panels, threads * 2 // blocks)) if threads > 1 else 1
     return _core.LocalPlan(geometry, double_precision, strategy, vectors, panel_filters, block, chunk, tile, filter_parts, threads)
+
+
+def plan_local_grad_kernel(geometry: Geometry, double_precision: bool) -> _core.GradientPlan:
+    """The plan of a locally connected convolution's gradient for the kernel."""
+    lanes, itemsize = _core.lanes(double_precision), 8 if double_precision else 4
+    window = geometry.depth * geometry.groups * itemsize
+    boxed = geometry.batch > IN_PLACE_UP_TO if _forced_gradient is None else _forced_gradient == "boxed"
+    boxed = boxed and window <= CHUNK_LIMIT
+    chunk = max(1, min(geometry.batch, BATCH_SUM, CHUNK_LIMIT // (window + geometry.filters * itemsize))) if boxed else geometry.batch
+    filters = geometry.filters // geometry.groups
+    vectors = min(ceil(filters / lanes), 2 if boxed else 4)
+    threads = threads_for(geometry)
+    block = _local_block(geometry, chunk * geometry.channels * itemsize if boxed else 0, 0, _tasks(geometry, threads))
+    blocks = prod(ceil(o / b) for o, b in zip(geometry.output, block, strict=True))
+    panels = ceil(filters / (vectors * lanes)) * geometry.groups
+    filter_parts = max(1, min(panels, threads * 2 // blocks)) if threads > 1 else 1
+    return _core.GradientPlan(geometry, double_precision, True, "boxed" if boxed else "placed", vectors, vectors * lanes, block,
+                              _segment(block[2], chunk * geometry.filters * itemsize), chunk, 1, filter_parts, threads)
+
+
+def plan_local_grad_input(geometry: Geometry, double_precision: bool) -> _core.GradientPlan:
+    """The plan of a locally connected convolution's gradient for the input."""
+    lanes, itemsize = _core.lanes(double_precision), 8 if double_precision else 4
+    boxed = _images_in_lanes_pay(geometry, lanes) if _forced_gradient is None else _forced_gradient == "boxed"
+    vectors = min(ceil(geometry.batch / lanes), 2)
+    tile = vectors * lanes
+    pixel_bytes = geometry.channels * itemsize
+    if tile * max(pixel_bytes, geometry.filters * itemsize) > CHUNK_LIMIT:
+        boxed = False
+    if not boxed:
+        vectors = tile = 1
+    chunk = max(tile, min(ceil(geometry.batch / tile), CHUNK_LIMIT // (tile * max(pixel_bytes, geometry.filters * itemsize))) * tile)
+    chunk = chunk if boxed else geometry.batch
+    threads = threads_for(geometry)
+    block = _input_block(geometry, chunk * pixel_bytes if boxed else 0, _tasks(geometry, threads))
+    return _core.GradientPlan(geometry, double_precision, False, "boxed" if boxed else "placed", vectors, 1, block,
+                              _segment(geometry.output[2], chunk * geometry.filters * itemsize), chunk, tile, 1, threads)
+
+
+def _images_in_lanes_pay(geometry: Geometry, lanes: int) -> bool:
+    """Whether LANES window elements cost less with the images in the lanes than one image at a time, by counting instructions.
+
+    One image: its products, half a cycle each, and a transpose with additions, some five for each of them.
+    """
+    filters = geometry.filters // geometry.groups
+    one_image = ceil(filters / lanes) * lanes / 2 + 5 * lanes
+    return ceil(geometry.batch / lanes) * filters * lanes / 2 < geometry.batch * one_image
+
+
+def _segment(width: int, position_bytes: int) -> int:
+    """Positions whose output gradients are brought into the workspace together."""
+    return max(1, min(width, SEGMENT_TARGET // max(1, position_bytes)))
+
+
+def _input_block(geometry: Geometry, pixel_bytes: int, tasks: int) -> tuple[int, ...]:
+    """Input pixels of a task along each axis: wide, while the box stays in the cache and there are tasks enough."""
+    block = [1, 1, 1]
+
+    def touching(b: list[int]) -> float:
+        """Windows that touch the block, for each of its pixels."""
+        reach = ((k - 1) * d + n for k, d, n in zip(geometry.kernel, geometry.dilation, b, strict=True))
+        return prod(reach) / prod(b)
+
+    while True:
+        best = None
+        for axis in (2, 1, 0):
+            wider = list(block)
+            wider[axis] = min(2 * block[axis], geometry.input[axis])
+            if wider == block or prod(ceil(n / b) for n, b in zip(geometry.input, wider, strict=True)) < tasks:
+                continue
+            if prod(wider) * pixel_bytes > BOX_TARGET:
+                continue
+            if best is None or touching(wider) < best[0]:
+                best = touching(wider), wider
+        if best is None:
+            break
+        block = best[1]
+    return tuple(_even(n, b) for n, b in zip(geometry.input, block, strict=True))
 
 
 def _local_tile(geometry: Geometry, strategy: str, lanes: int, double_precision: bool) -> tuple[int, int, int]:

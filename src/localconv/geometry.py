@@ -8,6 +8,7 @@ input). Below them nothing is checked again.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from math import prod
 from typing import Union
 
@@ -54,26 +55,63 @@ class Geometry:
         return self.batch * self.positions * self.filters * self.depth
 
 
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A part of a shared convolution's gradient for the input that is itself a convolution, of the output gradient, of stride 1.
+
+    A window of stride s meets the pixels first_pixel, first_pixel + s, ... of an axis with the taps first_tap, first_tap + s, ...
+    only, so each remainder of s is a phase. `geometry`: of that convolution, channels and filters exchanged; `pixels`: sizes of
+    the whole input; `step`: pixels and taps from one to the next; `kernel`: taps of the whole kernel.
+    """
+
+    geometry: Geometry
+    pixels: Ints
+    first_pixel: Ints
+    first_tap: Ints
+    step: Ints
+    kernel: Ints
+
+
+def input_phases(geometry: Geometry) -> list[Phase]:
+    """The phases of a shared convolution's gradient for the input. Pixels that no tap meets are in none of them."""
+    phases = []
+    axes = range(3)
+    steps = geometry.strides
+    for first in product(*(range(min(s, n)) for s, n in zip(steps, geometry.input, strict=True))):
+        tap = tuple((first[a] + geometry.before[a]) % steps[a] for a in axes)
+        taps = tuple(len(range(tap[a], geometry.kernel[a], steps[a])) for a in axes)
+        if min(taps) == 0:
+            continue
+        pixels = tuple(len(range(first[a], geometry.input[a], steps[a])) for a in axes)
+        # The first pixel meets its first tap in the window of this output position; the taps before it, in earlier windows.
+        window = tuple((first[a] + geometry.before[a] - tap[a]) // steps[a] for a in axes)
+        before = tuple((taps[a] - 1) * geometry.dilation[a] - window[a] for a in axes)
+        flipped = Geometry(geometry.batch, geometry.output, geometry.filters, pixels, geometry.channels, taps, (1, 1, 1),
+                           geometry.dilation, before, geometry.groups, geometry.channels_first)
+        phases.append(Phase(flipped, geometry.input, first, tap, steps, geometry.kernel))
+    return phases
+
+
 def shared_geometry(x_shape: Ints, kernel_shape: Ints, strides: Ints, padding: Padding, channels_first: bool, dilation: Ints,
-                    groups: int, name: str = "x") -> Geometry:
+                    groups: int, name: str = "x", kernel_name: str = "kernel") -> Geometry:
     """Geometry of an ordinary convolution; arguments as in `backend.conv2d`, already tuples of ints.
 
-    `x_shape` may have several batch axes; `name` is the argument that it is the shape of. Raises ValueError where shapes,
-    strides, padding or groups do not fit.
+    `x_shape` may have several batch axes; `name` and `kernel_name` are the arguments that give the two shapes. Raises ValueError
+    where shapes, strides, padding or groups do not fit.
     """
     rank = len(strides)
     if len(x_shape) < rank + 2:
         raise ValueError(f"{name} must have at least {rank + 2} axes {_axes(rank, channels_first)}, got shape {x_shape}")
     if len(kernel_shape) != rank + 2:
-        raise ValueError(f"kernel must have shape kernel_size + (channels / groups, filters), {rank + 2} axes, got {kernel_shape}")
+        raise ValueError(f"{kernel_name} must have shape kernel_size + (channels / groups, filters), {rank + 2} axes, got {kernel_shape}")
     batch, spatial, channels = _split(x_shape, rank, channels_first)
     size, filters = kernel_shape[:rank], kernel_shape[-1]
     if min(size) < 1:
-        raise ValueError(f"kernel must have a kernel_size of at least 1 along every axis, got shape {kernel_shape}")
-    _check_groups(name, channels, filters, groups)
+        raise ValueError(f"{kernel_name} must have a kernel_size of at least 1 along every axis, got shape {kernel_shape}")
+    _check_groups(name, kernel_name, channels, filters, groups)
     if kernel_shape[-2] * groups != channels:
-        raise ValueError(f"kernel must have channels / groups = {channels} / {groups} = {channels // groups} along axis -2 for {name} "
-                         f"of shape {x_shape}, got shape {kernel_shape}")
+        raise ValueError(f"{kernel_name} must have channels / groups = {channels} / {groups} = {channels // groups} along axis -2 for "
+                         f"{name} of shape {x_shape}, got shape {kernel_shape}")
     extent = _extents(size, dilation)
     if padding == "same":
         output = tuple(-(-n // s) for n, s in zip(spatial, strides, strict=True))
@@ -85,16 +123,18 @@ def shared_geometry(x_shape: Ints, kernel_shape: Ints, strides: Ints, padding: P
 
 
 def local_geometry(x_shape: Ints, kernel_shape: Ints, size: Ints, strides: Ints, padding: Padding, channels_first: bool,
-                   dilation: Ints, groups: int) -> Geometry:
+                   dilation: Ints, groups: int, name: str = "inputs", kernel_name: str = "kernel") -> Geometry:
     """Geometry of a locally connected convolution; arguments as in `backend.local_conv2d`, already tuples of ints.
 
-    Raises ValueError where shapes, strides, padding or groups do not fit.
+    `name` and `kernel_name` are the arguments that give the two shapes. Raises ValueError where shapes, strides, padding or groups
+    do not fit.
     """
     rank = len(strides)
     if len(x_shape) != rank + 2:
-        raise ValueError(f"inputs must have {rank + 2} axes {_axes(rank, channels_first)}, got shape {x_shape}")
+        raise ValueError(f"{name} must have {rank + 2} axes {_axes(rank, channels_first)}, got shape {x_shape}")
     if len(kernel_shape) != 3:
-        raise ValueError(f"kernel must have 3 axes (positions, prod(kernel_size) * channels / groups, filters), got shape {kernel_shape}")
+        raise ValueError(f"{kernel_name} must have 3 axes (positions, prod(kernel_size) * channels / groups, filters), got shape "
+                         f"{kernel_shape}")
     batch, spatial, channels = _split(x_shape, rank, channels_first)
     extent = _extents(size, dilation)
     if padding == "same":
@@ -104,11 +144,11 @@ def local_geometry(x_shape: Ints, kernel_shape: Ints, size: Ints, strides: Ints,
         before, output = _explicit(spatial, extent, strides, padding)
     _check_output(output, spatial, extent, padding)
     filters = kernel_shape[2]
-    _check_groups("inputs", channels, filters, groups)
+    _check_groups(name, kernel_name, channels, filters, groups)
     expected = (prod(output), prod(size) * channels // groups, filters)
     if kernel_shape != expected:
-        raise ValueError(f"kernel must have shape (positions, prod(kernel_size) * channels / groups, filters) = {expected} for inputs of "
-                         f"shape {x_shape} with output size {output}, got {kernel_shape}")
+        raise ValueError(f"{kernel_name} must have shape (positions, prod(kernel_size) * channels / groups, filters) = {expected} for {name} "
+                         f"of shape {x_shape} with output size {output}, got {kernel_shape}")
     return _geometry(batch, spatial, channels, output, filters, size, strides, dilation, before, groups, channels_first)
 
 
@@ -155,13 +195,14 @@ def _explicit(spatial: Ints, extent: Ints, strides: Ints, padding: Padding) -> t
     return tuple(lo for lo, _ in pairs), output
 
 
-def _check_groups(name: str, channels: int, filters: int, groups: int) -> None:
+def _check_groups(name: str, kernel_name: str, channels: int, filters: int, groups: int) -> None:
     if channels < 1:
         raise ValueError(f"{name} must have at least 1 channel, got {channels}")
     if filters < 1:
-        raise ValueError(f"kernel must have at least 1 filter along its last axis, got {filters}")
+        raise ValueError(f"{kernel_name} must have at least 1 filter along its last axis, got {filters}")
     if channels % groups or filters % groups:
-        raise ValueError(f"groups must divide the {channels} channels of {name} and the {filters} filters of kernel, got groups={groups}")
+        raise ValueError(f"groups must divide the {channels} channels of {name} and the {filters} filters of {kernel_name}, "
+                         f"got groups={groups}")
 
 
 def _check_output(output: Ints, spatial: Ints, extent: Ints, padding: Padding) -> None:

@@ -26,6 +26,8 @@ LC_INLINE __m256i first_f64_avx2(ptrdiff_t n) {
     LC_INLINE vec_##T##_avx2 splat_##T##_avx2(const REAL *p) { return _mm256_set1_##SUFFIX(*p); }                       \
     LC_INLINE vec_##T##_avx2 load_##T##_avx2(const REAL *p) { return _mm256_loadu_##SUFFIX(p); }                        \
     LC_INLINE void store_##T##_avx2(REAL *p, vec_##T##_avx2 v) { _mm256_storeu_##SUFFIX(p, v); }                        \
+    LC_INLINE void stream_##T##_avx2(REAL *p, vec_##T##_avx2 v) { _mm256_stream_##SUFFIX(p, v); }                       \
+    LC_INLINE void fence_##T##_avx2(void) { _mm_sfence(); }                                                             \
     LC_INLINE vec_##T##_avx2 load_first_##T##_avx2(const REAL *p, __m256i m) { return _mm256_maskload_##SUFFIX(p, m); } \
     LC_INLINE void store_first_##T##_avx2(REAL *p, __m256i m, vec_##T##_avx2 v) { _mm256_maskstore_##SUFFIX(p, m, v); } \
     LC_INLINE vec_##T##_avx2 fma_##T##_avx2(vec_##T##_avx2 a, vec_##T##_avx2 b, vec_##T##_avx2 c) {                     \

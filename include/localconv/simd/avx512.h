@@ -19,6 +19,8 @@ typedef __mmask8 mask_f64_avx512;
     LC_INLINE vec_##T##_avx512 splat_##T##_avx512(const REAL *p) { return _mm512_set1_##SUFFIX(*p); }                         \
     LC_INLINE vec_##T##_avx512 load_##T##_avx512(const REAL *p) { return _mm512_loadu_##SUFFIX(p); }                          \
     LC_INLINE void store_##T##_avx512(REAL *p, vec_##T##_avx512 v) { _mm512_storeu_##SUFFIX(p, v); }                          \
+    LC_INLINE void stream_##T##_avx512(REAL *p, vec_##T##_avx512 v) { _mm512_stream_##SUFFIX(p, v); }                         \
+    LC_INLINE void fence_##T##_avx512(void) { _mm_sfence(); }                                                                 \
     LC_INLINE mask_##T##_avx512 first_##T##_avx512(ptrdiff_t n) { return (mask_##T##_avx512)((1u << n) - 1u); }               \
     LC_INLINE vec_##T##_avx512 load_first_##T##_avx512(const REAL *p, mask_##T##_avx512 m) {                                  \
         return _mm512_maskz_loadu_##SUFFIX(m, p);                                                                             \

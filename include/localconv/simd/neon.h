@@ -19,6 +19,8 @@ typedef ptrdiff_t mask_f64_neon;
     LC_INLINE vec_##T##_neon splat_##T##_neon(const REAL *p) { return vld1q_dup_##ABI(p); }                                 \
     LC_INLINE vec_##T##_neon load_##T##_neon(const REAL *p) { return vld1q_##ABI(p); }                                      \
     LC_INLINE void store_##T##_neon(REAL *p, vec_##T##_neon v) { vst1q_##ABI(p, v); }                                       \
+    LC_INLINE void stream_##T##_neon(REAL *p, vec_##T##_neon v) { vst1q_##ABI(p, v); }                                      \
+    LC_INLINE void fence_##T##_neon(void) {}                                                                                \
     LC_INLINE ptrdiff_t first_##T##_neon(ptrdiff_t n) { return n; }                                                         \
     LC_INLINE vec_##T##_neon fma_##T##_neon(vec_##T##_neon a, vec_##T##_neon b, vec_##T##_neon c) {                         \
         return vfmaq_##ABI(c, a, b);                                                                                        \

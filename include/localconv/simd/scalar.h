@@ -6,6 +6,8 @@
  *   first(n)                  the mask of the lanes 0 .. n-1, 0 <= n <= lanes
  *   load_first(p, m)          those lanes from p, 0 elsewhere; memory behind the others is not touched
  *   store_first(p, m, v)      those lanes to p; memory behind the others is not touched
+ *   stream(p, v), fence()     store past the caches where p is aligned to a whole vector (a plain store where there is no such word),
+ *                             and what a thread does after its last one
  *   fma(a, b, c)              a * b + c, rounded once where the instruction set has it
  *   add(a, b), relu(v)        lane by lane; relu(v) = v > 0 ? v : 0, and NaN stays NaN
  *   sum(v)                    of all lanes, always in the same order
@@ -31,6 +33,8 @@ typedef ptrdiff_t mask_f64_scalar;
     LC_INLINE REAL splat_##T##_scalar(const REAL *p) { return *p; }                                  \
     LC_INLINE REAL load_##T##_scalar(const REAL *p) { return *p; }                                   \
     LC_INLINE void store_##T##_scalar(REAL *p, REAL v) { *p = v; }                                   \
+    LC_INLINE void stream_##T##_scalar(REAL *p, REAL v) { *p = v; }                                  \
+    LC_INLINE void fence_##T##_scalar(void) {}                                                       \
     LC_INLINE ptrdiff_t first_##T##_scalar(ptrdiff_t n) { return n; }                                \
     LC_INLINE REAL load_first_##T##_scalar(const REAL *p, ptrdiff_t n) { return n > 0 ? *p : 0; }    \
     LC_INLINE void store_first_##T##_scalar(REAL *p, ptrdiff_t n, REAL v) {                          \

@@ -1,0 +1,89 @@
+"""Arguments at the door: sizes, padding, groups and data format as the floors below take them, or an error that names the argument."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .config import image_data_format
+from .geometry import CHANNELS_FIRST, DATA_FORMATS, Geometry, Ints, Padding
+
+IntOrInts = int | Sequence[int]
+PaddingLike = str | Sequence[Sequence[int]]
+
+
+def ints(value: IntOrInts, count: int | None, name: str, minimum: int = 1, scalar: bool = True) -> Ints:
+    """`value` as a tuple of `count` ints (None: any number); a single int stands for all of them where `scalar` allows it."""
+    # The two usual forms first, a list and not a generator: this is a good part of what a small call costs.
+    if type(value) is int and scalar and count is not None and value >= minimum:
+        return (value,) * count
+    if type(value) is tuple and len(value) == count and all([type(part) is int and part >= minimum for part in value]):  # noqa: C419
+        return value
+    wanted = "ints" if count is None else "an int" if scalar and count == 1 else f"{count} ints"
+    if isinstance(value, (str, bytes, set, frozenset, dict)):
+        raise TypeError(f"{name} must be {wanted}, got {value!r}")
+    parts: tuple[Any, ...]
+    try:
+        parts = tuple(value)  # type: ignore[arg-type]
+    except TypeError:
+        if not scalar or count is None:
+            raise TypeError(f"{name} must be a sequence of {wanted}, got {value!r}") from None
+        parts = (value,) * count
+    result = tuple(_int(part, name, wanted, value) for part in parts)
+    if count is not None and len(result) != count:
+        raise ValueError(f"{name} must be {wanted}, got {value!r}")
+    if result and min(result) < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {value!r}")
+    return result
+
+
+def _int(part: Any, name: str, wanted: str, value: Any) -> int:
+    if isinstance(part, (bool, np.bool)):
+        raise TypeError(f"{name} must be {wanted}, got {value!r}")
+    try:
+        return operator.index(part)
+    except TypeError:
+        raise TypeError(f"{name} must be {wanted}, got {value!r}") from None
+
+
+def groups_of(groups: int) -> int:
+    """`groups`, an integer of at least 1."""
+    if type(groups) is not int:
+        groups = _int(groups, "groups", "an int", groups)
+    if groups < 1:
+        raise ValueError(f"groups must be at least 1, got {groups}")
+    return groups
+
+
+def is_channels_first(data_format: str | None) -> bool:
+    """Whether a data format, None for the default one, has the channels in front."""
+    if data_format is None:
+        data_format = image_data_format()
+    elif data_format not in DATA_FORMATS:
+        raise ValueError(f"data_format must be None or one of {DATA_FORMATS}, got {data_format!r}")
+    return data_format == CHANNELS_FIRST
+
+
+def padding_of(padding: PaddingLike, rank: int) -> Padding:
+    """A name of a padding that has `rank` axes, or the pairs (before, after) of every axis, as tuples."""
+    if isinstance(padding, str):
+        names = ("valid", "same", "causal") if rank == 1 else ("valid", "same")
+        if padding not in names:
+            raise ValueError(f"padding must be one of {names} or {rank} pairs (before, after), got {padding!r}")
+        return padding
+    try:
+        parts = tuple(padding)
+    except TypeError:
+        raise TypeError(f"padding must be a string or {rank} pairs (before, after), got {padding!r}") from None
+    if len(parts) != rank:
+        raise ValueError(f"padding must have one pair (before, after) for each of {rank} spatial axes, got {padding!r}")
+    pairs = tuple(ints(part, 2, "padding", minimum=0, scalar=False) for part in parts)
+    return tuple((before, after) for before, after in pairs)
+
+
+def shape_of_output(lead: Ints, output: Ints, geometry: Geometry) -> Ints:
+    """The shape of a forward result: batch axes, spatial output sizes, filters, in the geometry's data format."""
+    return (*lead, geometry.filters, *output) if geometry.channels_first else (*lead, *output, geometry.filters)
