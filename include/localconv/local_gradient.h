@@ -6,7 +6,7 @@
  * For the input: a task owns a block of *input* pixels and goes through all positions whose windows touch it, in the positions'
  * order, with the taps clipped to the block as padding clips them elsewhere. So no two tasks write one pixel, every kernel value
  * is read once, and an input value's sum has the same order whatever the blocks. Rows are window elements again:
- *   PLACED  lanes along the filters, one image at a time; the sums of LANES window elements are reduced by a transpose
+ *   PLACED  lanes along the filters, one image at a time; LANES window elements are reduced together
  *   BOXED   lanes = images, summed over the filters, in a box [element][image] that is transposed to the caller at the end
  */
 
@@ -119,14 +119,6 @@ LC_NOINLINE void LC_NAME(clear_panels)(const lc_call *c, const lc_gradient_plan 
     }
 }
 
-/* Whether every row of every whole tile starts where a streaming store may, and the gradient is too large to stay in the caches. */
-LC_INLINE int LC_NAME(may_stream)(const lc_call *c, const lc_gradient_plan *p) {
-    const lc_geometry *g = c->geometry;
-    const ptrdiff_t vector = LC_LANES * (ptrdiff_t)sizeof(LC_REAL), bytes = g->positions * g->depth * g->filters * (ptrdiff_t)sizeof(LC_REAL);
-    return bytes >= LC_STREAM_BYTES && !c->accumulate && p->batch_chunk >= g->batch && (uintptr_t)c->output % (size_t)vector == 0 &&
-           g->group_filters % LC_LANES == 0;
-}
-
 /* A line of the block's positions, for the images of one chunk. */
 LC_NOINLINE void LC_NAME(kernel_gradient_line)(const lc_call *c, const lc_gradient_plan *p, LC_NAME(gradient_place) *b,
                                                const ptrdiff_t line[2], const ptrdiff_t panels[2], ptrdiff_t first, ptrdiff_t images,
@@ -180,7 +172,6 @@ LC_NOINLINE void LC_NAME(local_gradient_kernel_task)(const lc_call *c, const lc_
     t.run_count = 1;
     t.row_stride = b.way.input_step;
     t.row_step = packed ? b.elements : g->input_batch;
-    t.streamed = LC_NAME(may_stream)(c, p);
     for (ptrdiff_t first = 0; first < g->batch; first += p->batch_chunk) {
         const ptrdiff_t images = lc_min(p->batch_chunk, g->batch - first);
         batch.n = images;
@@ -193,7 +184,6 @@ LC_NOINLINE void LC_NAME(local_gradient_kernel_task)(const lc_call *c, const lc_
                 LC_NAME(kernel_gradient_line)(c, p, &b, line, panels, first, images, stage, &t);
             }
     }
-    if (t.streamed) LC_NAME(fence)();
 }
 
 /* -------------------------------------------------------------------------------------------------------------- for the input */
@@ -220,18 +210,15 @@ LC_INLINE void LC_NAME(dot_rows)(const LC_REAL *rows, ptrdiff_t stride, ptrdiff_
     if (fetch)
         for (ptrdiff_t r = 2 * LC_LANES; r < 2 * LC_LANES + count; ++r)
             for (ptrdiff_t i = 0; i < n; i += 64 / (ptrdiff_t)sizeof(LC_REAL)) LC_PREFETCH_L1(rows + r * stride + i);
-    LC_NAME(transpose)(acc);
-    LC_UNROLL for (int half = 1; half < LC_LANES; half *= 2) {
-        LC_UNROLL for (int r = 0; r + half < LC_LANES; r += 2 * half) acc[r] = LC_NAME(add)(acc[r], acc[r + half]);
-    }
+    const LC_VEC sums = LC_NAME(sums)(acc);
     if (out_step == 1) {
         const LC_MASK there = LC_NAME(first)(count);
-        LC_NAME(store_first)(out, there, LC_NAME(add)(LC_NAME(load_first)(out, there), acc[0]));
+        LC_NAME(store_first)(out, there, LC_NAME(add)(LC_NAME(load_first)(out, there), sums));
         return;
     }
-    LC_REAL sums[LC_LANES];
-    LC_NAME(store)(sums, acc[0]);
-    for (ptrdiff_t r = 0; r < count; ++r) out[r * out_step] += sums[r];
+    LC_REAL sum[LC_LANES];
+    LC_NAME(store)(sum, sums);
+    for (ptrdiff_t r = 0; r < count; ++r) out[r * out_step] += sum[r];
 }
 
 /* One position for all images, one after the other; gradient: of its first image, contiguous over the filters. */

@@ -19,7 +19,6 @@ typedef struct lc_tile {
     const void *bias;
     int bias_axis, relu;
     int accumulate; /* add to what `out` holds */
-    int streamed;   /* write past the caches: `out` is aligned to whole vectors in every row, and will not be read soon */
     void *out;
     ptrdiff_t out_stride;
     const char *prefetch; /* what a later tile will need; read a little at every step, never needed */
@@ -61,9 +60,6 @@ typedef struct lc_gradient_plan {
     ptrdiff_t batch_chunk, batch_tile;
     ptrdiff_t box_at, stage_at, workspace;
 } lc_gradient_plan;
-
-/* A kernel gradient of so many bytes is not left in the caches: it would only drive out what is still to be read. */
-enum { LC_STREAM_BYTES = 4 << 20 };
 
 /* Fills in what follows from the choices in a plan, for the gradient for the kernel or that for the input. Returns the tasks. */
 static inline ptrdiff_t lc_finish_gradient_plan(const lc_geometry *g, lc_gradient_plan *p, int for_kernel, ptrdiff_t itemsize) {

@@ -79,12 +79,6 @@ LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, co
             }
         }
     }
-    if (whole && t->streamed) {
-        LC_UNROLL for (int r = 0; r < R; ++r) {
-            LC_UNROLL for (int v = 0; v < V; ++v) LC_NAME(stream)(out + r * t->out_stride + v * LC_LANES, acc[r][v]);
-        }
-        return;
-    }
     LC_UNROLL for (int r = 0; r < R; ++r) {
         LC_UNROLL for (int v = 0; v < V - 1; ++v) LC_NAME(store)(out + r * t->out_stride + v * LC_LANES, acc[r][v]);
         if (whole)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
 ACCEPTED = "float32 and float64"
-_LINE = 64
 
 Array = NDArray[Any]
 
@@ -50,22 +47,13 @@ def flat(array: Array, dtype: np.dtype[Any]) -> Array:
     return array.reshape(-1)
 
 
-def empty_in_lines(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """A new array that starts a cache line, as stores past the caches need it; NumPy's own large arrays start 16 bytes behind one."""
-    count = prod(shape)
-    memory = np.empty(count + _LINE // dtype.itemsize, dtype)
-    start = -memory.ctypes.data % _LINE // dtype.itemsize
-    return memory[start : start + count].reshape(shape)
-
-
-def output_for(out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: tuple[Array | None, ...],
-               new: Callable[[tuple[int, ...], np.dtype[Any]], Array] = np.empty) -> Array:
-    """A C-contiguous array to compute into: a `new` one, `out` itself, or one to be copied to `out` if that is not contiguous.
+def output_for(out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: tuple[Array | None, ...]) -> Array:
+    """A C-contiguous array to compute into: a new one, `out` itself, or a new one to be copied to `out` if that is not contiguous.
 
     TypeError or ValueError if `out` cannot take the result.
     """
     if out is None:
-        return new(shape, dtype)
+        return np.empty(shape, dtype)
     if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
         raise TypeError(f"out must be a numpy array without a mask, got {type(out).__name__}")
     if out.dtype != dtype:

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 
 from . import _core, dispatch
 from .arguments import IntOrInts, PaddingLike, groups_of, ints, is_channels_first, padding_of, shape_of_output
-from .arrays import FLOAT32, FLOAT64, Array, as_float_array, common_dtype, deliver, empty_in_lines, flat, output_for
+from .arrays import FLOAT32, FLOAT64, Array, as_float_array, common_dtype, deliver, flat, output_for
 from .columns import grad_input_by_columns, grad_kernel_by_columns
 from .geometry import Geometry, Ints, Padding, local_geometry, shared_geometry
 
@@ -406,7 +406,7 @@ def _local_kernel(rank: int, inputs: ArrayLike, kernel_shape: Sequence[int], gra
                                          ints(dilation_rate, rank, "dilation_rate"), groups_of(groups), ("inputs", "kernel_shape"))
     _check_gradient(g, expected, "grad_output")
     _check_accumulate(accumulate, out)
-    result = output_for(out, shape, dtype, (x, g), empty_in_lines)
+    result = output_for(out, shape, dtype, (x, g))
     add = accumulate and result is out
     if geometry.batch:
         plan = _plan_local(geometry, dtype is FLOAT64, True, dispatch.state())

@@ -26,8 +26,6 @@ LC_INLINE __m256i first_f64_avx2(ptrdiff_t n) {
     LC_INLINE vec_##T##_avx2 splat_##T##_avx2(const REAL *p) { return _mm256_set1_##SUFFIX(*p); }                       \
     LC_INLINE vec_##T##_avx2 load_##T##_avx2(const REAL *p) { return _mm256_loadu_##SUFFIX(p); }                        \
     LC_INLINE void store_##T##_avx2(REAL *p, vec_##T##_avx2 v) { _mm256_storeu_##SUFFIX(p, v); }                        \
-    LC_INLINE void stream_##T##_avx2(REAL *p, vec_##T##_avx2 v) { _mm256_stream_##SUFFIX(p, v); }                       \
-    LC_INLINE void fence_##T##_avx2(void) { _mm_sfence(); }                                                             \
     LC_INLINE vec_##T##_avx2 load_first_##T##_avx2(const REAL *p, __m256i m) { return _mm256_maskload_##SUFFIX(p, m); } \
     LC_INLINE void store_first_##T##_avx2(REAL *p, __m256i m, vec_##T##_avx2 v) { _mm256_maskstore_##SUFFIX(p, m, v); } \
     LC_INLINE vec_##T##_avx2 fma_##T##_avx2(vec_##T##_avx2 a, vec_##T##_avx2 b, vec_##T##_avx2 c) {                     \
@@ -75,6 +73,19 @@ LC_INLINE void transpose_f64_avx2(__m256d r[4]) {
     r[1] = _mm256_permute2f128_pd(b, d, 0x20);
     r[2] = _mm256_permute2f128_pd(a, c, 0x31);
     r[3] = _mm256_permute2f128_pd(b, d, 0x31);
+}
+
+/* Halving: a round adds the halves of two vectors' blocks into one vector, so the lanes come to be shared by 2, 4, 8 vectors. */
+LC_INLINE __m256 sums_f32_avx2(const __m256 r[8]) {
+    __m256 t[4];
+    LC_UNROLL for (int i = 0; i < 4; ++i) t[i] = _mm256_hadd_ps(r[2 * i], r[2 * i + 1]);
+    const __m256 a = _mm256_hadd_ps(t[0], t[1]), b = _mm256_hadd_ps(t[2], t[3]);
+    return _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+}
+
+LC_INLINE __m256d sums_f64_avx2(const __m256d r[4]) {
+    const __m256d a = _mm256_hadd_pd(r[0], r[1]), b = _mm256_hadd_pd(r[2], r[3]);
+    return _mm256_add_pd(_mm256_permute2f128_pd(a, b, 0x20), _mm256_permute2f128_pd(a, b, 0x31));
 }
 
 #endif

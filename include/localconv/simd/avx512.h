@@ -19,8 +19,6 @@ typedef __mmask8 mask_f64_avx512;
     LC_INLINE vec_##T##_avx512 splat_##T##_avx512(const REAL *p) { return _mm512_set1_##SUFFIX(*p); }                         \
     LC_INLINE vec_##T##_avx512 load_##T##_avx512(const REAL *p) { return _mm512_loadu_##SUFFIX(p); }                          \
     LC_INLINE void store_##T##_avx512(REAL *p, vec_##T##_avx512 v) { _mm512_storeu_##SUFFIX(p, v); }                          \
-    LC_INLINE void stream_##T##_avx512(REAL *p, vec_##T##_avx512 v) { _mm512_stream_##SUFFIX(p, v); }                         \
-    LC_INLINE void fence_##T##_avx512(void) { _mm_sfence(); }                                                                 \
     LC_INLINE mask_##T##_avx512 first_##T##_avx512(ptrdiff_t n) { return (mask_##T##_avx512)((1u << n) - 1u); }               \
     LC_INLINE vec_##T##_avx512 load_first_##T##_avx512(const REAL *p, mask_##T##_avx512 m) {                                  \
         return _mm512_maskz_loadu_##SUFFIX(m, p);                                                                             \
@@ -87,6 +85,29 @@ LC_INLINE void transpose_f64_avx512(__m512d r[8]) {
         t[i + 6] = _mm512_shuffle_f64x2(r[i + 2], r[i + 6], 0xdd);
     }
     LC_UNROLL for (int i = 0; i < 8; ++i) r[i] = t[i];
+}
+
+/* Halving: a round adds the halves of two vectors' blocks into one vector, so the lanes come to be shared by 2, 4, 8, 16 vectors. */
+LC_INLINE __m512 sums_f32_avx512(const __m512 r[16]) {
+    __m512 t[8];
+    LC_UNROLL for (int i = 0; i < 8; ++i) t[i] = _mm512_add_ps(_mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]), _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]));
+    LC_UNROLL for (int i = 0; i < 4; ++i) {
+        const __m512d a = _mm512_castps_pd(t[2 * i]), b = _mm512_castps_pd(t[2 * i + 1]);
+        t[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+    }
+    LC_UNROLL for (int i = 0; i < 2; ++i) {
+        t[i] = _mm512_add_ps(_mm512_shuffle_f32x4(t[2 * i], t[2 * i + 1], 0x88), _mm512_shuffle_f32x4(t[2 * i], t[2 * i + 1], 0xdd));
+    }
+    return _mm512_add_ps(_mm512_shuffle_f32x4(t[0], t[1], 0x88), _mm512_shuffle_f32x4(t[0], t[1], 0xdd));
+}
+
+LC_INLINE __m512d sums_f64_avx512(const __m512d r[8]) {
+    __m512d t[4];
+    LC_UNROLL for (int i = 0; i < 4; ++i) t[i] = _mm512_add_pd(_mm512_unpacklo_pd(r[2 * i], r[2 * i + 1]), _mm512_unpackhi_pd(r[2 * i], r[2 * i + 1]));
+    LC_UNROLL for (int i = 0; i < 2; ++i) {
+        t[i] = _mm512_add_pd(_mm512_shuffle_f64x2(t[2 * i], t[2 * i + 1], 0x88), _mm512_shuffle_f64x2(t[2 * i], t[2 * i + 1], 0xdd));
+    }
+    return _mm512_add_pd(_mm512_shuffle_f64x2(t[0], t[1], 0x88), _mm512_shuffle_f64x2(t[0], t[1], 0xdd));
 }
 
 #endif

@@ -19,8 +19,6 @@ typedef ptrdiff_t mask_f64_neon;
     LC_INLINE vec_##T##_neon splat_##T##_neon(const REAL *p) { return vld1q_dup_##ABI(p); }                                 \
     LC_INLINE vec_##T##_neon load_##T##_neon(const REAL *p) { return vld1q_##ABI(p); }                                      \
     LC_INLINE void store_##T##_neon(REAL *p, vec_##T##_neon v) { vst1q_##ABI(p, v); }                                       \
-    LC_INLINE void stream_##T##_neon(REAL *p, vec_##T##_neon v) { vst1q_##ABI(p, v); }                                      \
-    LC_INLINE void fence_##T##_neon(void) {}                                                                                \
     LC_INLINE ptrdiff_t first_##T##_neon(ptrdiff_t n) { return n; }                                                         \
     LC_INLINE vec_##T##_neon fma_##T##_neon(vec_##T##_neon a, vec_##T##_neon b, vec_##T##_neon c) {                         \
         return vfmaq_##ABI(c, a, b);                                                                                        \
@@ -72,5 +70,8 @@ LC_INLINE void transpose_f64_neon(float64x2_t r[2]) {
     r[1] = vzip2q_f64(r[0], r[1]);
     r[0] = a;
 }
+
+LC_INLINE float32x4_t sums_f32_neon(const float32x4_t r[4]) { return vpaddq_f32(vpaddq_f32(r[0], r[1]), vpaddq_f32(r[2], r[3])); }
+LC_INLINE float64x2_t sums_f64_neon(const float64x2_t r[2]) { return vpaddq_f64(r[0], r[1]); }
 
 #endif

@@ -6,11 +6,10 @@
  *   first(n)                  the mask of the lanes 0 .. n-1, 0 <= n <= lanes
  *   load_first(p, m)          those lanes from p, 0 elsewhere; memory behind the others is not touched
  *   store_first(p, m, v)      those lanes to p; memory behind the others is not touched
- *   stream(p, v), fence()     store past the caches where p is aligned to a whole vector (a plain store where there is no such word),
- *                             and what a thread does after its last one
  *   fma(a, b, c)              a * b + c, rounded once where the instruction set has it
  *   add(a, b), relu(v)        lane by lane; relu(v) = v > 0 ? v : 0, and NaN stays NaN
  *   sum(v)                    of all lanes, always in the same order
+ *   sums(r)                   lane i holds the sum of r[i], always in the same order
  *   transpose(r)              lanes x lanes elements in place: r[i] lane j <-> r[j] lane i
  *   LC_ROWS1 .. LC_ROWS4      rows of the largest register tile that is 1 .. 4 vectors wide
  */
@@ -33,8 +32,6 @@ typedef ptrdiff_t mask_f64_scalar;
     LC_INLINE REAL splat_##T##_scalar(const REAL *p) { return *p; }                                  \
     LC_INLINE REAL load_##T##_scalar(const REAL *p) { return *p; }                                   \
     LC_INLINE void store_##T##_scalar(REAL *p, REAL v) { *p = v; }                                   \
-    LC_INLINE void stream_##T##_scalar(REAL *p, REAL v) { *p = v; }                                  \
-    LC_INLINE void fence_##T##_scalar(void) {}                                                       \
     LC_INLINE ptrdiff_t first_##T##_scalar(ptrdiff_t n) { return n; }                                \
     LC_INLINE REAL load_first_##T##_scalar(const REAL *p, ptrdiff_t n) { return n > 0 ? *p : 0; }    \
     LC_INLINE void store_first_##T##_scalar(REAL *p, ptrdiff_t n, REAL v) {                          \
@@ -44,6 +41,7 @@ typedef ptrdiff_t mask_f64_scalar;
     LC_INLINE REAL add_##T##_scalar(REAL a, REAL b) { return a + b; }                                \
     LC_INLINE REAL relu_##T##_scalar(REAL v) { return v < 0 ? 0 : v; }                               \
     LC_INLINE REAL sum_##T##_scalar(REAL v) { return v; }                                            \
+    LC_INLINE REAL sums_##T##_scalar(const REAL r[1]) { return r[0]; }                               \
     LC_INLINE void transpose_##T##_scalar(REAL r[1]) { (void)r; }
 
 LC_WORDS_SCALAR(f32, float)
