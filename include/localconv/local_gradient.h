@@ -24,7 +24,7 @@ LC_INLINE lc_layout LC_NAME(pixel_layout)(const lc_geometry *g, const ptrdiff_t 
 typedef struct {
     ptrdiff_t lo[3], hi[3];         /* output positions */
     ptrdiff_t from[3], extent[3];   /* input pixels: of the box, or of the block that this task owns */
-    ptrdiff_t origin[3], elements;  /* the pixel at the operand's start; elements of one image in the box */
+    ptrdiff_t origin[3], elements;  /* the pixel at the operand's start; elements from one image in the box to the next */
     lc_layout at;
     lc_strips way;
     lc_range clip[3];
@@ -52,10 +52,11 @@ LC_INLINE int LC_NAME(move_to)(const lc_geometry *g, const ptrdiff_t index[3], L
 /* ------------------------------------------------------------------------------------------------------------- for the kernel */
 
 /* Copies the box of images first .. first+count-1, one image behind the other, channels inside. */
-LC_NOINLINE void LC_NAME(copy_box)(const lc_call *c, const LC_NAME(gradient_place) *b, ptrdiff_t first, ptrdiff_t count, LC_REAL *target) {
+LC_NOINLINE void LC_NAME(copy_box)(const lc_call *c, const LC_NAME(gradient_place) *b, ptrdiff_t first, ptrdiff_t count, LC_REAL *box) {
     const lc_geometry *g = c->geometry;
     const ptrdiff_t length = b->extent[2] * g->channels;
-    for (ptrdiff_t image = first; image < first + count; ++image)
+    for (ptrdiff_t image = first; image < first + count; ++image) {
+        LC_REAL *target = box + (image - first) * b->elements;
         for (ptrdiff_t i = b->from[0]; i < b->from[0] + b->extent[0]; ++i)
             for (ptrdiff_t j = b->from[1]; j < b->from[1] + b->extent[1]; ++j, target += length) {
                 const LC_REAL *source = (const LC_REAL *)c->input + image * g->input_batch + i * g->input_stride[0] +
@@ -65,18 +66,20 @@ LC_NOINLINE void LC_NAME(copy_box)(const lc_call *c, const LC_NAME(gradient_plac
                 else
                     memcpy(target, source, (size_t)length * sizeof(LC_REAL));
             }
+    }
 }
 
-/* Copies the output gradient of `count` positions from `position` on: [image][position][filter]. */
+/* Copies the output gradient of `count` positions from `position` on: [position][image][filter]. */
 LC_NOINLINE void LC_NAME(copy_gradient)(const lc_call *c, ptrdiff_t position, ptrdiff_t count, ptrdiff_t first, ptrdiff_t images,
                                         LC_REAL *target) {
     const lc_geometry *g = c->geometry;
-    for (ptrdiff_t image = first; image < first + images; ++image, target += count * g->filters) {
+    for (ptrdiff_t image = first; image < first + images; ++image, target += g->filters) {
         const LC_REAL *source = (const LC_REAL *)c->gradient + image * g->output_batch + position * g->output_stride[2];
         if (g->channels_first)
-            LC_NAME(transpose_copy)(source, g->positions, g->filters, count, target, g->filters, 0);
+            LC_NAME(transpose_copy)(source, g->positions, g->filters, count, target, images * g->filters, 0);
         else
-            memcpy(target, source, (size_t)(count * g->filters) * sizeof(LC_REAL));
+            for (ptrdiff_t i = 0; i < count; ++i)
+                memcpy(target + i * images * g->filters, source + i * g->filters, (size_t)g->filters * sizeof(LC_REAL));
     }
 }
 
@@ -133,12 +136,12 @@ LC_NOINLINE void LC_NAME(kernel_gradient_line)(const lc_call *c, const lc_gradie
             LC_NAME(copy_gradient)(c, origin + k, count, first, images, stage);
         else
             gradient = (const LC_REAL *)c->gradient + first * g->output_batch + (origin + k) * g->filters;
-        t->lane_step = packed ? count * g->filters : g->output_batch;
+        t->lane_step = packed ? g->filters : g->output_batch;
         for (ptrdiff_t i = 0; i < count; ++i) {
             const ptrdiff_t index[3] = {line[0], line[1], k + i};
             const int clipped = LC_NAME(move_to)(g, index, b);
             if (clipped && !t->accumulate) LC_NAME(clear_panels)(c, p, origin + k + i, panels);
-            LC_NAME(kernel_gradient_at)(c, p, b, origin + k + i, panels, gradient + i * g->filters, t);
+            LC_NAME(kernel_gradient_at)(c, p, b, origin + k + i, panels, gradient + i * g->filters * (packed ? images : 1), t);
         }
     }
 }
@@ -165,6 +168,7 @@ LC_NOINLINE void LC_NAME(local_gradient_kernel_task)(const lc_call *c, const lc_
         b.elements *= b.extent[axis];
         index /= p->blocks[axis];
     }
+    b.elements = lc_box_stride(b.elements, (ptrdiff_t)sizeof(LC_REAL));
     b.strips = (lc_strip *)workspace;
     b.at = packed ? LC_NAME(pixel_layout)(g, b.extent, 1) : lc_input_layout(g);
     b.way = lc_strips_of(g, &b.at, g->channels_first);
@@ -340,7 +344,7 @@ LC_NOINLINE void LC_NAME(input_gradient_line)(const lc_call *c, const lc_gradien
                 LC_NAME(input_gradient_boxed)(c, p, b, position + i, images, stage + i * g->filters * p->batch_tile,
                                               count * g->filters * p->batch_tile, (LC_REAL *)(workspace + p->box_at), t);
             else if (g->channels_first)
-                LC_NAME(input_gradient_placed)(c, b, position + i, stage + i * g->filters, count * g->filters);
+                LC_NAME(input_gradient_placed)(c, b, position + i, stage + i * images * g->filters, g->filters);
             else
                 LC_NAME(input_gradient_placed)(c, b, position + i, (const LC_REAL *)c->gradient + (position + i) * g->filters, g->output_batch);
         }

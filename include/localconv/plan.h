@@ -61,11 +61,18 @@ typedef struct lc_gradient_plan {
     ptrdiff_t box_at, stage_at, workspace;
 } lc_gradient_plan;
 
+/* Elements from one image to the next in a box whose images lie one behind the other: an odd number of cache lines, so that the same
+ * pixel of all images does not crowd into a few sets of the cache. */
+LC_INLINE ptrdiff_t lc_box_stride(ptrdiff_t elements, ptrdiff_t itemsize) {
+    const ptrdiff_t lines = lc_align(elements * itemsize) / LC_ALIGNMENT;
+    return (lines | 1) * (LC_ALIGNMENT / itemsize);
+}
+
 /* Fills in what follows from the choices in a plan, for the gradient for the kernel or that for the input. Returns the tasks. */
 static inline ptrdiff_t lc_finish_gradient_plan(const lc_geometry *g, lc_gradient_plan *p, int for_kernel, ptrdiff_t itemsize) {
     const ptrdiff_t images = lc_ceil_div(p->batch_chunk, p->batch_tile) * p->batch_tile, *sizes = for_kernel ? g->output : g->input;
     const int boxed = p->strategy == LC_GRADIENT_BOXED;
-    ptrdiff_t tasks = for_kernel ? p->filter_parts : 1, elements = images * g->channels;
+    ptrdiff_t tasks = for_kernel ? p->filter_parts : 1, elements = g->channels;
     for (int axis = 0; axis < 3; ++axis) {
         ptrdiff_t extent = p->block[axis];
         if (for_kernel) extent = lc_min((p->block[axis] - 1) * g->strides[axis] + (g->kernel[axis] - 1) * g->dilation[axis] + 1, g->input[axis]);
@@ -74,7 +81,7 @@ static inline ptrdiff_t lc_finish_gradient_plan(const lc_geometry *g, lc_gradien
         tasks *= p->blocks[axis];
     }
     p->box_at = lc_align(lc_strip_limit(g) * (ptrdiff_t)sizeof(lc_strip));
-    p->stage_at = p->box_at + lc_align(boxed ? elements * itemsize : 0);
+    p->stage_at = p->box_at + lc_align(boxed ? images * lc_box_stride(elements, itemsize) * itemsize : 0);
     p->workspace = p->stage_at + lc_align(boxed || g->channels_first ? images * p->segment * g->filters * itemsize : 0);
     return tasks;
 }

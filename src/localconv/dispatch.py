@@ -221,7 +221,7 @@ def plan_local_grad_kernel(geometry: Geometry, double_precision: bool) -> _core.
     boxed = boxed and window <= CHUNK_LIMIT
     chunk = max(1, min(geometry.batch, BATCH_SUM, CHUNK_LIMIT // (window + geometry.filters * itemsize))) if boxed else geometry.batch
     filters = geometry.filters // geometry.groups
-    vectors = min(ceil(filters / lanes), 2 if boxed else 4)
+    vectors = _width(filters, lanes, double_precision)
     threads = threads_for(geometry)
     block = _local_block(geometry, chunk * geometry.channels * itemsize if boxed else 0, 0, _tasks(geometry, threads))
     blocks = prod(ceil(o / b) for o, b in zip(geometry.output, block, strict=True))
