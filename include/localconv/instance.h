@@ -11,6 +11,7 @@
 #include "conv_forward.h"
 #include "local_gradient.h"
 #include "conv_gradient.h"
+#include "conv_narrow.h"
 #include "im2col.h"
 
 static const lc_kernels LC_NAME(kernels) = {
@@ -18,6 +19,7 @@ static const lc_kernels LC_NAME(kernels) = {
     LC_NAME(rows_limit), LC_NAME(local_task), LC_NAME(conv_pack), LC_NAME(conv_task),
     LC_NAME(im2col_window), LC_NAME(local_gradient_kernel_task), LC_NAME(local_gradient_input_task),
     LC_NAME(conv_gradient_kernel_task), LC_NAME(conv_gradient_kernel_sum),
+    LC_NAME(narrow_pack), LC_NAME(conv_narrow_task),
 };
 
 #undef LC_REAL

@@ -28,6 +28,8 @@ typedef struct lc_kernels {
     void (*local_gradient_input_task)(const lc_call *, const lc_gradient_plan *, ptrdiff_t task, char *workspace);
     void (*conv_gradient_kernel_task)(const lc_call *, const lc_reduction_plan *, ptrdiff_t task, void *partial, char *workspace);
     void (*conv_gradient_kernel_sum)(const lc_call *, const lc_reduction_plan *, ptrdiff_t first, ptrdiff_t last, const void *partial);
+    void (*narrow_pack)(const lc_call *, const lc_narrow_plan *, void *packed);
+    void (*conv_narrow_task)(const lc_call *, const lc_narrow_plan *, ptrdiff_t task, const void *packed, char *workspace);
 } lc_kernels;
 
 #define LC_ISA scalar

@@ -291,4 +291,42 @@ static inline void lc_finish_reduction_plan(const lc_geometry *g, lc_reduction_p
     p->workspace = p->stage_at + lc_align(p->pack ? LC_BLOCK_STEPS * p->panel_width * itemsize : 0);
 }
 
+/* How the gradient for an input of few channels is cut; conv_narrow.h has the letters. */
+typedef struct lc_narrow_plan {
+    int vectors;
+    ptrdiff_t phases, turns, shift, rows; /* s; the u; m from one u to the next; phases * channels of a group */
+    ptrdiff_t first_m, last_m;            /* m of the input's first pixel, and behind that of its last */
+    ptrdiff_t block[3], blocks[3];        /* pixels of a task along depth and height, m along the width */
+    ptrdiff_t line;                       /* elements of a line of the box, and of a row of the stage */
+    ptrdiff_t packed_bytes, box_at, stage_at, workspace;
+} lc_narrow_plan;
+
+LC_INLINE void lc_derive_narrow(const lc_geometry *g, lc_narrow_plan *p) {
+    p->phases = g->strides[2];
+    p->turns = lc_ceil_div(g->kernel[2], p->phases);
+    p->shift = p->phases == 1 ? g->dilation[2] : 1;
+    p->rows = p->phases * g->group_channels;
+    p->first_m = g->before[2] / p->phases;
+    p->last_m = (g->before[2] + g->input[2] - 1) / p->phases + 1;
+}
+
+/* Fills in what follows from vectors and block. Returns the number of tasks. */
+static inline ptrdiff_t lc_finish_narrow_plan(const lc_geometry *g, lc_narrow_plan *p, int lanes, ptrdiff_t itemsize) {
+    const ptrdiff_t width = (ptrdiff_t)p->vectors * lanes;
+    ptrdiff_t tasks = g->batch, lines = 1;
+    lc_derive_narrow(g, p);
+    for (int axis = 0; axis < 3; ++axis) {
+        const ptrdiff_t reach = p->block[axis] + (g->kernel[axis] - 1) * g->dilation[axis];
+        p->blocks[axis] = lc_ceil_div(axis == 2 ? p->last_m - p->first_m : g->input[axis], p->block[axis]);
+        tasks *= p->blocks[axis];
+        if (axis < 2) lines *= lc_min(g->output[axis], (reach - 1) / g->strides[axis] + 1);
+    }
+    p->line = (p->turns - 1) * p->shift + lc_ceil_div(p->block[2], width) * width;
+    p->packed_bytes = g->groups * g->kernel[0] * g->kernel[1] * p->turns * p->rows * g->group_filters * itemsize;
+    p->box_at = lc_align(g->kernel[0] * g->kernel[1] * p->turns * (ptrdiff_t)sizeof(lc_run));
+    p->stage_at = p->box_at + lc_align(g->filters * lines * p->line * itemsize);
+    p->workspace = p->stage_at + lc_align(p->rows * p->line * itemsize);
+    return tasks;
+}
+
 #endif

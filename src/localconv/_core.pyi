@@ -84,6 +84,11 @@ class ReductionPlan:
     @property
     def workspace(self) -> tuple[int, int]: ...
 
+class NarrowPlan:
+    def __init__(self, geometry: Geometry, double_precision: bool, vectors: int, block: Ints, threads: int) -> None: ...
+    @property
+    def workspace(self) -> tuple[int, int]: ...
+
 class _Forward(Protocol):
     def __call__(self, plan: Any, x: _Array, kernel: _Array, bias: _Array | None, out: _Array, relu: bool = False) -> None: ...
 
@@ -107,4 +112,5 @@ col2im: Mapping[str, _Col2im]
 local_grad_input: Mapping[str, _GradInput]
 local_grad_kernel: Mapping[str, _GradKernel]
 conv_grad_input: Mapping[str, _GradInput]
+conv_grad_input_narrow: Mapping[str, _GradInput]
 conv_grad_kernel: Mapping[str, _GradKernel]

@@ -71,6 +71,10 @@ cdef extern from "localconv/kernels.h" nogil:
         const lc_zone *zones
         ptrdiff_t zone_count
         ptrdiff_t workspace, partial_bytes
+    ctypedef struct lc_narrow_plan:
+        int vectors
+        ptrdiff_t[3] block
+        ptrdiff_t packed_bytes, workspace
     ctypedef struct lc_kernels:
         int lanes
         int (*rows_limit)(int vectors) noexcept nogil
@@ -84,6 +88,9 @@ cdef extern from "localconv/kernels.h" nogil:
                                           char *workspace) noexcept nogil
         void (*conv_gradient_kernel_sum)(const lc_call *, const lc_reduction_plan *, ptrdiff_t first, ptrdiff_t last,
                                          const void *partial) noexcept nogil
+        void (*narrow_pack)(const lc_call *, const lc_narrow_plan *, void *packed) noexcept nogil
+        void (*conv_narrow_task)(const lc_call *, const lc_narrow_plan *, ptrdiff_t task, const void *packed,
+                                 char *workspace) noexcept nogil
     ctypedef struct lc_isa:
         const char *name
         int needs
@@ -106,6 +113,7 @@ cdef extern from "localconv/kernels.h" nogil:
     void lc_finish_conv_plan(const lc_geometry *, lc_conv_plan *, int lanes, int rows, ptrdiff_t itemsize)
     ptrdiff_t lc_finish_gradient_plan(const lc_geometry *, lc_gradient_plan *, int for_kernel, ptrdiff_t itemsize)
     ptrdiff_t lc_make_reduction_zones(const lc_geometry *, lc_zone *)
+    ptrdiff_t lc_finish_narrow_plan(const lc_geometry *, lc_narrow_plan *, int lanes, ptrdiff_t itemsize)
     void lc_finish_reduction_plan(const lc_geometry *, lc_reduction_plan *, int lanes, ptrdiff_t itemsize)
 
 ctypedef fused real:
@@ -447,6 +455,34 @@ cdef class ReductionPlan:
         return self.plan.partial_bytes, self.plan.workspace
 
 
+cdef class NarrowPlan:
+    """How the gradient for an input of few channels is cut into tasks, for one element type and instruction set.
+
+    Made by dispatch.py. `vectors`: width of a register tile, in pixels; `block`: a task's pixels along depth and height, and along
+    the width its m (conv_narrow.h).
+    """
+    cdef lc_geometry geometry
+    cdef lc_narrow_plan plan
+    cdef const lc_kernels *kernels
+    cdef ptrdiff_t tasks
+    cdef int threads
+
+    def __cinit__(self, geometry, bint double_precision, int vectors, block, int threads):
+        cdef int axis
+        _read_geometry(&self.geometry, geometry)
+        self.kernels = _kernels(double_precision)
+        self.threads = threads
+        self.plan.vectors = vectors
+        for axis in range(3):
+            self.plan.block[axis] = block[axis]
+        self.tasks = lc_finish_narrow_plan(&self.geometry, &self.plan, self.kernels.lanes, 8 if double_precision else 4)
+
+    @property
+    def workspace(self):
+        """Bytes of the packed kernel, and of one thread's workspace."""
+        return self.plan.packed_bytes, self.plan.workspace
+
+
 # ---------------------------------------------------------------------------------------------------------------------- operations
 
 # Elements of a kernel whose partial gradients are added up together.
@@ -632,6 +668,29 @@ def conv_grad_input(ConvPlan plan not None, const real[::1] kernel not None, con
     call.input, call.kernel = <const void *> &grad_output[0], <const void *> &kernel[0]
     threads = _run_conv(plan, &call)
     _remember("conv_grad_input", ran, "direct", threads)
+
+
+def conv_grad_input_narrow(NarrowPlan plan not None, const real[::1] kernel not None, const real[::1] grad_output not None,
+                           real[::1] out not None):
+    """`conv_grad_input` for few channels. Every pixel is written."""
+    cdef lc_ran ran
+    cdef lc_call call = _call(&plan.geometry, out, &ran)
+    cdef ptrdiff_t task, size = lc_align(plan.plan.workspace), packed_size = lc_align(plan.plan.packed_bytes)
+    cdef int threads = _enter(plan.threads)
+    cdef void *memory
+    cdef char *packed
+    call.kernel, call.gradient = <const void *> &kernel[0], <const void *> &grad_output[0]
+    with nogil:
+        memory = malloc(packed_size + threads * size + LC_ALIGNMENT)
+        if memory != NULL:
+            packed = _aligned(memory)
+            plan.kernels.narrow_pack(&call, &plan.plan, packed)
+            for task in prange(plan.tasks, schedule="dynamic", chunksize=1, num_threads=threads, use_threads_if=threads > 1):
+                plan.kernels.conv_narrow_task(&call, &plan.plan, task, packed, packed + packed_size + lc_thread() * size)
+            free(memory)
+    if memory == NULL:
+        raise MemoryError(f"no {packed_size + threads * size} bytes of workspace for conv_grad_input")
+    _remember("conv_grad_input", ran, "narrow", threads)
 
 
 def conv_grad_kernel(ReductionPlan plan not None, const real[::1] x not None, const real[::1] grad_output not None,

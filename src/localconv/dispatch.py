@@ -48,6 +48,8 @@ BATCH_SUM = 1024
 REDUCTION_TASKS = 16
 REDUCTION_POSITIONS = 256
 SLICE_TARGET = 384 * 2**10
+# Phases times channels up to which tests may force pixels into the lanes.
+NARROW_ROWS = 64
 
 # Register tiles that go through all panels of a task before the next tiles do.
 TILE_BLOCK = 16
@@ -135,6 +137,41 @@ def plan_conv_grad_input(geometry: Geometry, double_precision: bool) -> _core.Co
     phases = input_phases(geometry)
     cuts = [(phase, _conv_cut(phase.geometry, double_precision, threads)) for phase in phases]
     return _core.ConvPlan([(phase, cut[0], True, *cut[1:]) for phase, cut in cuts], double_precision, threads) if cuts else None
+
+
+def choose_narrow(geometry: Geometry, lanes: int) -> bool:
+    """Whether a shared convolution's gradient for the input has its pixels in the lanes, not its channels: where those are few."""
+    if _forced_gradient is not None:
+        return _forced_gradient == "boxed" and geometry.strides[2] * geometry.channels // geometry.groups <= NARROW_ROWS
+    return geometry.channels // geometry.groups * 2 <= lanes and geometry.output[2] >= lanes
+
+
+def plan_conv_grad_narrow(geometry: Geometry, double_precision: bool) -> _core.NarrowPlan:
+    """The plan of a shared convolution's gradient for an input of few channels."""
+    lanes, itemsize = _core.lanes(double_precision), 8 if double_precision else 4
+    step = geometry.strides[2]
+    turns = (ceil(geometry.kernel[2] / step) - 1) * (geometry.dilation[2] if step == 1 else 1)
+    threads = threads_for(geometry)
+    tasks = ceil(_tasks(geometry, threads) / geometry.batch)
+    width = ceil(geometry.input[2] / step) + 1
+    vectors = min(4, ceil(width / lanes))
+    reach = [(k - 1) * d for k, d in zip(geometry.kernel, geometry.dilation, strict=True)]
+
+    def box(b: list[int]) -> int:
+        lines = prod(min(o, (n + r - 1) // s + 1) for o, n, r, s in zip(geometry.output[:2], b, reach, geometry.strides, strict=False))
+        return geometry.filters * lines * (b[2] + turns + vectors * lanes) * itemsize
+
+    size = [*geometry.input[:2], width]
+    block = [1, 1, min(width, vectors * lanes)]
+    for axis in (2, 1, 0):
+        while block[axis] < size[axis]:
+            wider = list(block)
+            wider[axis] = min(size[axis], 2 * block[axis])
+            if box(wider) > BOX_TARGET or prod(ceil(n / b) for n, b in zip(size, wider, strict=True)) < tasks:
+                break
+            block = wider
+    block = [_even(n, b) for n, b in zip(size, block, strict=True)]
+    return _core.NarrowPlan(geometry, double_precision, vectors, tuple(block), threads)
 
 
 def _conv_cut(geometry: Geometry, double_precision: bool, threads: int) -> tuple[int, int, int, int]:

@@ -38,6 +38,7 @@ __all__ = [
 _LOCAL_INPUT = {FLOAT32: _core.local_grad_input["float"], FLOAT64: _core.local_grad_input["double"]}
 _LOCAL_KERNEL = {FLOAT32: _core.local_grad_kernel["float"], FLOAT64: _core.local_grad_kernel["double"]}
 _CONV_INPUT = {FLOAT32: _core.conv_grad_input["float"], FLOAT64: _core.conv_grad_input["double"]}
+_CONV_INPUT_NARROW = {FLOAT32: _core.conv_grad_input_narrow["float"], FLOAT64: _core.conv_grad_input_narrow["double"]}
 _CONV_KERNEL = {FLOAT32: _core.conv_grad_kernel["float"], FLOAT64: _core.conv_grad_kernel["double"]}
 
 
@@ -436,7 +437,8 @@ def shared_input(rank: int, input_shape: Sequence[int], kernel: ArrayLike, grad_
             with np.errstate(all="ignore"):  # inf and NaN pass through without a word, as in the other algorithms
                 grad_input_by_columns(geometry, flat(k, dtype), flat(g, dtype), result.reshape(-1))
         elif plan is not None:
-            _CONV_INPUT[dtype](plan, flat(k, dtype), flat(g, dtype), result.reshape(-1))
+            function = _CONV_INPUT_NARROW if isinstance(plan, _core.NarrowPlan) else _CONV_INPUT
+            function[dtype](plan, flat(k, dtype), flat(g, dtype), result.reshape(-1))
     return deliver(result, out)
 
 
@@ -493,11 +495,13 @@ def _plan_local(geometry: Geometry, double_precision: bool, for_kernel: bool, st
 
 @lru_cache(maxsize=512)
 def _plan_shared_input(geometry: Geometry, double_precision: bool,
-                       state: tuple[Any, ...]) -> tuple[bool, _core.ConvPlan | None, bool]:
+                       state: tuple[Any, ...]) -> tuple[bool, _core.ConvPlan | _core.NarrowPlan | None, bool]:
     """Whether the gradient is direct, its plan (None: it is 0 everywhere), and whether that writes every pixel."""
     complete = all(k >= s for k, s in zip(geometry.kernel, geometry.strides, strict=True))
     if dispatch.choose_conv_grad_input(geometry) != "direct":
         return False, None, True
+    if dispatch.choose_narrow(geometry, _core.lanes(double_precision)):
+        return True, dispatch.plan_conv_grad_narrow(geometry, double_precision), True
     return True, dispatch.plan_conv_grad_input(geometry, double_precision), complete
 
 
