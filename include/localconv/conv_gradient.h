@@ -83,6 +83,7 @@ LC_NOINLINE void LC_NAME(reduce_block)(const lc_call *c, const LC_NAME(kernel_sl
         for (ptrdiff_t i = 0, row = from, end; i < tiles; ++i, row = end) {
             end = from + lc_share(to - from, tiles, i + 1);
             t->rows_base = strip->input + row * way->input_step + group;
+            t->prefetch = (const char *)((const LC_REAL *)t->rows + t->rows_base + t->runs[0].rows + LC_AHEAD_STEPS * t->row_step);
             t->out = slice->partial + (strip->row + row * way->row_step) * g->filters + panel->first;
             LC_NAME(run_tile)(t, (int)(end - row), panel->vectors);
         }
@@ -119,7 +120,7 @@ LC_NOINLINE void LC_NAME(reduce_zone)(const lc_call *c, const lc_reduction_plan 
                 t->runs = lines.runs;
                 t->lane_step = z->axis == 3 ? g->output_batch : g->output_stride[z->axis];
             }
-            t->prefetch = (const char *)t->lanes;
+            t->prefetch_step = t->row_step * (ptrdiff_t)sizeof(LC_REAL);
             LC_NAME(reduce_block)(c, slice, &panel, &way, strips, strip_count, t);
         }
     }

@@ -189,7 +189,7 @@ def plan_conv_grad_kernel(geometry: Geometry, double_precision: bool) -> _core.R
     """The plan of a shared convolution's gradient for the kernel, direct. Nothing but the geometry cuts the sums."""
     lanes, itemsize = _core.lanes(double_precision), 8 if double_precision else 4
     group_filters = geometry.filters // geometry.groups
-    vectors = min(ceil(group_filters / lanes), 2)
+    vectors = _width(group_filters, lanes, double_precision)
     panels = ceil(group_filters / (vectors * lanes)) * geometry.groups
     kernel_bytes = geometry.depth * geometry.filters * itemsize
     tasks = max(1, min(REDUCTION_TASKS, geometry.products // PRODUCTS_PER_TASK))
@@ -200,7 +200,7 @@ def plan_conv_grad_kernel(geometry: Geometry, double_precision: bool) -> _core.R
     slices = max(slices, ceil(tasks / position_parts))
     panel_parts = min(panels, slices)
     row_parts = min(ceil(slices / panel_parts), ceil(geometry.depth / _core.rows_limit(double_precision, vectors)))
-    pack = geometry.channels_first and geometry.filters > 1
+    pack = geometry.filters > (1 if geometry.channels_first else vectors * lanes)
     return _core.ReductionPlan(geometry, double_precision, vectors, pack, position_parts, panel_parts, row_parts, threads_for(geometry))
 
 
