@@ -6,51 +6,8 @@
  *
  *     cc -O2 -Iinclude tests/c/kernel_test.c -o kernel_test -lm && ./kernel_test
  */
-#include <float.h>
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-
-#include "localconv/kernels.h"
-
-static uint64_t seed = 88172645463325252u;
-
-/* A number in [-1, 1) from a xorshift generator: the same on every platform. */
-static double next_random(void) {
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (double)(int64_t)seed / 9223372036854775808.0;
-}
-
-/* An array of either element type, behind one interface. */
-typedef struct {
-    void *data;
-    int wide;
-    ptrdiff_t size;
-} array;
-
-static double get(const array *a, ptrdiff_t i) { return a->wide ? ((double *)a->data)[i] : (double)((float *)a->data)[i]; }
-
-static void put(array *a, ptrdiff_t i, double value) {
-    if (a->wide)
-        ((double *)a->data)[i] = value;
-    else
-        ((float *)a->data)[i] = (float)value;
-}
-
-static array make(ptrdiff_t size, int wide) {
-    array a = {malloc((size_t)size * (wide ? sizeof(double) : sizeof(float))), wide, size};
-    if (!a.data) exit(3);
-    for (ptrdiff_t i = 0; i < size; ++i) put(&a, i, next_random());
-    return a;
-}
-
-static void *allocate(ptrdiff_t bytes) {
-    void *memory = malloc((size_t)(bytes > 0 ? bytes : 1));
-    if (!memory) exit(3);
-    return memory;
-}
+#include "gradients.h"
+#include "testing.h"
 
 /* One value the slow way: sum and bound of the products of output (image, position, filter). */
 static long double expect(const lc_geometry *g, int local, const array *x, const array *k, ptrdiff_t image, ptrdiff_t position,
@@ -153,7 +110,16 @@ static int check(const lc_geometry *g, const lc_kernels *kernels, int wide, int 
         array k = make((local ? g->positions : 1) * g->depth * g->filters, wide);
         for (int way = 0; way < (local ? (int)lc_local_strategy_count : 4); ++way) {
             lc_ran ran = {"", ""};
-            lc_call call = {g, x.data, k.data, bias_kind ? bias.data : NULL, y.data, 0, 1, relu, &ran};
+            lc_call call;
+            memset(&call, 0, sizeof call);
+            call.geometry = g;
+            call.input = x.data;
+            call.kernel = k.data;
+            call.bias = bias_kind ? bias.data : NULL;
+            call.output = y.data;
+            call.bias_filter = 1;
+            call.relu = relu;
+            call.ran = &ran;
             const lc_layout at = lc_input_layout(g);
             const int full = local && bias_kind == 2;
             if (full) {
@@ -186,32 +152,6 @@ static int check(const lc_geometry *g, const lc_kernels *kernels, int wide, int 
     return failures;
 }
 
-/* A geometry from random small choices that cross the edges of tiles and vectors. */
-static lc_geometry draw(int round) {
-    static const ptrdiff_t batches[] = {1, 2, 3, 5, 8, 13, 16, 17, 33}, filters[] = {1, 2, 3, 4, 7, 8, 15, 16, 17, 31, 33, 65};
-    lc_geometry g;
-    memset(&g, 0, sizeof g);
-#define DRAW(n) ((ptrdiff_t)((next_random() + 1) / 2 * (double)(n)))
-    g.groups = 1 + DRAW(3) / 2;
-    g.batch = batches[DRAW(9)];
-    g.filters = filters[DRAW(12)] * g.groups;
-    g.channels = (1 + DRAW(4)) * g.groups;
-    g.channels_first = (int)DRAW(2);
-    for (int axis = 0; axis < 3; ++axis) {
-        const int flat = axis < 2 - round % 3; /* 1D, 2D and 3D in turn */
-        g.kernel[axis] = flat ? 1 : 1 + DRAW(4);
-        g.strides[axis] = flat ? 1 : 1 + DRAW(3);
-        g.dilation[axis] = flat ? 1 : 1 + DRAW(2);
-        g.before[axis] = flat ? 0 : DRAW(4);
-        const ptrdiff_t reach = (g.kernel[axis] - 1) * g.dilation[axis] + 1, after = flat ? 0 : DRAW(3);
-        g.output[axis] = flat ? 1 : 1 + DRAW(axis == 2 && round % 3 == 0 ? 40 : 6);
-        g.input[axis] = lc_max(1, (g.output[axis] - 1) * g.strides[axis] + reach - g.before[axis] - after);
-    }
-#undef DRAW
-    lc_derive(&g);
-    return g;
-}
-
 int main(int argc, char **argv) {
     const int rounds = argc > 1 ? atoi(argv[1]) : 60, features = lc_cpu_features();
     int failures = 0, sets = 0;
@@ -220,8 +160,11 @@ int main(int argc, char **argv) {
         const lc_geometry g = draw(round);
         for (int i = 0; i < lc_isa_count; ++i) {
             if (!(lc_isas[i].needs & features)) continue;
-            for (int wide = 0; wide < 2; ++wide)
-                failures += check(&g, wide ? lc_isas[i].f64 : lc_isas[i].f32, wide, round % 3, round % 2, &ways);
+            for (int wide = 0; wide < 2; ++wide) {
+                const lc_kernels *kernels = wide ? lc_isas[i].f64 : lc_isas[i].f32;
+                failures += check(&g, kernels, wide, round % 3, round % 2, &ways);
+                failures += check_gradients(&g, kernels, wide, &ways);
+            }
         }
     }
     printf("instruction sets:");
