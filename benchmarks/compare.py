@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from statistics import median
 
-from shapes import cases, smallest_call
+from shapes import FORWARD, STEP, cases, smallest_call
 
 KNOWN_PEERS = ("numpy", "torch", "jax")
 
@@ -45,6 +45,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--threads", type=int, default=available_cpus(), help="threads for everyone (default: %(default)s)")
     add("--quick", action="store_true", help="fewer and shorter rounds: a first look, not figures to quote")
     add("--filter", default="", metavar="SUBSTRING", help="only shapes whose name or family contains this")
+    add("--only", choices=("forward", "step"), help="only the forward results, or only the training steps")
     add("--out", type=Path, default=Path(__file__).parent / "results", metavar="DIR", help=OUT_HELP)
     add("--peers", default=",".join(KNOWN_PEERS), metavar="NAMES", help="separated by commas (default: %(default)s)")
     options = parser.parse_args(arguments)
@@ -53,6 +54,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"unknown peer {', '.join(sorted(unknown))}; known are {', '.join(KNOWN_PEERS)}")
     if options.threads < 1:
         parser.error(f"--threads must be at least 1, got {options.threads}")
+    options.work = {None: (FORWARD, STEP), "forward": (FORWARD,), "step": (STEP,)}[options.only]
     if not cases(options.filter):
         parser.error(f"no shape's name contains {options.filter!r}")
     return options
@@ -145,25 +147,22 @@ def run(options: argparse.Namespace):
         "processor": processor(),
         "threads": str(options.threads),
         "localconv": f"{ours.version}, {instruction_set()}",
-        **{rival.name: rival.version for rival in rivals},
+        **{rival.name: rival.version for rival in rivals if rival.name in KNOWN_PEERS},
         "python": platform.python_version(),
     }
     report = Report(setting, [rival.name for rival in rivals], [])
     pace = Pace(block=0.01, rounds=3) if options.quick else Pace(block=0.03, rounds=7)
     probe = open_probe(options, report.remarks)
-    selected = cases(options.filter)
+    selected = cases(options.filter, options.work)
     progress = Progress(len(selected) + 1)
-    with contextlib.ExitStack() as stack:
-        for rival in rivals:
-            stack.enter_context(rival.session())
-        for case in selected:
-            progress.start(f"{case.family} {case.name}")
-            try:
-                report.rows.append(measure(case, ours, rivals, probe, pace, progress.step))
-            except ResultsDiffer as error:
-                report.failures.append(str(error))
-        progress.start("the smallest call")
-        report.overhead = measure(smallest_call(), ours, rivals, None, pace, progress.step)
+    for case in selected:
+        progress.start(f"{case.family} {case.name}, {case.work}")
+        try:
+            report.rows.append(measure(case, ours, rivals, probe, pace, progress.step))
+        except ResultsDiffer as error:
+            report.failures.append(str(error))
+    progress.start("the smallest call")
+    report.overhead = measure(smallest_call(), ours, rivals, None, pace, progress.step)
     if probe:
         report.limits = probe.spread()
         probe.close()

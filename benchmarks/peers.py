@@ -1,8 +1,9 @@
 """The libraries compared, each with the ways in which its users can write the same computation.
 
 A library is a class with a name, a version and ``formulations(case)``: a dictionary from a label to a function that
-takes the case, the input and the kernel (NumPy arrays in localconv's layout) and returns the call to be timed and a
-function that brings the call's result to a channels_last NumPy array. What a call needs in another layout is laid out
+takes the case, the input, the kernel and for a training step the forward result's gradient (NumPy arrays in localconv's
+layout) and returns the call to be timed and a function that brings the call's results, the forward one, the input's
+gradient and the kernel's, to NumPy arrays in localconv's layout. What a call needs in another layout is laid out
 before, outside the timed region; packing weights ahead of time, beyond a plain array, is done for none of them. A
 formulation may return its result in whatever order it comes out: nobody is made to copy it into another.
 """
@@ -14,27 +15,27 @@ import importlib.util
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from shapes import Case
+from shapes import STEP, Case
 
 Call = Callable[[], Any]
-Fetch = Callable[[Any], np.ndarray]
-Builder = Callable[[Case, np.ndarray, np.ndarray], tuple[Call, Fetch]]
+Fetch = Callable[[Any], tuple[np.ndarray, ...]]
+Builder = Callable[..., tuple[Call, Fetch]]
 
 
-def _batch_first(result: Any) -> np.ndarray:
+def _batch_first(result: Any) -> tuple[np.ndarray]:
     """(P, B, O), as a batch of matrix products leaves it, to (B, P, O)."""
-    return np.asarray(result).transpose(1, 0, 2)
+    return (result.transpose(1, 0, 2),)
 
 
-def _channels_last(result: Any) -> np.ndarray:
-    return np.moveaxis(np.asarray(result), 1, -1)
+def _as_it_is(result: Any) -> tuple[np.ndarray]:
+    return (result,)
 
 
 def _channels_first_patches(case: Case, kernel: np.ndarray) -> np.ndarray:
@@ -43,8 +44,14 @@ def _channels_first_patches(case: Case, kernel: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(taps.transpose(0, 2, 1, 3)).reshape(kernel.shape)
 
 
+def _channels_last_patches(case: Case, kernel: np.ndarray) -> np.ndarray:
+    """Reorder the rows of an unshared kernel from (channel, tap) to (tap, channel)."""
+    channels = kernel.reshape(case.positions, case.channels, -1, case.filters)
+    return np.ascontiguousarray(channels.transpose(0, 2, 1, 3)).reshape(case.kernel_shape)
+
+
 class LocalConv:
-    """This library: the plain backend call."""
+    """This library: the plain backend calls."""
 
     name = "localconv"
 
@@ -53,24 +60,35 @@ class LocalConv:
         self._module.set_num_threads(threads)
         self.version = self._module.__version__
 
-    @contextmanager
-    def session(self) -> Iterator[None]:
-        """Nothing to prepare."""
-        yield
-
     def formulations(self, case: Case) -> dict[str, Builder]:
-        """Return the one call that computes the case."""
+        """Return the calls that compute the case."""
         name = f"{'local_' if case.family == 'unshared' else ''}conv{case.rank}d"
-        return {name: partial(self._build, getattr(self._module, name))}
+        return {name: partial(self._step if case.work == STEP else self._forward, name)}
 
     @staticmethod
-    def _build(function: Callable, case: Case, x: np.ndarray, w: np.ndarray) -> tuple[Call, Fetch]:
+    def _arguments(case: Case) -> tuple:
         if case.family == "shared":
             single = case.rank == 1
             strides, dilation = (case.strides[0], case.dilation[0]) if single else (case.strides, case.dilation)
-            return partial(function, x, w, strides, "valid", "channels_last", dilation), np.asarray
-        arguments = (case.kernel_size, case.strides, *([case.out] if case.rank == 2 else []), "channels_last")
-        return partial(function, x, w, *arguments), np.asarray
+            return strides, "valid", "channels_last", dilation
+        return case.kernel_size, case.strides, *([case.out] if case.rank == 2 else []), "channels_last"
+
+    def _forward(self, name: str, case: Case, x: np.ndarray, w: np.ndarray) -> tuple[Call, Fetch]:
+        return partial(getattr(self._module, name), x, w, *self._arguments(case)), _as_it_is
+
+    def _step(self, name: str, case: Case, x: np.ndarray, w: np.ndarray, dy: np.ndarray) -> tuple[Call, Fetch]:
+        """All three results into arrays that are kept from step to step, as the layers do it."""
+        forward, grad, arguments = getattr(self._module, name), self._module.grad, self._arguments(case)
+        for_input, for_kernel = getattr(grad, f"{name}_input"), getattr(grad, f"{name}_kernel")
+        y, dx, dw = (np.empty_like(a) for a in (dy, x, w))
+
+        def call() -> tuple[np.ndarray, ...]:
+            forward(x, w, *arguments, out=y)
+            for_input(x.shape, w, dy, *arguments, out=dx)
+            for_kernel(x, w.shape, dy, *arguments, out=dw)
+            return y, dx, dw
+
+        return call, tuple
 
 
 class NumPy:
@@ -81,13 +99,10 @@ class NumPy:
     def __init__(self, threads: int):  # its BLAS has read the environment
         self.version = np.__version__
 
-    @contextmanager
-    def session(self) -> Iterator[None]:
-        """Nothing to prepare."""
-        yield
-
     def formulations(self, case: Case) -> dict[str, Builder]:
         """Return the formulations for the family of the case."""
+        if case.work == STEP:
+            return {"windows and taps": self._step}
         if case.family == "shared":
             return {"windows @ kernel": self._windows_matmul, "a matmul per tap": self._tap_matmul}
         return {
@@ -126,10 +141,10 @@ class NumPy:
         def call() -> np.ndarray:
             return np.matmul(w.transpose(0, 2, 1), self._flat_windows(case, x).transpose(1, 2, 0))
 
-        return call, lambda result: result.transpose(2, 0, 1)
+        return call, lambda result: (result.transpose(2, 0, 1),)
 
     def _local_einsum(self, case: Case, x: np.ndarray, w: np.ndarray) -> tuple[Call, Fetch]:
-        return lambda: np.einsum("bpd,pdo->bpo", self._flat_windows(case, x), w), np.asarray
+        return lambda: np.einsum("bpd,pdo->bpo", self._flat_windows(case, x), w), _as_it_is
 
     @staticmethod
     def _windows_matmul(case: Case, x: np.ndarray, w: np.ndarray) -> tuple[Call, Fetch]:
@@ -142,7 +157,7 @@ class NumPy:
             windows = np.moveaxis(sliding_window_view(x, spans, axes)[(slice(None), *every)], case.rank + 1, -1)
             return windows.reshape(-1, case.window) @ w.reshape(case.window, case.filters)
 
-        return call, np.asarray
+        return call, _as_it_is
 
     @staticmethod
     def _tap_matmul(case: Case, x: np.ndarray, w: np.ndarray) -> tuple[Call, Fetch]:
@@ -155,7 +170,31 @@ class NumPy:
                 total += x[where] @ w[tap]
             return total
 
-        return call, np.asarray
+        return call, _as_it_is
+
+    def _step(self, case: Case, x: np.ndarray, w: np.ndarray, dy: np.ndarray) -> tuple[Call, Fetch]:
+        """Matrix products of the windows, a position or all of them at a time, and each tap's gradients added where it met."""
+        unshared = case.family == "unshared"
+        dy = np.ascontiguousarray(_positions(case, dy).transpose(1, 0, 2)) if unshared else dy.reshape(-1, case.filters)
+        kernel = w if unshared else w.reshape(case.window, case.filters)
+        taps = list(itertools.product(*map(range, case.kernel_size)))
+        places = [(slice(None), *_tap_slices(case, tap)) for tap in taps]
+
+        def call() -> tuple[np.ndarray, ...]:
+            pieces = [np.moveaxis(x[place].reshape(case.batch, case.positions, -1), 0, int(unshared)) for place in places]
+            windows = np.concatenate(pieces, axis=-1).reshape(*dy.shape[:-1], case.window)
+            dwindows = np.matmul(dy, kernel.swapaxes(-1, -2)).reshape(*pieces[0].shape[:2], case.window)
+            dx = np.zeros(case.input_shape, x.dtype)
+            for number, place in enumerate(places):
+                part = np.moveaxis(dwindows[..., number * case.channels : (number + 1) * case.channels], int(unshared), 0)
+                dx[place] += part.reshape(case.batch, *case.out, case.channels)
+            return np.matmul(windows, kernel), dx, np.matmul(windows.swapaxes(-1, -2), dy)
+
+        def fetch(results: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+            y, dx, dw = results
+            return (y.transpose(1, 0, 2) if unshared else y), dx, dw
+
+        return call, fetch
 
 
 def _tap_slices(case: Case, tap: tuple[int, ...]) -> list[slice]:
@@ -164,8 +203,74 @@ def _tap_slices(case: Case, tap: tuple[int, ...]) -> list[slice]:
     return [slice(t * d, t * d + (n - 1) * s + 1, s) for t, d, s, n in axes]
 
 
+class Layout(NamedTuple):
+    """How an array of ours is laid out for a formulation, before the clock starts, and how one like it comes back."""
+
+    lay: Callable[[Case, np.ndarray], np.ndarray]
+    back: Callable[[Case, np.ndarray], np.ndarray]
+
+
+def _first(array: np.ndarray) -> np.ndarray:
+    return np.moveaxis(array, -1, 1)
+
+
+def _last(array: np.ndarray) -> np.ndarray:
+    return np.moveaxis(array, 1, -1)
+
+
+def _filters_first(case: Case, kernel: np.ndarray) -> np.ndarray:
+    """(*kernel_size, C, O) to (O, C, *kernel_size), a view."""
+    return kernel.transpose(-1, -2, *range(case.rank))
+
+
+def _filters_last(case: Case, kernel: np.ndarray) -> np.ndarray:
+    return kernel.transpose(*range(2, case.rank + 2), 1, 0)
+
+
+def _one_row(case: Case, array: np.ndarray) -> np.ndarray:
+    """A line of pixels, behind two other axes, as a picture of one row: torch has a channels_last layout for those only."""
+    return array[:, :, None] if case.rank == 1 else array
+
+
+def _no_row(case: Case, array: np.ndarray) -> np.ndarray:
+    return array[:, :, 0] if case.rank == 1 else array
+
+
+def _positions(case: Case, array: np.ndarray) -> np.ndarray:
+    return array.reshape(case.batch, case.positions, case.filters)
+
+
+def _last_in_memory(case: Case, kernel: np.ndarray) -> np.ndarray:
+    """(O, C, *kernel_size) whose memory has C innermost."""
+    kernel = _one_row(case, _filters_first(case, kernel))
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(kernel, 1, -1)), -1, 1)
+
+
+PLAIN = Layout(lambda case, a: a, lambda case, a: a)
+FLAT_PIXELS = Layout(_positions, lambda case, a: a)
+POSITIONS_FIRST = Layout(
+    lambda case, a: np.ascontiguousarray(_positions(case, a).transpose(1, 0, 2)), lambda case, a: a.transpose(1, 0, 2)
+)
+IMAGES_LAST = Layout(lambda case, a: np.ascontiguousarray(_positions(case, a).transpose(1, 2, 0)), lambda case, a: a.transpose(2, 0, 1))
+CHANNELS_FIRST = Layout(lambda case, a: np.ascontiguousarray(_first(a)), lambda case, a: _last(a))
+FIRST_PATCHES = Layout(_channels_first_patches, _channels_last_patches)
+OIHW = Layout(lambda case, a: np.ascontiguousarray(_filters_first(case, a)), _filters_last)
+ROW_PIXELS = Layout(lambda case, a: _one_row(case, _first(a)), lambda case, a: _last(_no_row(case, a)))
+ROW_KERNEL = Layout(_last_in_memory, lambda case, a: _filters_last(case, _no_row(case, a)))
+
+
+@dataclass(frozen=True)
+class Formulation:
+    """A forward computation: the layouts of input, kernel and output, and the function of a case, an input and a kernel."""
+
+    x: Layout
+    w: Layout
+    y: Layout
+    function: Callable[[Case, Any, Any], Any]
+
+
 class Torch:
-    """Batched matrix products over unfolded windows; conv1d and conv2d in both memory layouts."""
+    """Batched matrix products over unfolded windows; conv1d and conv2d in both memory layouts; gradients by autograd."""
 
     name = "torch"
 
@@ -174,29 +279,81 @@ class Torch:
         self._torch.set_num_threads(threads)
         self.version = self._torch.__version__
 
-    @contextmanager
-    def session(self) -> Iterator[None]:
-        """Without the bookkeeping for gradients."""
-        with self._torch.inference_mode():
-            yield
-
     def formulations(self, case: Case) -> dict[str, Builder]:
-        """Return the formulations for the family of the case."""
+        """Return the formulations for the family of the case and its work."""
+        build = self._autograd if case.work == STEP else self._forward
+        found = self._formulations(case)
+        if case.work == STEP and case.family == "unshared":
+            found["autograd.Function"] = Formulation(PLAIN, PLAIN, POSITIONS_FIRST, self._own_function)
+        return {label: partial(build, formulation) for label, formulation in found.items()}
+
+    def _formulations(self, case: Case) -> dict[str, Formulation]:
         if case.family == "shared":
             row = ", 1 row," if case.rank == 1 else ""
             found = {
-                f"conv{case.rank}d contiguous": partial(self._conv, channels_last=False),
-                f"conv2d{row} channels_last": partial(self._conv, channels_last=True),
+                f"conv{case.rank}d contiguous": Formulation(CHANNELS_FIRST, OIHW, CHANNELS_FIRST, self._conv),
+                f"conv2d{row} channels_last": Formulation(ROW_PIXELS, ROW_KERNEL, ROW_PIXELS, self._conv),
             }
-            return found | ({"windows @ kernel": self._windows_matmul} if set(case.dilation) == {1} else {})
+            windows = Formulation(PLAIN, PLAIN, FLAT_PIXELS, self._windows_matmul)
+            return found | ({"windows @ kernel": windows} if set(case.dilation) == {1} else {})
         found = {
-            "bmm, windows (B,P,D)": partial(self._bmm, copied=False),
-            "bmm, windows (P,B,D)": partial(self._bmm, copied=True),
-            "bmm, kernel transposed": self._bmm_transposed,
-            "einsum": self._einsum,
-            "bmm, channels_first": self._bmm_channels_first,
+            "bmm, windows (B,P,D)": Formulation(PLAIN, PLAIN, POSITIONS_FIRST, self._bmm),
+            "bmm, windows (P,B,D)": Formulation(PLAIN, PLAIN, POSITIONS_FIRST, self._bmm_copied),
+            "bmm, kernel transposed": Formulation(PLAIN, PLAIN, IMAGES_LAST, self._bmm_transposed),
+            "einsum": Formulation(PLAIN, PLAIN, FLAT_PIXELS, self._einsum),
+            "bmm, channels_first": Formulation(CHANNELS_FIRST, FIRST_PATCHES, POSITIONS_FIRST, self._bmm_channels_first),
         }
-        return found | ({"bmm, F.unfold": self._bmm_unfold} if case.rank == 2 else {})
+        unfold = Formulation(CHANNELS_FIRST, FIRST_PATCHES, POSITIONS_FIRST, self._bmm_unfold)
+        return found | ({"bmm, F.unfold": unfold} if case.rank == 2 else {})
+
+    def _forward(self, formulation: Formulation, case: Case, x: np.ndarray, w: np.ndarray) -> tuple[Call, Fetch]:
+        tx, tw = (self._torch.from_numpy(layout.lay(case, a)) for layout, a in ((formulation.x, x), (formulation.w, w)))
+
+        def call() -> Any:
+            with self._torch.inference_mode():
+                return formulation.function(case, tx, tw)
+
+        return call, lambda result: (formulation.y.back(case, result.numpy()),)
+
+    def _autograd(self, formulation: Formulation, case: Case, x: np.ndarray, w: np.ndarray, dy: np.ndarray) -> tuple[Call, Fetch]:
+        torch, layouts = self._torch, (formulation.x, formulation.w, formulation.y)
+        tx, tw, tdy = (torch.from_numpy(layout.lay(case, a)) for layout, a in zip(layouts, (x, w, dy), strict=True))
+        tx.requires_grad_()
+        tw.requires_grad_()
+
+        def call() -> Any:
+            y = formulation.function(case, tx, tw)
+            return y, *torch.autograd.grad(y, (tx, tw), tdy)
+
+        return call, partial(self._fetch_step, case, (formulation.y, formulation.x, formulation.w))
+
+    @staticmethod
+    def _fetch_step(case: Case, layouts: tuple[Layout, ...], results: tuple) -> tuple[np.ndarray, ...]:
+        return tuple(layout.back(case, r.detach().numpy()) for layout, r in zip(layouts, results, strict=True))
+
+    def _own_function(self, case: Case, x: Any, w: Any) -> Any:
+        """An autograd.Function: windows copied once for both passes, each tap's gradients added to the pixels that it met."""
+        torch, folded = self._torch, self._folded
+        places = [(slice(None), *_tap_slices(case, tap)) for tap in itertools.product(*map(range, case.kernel_size))]
+
+        class Local(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, x: Any, w: Any) -> Any:
+                windows = folded(case, x).movedim(0, case.rank).contiguous().view(case.positions, case.batch, case.window)
+                ctx.save_for_backward(windows, w)
+                return torch.bmm(windows, w)
+
+            @staticmethod
+            def backward(ctx: Any, dy: Any) -> Any:
+                windows, w = ctx.saved_tensors
+                dwindows = torch.bmm(dy, w.transpose(1, 2))
+                by_tap = dwindows.view(*case.out, case.batch, len(places), case.channels).movedim(case.rank, 0)
+                dx = torch.zeros(case.input_shape)
+                for number, place in enumerate(places):
+                    dx[place] += by_tap[..., number, :]
+                return dx, torch.bmm(windows.transpose(1, 2), dy)
+
+        return Local.apply(x, w)
 
     @staticmethod
     def _folded(case: Case, x: Any) -> Any:
@@ -212,81 +369,99 @@ class Torch:
     def _flat_windows(cls, case: Case, x: Any) -> Any:
         return cls._folded(case, x).reshape(case.batch, case.positions, case.window)
 
-    def _bmm(self, case: Case, x: np.ndarray, w: np.ndarray, *, copied: bool) -> tuple[Call, Fetch]:
-        torch, tx, tw = self._torch, self._torch.from_numpy(x), self._torch.from_numpy(w)
+    def _bmm(self, case: Case, x: Any, w: Any) -> Any:
+        return self._torch.bmm(self._flat_windows(case, x).transpose(0, 1), w)
 
-        def call() -> Any:
-            if copied:
-                windows = self._folded(case, tx).movedim(0, case.rank).contiguous()
-                return torch.bmm(windows.view(case.positions, case.batch, case.window), tw)
-            return torch.bmm(self._flat_windows(case, tx).transpose(0, 1), tw)
+    def _bmm_copied(self, case: Case, x: Any, w: Any) -> Any:
+        windows = self._folded(case, x).movedim(0, case.rank).contiguous()
+        return self._torch.bmm(windows.view(case.positions, case.batch, case.window), w)
 
-        return call, _batch_first
+    def _bmm_transposed(self, case: Case, x: Any, w: Any) -> Any:
+        return self._torch.bmm(w.transpose(1, 2), self._flat_windows(case, x).permute(1, 2, 0))
 
-    def _bmm_transposed(self, case: Case, x: np.ndarray, w: np.ndarray) -> tuple[Call, Fetch]:
-        torch, tx, tw = self._torch, self._torch.from_numpy(x), self._torch.from_numpy(w)
+    def _einsum(self, case: Case, x: Any, w: Any) -> Any:
+        return self._torch.einsum("bpd,pdo->bpo", self._flat_windows(case, x), w)
 
-        def call() -> Any:
-            return torch.bmm(tw.transpose(1, 2), self._flat_windows(case, tx).permute(1, 2, 0))
-
-        return call, lambda result: result.numpy().transpose(2, 0, 1)
-
-    def _einsum(self, case: Case, x: np.ndarray, w: np.ndarray) -> tuple[Call, Fetch]:
-        torch, tx, tw = self._torch, self._torch.from_numpy(x), self._torch.from_numpy(w)
-        return lambda: torch.einsum("bpd,pdo->bpo", self._flat_windows(case, tx), tw), np.asarray
-
-    def _channels_first(self, case: Case, x: np.ndarray, w: np.ndarray) -> tuple[Any, Any]:
-        first = np.ascontiguousarray(np.moveaxis(x, -1, 1))
-        return self._torch.from_numpy(first), self._torch.from_numpy(_channels_first_patches(case, w))
-
-    def _bmm_channels_first(self, case: Case, x: np.ndarray, w: np.ndarray) -> tuple[Call, Fetch]:
-        torch = self._torch
-        tx, tw = self._channels_first(case, x, w)
+    def _bmm_channels_first(self, case: Case, x: Any, w: Any) -> Any:
         order = (*range(2, case.rank + 2), 0, 1, *range(case.rank + 2, 2 * case.rank + 2))
+        windows = x
+        for axis in range(case.rank):
+            windows = windows.unfold(axis + 2, case.kernel_size[axis], case.strides[axis])
+        return self._torch.bmm(windows.permute(order).reshape(case.positions, case.batch, case.window), w)
 
-        def call() -> Any:
-            windows = tx
-            for axis in range(case.rank):
-                windows = windows.unfold(axis + 2, case.kernel_size[axis], case.strides[axis])
-            return torch.bmm(windows.permute(order).reshape(case.positions, case.batch, case.window), tw)
+    def _bmm_unfold(self, case: Case, x: Any, w: Any) -> Any:
+        columns = self._torch.nn.functional.unfold(x, case.kernel_size, stride=case.strides)
+        return self._torch.bmm(columns.permute(2, 0, 1), w)
 
-        return call, _batch_first
+    def _conv(self, case: Case, x: Any, w: Any) -> Any:
+        functional, row = self._torch.nn.functional, (1,) * (x.ndim - 2 - case.rank)
+        function = functional.conv1d if x.ndim == 3 else functional.conv2d
+        return function(x, w, stride=(*row, *case.strides), dilation=(*row, *case.dilation))
 
-    def _bmm_unfold(self, case: Case, x: np.ndarray, w: np.ndarray) -> tuple[Call, Fetch]:
-        torch, unfold = self._torch, self._torch.nn.functional.unfold
-        tx, tw = self._channels_first(case, x, w)
+    def _windows_matmul(self, case: Case, x: Any, w: Any) -> Any:
+        return self._flat_windows(case, x) @ w.view(case.window, case.filters)
 
-        def call() -> Any:
-            columns = unfold(tx, case.kernel_size, stride=case.strides)
-            return torch.bmm(columns.permute(2, 0, 1), tw)
 
-        return call, _batch_first
+class TorchByHand(Torch):
+    """Training steps of unshared convolution without autograd: what someone writes who has measured, and keeps the arrays."""
 
-    def _conv(self, case: Case, x: np.ndarray, w: np.ndarray, *, channels_last: bool) -> tuple[Call, Fetch]:
+    name = "torch by hand"
+
+    def formulations(self, case: Case) -> dict[str, Builder]:
+        """Return the formulations of a training step, none for other work."""
+        if case.work != STEP or case.family != "unshared":
+            return {}
+        found = {"bmm, taps": partial(self._by_hand, reused=False), "bmm, taps, arrays reused": partial(self._by_hand, reused=True)}
+        return found | ({"bmm, F.fold": self._by_fold} if case.rank == 2 else {})
+
+    def _by_hand(self, case: Case, x: np.ndarray, w: np.ndarray, dy: np.ndarray, *, reused: bool) -> tuple[Call, Fetch]:
+        """Products of the windows, copied once for both passes, and each tap's gradients added to the pixels that it met."""
         torch = self._torch
-        strides, dilation = case.strides, case.dilation
-        w = w.transpose(-1, -2, *range(case.rank))
-        x = np.moveaxis(x, -1, 1)
-        if not channels_last:
-            function = getattr(torch.nn.functional, f"conv{case.rank}d")
-            tx, tw = (torch.from_numpy(np.ascontiguousarray(a)) for a in (x, w))
-            return partial(function, tx, tw, stride=strides, dilation=dilation), _channels_last
-        if case.rank == 1:  # torch has no such layout for one axis: a picture of one row does
-            x, w, strides, dilation = x[:, :, None], w[:, :, None], (1, *strides), (1, *dilation)
-        tx, tw = (torch.from_numpy(a).contiguous(memory_format=torch.channels_last) for a in (x, w))
-        return partial(torch.nn.functional.conv2d, tx, tw, stride=strides, dilation=dilation), _channels_last
-
-    def _windows_matmul(self, case: Case, x: np.ndarray, w: np.ndarray) -> tuple[Call, Fetch]:
-        tx, tw = self._torch.from_numpy(x), self._torch.from_numpy(w)
+        tx, tw, tdy = torch.from_numpy(x), torch.from_numpy(w), torch.from_numpy(POSITIONS_FIRST.lay(case, dy))
+        taps = list(itertools.product(*map(range, case.kernel_size)))
+        places = [(slice(None), *_tap_slices(case, tap)) for tap in taps]
+        held = [torch.empty(case.input_shape), *(torch.empty_like(t) for t in (tdy, tw))] if reused else None
+        windows_shape = (case.positions, case.batch, case.window)
+        held_windows = [torch.empty(windows_shape) for _ in range(2)] if reused else None
 
         def call() -> Any:
-            return self._flat_windows(case, tx) @ tw.view(case.window, case.filters)
+            with torch.inference_mode():
+                dx, y, dw = held or (torch.empty(case.input_shape), None, None)
+                unfolded = self._folded(case, tx).movedim(0, case.rank)
+                if held_windows:
+                    windows, dwindows = held_windows
+                    windows.view(unfolded.shape).copy_(unfolded)
+                else:
+                    windows, dwindows = unfolded.contiguous().view(windows_shape), None
+                y = torch.bmm(windows, tw, out=y)
+                dw = torch.bmm(windows.transpose(1, 2), tdy, out=dw)
+                dwindows = torch.bmm(tdy, tw.transpose(1, 2), out=dwindows)
+                by_tap = dwindows.view(*case.out, case.batch, len(taps), case.channels).movedim(case.rank, 0)
+                dx.zero_()
+                for number, place in enumerate(places):
+                    dx[place] += by_tap[..., number, :]
+                return y, dx, dw
 
-        return call, np.asarray
+        return call, partial(self._fetch_step, case, (POSITIONS_FIRST, PLAIN, PLAIN))
+
+    def _by_fold(self, case: Case, x: np.ndarray, w: np.ndarray, dy: np.ndarray) -> tuple[Call, Fetch]:
+        """Products of the columns of F.unfold, whose adjoint is F.fold."""
+        torch, functional = self._torch, self._torch.nn.functional
+        layouts = (POSITIONS_FIRST, CHANNELS_FIRST, FIRST_PATCHES)
+        tdy, tx, tw = (torch.from_numpy(layout.lay(case, a)) for layout, a in zip(layouts, (dy, x, w), strict=True))
+
+        def call() -> Any:
+            with torch.inference_mode():
+                windows = functional.unfold(tx, case.kernel_size, stride=case.strides).permute(2, 0, 1).contiguous()
+                y, dw = torch.bmm(windows, tw), torch.bmm(windows.transpose(1, 2), tdy)
+                columns = torch.bmm(tdy, tw.transpose(1, 2)).permute(1, 2, 0)
+                return y, functional.fold(columns, case.spatial, case.kernel_size, stride=case.strides), dw
+
+        return call, partial(self._fetch_step, case, layouts)
 
 
 class Jax:
-    """XLA's convolutions, and the windows written out for its matrix product; all of it jitted."""
+    """XLA's convolutions, and the windows written out for its matrix product; all of it jitted, gradients by its vjp."""
 
     name = "jax"
 
@@ -295,79 +470,97 @@ class Jax:
         self._jax = importlib.import_module("jax")
         self.version = self._jax.__version__
 
-    @contextmanager
-    def session(self) -> Iterator[None]:
-        """Nothing to prepare."""
-        yield
-
     def formulations(self, case: Case) -> dict[str, Builder]:
-        """Return the formulations for the family of the case."""
+        """Return the formulations for the family of the case and its work."""
         if case.family == "shared":
-            return {"conv_general_dilated": self._conv}
-        return {"conv_general_dilated_local": self._conv_local, "windows, einsum": self._einsum}
+            found = {"conv_general_dilated": Formulation(PLAIN, PLAIN, PLAIN, self._conv)}
+        else:
+            found = {
+                "conv_general_dilated_local": Formulation(PLAIN, FIRST_PATCHES, PLAIN, self._conv_local),
+                "windows, einsum": Formulation(PLAIN, PLAIN, FLAT_PIXELS, self._einsum),
+            }
+        build = self._step if case.work == STEP else self._forward
+        return {label: partial(build, formulation) for label, formulation in found.items()}
 
-    def _jitted(self, function: Callable, x: np.ndarray, w: np.ndarray) -> tuple[Call, Fetch]:
-        jx, jw = self._jax.numpy.asarray(x), self._jax.numpy.asarray(w)
-        compiled = self._jax.jit(function)
-        return lambda: compiled(jx, jw).block_until_ready(), np.asarray
+    def _forward(self, formulation: Formulation, case: Case, x: np.ndarray, w: np.ndarray) -> tuple[Call, Fetch]:
+        jax = self._jax
+        jx, jw = jax.numpy.asarray(x), jax.numpy.asarray(formulation.w.lay(case, w))
+        compiled = jax.jit(partial(formulation.function, case))
+        return lambda: compiled(jx, jw).block_until_ready(), lambda y: (formulation.y.back(case, np.asarray(y)),)
+
+    def _step(self, formulation: Formulation, case: Case, x: np.ndarray, w: np.ndarray, dy: np.ndarray) -> tuple[Call, Fetch]:
+        jax = self._jax
+        arrays = [jax.numpy.asarray(a) for a in (x, formulation.w.lay(case, w), formulation.y.lay(case, dy))]
+
+        @jax.jit
+        def step(x: Any, w: Any, dy: Any) -> Any:
+            y, pull = jax.vjp(partial(formulation.function, case), x, w)
+            return y, *pull(dy)
+
+        layouts = (formulation.y, formulation.x, formulation.w)
+
+        def fetch(results: tuple) -> tuple[np.ndarray, ...]:
+            return tuple(layout.back(case, np.asarray(r)) for layout, r in zip(layouts, results, strict=True))
+
+        return lambda: jax.block_until_ready(step(*arrays)), fetch
 
     @staticmethod
     def _dimensions(case: Case) -> tuple[str, str, str]:
         spatial = "HW"[-case.rank :]
         return f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"
 
-    def _conv(self, case: Case, x: np.ndarray, w: np.ndarray) -> tuple[Call, Fetch]:
-        def function(x: Any, w: Any) -> Any:
-            return self._jax.lax.conv_general_dilated(
-                x, w, case.strides, "VALID", rhs_dilation=case.dilation, dimension_numbers=self._dimensions(case)
-            )
+    def _conv(self, case: Case, x: Any, w: Any) -> Any:
+        return self._jax.lax.conv_general_dilated(
+            x, w, case.strides, "VALID", rhs_dilation=case.dilation, dimension_numbers=self._dimensions(case)
+        )
 
-        return self._jitted(function, x, w)
+    def _conv_local(self, case: Case, x: Any, w: Any) -> Any:
+        w = w.reshape(*case.out, case.window, case.filters)
+        return self._jax.lax.conv_general_dilated_local(
+            x, w, case.strides, "VALID", case.kernel_size, dimension_numbers=self._dimensions(case)
+        )
 
-    def _conv_local(self, case: Case, x: np.ndarray, w: np.ndarray) -> tuple[Call, Fetch]:
-        def function(x: Any, w: Any) -> Any:
-            return self._jax.lax.conv_general_dilated_local(
-                x, w, case.strides, "VALID", case.kernel_size, dimension_numbers=self._dimensions(case)
-            )
-
-        w = _channels_first_patches(case, w).reshape(*case.out, case.window, case.filters)
-        return self._jitted(function, x, w)
-
-    def _einsum(self, case: Case, x: np.ndarray, w: np.ndarray) -> tuple[Call, Fetch]:
+    def _einsum(self, case: Case, x: Any, w: Any) -> Any:
         taps = list(itertools.product(*map(range, case.kernel_size)))
-
-        def function(x: Any, w: Any) -> Any:
-            pieces = [x[(slice(None), *_tap_slices(case, tap))] for tap in taps]
-            windows = self._jax.numpy.concatenate(pieces, axis=-1)
-            windows = windows.reshape(case.batch, case.positions, case.window)
-            return self._jax.numpy.einsum("bpd,pdo->bpo", windows, w)
-
-        return self._jitted(function, x, w)
+        pieces = [x[(slice(None), *_tap_slices(case, tap))] for tap in taps]
+        windows = self._jax.numpy.concatenate(pieces, axis=-1)
+        return self._jax.numpy.einsum("bpd,pdo->bpo", windows.reshape(case.batch, case.positions, case.window), w)
 
 
-LIBRARIES = {library.name: library for library in (NumPy, Torch, Jax)}
+LIBRARIES = {library.name: library for library in (NumPy, Torch, TorchByHand, Jax)}
 
 
 def installed(names: list[str]) -> list[str]:
-    """Return those of the named libraries that can be imported here."""
-    return [name for name in names if importlib.util.find_spec(name)]
+    """Return those of the named libraries that can be imported here; 'torch' also names 'torch by hand'."""
+    found = [name for name in names if importlib.util.find_spec(name)]
+    return [library for library in LIBRARIES if library.split()[0] in found]
 
 
-def tolerance(case: Case, x: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """Return how far two right results may lie apart, for every output value: eps * D * sum |w| |x|.
+def tolerance(case: Case, arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    """Return how far two right results may lie apart, for every value of each: eps * N * the sum of its N products' sizes.
 
-    A sum of D products, added up in any order, is within D * eps/2 * sum |w| |x| of the exact one, to first order; two
-    such sums are within twice that of each other.
+    A sum of N products, added up in any order, is within N * eps/2 times that of the exact one, to first order; two such sums are
+    within twice that of each other. A forward value sums a window; one of the gradient for the input the windows' filters that meet
+    it; one of the gradient for the kernel the images, and shared the positions too.
     """
     kind = NumPy(1)
     label = "windows @ kernel" if case.family == "shared" else "matmul, windows (P,B,D)"
-    call, fetch = kind.formulations(case)[label](case, np.abs(x), np.abs(w))
-    bound = np.ascontiguousarray(fetch(call())).reshape(case.output_shape)
-    return bound * (np.finfo(np.float32).eps * case.window)
+    call, fetch = kind.formulations(case)["windows and taps" if case.work == STEP else label](case, *map(np.abs, arrays))
+    images = case.batch * (case.positions if case.family == "shared" else 1)
+    terms = (case.window, math.prod(case.kernel_size) * case.filters, images)
+    return tuple(
+        np.ascontiguousarray(bound).reshape(shape) * (np.finfo(np.float32).eps * n)
+        for bound, shape, n in zip(fetch(call()), result_shapes(case), terms, strict=False)
+    )
 
 
-def random_arrays(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """Return an input and a kernel; the same ones in every run."""
+def result_shapes(case: Case) -> tuple[tuple[int, ...], ...]:
+    """Return the shapes of what a case computes: the forward result, and for a training step the gradients."""
+    return (case.output_shape, case.input_shape, case.kernel_shape)[: case.passes]
+
+
+def random_arrays(case: Case) -> tuple[np.ndarray, ...]:
+    """Return an input, a kernel and for a training step the forward result's gradient; the same ones in every run."""
     generator = np.random.default_rng(math.prod(case.input_shape))
-    x, w = (generator.standard_normal(shape, dtype=np.float32) for shape in (case.input_shape, case.kernel_shape))
-    return x, w
+    shapes = (case.input_shape, case.kernel_shape, case.output_shape)[: 3 if case.work == STEP else 2]
+    return tuple(generator.standard_normal(shape, dtype=np.float32) for shape in shapes)

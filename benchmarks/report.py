@@ -7,16 +7,25 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from shapes import FORWARD, STEP
 from timing import Row
 
 NOTES = (
     "Times are milliseconds a call, medians over alternating blocks. 'speed' is the median over the rounds of the best "
     "peer's time divided by localconv's in the same round: above 1, localconv is faster. The best peer is the fastest "
-    "formulation of the fastest other library.",
+    "formulation of the fastest other library. A training step is the forward result and both gradients.",
     "'limit' is what this machine could do in the same minutes: reading memory at full bandwidth, every array touched "
     "once, or multiplying and adding at its peak, whichever takes longer; 'reached' is the share of it that localconv "
     "gets. A shape whose arrays stay in the caches can exceed the limit of memory.",
 )
+
+
+TITLES = {
+    ("unshared", FORWARD): "Unshared (locally connected)",
+    ("shared", FORWARD): "Shared (convolution)",
+    ("unshared", STEP): "Unshared, training step",
+    ("shared", STEP): "Shared, training step",
+}
 
 
 @dataclass
@@ -32,9 +41,14 @@ class Report:
     remarks: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)  # shapes with different results; they are not timed
 
-    def family(self, name: str) -> list[Row]:
-        """Return the rows of one family."""
-        return [row for row in self.rows if row.case.family == name]
+    def family(self, name: str, work: str = FORWARD) -> list[Row]:
+        """Return the rows of one family and one kind of work."""
+        return [row for row in self.rows if (row.case.family, row.case.work) == (name, work)]
+
+    def tables(self) -> list[tuple[str, list[Row]]]:
+        """Return the tables that have rows, with their titles."""
+        tables = [(title, self.family(*key)) for key, title in TITLES.items()]
+        return [(title, rows) for title, rows in tables if rows]
 
 
 def geometric_mean(rows: Iterable[Row]) -> float | None:
@@ -50,6 +64,8 @@ def summary(report: Report) -> list[tuple[str, str]]:
         ("unshared", report.family("unshared")),
         ("shared, over 0.1 ms", [row for row in shared if row.ours.time > 1e-4]),
         ("shared, conv2d only", [row for row in shared if row.case.rank == 2]),
+        ("training step, unshared", report.family("unshared", STEP)),
+        ("training step, shared", report.family("shared", STEP)),
     )
     lines = []
     for name, rows in groups:
@@ -58,6 +74,12 @@ def summary(report: Report) -> list[tuple[str, str]]:
             slowest = min(rows, key=lambda row: row.best.ratio)
             lines.append((f"geometric mean, {name}", f"{mean:.2f}x"))
             lines.append((f"lowest, {name}", f"{slowest.best.ratio:.2f}x  {slowest.case.name}"))
+    steps = {name: report.family(name, STEP) for name in ("unshared", "shared")}
+    for name, rows in steps.items():
+        ratios = sorted((row.peers["torch"].ratio, row.case.name) for row in rows if "torch" in row.peers)
+        if ratios:
+            mean = math.exp(sum(math.log(ratio) for ratio, _ in ratios) / len(ratios))
+            lines.append((f"over torch's autograd alone, {name}", f"{mean:.2f}x; lowest {ratios[0][0]:.2f}x  {ratios[0][1]}"))
     wins = sum(row.best.ratio >= 1 for row in report.rows if row.best)
     losses = sum(row.best.ratio < 1 for row in report.rows if row.best)
     if wins or losses:
@@ -107,8 +129,7 @@ def terminal(report: Report) -> str:
     """Return the report as aligned plain text."""
     header = _header(report)
     left = {0, header.index("best peer")} if report.libraries else {0}
-    families = [name for name in ("unshared", "shared") if report.family(name)]
-    lines = {name: [_cells(report, row) for row in report.family(name)] for name in families}
+    lines = {title: [_cells(report, row) for row in rows] for title, rows in report.tables()}
     every = [header, *(cells for group in lines.values() for cells in group)]
     widths = [max(len(cells[i]) for cells in every) for i in range(len(header))]
 
@@ -117,10 +138,9 @@ def terminal(report: Report) -> str:
         return "  ".join(padded).rstrip()
 
     text = [f"{name}: {value}" for name, value in report.setting.items()]
-    for name in families:
-        title = {"unshared": "unshared (locally connected)", "shared": "shared (convolution)"}[name]
+    for title, table in lines.items():
         text += ["", title, aligned(header), "-" * (sum(widths) + 2 * len(widths) - 2)]
-        text += [aligned(cells) for cells in lines[name]]
+        text += [aligned(cells) for cells in table]
     figures = summary(report)
     width = max((len(name) for name, _ in figures), default=0)
     text += ["", *(f"{name.ljust(width)}  {value}" for name, value in figures)]
@@ -135,11 +155,10 @@ def markdown(report: Report, picture: str | None) -> str:
     text += ["", f"![speed relative to the best peer]({picture})"] if picture else []
     header = _header(report)
     left = {0, header.index("best peer")} if report.libraries else {0}
-    for name in ("unshared", "shared"):
-        if report.family(name):
-            rule = ["---" if i in left else "---:" for i in range(len(header))]
-            text += ["", f"## {name.capitalize()}", "", _table_line(header), _table_line(rule)]
-            text += [_table_line(_cells(report, row)) for row in report.family(name)]
+    for title, rows in report.tables():
+        rule = ["---" if i in left else "---:" for i in range(len(header))]
+        text += ["", f"## {title}", "", _table_line(header), _table_line(rule)]
+        text += [_table_line(_cells(report, row)) for row in rows]
     text += ["", "## In short", ""]
     text += [f"- {name}: {' '.join(value.split())}" for name, value in summary(report)]
     text += [f"- {remark}" for remark in report.remarks] + [f"- FAILED: {failure}" for failure in report.failures]
@@ -186,12 +205,11 @@ def chart(report: Report, path: Path) -> None:
 
 
 def _chart_groups(report: Report) -> list[tuple[str, list[Row]]]:
-    names = {"unshared": "Unshared (locally connected)", "shared": "Shared (convolution)"}
     groups = []
-    for family, name in names.items():
-        rows = [row for row in report.family(family) if row.best]
-        mean = geometric_mean(rows)
-        groups.append((f"{name}, geometric mean of all {mean:.2f}x" if mean else name, rows))
+    for title, rows in report.tables():
+        drawn = [row for row in rows if row.best]
+        mean = geometric_mean(drawn)
+        groups.append((f"{title}, geometric mean of all {mean:.2f}x" if mean else title, drawn))
     return groups
 
 

@@ -7,7 +7,7 @@ leave the dilation out.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 LOCAL = {
     "seed-1d b32 10x32 k3 f64": (32, (10,), 32, (3,), (1,), 64),
@@ -39,9 +39,13 @@ SHARED = {
 SMALLEST_CALL = {"local_conv1d b1 10x4 k3 f4": (1, (10,), 4, (3,), (1,), 4)}
 
 
+# What is computed: the forward result alone, or with it both gradients, given one for the forward result.
+FORWARD, STEP = "forward", "training step"
+
+
 @dataclass(frozen=True)
 class Case:
-    """One shape of one family, 'unshared' (locally connected) or 'shared' (convolution), and what follows from it."""
+    """One shape of one family, 'unshared' (locally connected) or 'shared' (convolution), the work, and what follows from them."""
 
     family: str
     name: str
@@ -52,6 +56,7 @@ class Case:
     strides: tuple[int, ...]
     dilation: tuple[int, ...]
     filters: int
+    work: str = FORWARD
 
     @property
     def rank(self) -> int:
@@ -87,13 +92,18 @@ class Case:
         return (self.batch, *self.out, self.filters)
 
     @property
+    def passes(self) -> int:
+        """Operations of the same size: the forward one, or that and two gradients."""
+        return 3 if self.work == STEP else 1
+
+    @property
     def flops(self) -> int:
-        return 2 * math.prod(self.output_shape) * self.window
+        return self.passes * 2 * math.prod(self.output_shape) * self.window
 
     @property
     def nbytes(self) -> int:
-        """Traffic that no algorithm avoids: every array once."""
-        return 4 * sum(math.prod(shape) for shape in (self.input_shape, self.kernel_shape, self.output_shape))
+        """Traffic that no algorithm avoids: in every pass each array once."""
+        return self.passes * 4 * sum(math.prod(shape) for shape in (self.input_shape, self.kernel_shape, self.output_shape))
 
 
 def _local(name: str, entry: tuple) -> Case:
@@ -107,8 +117,8 @@ def smallest_call() -> Case:
     return _local(name, entry)
 
 
-def cases(substring: str = "") -> list[Case]:
-    """Return the cases whose name or family contains `substring`, unshared first."""
+def cases(substring: str = "", work: tuple[str, ...] = (FORWARD, STEP)) -> list[Case]:
+    """Return the cases of that work whose name or family contains `substring`: forward first, unshared first."""
     every = [_local(name, entry) for name, entry in LOCAL.items()]
     every += [Case("shared", name, *entry) for name, entry in SHARED.items()]
-    return [case for case in every if substring in f"{case.family} {case.name}"]
+    return [replace(case, work=kind) for kind in work for case in every if substring in f"{case.family} {case.name}"]

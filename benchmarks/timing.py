@@ -16,7 +16,7 @@ from statistics import median
 
 import numpy as np
 from limits import Probe
-from peers import Builder, Call, random_arrays, tolerance
+from peers import Builder, Call, random_arrays, result_shapes, tolerance
 from shapes import Case
 
 
@@ -117,17 +117,18 @@ def _prepare(library: str, formulations: dict[str, Builder], case: Case, arrays:
     return [c for c in found[:2] if c.estimate <= pace.close * found[0].estimate]
 
 
-def _checker(case: Case, arrays: tuple[np.ndarray, np.ndarray]) -> Callable[[str, str, np.ndarray], None]:
-    """Return a function that compares a result with the first one it was given, which is localconv's."""
-    allowed = tolerance(case, *arrays)
+def _checker(case: Case, arrays: tuple[np.ndarray, ...]) -> Callable[[str, str, tuple[np.ndarray, ...]], None]:
+    """Return a function that compares results with the first ones it was given, which are localconv's."""
+    allowed = tolerance(case, arrays)
     reference: list[np.ndarray] = []
 
-    def check(library: str, label: str, result: np.ndarray) -> None:
-        result = np.ascontiguousarray(result).reshape(case.output_shape)
+    def check(library: str, label: str, results: tuple[np.ndarray, ...]) -> None:
+        shaped = [np.ascontiguousarray(r).reshape(shape) for r, shape in zip(results, result_shapes(case), strict=True)]
         if not reference:
-            reference.append(result.copy())
-        elif not np.all(np.abs(result - reference[0]) <= allowed):  # written so that a NaN fails
-            raise ResultsDiffer(f"{case.name}: {library} ({label}) and localconv disagree beyond rounding")
+            reference.extend(result.copy() for result in shaped)
+        for result, right, limit in zip(shaped, reference, allowed, strict=True):
+            if not np.all(np.abs(result - right) <= limit):  # written so that a NaN fails
+                raise ResultsDiffer(f"{case.name}, {case.work}: {library} ({label}) and localconv disagree beyond rounding")
 
     return check
 
