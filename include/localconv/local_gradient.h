@@ -69,17 +69,16 @@ LC_NOINLINE void LC_NAME(copy_box)(const lc_call *c, const LC_NAME(gradient_plac
     }
 }
 
-/* Copies the output gradient of `count` positions from `position` on: [position][image][filter]. */
+/* Copies the output gradient of `count` positions from `position` on, [image][position][filter], images `stride` elements apart. */
 LC_NOINLINE void LC_NAME(copy_gradient)(const lc_call *c, ptrdiff_t position, ptrdiff_t count, ptrdiff_t first, ptrdiff_t images,
-                                        LC_REAL *target) {
+                                        LC_REAL *target, ptrdiff_t stride) {
     const lc_geometry *g = c->geometry;
-    for (ptrdiff_t image = first; image < first + images; ++image, target += g->filters) {
+    for (ptrdiff_t image = first; image < first + images; ++image, target += stride) {
         const LC_REAL *source = (const LC_REAL *)c->gradient + image * g->output_batch + position * g->output_stride[2];
         if (g->channels_first)
-            LC_NAME(transpose_copy)(source, g->positions, g->filters, count, target, images * g->filters, 0);
+            LC_NAME(transpose_copy)(source, g->positions, g->filters, count, target, g->filters, 0);
         else
-            for (ptrdiff_t i = 0; i < count; ++i)
-                memcpy(target + i * images * g->filters, source + i * g->filters, (size_t)g->filters * sizeof(LC_REAL));
+            memcpy(target, source, (size_t)(count * g->filters) * sizeof(LC_REAL));
     }
 }
 
@@ -129,19 +128,20 @@ LC_NOINLINE void LC_NAME(kernel_gradient_line)(const lc_call *c, const lc_gradie
     const lc_geometry *g = c->geometry;
     const int packed = p->strategy == LC_GRADIENT_BOXED || g->channels_first;
     const ptrdiff_t origin = (line[0] * g->output[1] + line[1]) * g->output[2];
+    const ptrdiff_t stride = lc_box_stride(p->segment * g->filters, (ptrdiff_t)sizeof(LC_REAL));
     for (ptrdiff_t k = b->lo[2]; k < b->hi[2]; k += p->segment) {
         const ptrdiff_t count = lc_min(p->segment, b->hi[2] - k);
         const LC_REAL *gradient = stage;
         if (packed)
-            LC_NAME(copy_gradient)(c, origin + k, count, first, images, stage);
+            LC_NAME(copy_gradient)(c, origin + k, count, first, images, stage, stride);
         else
             gradient = (const LC_REAL *)c->gradient + first * g->output_batch + (origin + k) * g->filters;
-        t->lane_step = packed ? g->filters : g->output_batch;
+        t->lane_step = packed ? stride : g->output_batch;
         for (ptrdiff_t i = 0; i < count; ++i) {
             const ptrdiff_t index[3] = {line[0], line[1], k + i};
             const int clipped = LC_NAME(move_to)(g, index, b);
             if (clipped && !t->accumulate) LC_NAME(clear_panels)(c, p, origin + k + i, panels);
-            LC_NAME(kernel_gradient_at)(c, p, b, origin + k + i, panels, gradient + i * g->filters * (packed ? images : 1), t);
+            LC_NAME(kernel_gradient_at)(c, p, b, origin + k + i, panels, gradient + i * g->filters, t);
         }
     }
 }
@@ -336,7 +336,7 @@ LC_NOINLINE void LC_NAME(input_gradient_line)(const lc_call *c, const lc_gradien
         if (!placed)
             LC_NAME(interleave_gradient)(c, p, position, count, first, images, stage);
         else if (g->channels_first)
-            LC_NAME(copy_gradient)(c, position, count, first, images, stage);
+            LC_NAME(copy_gradient)(c, position, count, first, images, stage, count * g->filters);
         for (ptrdiff_t i = 0; i < count; ++i) {
             const ptrdiff_t index[3] = {line[0], line[1], k + i};
             LC_NAME(move_to)(g, index, b);
@@ -344,7 +344,7 @@ LC_NOINLINE void LC_NAME(input_gradient_line)(const lc_call *c, const lc_gradien
                 LC_NAME(input_gradient_boxed)(c, p, b, position + i, images, stage + i * g->filters * p->batch_tile,
                                               count * g->filters * p->batch_tile, (LC_REAL *)(workspace + p->box_at), t);
             else if (g->channels_first)
-                LC_NAME(input_gradient_placed)(c, b, position + i, stage + i * images * g->filters, g->filters);
+                LC_NAME(input_gradient_placed)(c, b, position + i, stage + i * g->filters, count * g->filters);
             else
                 LC_NAME(input_gradient_placed)(c, b, position + i, (const LC_REAL *)c->gradient + (position + i) * g->filters, g->output_batch);
         }

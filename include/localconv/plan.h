@@ -82,7 +82,7 @@ static inline ptrdiff_t lc_finish_gradient_plan(const lc_geometry *g, lc_gradien
     }
     p->box_at = lc_align(lc_strip_limit(g) * (ptrdiff_t)sizeof(lc_strip));
     p->stage_at = p->box_at + lc_align(boxed ? images * lc_box_stride(elements, itemsize) * itemsize : 0);
-    p->workspace = p->stage_at + lc_align(boxed || g->channels_first ? images * p->segment * g->filters * itemsize : 0);
+    p->workspace = p->stage_at + lc_align(boxed || g->channels_first ? images * lc_box_stride(p->segment * g->filters, itemsize) * itemsize : 0);
     return tasks;
 }
 
