@@ -663,8 +663,11 @@ def conv_grad_input(ConvPlan plan not None, const real[::1] kernel not None, con
     All arrays flat, laid out as in `conv_forward`. Pixels that no phase has are not written. The batch must not be empty.
     """
     cdef lc_ran ran
-    cdef lc_call call = _call(&plan.phases[0].geometry, out, &ran)
+    cdef lc_call call
     cdef int threads
+    if plan.count == 0:
+        return  # no window meets a pixel
+    call = _call(&plan.phases[0].geometry, out, &ran)
     call.input, call.kernel = <const void *> &grad_output[0], <const void *> &kernel[0]
     threads = _run_conv(plan, &call)
     _remember("conv_grad_input", ran, "direct", threads)

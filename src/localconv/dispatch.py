@@ -131,12 +131,15 @@ def plan_conv(geometry: Geometry, double_precision: bool) -> _core.ConvPlan:
     return _core.ConvPlan([(geometry, cut[0], pack, *cut[1:])], double_precision, threads)
 
 
-def plan_conv_grad_input(geometry: Geometry, double_precision: bool) -> _core.ConvPlan | None:
-    """The plan of a shared convolution's gradient for the input, direct; None where no window meets any pixel."""
+def plan_conv_grad_input(geometry: Geometry, double_precision: bool) -> _core.ConvPlan | _core.NarrowPlan | None:
+    """The plan of a shared convolution's gradient for the input; None: by im2col."""
+    if choose_conv_grad_input(geometry) != "direct":
+        return None
+    if choose_narrow(geometry, _core.lanes(double_precision)):
+        return plan_conv_grad_narrow(geometry, double_precision)
     threads = threads_for(geometry)
-    phases = input_phases(geometry)
-    cuts = [(phase, _conv_cut(phase.geometry, double_precision, threads)) for phase in phases]
-    return _core.ConvPlan([(phase, cut[0], True, *cut[1:]) for phase, cut in cuts], double_precision, threads) if cuts else None
+    cuts = [(phase, _conv_cut(phase.geometry, double_precision, threads)) for phase in input_phases(geometry)]
+    return _core.ConvPlan([(phase, cut[0], True, *cut[1:]) for phase, cut in cuts], double_precision, threads)
 
 
 def choose_narrow(geometry: Geometry, lanes: int) -> bool:
@@ -185,8 +188,10 @@ def _conv_cut(geometry: Geometry, double_precision: bool, threads: int) -> tuple
     return vectors, panel_parts, ceil(_tasks(geometry, threads) / panel_parts), TILE_BLOCK
 
 
-def plan_conv_grad_kernel(geometry: Geometry, double_precision: bool) -> _core.ReductionPlan:
-    """The plan of a shared convolution's gradient for the kernel, direct. Nothing but the geometry cuts the sums."""
+def plan_conv_grad_kernel(geometry: Geometry, double_precision: bool) -> _core.ReductionPlan | None:
+    """The plan of a shared convolution's gradient for the kernel; None: by im2col. Nothing but the geometry cuts the sums."""
+    if choose_conv(geometry) != "direct":
+        return None
     lanes, itemsize = _core.lanes(double_precision), 8 if double_precision else 4
     group_filters = geometry.filters // geometry.groups
     vectors = _width(group_filters, lanes, double_precision)

@@ -147,8 +147,8 @@ def local_geometry(x_shape: Ints, kernel_shape: Ints, size: Ints, strides: Ints,
     _check_groups(name, kernel_name, channels, filters, groups)
     expected = (prod(output), prod(size) * channels // groups, filters)
     if kernel_shape != expected:
-        raise ValueError(f"{kernel_name} must have shape (positions, prod(kernel_size) * channels / groups, filters) = {expected} for {name} "
-                         f"of shape {x_shape} with output size {output}, got {kernel_shape}")
+        raise ValueError(f"{kernel_name} must have shape (positions, prod(kernel_size) * channels / groups, filters) = {expected} for "
+                         f"{name} of shape {x_shape} with output size {output}, got {kernel_shape}")
     return _geometry(batch, spatial, channels, output, filters, size, strides, dilation, before, groups, channels_first)
 
 

@@ -383,14 +383,13 @@ def local_input(rank: int, input_shape: Sequence[int], kernel: ArrayLike, grad_o
     k, g = as_float_array(kernel, "kernel"), as_float_array(grad_output, names[1])
     dtype = common_dtype(k, g)
     shape = ints(input_shape, None, names[0], minimum=0)
-    geometry, expected = _local_geometry(rank, shape, k.shape, ints(kernel_size, rank, "kernel_size"), ints(strides, rank, "strides"),
-                                         None if output_shape is None else ints(output_shape, rank, "output_shape", scalar=False),
-                                         is_channels_first(data_format), padding_of(padding, rank),
-                                         ints(dilation_rate, rank, "dilation_rate"), groups_of(groups), (names[0], "kernel"))
+    expected, plan = _prepare_local(False, (names[0], "kernel"), rank, shape, k.shape, ints(kernel_size, rank, "kernel_size"),
+                                    ints(strides, rank, "strides"), _output_ints(output_shape, rank), is_channels_first(data_format),
+                                    padding_of(padding, rank), ints(dilation_rate, rank, "dilation_rate"), groups_of(groups),
+                                    dtype is FLOAT64, dispatch.state())
     _check_gradient(g, expected, names[1])
     result = output_for(out, shape, dtype, (k, g))
-    if result.size:
-        plan = _plan_local(geometry, dtype is FLOAT64, False, dispatch.state())
+    if plan is not None:
         _LOCAL_INPUT[dtype](plan, flat(k, dtype), flat(g, dtype), result.reshape(-1))
     return deliver(result, out)
 
@@ -401,20 +400,32 @@ def _local_kernel(rank: int, inputs: ArrayLike, kernel_shape: Sequence[int], gra
     x, g = as_float_array(inputs, "inputs"), as_float_array(grad_output, "grad_output")
     dtype = common_dtype(x, g)
     shape = ints(kernel_shape, None, "kernel_shape", minimum=0)
-    geometry, expected = _local_geometry(rank, x.shape, shape, ints(kernel_size, rank, "kernel_size"), ints(strides, rank, "strides"),
-                                         None if output_shape is None else ints(output_shape, rank, "output_shape", scalar=False),
-                                         is_channels_first(data_format), padding_of(padding, rank),
-                                         ints(dilation_rate, rank, "dilation_rate"), groups_of(groups), ("inputs", "kernel_shape"))
+    expected, plan = _prepare_local(True, ("inputs", "kernel_shape"), rank, x.shape, shape, ints(kernel_size, rank, "kernel_size"),
+                                    ints(strides, rank, "strides"), _output_ints(output_shape, rank), is_channels_first(data_format),
+                                    padding_of(padding, rank), ints(dilation_rate, rank, "dilation_rate"), groups_of(groups),
+                                    dtype is FLOAT64, dispatch.state())
     _check_gradient(g, expected, "grad_output")
     _check_accumulate(accumulate, out)
     result = output_for(out, shape, dtype, (x, g))
     add = accumulate and result is out
-    if geometry.batch:
-        plan = _plan_local(geometry, dtype is FLOAT64, True, dispatch.state())
+    if plan is not None:
         _LOCAL_KERNEL[dtype](plan, flat(x, dtype), flat(g, dtype), result.reshape(-1), add)
     elif not add:
         result[...] = 0
     return _deliver_sum(result, out, accumulate)
+
+
+@lru_cache(maxsize=512)
+def _prepare_local(for_kernel: bool, names: tuple[str, str], rank: int, x_shape: Ints, kernel_shape: Ints, size: Ints, strides: Ints,
+                   output_shape: Ints | None, channels_first: bool, padding: Padding, dilation: Ints, groups: int, double_precision: bool,
+                   state: tuple[Any, ...]) -> tuple[Ints, _core.GradientPlan | None]:
+    """Shape of the forward result, and the gradient's plan (None for an empty batch). `state` only widens the cache's key."""
+    geometry = local_geometry(x_shape, kernel_shape, size, strides, padding, channels_first, dilation, groups, *names)
+    output = geometry.output[3 - rank :]
+    if output_shape is not None and output_shape != output:
+        raise ValueError(f"output_shape must be {output} for {names[0]} of shape {x_shape}, got {output_shape}")
+    plan = dispatch.plan_local_grad_kernel if for_kernel else dispatch.plan_local_grad_input
+    return shape_of_output(x_shape[:1], output, geometry), plan(geometry, double_precision) if geometry.batch else None
 
 
 def shared_input(rank: int, input_shape: Sequence[int], kernel: ArrayLike, grad_output: ArrayLike, strides: IntOrInts,
@@ -424,21 +435,23 @@ def shared_input(rank: int, input_shape: Sequence[int], kernel: ArrayLike, grad_
     k, g = as_float_array(kernel, "kernel"), as_float_array(grad_output, names[1])
     dtype = common_dtype(k, g)
     shape = ints(input_shape, None, names[0], minimum=0)
-    geometry, expected = _shared_geometry(rank, shape, k.shape, ints(strides, rank, "strides"), padding_of(padding, rank),
-                                          is_channels_first(data_format), ints(dilation_rate, rank, "dilation_rate"), groups_of(groups),
-                                          (names[0], "kernel"))
+    expected, geometry, plan = _prepare_shared(False, (names[0], "kernel"), rank, shape, k.shape, ints(strides, rank, "strides"),
+                                               padding_of(padding, rank), is_channels_first(data_format),
+                                               ints(dilation_rate, rank, "dilation_rate"), groups_of(groups), dtype is FLOAT64,
+                                               dispatch.state())
     _check_gradient(g, expected, names[1])
     result = output_for(out, shape, dtype, (k, g))
     if result.size:
-        direct, plan, complete = _plan_shared_input(geometry, dtype is FLOAT64, dispatch.state())
-        if not complete:
-            result[...] = 0
-        if not direct:
+        k, g = flat(k, dtype), flat(g, dtype)
+        if isinstance(plan, _core.NarrowPlan):
+            _CONV_INPUT_NARROW[dtype](plan, k, g, result.reshape(-1))
+        elif isinstance(plan, _core.ConvPlan):
+            if any(s > n for s, n in zip(geometry.strides, geometry.kernel, strict=True)):
+                result[...] = 0  # there are pixels between the windows
+            _CONV_INPUT[dtype](plan, k, g, result.reshape(-1))
+        else:
             with np.errstate(all="ignore"):  # inf and NaN pass through without a word, as in the other algorithms
-                grad_input_by_columns(geometry, flat(k, dtype), flat(g, dtype), result.reshape(-1))
-        elif plan is not None:
-            function = _CONV_INPUT_NARROW if isinstance(plan, _core.NarrowPlan) else _CONV_INPUT
-            function[dtype](plan, flat(k, dtype), flat(g, dtype), result.reshape(-1))
+                grad_input_by_columns(geometry, k, g, result.reshape(-1))
     return deliver(result, out)
 
 
@@ -447,15 +460,15 @@ def _shared_kernel(rank: int, x: ArrayLike, kernel_shape: Sequence[int], grad_ou
     array, g = as_float_array(x, "x"), as_float_array(grad_output, "grad_output")
     dtype = common_dtype(array, g)
     shape = ints(kernel_shape, None, "kernel_shape", minimum=0)
-    geometry, expected = _shared_geometry(rank, array.shape, shape, ints(strides, rank, "strides"), padding_of(padding, rank),
-                                          is_channels_first(data_format), ints(dilation_rate, rank, "dilation_rate"), groups_of(groups),
-                                          ("x", "kernel_shape"))
+    expected, geometry, plan = _prepare_shared(True, ("x", "kernel_shape"), rank, array.shape, shape, ints(strides, rank, "strides"),
+                                               padding_of(padding, rank), is_channels_first(data_format),
+                                               ints(dilation_rate, rank, "dilation_rate"), groups_of(groups), dtype is FLOAT64,
+                                               dispatch.state())
     _check_gradient(g, expected, "grad_output")
     _check_accumulate(accumulate, out)
     result = output_for(out, shape, dtype, (array, g))
     add = accumulate and result is out
     if geometry.batch:
-        plan = _plan_shared_kernel(geometry, dtype is FLOAT64, dispatch.state())
         array, g = flat(array, dtype), flat(g, dtype)
         if plan is not None:
             _CONV_KERNEL[dtype](plan, array, g, result.reshape(-1), add)
@@ -468,48 +481,25 @@ def _shared_kernel(rank: int, x: ArrayLike, kernel_shape: Sequence[int], grad_ou
 
 
 @lru_cache(maxsize=512)
-def _local_geometry(rank: int, x_shape: Ints, kernel_shape: Ints, size: Ints, strides: Ints, output_shape: Ints | None,
-                    channels_first: bool, padding: Padding, dilation: Ints, groups: int, names: tuple[str, str]) -> tuple[Geometry, Ints]:
-    """The geometry, and the shape of the forward result."""
-    geometry = local_geometry(x_shape, kernel_shape, size, strides, padding, channels_first, dilation, groups, *names)
-    output = geometry.output[3 - rank :]
-    if output_shape is not None and output_shape != output:
-        raise ValueError(f"output_shape must be {output} for {names[0]} of shape {x_shape}, got {output_shape}")
-    return geometry, shape_of_output(x_shape[:1], output, geometry)
+def _prepare_shared(for_kernel: bool, names: tuple[str, str], rank: int, x_shape: Ints, kernel_shape: Ints, strides: Ints, padding: Padding,
+                    channels_first: bool, dilation: Ints, groups: int, double_precision: bool,
+                    state: tuple[Any, ...]) -> tuple[Ints, Geometry, Any]:
+    """Shape of the forward result, the geometry, and the plan of the direct algorithm (None: by columns, or nothing to do).
 
-
-@lru_cache(maxsize=512)
-def _shared_geometry(rank: int, x_shape: Ints, kernel_shape: Ints, strides: Ints, padding: Padding, channels_first: bool, dilation: Ints,
-                     groups: int, names: tuple[str, str]) -> tuple[Geometry, Ints]:
-    """The geometry, and the shape of the forward result."""
+    `state` only widens the cache's key.
+    """
+    if max(strides) > 1 and max(dilation) > 1:
+        raise ValueError(f"strides > 1 cannot be combined with dilation_rate > 1, got strides={strides}, dilation_rate={dilation}")
     geometry = shared_geometry(x_shape, kernel_shape, strides, padding, channels_first, dilation, groups, *names)
-    return geometry, shape_of_output(x_shape[: -rank - 1], geometry.output[3 - rank :], geometry)
+    expected = shape_of_output(x_shape[: -rank - 1], geometry.output[3 - rank :], geometry)
+    if geometry.batch == 0:
+        return expected, geometry, None
+    plan = dispatch.plan_conv_grad_kernel if for_kernel else dispatch.plan_conv_grad_input
+    return expected, geometry, plan(geometry, double_precision)
 
 
-# Of the state, what dispatch reads itself: an argument only to widen the caches' keys.
-@lru_cache(maxsize=512)
-def _plan_local(geometry: Geometry, double_precision: bool, for_kernel: bool, state: tuple[Any, ...]) -> _core.GradientPlan:
-    make = dispatch.plan_local_grad_kernel if for_kernel else dispatch.plan_local_grad_input
-    return make(geometry, double_precision)
-
-
-@lru_cache(maxsize=512)
-def _plan_shared_input(geometry: Geometry, double_precision: bool,
-                       state: tuple[Any, ...]) -> tuple[bool, _core.ConvPlan | _core.NarrowPlan | None, bool]:
-    """Whether the gradient is direct, its plan (None: it is 0 everywhere), and whether that writes every pixel."""
-    complete = all(k >= s for k, s in zip(geometry.kernel, geometry.strides, strict=True))
-    if dispatch.choose_conv_grad_input(geometry) != "direct":
-        return False, None, True
-    if dispatch.choose_narrow(geometry, _core.lanes(double_precision)):
-        return True, dispatch.plan_conv_grad_narrow(geometry, double_precision), True
-    return True, dispatch.plan_conv_grad_input(geometry, double_precision), complete
-
-
-@lru_cache(maxsize=512)
-def _plan_shared_kernel(geometry: Geometry, double_precision: bool, state: tuple[Any, ...]) -> _core.ReductionPlan | None:
-    """The plan of the direct algorithm; None: by columns."""
-    direct = dispatch.choose_conv(geometry) == "direct"
-    return dispatch.plan_conv_grad_kernel(geometry, double_precision) if direct else None
+def _output_ints(output_shape: Sequence[int] | None, rank: int) -> Ints | None:
+    return None if output_shape is None else ints(output_shape, rank, "output_shape", scalar=False)
 
 
 def _check_gradient(gradient: Array, expected: Ints, name: str) -> None:
