@@ -1,0 +1,106 @@
+"""What the constructors of layers check, in Keras's words."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+from ..config import image_data_format
+from ..geometry import DATA_FORMATS
+
+Ints = tuple[int, ...]
+Shape = tuple[int | None, ...]
+
+PADDINGS = ("valid", "same", "causal")
+
+
+def positive_int(value: Any, name: str) -> int:
+    """A size. ValueError unless an integer above 0; a float that is one, as Keras takes, counts."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    try:
+        found = operator.index(value)
+    except TypeError:
+        raise ValueError(f"Invalid value for argument `{name}`. Expected an integer. Received {name}={value!r}.") from None
+    if found <= 0 or isinstance(value, bool):
+        raise ValueError(f"Invalid value for argument `{name}`. Expected a strictly positive value. Received {name}={value}.")
+    return found
+
+
+def int_tuple(value: Any, rank: int, name: str) -> Ints:
+    """`rank` ints above 0; one int stands for all. ValueError for anything else."""
+    message = f"The `{name}` argument must be a tuple of {rank} integers. Received: {value!r}"
+    try:
+        parts = (operator.index(value),) * rank
+    except TypeError:
+        try:
+            parts = tuple(operator.index(part) for part in value)
+        except TypeError:
+            raise ValueError(message) from None
+    if len(parts) != rank or isinstance(value, bool):
+        raise ValueError(message)
+    if 0 in parts and name == "strides":
+        raise ValueError(f"The argument `strides` cannot contains 0(s). Received: {parts}")
+    if min(parts) <= 0:
+        wrong = {part for part in parts if part <= 0}
+        raise ValueError(f"{message} including {wrong} that does not satisfy the requirement `> 0`.")
+    return parts
+
+
+def padding_name(value: Any) -> str:
+    """valid, same or causal, in whatever case. ValueError for anything else."""
+    if not isinstance(value, str) or value.lower() not in PADDINGS:
+        raise ValueError(f'The `padding` argument must be one of "valid", "same" (or "causal", only for `Conv1D`). Received: {value}')
+    return value.lower()
+
+
+def data_format_name(value: Any) -> str:
+    """channels_last or channels_first, in whatever case; `image_data_format` for None. ValueError for anything else."""
+    if value is None:
+        return image_data_format()
+    if not isinstance(value, str) or value.lower() not in DATA_FORMATS:
+        raise ValueError(f'The `data_format` argument must be one of "channels_first", "channels_last". Received: {value}')
+    return value.lower()
+
+
+def flag(value: Any, name: str) -> bool:
+    """A bool. TypeError for anything but a bool or what NumPy makes of one."""
+    if isinstance(value, str) or value is None or value not in (0, 1):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def shape_tuple(value: Any, name: str) -> Shape:
+    """A shape whose sizes are ints of at least 0, or None where unknown. TypeError or ValueError for anything else."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        raise TypeError(f"{name} must be a tuple of ints and None, got {value!r}")
+    sizes: list[int | None] = []
+    for part in value:
+        if part is None:
+            sizes.append(None)
+            continue
+        try:
+            sizes.append(operator.index(part))
+        except TypeError:
+            raise TypeError(f"{name} must be a tuple of ints and None, got {value!r}") from None
+        if part < 0:
+            raise ValueError(f"{name} must not hold sizes below 0, got {value!r}")
+    return tuple(sizes)
+
+
+def output_length(n: int | None, size: int, padding: str, stride: int, dilation: int = 1) -> int | None:
+    """Positions along an axis of n elements; None for None, 0 or less where no window fits."""
+    if n is None:
+        return None
+    if padding == "valid":
+        n -= (size - 1) * dilation
+    return -(-n // stride)
+
+
+def check_output(output: Shape, input_shape: Shape, layer_name: str) -> None:
+    """Raise ValueError if a size of the output is 0 or less."""
+    if any(n is not None and n <= 0 for n in output):
+        raise ValueError(f"One of the dimensions in the output is <= 0 due to downsampling in {layer_name}. Consider increasing the input "
+                         f"size. Received input shape {input_shape} which would produce output shape with a zero or negative value in a "
+                         "dimension.")

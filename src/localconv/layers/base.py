@@ -1,0 +1,414 @@
+"""The base layer: weights, names, input checks, losses, and the order of a forward and a backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from ..arrays import Array
+from . import initializers, regularizers
+from .arguments import Shape, flag, shape_tuple
+from .naming import automatic_name
+from .variables import Variable, float_dtype
+
+Fans = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a layer asks of its input's shape.
+
+    Parameters
+    ----------
+    ndim, min_ndim : int, optional
+        The number of axes, exactly or at least.
+    axes : mapping of int to int, optional
+        Sizes along some axes.
+    """
+
+    ndim: int | None = None
+    min_ndim: int | None = None
+    axes: Mapping[int, int] | None = None
+
+    def check(self, shape: Shape, layer_name: str) -> None:
+        """Raise ValueError, in Keras's words, if a shape does not fit; None in it fits everything."""
+        start = f'Input 0 of layer "{layer_name}" is incompatible with the layer: '
+        for wanted, name, wrong in ((self.ndim, "ndim", self.ndim != len(shape)),
+                                    (self.min_ndim, "min_ndim", len(shape) < (self.min_ndim or 0))):
+            if wanted is not None and wrong:
+                raise ValueError(f"{start}expected {name}={wanted}, found ndim={len(shape)}. Full shape received: {shape}")
+        for axis, size in (self.axes or {}).items():
+            if shape[axis] not in (size, None):
+                raise ValueError(f"{start}expected axis {axis} of input shape to have value {size}, but received input with shape {shape}")
+
+
+class Layer:
+    """What all layers share.
+
+    Parameters
+    ----------
+    name : str, optional
+        Default: the class name in snake case, numbered: conv1d, conv1d_1, ...
+    trainable : bool, optional
+        Whether the weights are among `trainable_weights` and get gradients.
+    dtype : {'float32', 'float64'}, optional
+        Of the weights and the result; floating inputs are converted to it. Default: `floatx`.
+    input_shape : tuple of ints, optional
+        The input's shape without the batch axis: `Sequential` then knows all shapes without seeing data.
+    batch_input_shape : tuple of ints, optional
+        The same with the batch axis, usually None.
+    activity_regularizer : str, dict or callable, optional
+        Penalty on the output, divided by the batch size.
+    seed : int, optional
+        Makes what is random in this layer repeatable: initializers without a seed of their own, dropout.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments that are none of those; the message names the argument.
+
+    Notes
+    -----
+    A subclass defines ``_build(shape)``, which calls `add_weight`; ``_forward(x, training)``, which returns the output and what
+    its backward pass needs; ``_backward(grad_output, saved)``, which sets gradients of weights and returns that of the input;
+    `compute_output_shape` and `get_config`.
+    """
+
+    input_spec: InputSpec | None = None
+
+    def __init__(self, *, name: str | None = None, trainable: bool = True, dtype: DTypeLike | None = None,
+                 input_shape: Sequence[int | None] | None = None, batch_input_shape: Sequence[int | None] | None = None,
+                 activity_regularizer: Any = None, seed: int | None = None) -> None:
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"name must be a string, got {name!r}")
+        self._name = automatic_name(type(self).__name__) if name is None else name
+        self._trainable = flag(trainable, "trainable")
+        self._dtype = float_dtype(dtype)
+        if input_shape is not None and batch_input_shape is None:
+            batch_input_shape = (None, *shape_tuple(input_shape, "input_shape"))
+        self._batch_input_shape = None if batch_input_shape is None else shape_tuple(batch_input_shape, "batch_input_shape")
+        self.activity_regularizer = regularizers.get(activity_regularizer)
+        self.seed = initializers.checked_seed(seed)
+        self._rng = np.random.default_rng(self.seed)
+        self.built = False
+        self._build_shape: Shape | None = None
+        self._spec_before_build: InputSpec | None = None
+        self._variables: list[Variable] = []
+        self._activity_loss: Any = None
+        self._saved: tuple[Array, Any] | None = None
+
+    # ------------------------------------------------------------------------------------------------------------------- names, shapes
+
+    @property
+    def name(self) -> str:
+        """The layer's name; it never changes."""
+        return self._name
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float32 or float64."""
+        return self._dtype
+
+    @property
+    def input_shape(self) -> Shape:
+        """The shape that the layer was built for. AttributeError before that."""
+        if self._build_shape is None:
+            raise AttributeError(f'The layer "{self.name}" has never been called and thus has no defined input shape.')
+        return self._build_shape
+
+    @property
+    def output_shape(self) -> Shape:
+        """The shape that follows from `input_shape`. AttributeError before the layer is built."""
+        if self._build_shape is None:
+            raise AttributeError(f'The layer "{self.name}" has never been called and thus has no defined output shape.')
+        return self.compute_output_shape(self._build_shape)
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> Shape:
+        """Return the output's shape for an input's shape.
+
+        Parameters
+        ----------
+        input_shape : tuple of int or None
+            With the batch axis; None where a size is unknown.
+
+        Returns
+        -------
+        tuple of int or None
+
+        Raises
+        ------
+        ValueError
+            If the input is too small or of another number of axes.
+        """
+        return shape_tuple(input_shape, "input_shape")
+
+    # ------------------------------------------------------------------------------------------------------------------------- weights
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        """Make the weights for inputs of this shape; nothing if the layer has them already and the shape fits.
+
+        Parameters
+        ----------
+        input_shape : tuple of int or None
+            With the batch axis.
+
+        Raises
+        ------
+        ValueError
+            If the layer cannot take such inputs; it then has no weights, as before.
+        """
+        shape = shape_tuple(input_shape, "input_shape")
+        if self.input_spec is not None:
+            self.input_spec.check(shape, self.name)
+        if self.built:
+            return
+        self._spec_before_build = self.input_spec
+        try:
+            self._build(shape)
+        except BaseException:
+            self._unbuild()
+            raise
+        self._build_shape = shape
+        self.built = True
+
+    def _unbuild(self) -> None:
+        """Be as before `build`, so that another shape can be tried."""
+        self._variables.clear()
+        self._rng = np.random.default_rng(self.seed)
+        self.input_spec = self._spec_before_build
+        self._build_shape = self._saved = self._activity_loss = None
+        self.built = False
+
+    def add_weight(self, name: str, shape: Sequence[int], initializer: Any = "glorot_uniform", regularizer: Any = None,
+                   constraint: Callable[[Any], Any] | None = None, trainable: bool = True, position_fans: Fans | None = None) -> Variable:
+        """Make a weight of this layer, ``LAYER/NAME:0``.
+
+        Parameters
+        ----------
+        name : str
+        shape : sequence of ints
+        initializer : str, dict or callable, optional
+        regularizer, constraint : callable, optional
+        trainable : bool, optional
+        position_fans : (float, float), optional
+            What ``fans='position'`` of an initializer stands for; by default the fans of the shape.
+
+        Returns
+        -------
+        Variable
+        """
+        sizes = tuple(shape)
+        fans = initializers.compute_fans(sizes) if position_fans is None else position_fans
+        value = initializers.initial(initializers.get(initializer), sizes, self.dtype, self._rng, fans)
+        variable = Variable(value, f"{self.name}/{name}:0", self.dtype, trainable, regularizer, constraint)
+        self._variables.append(variable)
+        return variable
+
+    @property
+    def trainable(self) -> bool:
+        """Whether training changes the weights."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self._trainable = flag(value, "trainable")
+
+    @property
+    def trainable_weights(self) -> list[Variable]:
+        """Weights that training changes; none if the layer is not trainable."""
+        return [variable for variable in self._variables if variable.trainable and self.trainable]
+
+    @property
+    def non_trainable_weights(self) -> list[Variable]:
+        """Weights that training leaves alone."""
+        return [variable for variable in self._variables if not (variable.trainable and self.trainable)]
+
+    @property
+    def weights(self) -> list[Variable]:
+        """All weights, the trainable ones first."""
+        return self.trainable_weights + self.non_trainable_weights
+
+    def get_weights(self) -> list[Array]:
+        """Return copies of all weights' values, in the order of `weights`."""
+        return [variable.numpy() for variable in self.weights]
+
+    def set_weights(self, weights: Sequence[ArrayLike]) -> None:
+        """Assign all weights, or none of them.
+
+        Parameters
+        ----------
+        weights : sequence of array_like
+            In the order and shapes of `get_weights`.
+
+        Raises
+        ------
+        ValueError
+            If there are more or fewer than the layer has, or one has another shape.
+        TypeError
+            If one is not an array of real numbers.
+        """
+        variables, values = self.weights, list(weights)
+        if len(values) != len(variables):
+            raise ValueError(f'You called `set_weights(weights)` on layer "{self.name}" with a weight list of length {len(values)}, '
+                             f"but the layer was expecting {len(variables)} weights.")
+        for variable, value in zip(variables, values, strict=True):
+            if np.shape(value) != variable.shape:
+                raise ValueError(f"Layer {self.name} weight shape {variable.shape} is not compatible with provided weight shape "
+                                 f"{np.shape(value)}.")
+        assign_all(zip(variables, values, strict=True))
+
+    def count_params(self) -> int:
+        """Return how many numbers the weights hold. ValueError if the layer is not built."""
+        if not self.built:
+            raise ValueError(f"You tried to call `count_params` on layer {self.name}, but the layer isn't built. You can build it manually "
+                             f"via: `{self.name}.build(batch_input_shape)`.")
+        return sum(variable.size for variable in self.weights)
+
+    @property
+    def losses(self) -> list[Any]:
+        """The penalties: on the output of the last call (divided by its batch size), then on each weight that has a regularizer."""
+        losses = [] if self._activity_loss is None else [self._activity_loss]
+        return losses + [variable.regularizer(variable.value) for variable in self._variables if variable.regularizer is not None]
+
+    def apply_constraints(self) -> None:
+        """Replace every trainable weight that has a constraint by what the constraint makes of it; to be called after an update."""
+        for variable in self.trainable_weights:
+            if variable.constraint is not None:
+                variable.assign(variable.constraint(variable.value))
+
+    # -------------------------------------------------------------------------------------------------------------------------- passes
+
+    def __call__(self, inputs: ArrayLike, training: bool = False) -> Array:
+        """Run the layer; the first call builds it.
+
+        Parameters
+        ----------
+        inputs : array_like of floats
+        training : bool, optional
+            Keep what `backward` needs (the input among it, which must not be changed before) and drop out what is to be dropped.
+
+        Returns
+        -------
+        ndarray
+            Of the layer's dtype; the caller's own.
+
+        Raises
+        ------
+        TypeError
+            If `inputs` is not an array of floats.
+        ValueError
+            If its shape does not fit.
+        """
+        training = flag(training, "training")
+        x = self._as_input(inputs, "inputs")
+        y = self._run(x, training)
+        # What backward needs is not the caller's to write to, nor is the input that some layers hand through.
+        return y.copy() if training or np.may_share_memory(x, y) else y
+
+    def backward(self, grad_output: ArrayLike) -> Array:
+        """Go back through the last call with ``training=True``.
+
+        Parameters
+        ----------
+        grad_output : array_like of floats
+            Derivative of a number with respect to the output of that call; its shape.
+
+        Returns
+        -------
+        ndarray
+            Derivative with respect to its input. Those with respect to the trainable weights are in `Variable.grad`: of that
+            number plus all `losses`.
+
+        Raises
+        ------
+        RuntimeError
+            If there was no such call.
+        NotImplementedError
+            If an activation or a regularizer is a user's callable without ``gradient``.
+        ValueError, TypeError
+            If `grad_output` is of another shape, or not of floats.
+        """
+        return self._run_backward(self._as_input(grad_output, "grad_output"))
+
+    def _as_input(self, value: ArrayLike, name: str) -> Array:
+        """Any array-like of floats in the layer's dtype."""
+        try:
+            array = np.asarray(value)
+        except ValueError as error:
+            raise ValueError(f"{name} of layer {self.name} must be an array-like of floats: {error}") from None
+        if array.dtype.kind != "f" or isinstance(value, np.ma.MaskedArray):
+            got = "a masked array" if isinstance(value, np.ma.MaskedArray) else f"dtype {array.dtype}"
+            raise TypeError(f"{name} of layer {self.name} must be an array of floats, got {got}")
+        return array.astype(self.dtype, copy=False)
+
+    def _run(self, x: Array, training: bool) -> Array:
+        if not self.built:
+            self.build((None, *x.shape[1:]) if x.ndim else ())
+        elif self.input_spec is not None:
+            self.input_spec.check(x.shape, self.name)
+        y, saved = self._forward(x, training)
+        if training:
+            self._saved = y, saved
+        if self.activity_regularizer is not None:
+            self._activity_loss = self.activity_regularizer(y) / self.dtype.type(max(1, len(y)))
+        return y
+
+    def _run_backward(self, grad_output: Array) -> Array:
+        if self._saved is None:
+            raise RuntimeError(f"backward of layer {self.name} needs a call with training=True before it")
+        y, saved = self._saved
+        if grad_output.shape != y.shape:
+            raise ValueError(f"grad_output must have the shape of the output of layer {self.name}, {y.shape}, got {grad_output.shape}")
+        if self.activity_regularizer is not None:
+            penalty = regularizers.gradient_of(self.activity_regularizer, y)
+            grad_output = grad_output + penalty / self.dtype.type(max(1, len(y)))
+        return self._backward(grad_output, saved)
+
+    def _build(self, shape: Shape) -> None:
+        """Make the weights for inputs of this shape."""
+
+    def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
+        """The output, and what `_backward` needs."""
+        raise NotImplementedError(f"{type(self).__name__} does not define _forward")
+
+    def _backward(self, grad_output: Array, saved: Any) -> Array:
+        """The gradient for the input; sets those of the weights."""
+        raise NotImplementedError(f"{type(self).__name__} does not define _backward")
+
+    # -------------------------------------------------------------------------------------------------------------------------- config
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments as JSON can hold them; those that Keras does not know (seed) only if given."""
+        config: dict[str, Any] = {"name": self.name, "trainable": self.trainable, "dtype": self.dtype.name}
+        if self._batch_input_shape is not None:
+            config["batch_input_shape"] = self._batch_input_shape
+        if self.seed is not None:
+            config["seed"] = self.seed
+        return config
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Make a layer from what `get_config` returned, or from a layer's config that Keras wrote.
+
+        Raises
+        ------
+        TypeError
+            For an argument that the layer does not have.
+        ValueError
+            For a value that it does not take.
+        """
+        return cls(**config)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}{'' if self.built else ', not built'}>"
+
+
+def assign_all(pairs: Any) -> None:
+    """Assign (variable, value) pairs: all of them, or none if one does not fit."""
+    accepted = [(variable, variable.accepted(value)) for variable, value in pairs]
+    for variable, value in accepted:
+        variable.assign(value)

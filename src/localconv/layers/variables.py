@@ -1,0 +1,177 @@
+"""The weights of layers: arrays with a name that only `assign` replaces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from ..arrays import FLOAT32, FLOAT64, Array
+from ..config import floatx
+
+FLOATS: dict[str, np.dtype[Any]] = {"float32": FLOAT32, "float64": FLOAT64}
+
+
+def float_dtype(dtype: DTypeLike | None, name: str = "dtype") -> np.dtype[Any]:
+    """`dtype` as a NumPy dtype, `floatx` for None. TypeError or ValueError, naming the argument, unless float32 or float64."""
+    if dtype is None:
+        return FLOATS[floatx()]
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"{name} must be float32 or float64, got {dtype!r}") from None
+    if found.name not in FLOATS:
+        raise ValueError(f"{name} must be float32 or float64, got {found}")
+    return FLOATS[found.name]
+
+
+class Variable:
+    """A named array that a layer owns.
+
+    Parameters
+    ----------
+    value : array_like
+        The first value; it is copied.
+    name : str
+        As in ``locally_connected1d/kernel:0``.
+    dtype : {'float32', 'float64'}, optional
+        Default: that of `value` if it is one of these, else `floatx`.
+    trainable : bool, optional
+    regularizer, constraint : callable, optional
+        What a layer adds to its losses, and what `apply_constraints` replaces the value with.
+
+    Attributes
+    ----------
+    grad : ndarray or None
+        The gradient from the layer's last `backward`; replaced by every one, not added up. May be set, to clip it for instance.
+    version : int
+        Counts the assignments, so that what was computed from the value can tell whether it still holds.
+
+    Notes
+    -----
+    `value` is read-only: a layer keeps things computed from its weights (a kernel laid out for the fast algorithms, what
+    `backward` needs), and only `assign` tells it of a change. An array taken from `value` earlier keeps what it held.
+
+    Examples
+    --------
+    >>> from localconv.layers import Variable
+    >>> v = Variable([1.0, 2.0], 'w:0')
+    >>> v.assign(v.value * 2)
+    >>> v.numpy()
+    array([2., 4.])
+    """
+
+    def __init__(self, value: ArrayLike, name: str, dtype: DTypeLike | None = None, trainable: bool = True,
+                 regularizer: Callable[[Any], Any] | None = None, constraint: Callable[[Any], Any] | None = None) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a string, got {name!r}")
+        array = np.asarray(value)
+        self.name = name
+        self.trainable = bool(trainable)
+        self.regularizer = regularizer
+        self.constraint = constraint
+        self.version = 0
+        self._grad: Array | None = None
+        self._array = _frozen(array, float_dtype(array.dtype if dtype is None and array.dtype.name in FLOATS else dtype), name)
+
+    @property
+    def value(self) -> Array:
+        """The array, read-only."""
+        return self._array.view()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape, which never changes."""
+        return self._array.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float32 or float64; never changes."""
+        return self._array.dtype
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return self._array.ndim
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return self._array.size
+
+    @property
+    def grad(self) -> Array | None:
+        """The gradient of the last `backward`, or None."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: ArrayLike | None) -> None:
+        if value is None:
+            self._grad = None
+            return
+        array = np.asarray(value, self.dtype)
+        if array.shape != self.shape:
+            raise ValueError(f"grad of {self.name} must have shape {self.shape}, got {array.shape}")
+        self._grad = array
+
+    def numpy(self) -> Array:
+        """Return a copy of the value that may be written to."""
+        return self._array.copy()
+
+    def assign(self, value: ArrayLike) -> None:
+        """Replace the value.
+
+        Parameters
+        ----------
+        value : array_like of real numbers
+            The same shape; converted to the variable's dtype, and copied.
+
+        Raises
+        ------
+        TypeError
+            If `value` is not an array of real numbers.
+        ValueError
+            If it has another shape. The variable then keeps its value.
+        """
+        array = self.accepted(value)
+        self._array = _frozen(array, self.dtype, self.name)
+        self.version += 1
+
+    def accepted(self, value: ArrayLike) -> Array:
+        """`value` as an array that `assign` would take; the same errors."""
+        try:
+            array = np.asarray(value)
+        except ValueError as error:
+            raise ValueError(f"value of {self.name} must be an array-like of shape {self.shape}: {error}") from None
+        if array.dtype.kind not in "fiub":
+            raise TypeError(f"value of {self.name} must be an array of real numbers, got dtype {array.dtype}")
+        if array.shape != self.shape:
+            raise ValueError(f"value of {self.name} must have shape {self.shape}, got {array.shape}")
+        return array
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
+        if dtype is not None and np.dtype(dtype) != self.dtype:
+            if copy is False:
+                raise ValueError(f"{self.name} cannot be seen as {np.dtype(dtype)} without a copy")
+            return self._array.astype(dtype)
+        return self._array.copy() if copy else self.value
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._array[key]
+
+    def __repr__(self) -> str:
+        return f"<Variable {self.name!r} shape={self.shape} dtype={self.dtype} trainable={self.trainable}>"
+
+
+def _frozen(array: Array, dtype: np.dtype[Any], name: str) -> Array:
+    """A contiguous read-only copy."""
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"value of {name} must be an array of real numbers, got dtype {array.dtype}")
+    copy = np.array(array, dtype, order="C", copy=True, subok=False)
+    copy.setflags(write=False)
+    return copy
