@@ -1,0 +1,248 @@
+"""Ordinary convolution layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from numpy.typing import ArrayLike
+
+from .. import backend, grad
+from ..arrays import Array
+from ..geometry import CHANNELS_FIRST
+from .arguments import Shape, check_output, data_format_name, int_tuple, output_length, padding_name, positive_int, shape_tuple
+from .base import InputSpec
+from .weighted import TERMS, WeightedLayer, sum_over
+
+__all__ = ["Conv1D", "Conv2D", "Convolution1D", "Convolution2D"]
+
+
+class _Conv(WeightedLayer):
+    """What the convolutions of one and two dimensions share."""
+
+    rank: int
+
+    def __init__(self, filters: int, kernel_size: Any, strides: Any, padding: str, data_format: str | None, dilation_rate: Any,
+                 groups: int, terms: dict[str, Any], base: dict[str, Any]) -> None:
+        super().__init__(terms, base)
+        self.filters, self.groups = positive_int(filters, "filters"), positive_int(groups, "groups")
+        self.kernel_size = int_tuple(kernel_size, self.rank, "kernel_size")
+        self.strides = int_tuple(strides, self.rank, "strides")
+        self.dilation_rate = int_tuple(dilation_rate, self.rank, "dilation_rate")
+        self.padding = padding_name(padding)
+        self.data_format = data_format_name(data_format)
+        if self.filters % self.groups:
+            raise ValueError("The number of filters must be evenly divisible by the number of groups. "
+                             f"Received: groups={self.groups}, filters={self.filters}")
+        if self.padding == "causal" and self.rank != 1:
+            raise ValueError("Causal padding is only supported for `Conv1D`.")
+        if max(self.strides) > 1 and max(self.dilation_rate) > 1:
+            raise ValueError("`strides > 1` not supported in conjunction with `dilation_rate > 1`. "
+                             f"Received: strides={self.strides} and dilation_rate={self.dilation_rate}")
+        self.input_spec = InputSpec(min_ndim=self.rank + 2)
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> Shape:
+        """Return (batch..., positions..., filters), or (batch..., filters, positions...) with channels_first.
+
+        Raises
+        ------
+        ValueError
+            If a size of the output would be 0 or less.
+        """
+        shape = shape_tuple(input_shape, "input_shape")
+        InputSpec(min_ndim=self.rank + 2).check(shape, self.name)
+        batch = shape[: -self.rank - 1]
+        spatial = shape[-self.rank :] if self._channels_first else shape[-self.rank - 1 : -1]
+        axes = zip(spatial, self.kernel_size, self.strides, self.dilation_rate, strict=True)
+        output = tuple(output_length(n, k, self.padding, s, d) for n, k, s, d in axes)
+        check_output(output, shape, self.name)
+        return (*batch, self.filters, *output) if self._channels_first else (*batch, *output, self.filters)
+
+    def convolution_op(self, inputs: ArrayLike, kernel: ArrayLike) -> Array:
+        """Return the convolution of an input with any kernel, in this layer's geometry: no bias, no activation.
+
+        Parameters
+        ----------
+        inputs : array_like of float32 or float64
+            As the layer takes it.
+        kernel : array_like of float32 or float64
+            Shape kernel_size + (channels / groups, filters).
+
+        Returns
+        -------
+        ndarray
+
+        Raises
+        ------
+        TypeError, ValueError
+            For arrays that do not fit.
+
+        Examples
+        --------
+        Weight standardization:
+
+        >>> import numpy as np
+        >>> from localconv.layers import Conv1D
+        >>> layer = Conv1D(2, 3)
+        >>> x = np.ones((1, 5, 4), np.float32)
+        >>> y = layer(x)
+        >>> kernel = layer.kernel.value
+        >>> layer.convolution_op(x, (kernel - kernel.mean()) / kernel.std()).shape
+        (1, 3, 2)
+        """
+        return self._convolve(inputs, kernel, None, False)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments as JSON can hold them."""
+        config = {"filters": self.filters, "kernel_size": self.kernel_size, "strides": self.strides, "padding": self.padding,
+                  "data_format": self.data_format, "dilation_rate": self.dilation_rate, "groups": self.groups} | self._terms_config()
+        return super().get_config() | config
+
+    @property
+    def _channels_first(self) -> bool:
+        return self.data_format == CHANNELS_FIRST
+
+    def _build(self, shape: Shape) -> None:
+        axis = -1 - self.rank if self._channels_first else -1
+        channels = shape[axis]
+        if not channels:
+            raise ValueError(f"The channel dimension of the inputs should be defined. The input_shape received is {shape}, where axis "
+                             f"{axis} (0-based) is the channel dimension, which found to be `{channels}`.")
+        if channels % self.groups:
+            raise ValueError("The number of input channels must be evenly divisible by the number of groups. Received "
+                             f"groups={self.groups}, but the input has {channels} channels (full input shape is {shape}).")
+        self.compute_output_shape(shape)
+        self._make_weights((*self.kernel_size, channels // self.groups, self.filters), (self.filters,))
+        self.input_spec = InputSpec(min_ndim=self.rank + 2, axes={axis: channels})
+
+    def _convolve(self, x: ArrayLike, kernel: ArrayLike, bias: Array | None, relu: bool) -> Array:
+        return backend._shared(self.rank, x, kernel, self.strides, self.padding, self.data_format, self.dilation_rate, self.groups, bias,
+                               None, relu)
+
+    def _product(self, x: Array, kernel: Array, bias: Array | None, relu: bool) -> Array:
+        return self._convolve(x, kernel, bias, relu)
+
+    def _bias_gradient(self, gradient: Array) -> Array:
+        channel = gradient.ndim - 1 - self.rank if self._channels_first else gradient.ndim - 1
+        return sum_over(gradient, tuple(axis for axis in range(gradient.ndim) if axis != channel))
+
+
+class Conv1D(_Conv):
+    """1D convolution.
+
+    Parameters
+    ----------
+    filters : int
+    kernel_size : int or sequence of 1 int
+    strides : int or sequence of 1 int, optional
+    padding : {'valid', 'same', 'causal'}, optional
+        'same' is TensorFlow's SAME; 'causal' pads ``(kernel_size - 1) * dilation_rate`` steps in front.
+    data_format : {'channels_last', 'channels_first'}, optional
+        Of the input: (..., steps, channels) or (..., channels, steps), with one batch axis or more. channels_last unless given, as in
+        Keras; None: `localconv.image_data_format`.
+    dilation_rate : int or sequence of 1 int, optional
+        Strides and dilation_rate cannot both be above 1.
+    groups : int, optional
+        Divides channels and filters.
+    activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer, activity_regularizer
+        As in `LocallyConnected1D`; the bias is (filters,).
+    kernel_constraint, bias_constraint : str, dict or callable, optional
+    **base
+        name, trainable, dtype, input_shape, batch_input_shape, seed: as in `Layer`.
+
+    Raises
+    ------
+    ValueError
+        For arguments that do not fit, in Keras's words.
+
+    Notes
+    -----
+    Follows tf.keras.layers.Conv1D of Keras 2.15. The kernel is (kernel_size, channels / groups, filters).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from localconv.layers import Conv1D
+    >>> Conv1D(32, 3, activation='relu')(np.ones((4, 10, 128))).shape
+    (4, 8, 32)
+    >>> Conv1D(32, 3, activation='relu')(np.ones((4, 7, 10, 128))).shape
+    (4, 7, 8, 32)
+    """
+
+    rank = 1
+
+    def __init__(self, filters: int, kernel_size: Any, strides: Any = 1, padding: str = "valid", data_format: str | None = "channels_last",
+                 dilation_rate: Any = 1, groups: int = 1, activation: Any = None, use_bias: bool = True,
+                 kernel_initializer: Any = "glorot_uniform", bias_initializer: Any = "zeros", kernel_regularizer: Any = None,
+                 bias_regularizer: Any = None, activity_regularizer: Any = None, kernel_constraint: Any = None,
+                 bias_constraint: Any = None, **base: Any) -> None:
+        terms = dict(zip(TERMS, (activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
+                                 activity_regularizer, kernel_constraint, bias_constraint), strict=True))
+        super().__init__(filters, kernel_size, strides, padding, data_format, dilation_rate, groups, terms, base)
+
+    def _kernel_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
+        return grad.conv1d_kernel(x, kernel.shape, gradient, self.strides, self.padding, self.data_format, self.dilation_rate,
+                                  groups=self.groups)
+
+    def _input_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
+        return grad.conv1d_input(x.shape, kernel, gradient, self.strides, self.padding, self.data_format, self.dilation_rate,
+                                 groups=self.groups)
+
+
+class Conv2D(_Conv):
+    """2D convolution.
+
+    Parameters
+    ----------
+    filters : int
+    kernel_size : int or sequence of 2 ints
+    strides : int or sequence of 2 ints, optional
+    padding : {'valid', 'same'}, optional
+    data_format : {'channels_last', 'channels_first'}, optional
+        Of the input: (..., rows, columns, channels) or (..., channels, rows, columns). Default: `localconv.image_data_format`.
+    dilation_rate : int or sequence of 2 ints, optional
+    groups, activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer, activity_regularizer
+        As in `Conv1D`.
+    kernel_constraint, bias_constraint : str, dict or callable, optional
+    **base
+        name, trainable, dtype, input_shape, batch_input_shape, seed: as in `Layer`.
+
+    Raises
+    ------
+    ValueError
+        For arguments that do not fit, in Keras's words.
+
+    Notes
+    -----
+    Follows tf.keras.layers.Conv2D of Keras 2.15. The kernel is (rows, columns, channels / groups, filters).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from localconv.layers import Conv2D
+    >>> Conv2D(2, 3, activation='relu', padding='same')(np.ones((4, 28, 28, 3))).shape
+    (4, 28, 28, 2)
+    """
+
+    rank = 2
+
+    def __init__(self, filters: int, kernel_size: Any, strides: Any = (1, 1), padding: str = "valid", data_format: str | None = None,
+                 dilation_rate: Any = (1, 1), groups: int = 1, activation: Any = None, use_bias: bool = True,
+                 kernel_initializer: Any = "glorot_uniform", bias_initializer: Any = "zeros", kernel_regularizer: Any = None,
+                 bias_regularizer: Any = None, activity_regularizer: Any = None, kernel_constraint: Any = None,
+                 bias_constraint: Any = None, **base: Any) -> None:
+        terms = dict(zip(TERMS, (activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
+                                 activity_regularizer, kernel_constraint, bias_constraint), strict=True))
+        super().__init__(filters, kernel_size, strides, padding, data_format, dilation_rate, groups, terms, base)
+
+    def _kernel_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
+        return grad.conv2d_kernel(x, kernel.shape, gradient, self.strides, self.padding, self.data_format, self.dilation_rate,
+                                  groups=self.groups)
+
+    def _input_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
+        return grad.conv2d_input(x.shape, kernel, gradient, self.strides, self.padding, self.data_format, self.dilation_rate,
+                                 groups=self.groups)
+
+
+Convolution1D = Conv1D
+Convolution2D = Conv2D

@@ -1,0 +1,453 @@
+"""Locally connected layers, with the three ways in which Keras stores their weights.
+
+All three are one function, computed by the same kernels: what is stored is brought into the shape (positions, taps * channels,
+filters) once after each change of the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .. import backend, grad
+from ..arrays import Array
+from ..geometry import CHANNELS_FIRST
+from .arguments import Ints, Shape, check_output, data_format_name, int_tuple, output_length, padding_name, positive_int, shape_tuple
+from .base import InputSpec
+from .weighted import TERMS, WeightedLayer, sum_over
+
+__all__ = ["LocallyConnected1D", "LocallyConnected2D", "convert_implementation"]
+
+IMPLEMENTATIONS = (1, 2, 3)
+
+
+class Connections:
+    """Which inputs meet which outputs, and where the implementations store the weight of each such pair.
+
+    Parameters
+    ----------
+    spatial, kernel_size, strides : tuple of ints
+        One for each axis.
+    channels, filters : int
+    padding : {'valid', 'same'}
+    channels_first : bool
+    """
+
+    def __init__(self, spatial: Ints, channels: int, filters: int, kernel_size: Ints, strides: Ints, padding: str,
+                 channels_first: bool) -> None:
+        self.spatial, self.channels, self.filters = spatial, channels, filters
+        self.kernel_size, self.strides, self.padding, self.channels_first = kernel_size, strides, padding, channels_first
+        lengths = [output_length(n, k, padding, s) for n, k, s in zip(spatial, kernel_size, strides, strict=True)]
+        self.output: Ints = tuple(n or 0 for n in lengths)
+        self.positions, self.taps = prod(self.output), prod(kernel_size)
+
+    def stored_shape(self, implementation: int) -> Ints:
+        """The shape of the kernel as an implementation stores it."""
+        if implementation == 1:
+            return self.positions, self.taps * self.channels, self.filters
+        if implementation == 2:
+            inner = [(self.channels, *self.spatial), (self.filters, *self.output)]
+            return (*inner[0], *inner[1]) if self.channels_first else (*self.spatial, self.channels, *self.output, self.filters)
+        return (int(np.count_nonzero(self._valid)) * self.channels * self.filters,)
+
+    def rows(self, stored: Array, implementation: int) -> Array:
+        """A stored kernel as (positions, taps * channels, filters); rows that meet padding are 0 unless they are stored."""
+        if implementation == 1:
+            return stored
+        if implementation == 2:
+            return self._rows_of_dense(stored)
+        order, mask = self._sparse_order
+        if self.padding == "valid":
+            full = stored.reshape(mask.shape)
+        else:
+            full = np.zeros(mask.shape, stored.dtype)
+            full[mask] = stored
+        return np.ascontiguousarray(full.transpose(np.argsort(order)))
+
+    def stored(self, rows: Array, implementation: int) -> Array:
+        """The inverse of `rows`; what implementation 2 stores for pairs that are not connected is 0."""
+        if implementation == 1:
+            return rows
+        if implementation == 2:
+            return self._dense_of_rows(rows)
+        order, mask = self._sparse_order
+        return np.ascontiguousarray(rows.transpose(order)[mask])
+
+    @cached_property
+    def _taps_of_axes(self) -> list[tuple[Array, Array]]:
+        """For each axis the input index of (position, tap), and whether it is inside."""
+        found = []
+        for n, out, k, s in zip(self.spatial, self.output, self.kernel_size, self.strides, strict=True):
+            before = k // 2 if self.padding == "same" else 0
+            index = np.arange(out)[:, None] * s + np.arange(k) - before
+            found.append((index, (index >= 0) & (index < n)))
+        return found
+
+    @cached_property
+    def _valid(self) -> Array:
+        """Whether a tap of a position is inside: (positions, taps)."""
+        inside = self._taps_of_axes[0][1]
+        for _, more in self._taps_of_axes[1:]:
+            inside = (inside[:, None, :, None] & more[None, :, None, :]).reshape(len(inside) * len(more), -1)
+        return np.asarray(inside)
+
+    @property
+    def _sparse_order(self) -> tuple[tuple[int, int, int], Array]:
+        """Implementation 3: the axes of rows in the order of its sorted list, and which elements of those it has.
+
+        It lists pairs (output, input) sorted by output, then by input, each flattened in the data format's own order; the rows of
+        a position are in the order of its inputs already.
+        """
+        inside, shape = self._valid, (self.positions, self.taps, self.channels)
+        if self.channels_first:
+            depth = np.broadcast_to(inside[:, None, :], (self.positions, self.channels, self.taps)).reshape(self.positions, -1)
+            return (2, 0, 1), np.broadcast_to(depth, (self.filters, *depth.shape))
+        depth = np.broadcast_to(inside[:, :, None], shape).reshape(self.positions, -1)
+        return (0, 2, 1), np.broadcast_to(depth[:, None, :], (self.positions, self.filters, depth.shape[1]))
+
+    def _dense_places(self) -> Any:
+        """For each tap: its number, the positions where it is inside, and their places in an array of implementation 2."""
+        grid = np.indices(self.output).reshape(len(self.output), -1)
+        for number, tap in enumerate(np.ndindex(self.kernel_size)):
+            inside = np.flatnonzero(self._valid[:, number])
+            outputs = tuple(axis[inside] for axis in grid)
+            inputs = tuple(index[out, t] for (index, _), out, t in zip(self._taps_of_axes, outputs, tap, strict=True))
+            everything = slice(None)
+            # One index array per spatial axis, slices between them: NumPy puts the positions in front, then channels, filters.
+            place = ((everything, *inputs, everything, *outputs) if self.channels_first
+                     else (*inputs, everything, *outputs, everything))
+            yield number, inside, place
+
+    def _by_tap(self, rows: Array) -> Array:
+        """Rows as (positions, taps, channels, filters), a view."""
+        if self.channels_first:
+            return rows.reshape(self.positions, self.channels, self.taps, self.filters).swapaxes(1, 2)
+        return rows.reshape(self.positions, self.taps, self.channels, self.filters)
+
+    def _rows_of_dense(self, stored: Array) -> Array:
+        rows = np.zeros(self.stored_shape(1), stored.dtype)
+        by_tap = self._by_tap(rows)
+        for number, inside, place in self._dense_places():
+            by_tap[inside, number] = stored[place]
+        return rows
+
+    def _dense_of_rows(self, rows: Array) -> Array:
+        stored = np.zeros(self.stored_shape(2), rows.dtype)
+        by_tap = self._by_tap(rows)
+        for number, inside, place in self._dense_places():
+            stored[place] = by_tap[inside, number]
+        return stored
+
+
+class _LocallyConnected(WeightedLayer):
+    """What the layers of one and two dimensions share."""
+
+    rank: int
+
+    def __init__(self, filters: int, kernel_size: Any, strides: Any, padding: str, data_format: str | None, implementation: int,
+                 terms: dict[str, Any], base: dict[str, Any]) -> None:
+        super().__init__(terms, base)
+        self.filters = positive_int(filters, "filters")
+        self.kernel_size = int_tuple(kernel_size, self.rank, "kernel_size")
+        self.strides = int_tuple(strides, self.rank, "strides")
+        self.padding = padding_name(padding)
+        self.data_format = data_format_name(data_format)
+        self.implementation = implementation
+        if implementation == 1 and self.padding == "causal":
+            raise ValueError(f"Invalid border mode for {type(self).__name__} (only \"valid\" and \"same\" are supported if "
+                             f"implementation is 1): {padding}")
+        self.input_spec = InputSpec(ndim=self.rank + 2)
+        self._connections: Connections | None = None
+        self._rows: tuple[int, Array] | None = None
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> Shape:
+        """Return (batch, positions..., filters), or (batch, filters, positions...) with channels_first."""
+        shape = shape_tuple(input_shape, "input_shape")
+        InputSpec(ndim=self.rank + 2).check(shape, self.name)
+        spatial, _ = self._split(shape)
+        output = tuple(output_length(n, k, self.padding, s) for n, k, s in zip(spatial, self.kernel_size, self.strides, strict=True))
+        check_output(output, shape, self.name)
+        return (shape[0], self.filters, *output) if self._channels_first else (shape[0], *output, self.filters)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments as JSON can hold them."""
+        config = {"filters": self.filters, "kernel_size": self.kernel_size, "strides": self.strides, "padding": self.padding,
+                  "data_format": self.data_format} | self._terms_config() | {"implementation": self.implementation}
+        return super().get_config() | config
+
+    @property
+    def _channels_first(self) -> bool:
+        return self.data_format == CHANNELS_FIRST
+
+    def _split(self, shape: Shape) -> tuple[Shape, int | None]:
+        """Spatial sizes and channels of an input's shape."""
+        return (shape[2:], shape[1]) if self._channels_first else (shape[1:-1], shape[-1])
+
+    def _build(self, shape: Shape) -> None:
+        spatial, channels = self._known(shape)
+        if self.padding == "causal":
+            raise NotImplementedError('Padding type causal not supported. Only "valid" and "same" are implemented.')
+        connections = Connections(spatial, channels, self.filters, self.kernel_size, self.strides, self.padding, self._channels_first)
+        check_output(connections.output, shape, self.name)
+        if self.implementation not in IMPLEMENTATIONS:
+            raise ValueError(f"Unrecognized implementation mode: {self.implementation}.")
+        fans = connections.taps * channels, connections.taps * self.filters
+        self._make_weights(connections.stored_shape(self.implementation), (*connections.output, self.filters), fans)
+        first = 2 if self._channels_first else 1
+        axes = {1 if self._channels_first else -1: channels} | dict(enumerate(spatial, first))
+        self._connections, self._rows = connections, None
+        self.input_spec = InputSpec(ndim=self.rank + 2, axes=axes)
+
+    def _known(self, shape: Shape) -> tuple[Ints, int]:
+        """Spatial sizes and channels of an input's shape, none of them unknown."""
+        spatial, channels = self._split(shape)
+        if not channels:
+            axis = 1 if self._channels_first else self.rank + 1
+            raise ValueError(f"Axis {axis} of input should be fully-defined. Found shape: {shape}")
+        known = tuple(n for n in spatial if n is not None)
+        if len(known) < self.rank:
+            raise ValueError(f"The spatial dimensions of the inputs to a {type(self).__name__} layer should be fully-defined, but layer "
+                             f"received the inputs shape {shape}")
+        return known, channels
+
+    def _computed_kernel(self) -> Array:
+        if self.implementation == 1:
+            return self.kernel.value
+        if self._rows is None or self._rows[0] != self.kernel.version:
+            assert self._connections is not None
+            self._rows = self.kernel.version, self._connections.rows(self.kernel.value, self.implementation)
+        return self._rows[1]
+
+    def _product(self, x: Array, kernel: Array, bias: Array | None, relu: bool) -> Array:
+        return backend._local(self.rank, x, kernel, self.kernel_size, self.strides, None, self.data_format, self.padding, 1, 1, bias, None,
+                              relu)
+
+    def _kernel_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
+        assert self._connections is not None
+        return self._connections.stored(self._rows_gradient(x, kernel, gradient), self.implementation)
+
+    def _rows_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
+        raise NotImplementedError
+
+    def _bias_gradient(self, gradient: Array) -> Array:
+        assert self.bias is not None
+        # With channels_first the bias is reshaped, not transposed, to (filters, positions): so is its gradient back.
+        return sum_over(gradient, (0,)).reshape(self.bias.shape)
+
+
+class LocallyConnected1D(_LocallyConnected):
+    """1D convolution with weights of its own at every position.
+
+    Parameters
+    ----------
+    filters : int
+    kernel_size : int or sequence of 1 int
+    strides : int or sequence of 1 int, optional
+    padding : {'valid', 'same'}, optional
+        'same' is Keras's window clipped to the input, which starts at ``position * strides - kernel_size // 2``: not TensorFlow's
+        SAME for even windows, nor at strides above 1. Keras has it for implementations 2 and 3 only.
+    data_format : {'channels_last', 'channels_first'}, optional
+        Of the input, (batch, steps, channels) or (batch, channels, steps). Default: `localconv.image_data_format`.
+    activation : str, dict or callable, optional
+        None is linear.
+    use_bias : bool, optional
+        One bias for each position and filter, of shape (positions, filters). With channels_first Keras adds it *reshaped* to
+        (filters, positions), not transposed; so does this.
+    kernel_initializer, bias_initializer : str, dict or callable, optional
+        `initializers` says why ``GlorotUniform(fans='position')`` is the better start for these layers.
+    kernel_regularizer, bias_regularizer, activity_regularizer : str, dict or callable, optional
+    kernel_constraint, bias_constraint : str, dict or callable, optional
+    implementation : {1, 2, 3}, optional
+        How the kernel is stored; the function is the same, and as fast.
+        1: (positions, kernel_size * channels, filters).
+        2: (steps, channels, positions, filters), or (channels, steps, filters, positions) with channels_first; entries of pairs that
+        are not connected are ignored.
+        3: one number for each connection, sorted by output, then input.
+    **base
+        name, trainable, dtype, input_shape, batch_input_shape, seed: as in `Layer`.
+
+    Raises
+    ------
+    ValueError
+        For arguments that do not fit, in Keras's words: at once, except implementation and unknown sizes, when the layer is built.
+    NotImplementedError
+        When built with padding 'causal' and implementation 2 or 3, as in Keras.
+
+    See Also
+    --------
+    localconv.local_conv1d : the function, which also has dilation, groups and free padding.
+    convert_implementation : weights of one implementation as those of another.
+
+    Notes
+    -----
+    Follows tf.keras.layers.LocallyConnected1D of Keras 2.15.
+
+    Examples
+    --------
+    >>> from localconv.layers import LocallyConnected1D, Sequential
+    >>> model = Sequential()
+    >>> model.add(LocallyConnected1D(64, 3, input_shape=(10, 32)))
+    >>> model.output_shape
+    (None, 8, 64)
+    >>> model.add(LocallyConnected1D(32, 3))
+    >>> model.output_shape
+    (None, 6, 32)
+    """
+
+    rank = 1
+
+    def __init__(self, filters: int, kernel_size: Any, strides: Any = 1, padding: str = "valid", data_format: str | None = None,
+                 activation: Any = None, use_bias: bool = True, kernel_initializer: Any = "glorot_uniform",
+                 bias_initializer: Any = "zeros", kernel_regularizer: Any = None, bias_regularizer: Any = None,
+                 activity_regularizer: Any = None, kernel_constraint: Any = None, bias_constraint: Any = None, implementation: int = 1,
+                 **base: Any) -> None:
+        terms = dict(zip(TERMS, (activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
+                                 activity_regularizer, kernel_constraint, bias_constraint), strict=True))
+        super().__init__(filters, kernel_size, strides, padding, data_format, implementation, terms, base)
+
+    def _rows_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
+        return grad.local_conv1d_kernel(x, kernel.shape, gradient, self.kernel_size, self.strides, self.data_format, padding=self.padding)
+
+    def _input_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
+        return grad.local_conv1d_input(x.shape, kernel, gradient, self.kernel_size, self.strides, self.data_format, padding=self.padding)
+
+
+class LocallyConnected2D(_LocallyConnected):
+    """2D convolution with weights of its own at every position.
+
+    Parameters
+    ----------
+    filters : int
+    kernel_size : int or sequence of 2 ints
+        Rows and columns of the window.
+    strides : int or sequence of 2 ints, optional
+    padding, data_format, activation, use_bias
+        As in `LocallyConnected1D`; the input is (batch, rows, columns, channels) or (batch, channels, rows, columns), the bias
+        (output rows, output columns, filters).
+    kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer, activity_regularizer, kernel_constraint, bias_constraint
+        As in `LocallyConnected1D`.
+    implementation : {1, 2, 3}, optional
+        1: (output rows * output columns, kernel rows * kernel columns * channels, filters).
+        2: (rows, columns, channels, output rows, output columns, filters), or with channels_first (channels, rows, columns, filters,
+        output rows, output columns).
+        3: one number for each connection, sorted by output, then input.
+    **base
+        name, trainable, dtype, input_shape, batch_input_shape, seed: as in `Layer`.
+
+    Raises
+    ------
+    ValueError, NotImplementedError
+        As `LocallyConnected1D`.
+
+    Notes
+    -----
+    Follows tf.keras.layers.LocallyConnected2D of Keras 2.15.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from localconv.layers import LocallyConnected2D
+    >>> layer = LocallyConnected2D(16, (3, 3), strides=2, activation='relu', name='local')
+    >>> layer(np.ones((1, 9, 9, 3), np.float32)).shape
+    (1, 4, 4, 16)
+    >>> [(v.name, v.shape) for v in layer.weights]
+    [('local/kernel:0', (16, 27, 16)), ('local/bias:0', (4, 4, 16))]
+    """
+
+    rank = 2
+
+    def __init__(self, filters: int, kernel_size: Any, strides: Any = (1, 1), padding: str = "valid", data_format: str | None = None,
+                 activation: Any = None, use_bias: bool = True, kernel_initializer: Any = "glorot_uniform",
+                 bias_initializer: Any = "zeros", kernel_regularizer: Any = None, bias_regularizer: Any = None,
+                 activity_regularizer: Any = None, kernel_constraint: Any = None, bias_constraint: Any = None, implementation: int = 1,
+                 **base: Any) -> None:
+        terms = dict(zip(TERMS, (activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
+                                 activity_regularizer, kernel_constraint, bias_constraint), strict=True))
+        super().__init__(filters, kernel_size, strides, padding, data_format, implementation, terms, base)
+
+    def _rows_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
+        return grad.local_conv2d_kernel(x, kernel.shape, gradient, self.kernel_size, self.strides, None, self.data_format,
+                                        padding=self.padding)
+
+    def _input_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
+        return grad.local_conv2d_input(x.shape, kernel, gradient, self.kernel_size, self.strides, None, self.data_format,
+                                       padding=self.padding)
+
+
+def convert_implementation(weights: Sequence[ArrayLike], config: Mapping[str, Any], to: int,
+                           input_shape: Sequence[int | None] | None = None) -> list[Array]:
+    """Weights of a locally connected layer as another implementation stores them.
+
+    Parameters
+    ----------
+    weights : sequence of array_like
+        Kernel, and bias if there is one: what `get_weights` returns, or Keras's does.
+    config : mapping
+        What the layer's `get_config` returns, its implementation being that of `weights`; or a whole entry of a model's config,
+        with class_name, config and build_config.
+    to : {1, 2, 3}
+    input_shape : tuple of int or None, optional
+        The layer's input shape with the batch axis; needed where `config` holds neither batch_input_shape nor build_config.
+
+    Returns
+    -------
+    list of ndarray
+        Kernel, and bias if there is one, as it was: all implementations store it alike. The layer's config needs nothing but
+        ``implementation=to``.
+
+    Raises
+    ------
+    ValueError
+        If `to` or the implementation in `config` is none of 1, 2, 3, if the input's shape is not known, or if the kernel's shape is
+        not that of such a layer.
+    TypeError
+        If `config` lacks arguments of the layers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from localconv.layers import LocallyConnected1D, convert_implementation
+    >>> layer = LocallyConnected1D(2, 3, implementation=3, input_shape=(6, 1))
+    >>> layer.build((None, 6, 1))
+    >>> [w.shape for w in convert_implementation(layer.get_weights(), layer.get_config(), 1)]
+    [(4, 3, 2), (4, 2)]
+    """
+    if to not in IMPLEMENTATIONS or isinstance(to, bool):
+        raise ValueError(f"to must be one of {IMPLEMENTATIONS}, got {to!r}")
+    if not isinstance(config, Mapping):
+        raise TypeError(f"config must be a mapping, got {type(config).__name__}")
+    if isinstance(config.get("config"), Mapping):
+        input_shape = input_shape or config.get("build_config", {}).get("input_shape")
+        config = config["config"]
+    input_shape = input_shape or config.get("batch_input_shape")
+    if input_shape is None:
+        raise ValueError("input_shape must be given where config holds neither batch_input_shape nor build_config")
+    connections, source = _connections_of(config, shape_tuple(input_shape, "input_shape"))
+    kernel, *rest = (np.array(weight) for weight in weights)
+    expected = connections.stored_shape(source)
+    if kernel.shape != expected:
+        raise ValueError(f"weights[0] must have shape {expected}, as implementation {source} stores it, got {kernel.shape}")
+    return [kernel if source == to else connections.stored(connections.rows(kernel, source), to), *rest]
+
+
+def _connections_of(config: Mapping[str, Any], input_shape: Shape) -> tuple[Connections, int]:
+    """The connections and the implementation of the layer with this config."""
+    try:
+        rank = len(int_or_ints) if isinstance(int_or_ints := config["kernel_size"], Sequence) else len(input_shape) - 2
+        layer_class = {1: LocallyConnected1D, 2: LocallyConnected2D}[rank]
+    except KeyError:
+        raise ValueError(f"config must be that of a locally connected layer, got {dict(config)!r}") from None
+    geometry = {key: config[key] for key in ("filters", "kernel_size", "strides", "padding", "data_format", "implementation")
+                if key in config}
+    layer = layer_class(name="converted", **geometry)
+    if layer.implementation not in IMPLEMENTATIONS:
+        raise ValueError(f"Unrecognized implementation mode: {layer.implementation}.")
+    layer.input_spec.check(input_shape, layer.name)  # type: ignore[union-attr]
+    spatial, channels = layer._known(input_shape)
+    connections = Connections(spatial, channels, layer.filters, layer.kernel_size, layer.strides, layer.padding, layer._channels_first)
+    return connections, layer.implementation
