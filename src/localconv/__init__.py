@@ -1,5 +1,7 @@
 """Locally connected (unshared) and ordinary convolution for NumPy arrays, compiled, with the signatures of Keras."""
 
+from typing import TYPE_CHECKING, Any
+
 from . import grad
 from .backend import (
     col2im,
@@ -24,6 +26,9 @@ from .config import (
 )
 from .version import __version__
 
+if TYPE_CHECKING:
+    from . import layers
+
 __all__ = [
     "__version__",
     "col2im",
@@ -36,6 +41,7 @@ __all__ = [
     "grad",
     "im2col",
     "image_data_format",
+    "layers",
     "local_conv1d",
     "local_conv1d_transpose",
     "local_conv2d",
@@ -45,3 +51,12 @@ __all__ = [
     "set_num_threads",
     "show_config",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the layers when they are first asked for: the functions alone must not wait for them."""
+    if name == "layers":
+        import importlib
+
+        return importlib.import_module(f"{__name__}.layers")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,53 @@
+"""Layers: what the layers of Keras 2.15 and tf.layers.conv1d do, in NumPy, with training and Keras's files.
+
+Locally connected: `LocallyConnected1D`, `LocallyConnected2D`, `convert_implementation`. Convolutions: `Conv1D`, `Conv2D` and the
+function `conv1d`. Around them: `Sequential`, `Dense`, `Flatten`, `Activation`, `Dropout`, `MaxPooling1D`, `MaxPooling2D`.
+`activations`, `initializers`, `regularizers` and `constraints` hold what the layers' arguments name.
+"""
+
+from . import activations, constraints, initializers, regularizers
+from .activations import ActivationFunction
+from .base import InputSpec, Layer
+from .conv import Conv1D, Conv2D, Convolution1D, Convolution2D
+from .core import Activation, Dense, Dropout, Flatten, InputLayer, MaxPooling1D, MaxPooling2D
+from .functional import clear_session, conv1d, get_regularization_losses, global_variables, trainable_variables, variable_scope
+from .local import LocallyConnected1D, LocallyConnected2D, convert_implementation
+from .progress import ProgressBar
+from .registry import custom_object_scope
+from .sequential import Sequential, load_model
+from .variables import Variable
+
+__all__ = [
+    "Activation",
+    "ActivationFunction",
+    "Conv1D",
+    "Conv2D",
+    "Convolution1D",
+    "Convolution2D",
+    "Dense",
+    "Dropout",
+    "Flatten",
+    "InputLayer",
+    "InputSpec",
+    "Layer",
+    "LocallyConnected1D",
+    "LocallyConnected2D",
+    "MaxPooling1D",
+    "MaxPooling2D",
+    "ProgressBar",
+    "Sequential",
+    "Variable",
+    "activations",
+    "clear_session",
+    "constraints",
+    "conv1d",
+    "convert_implementation",
+    "custom_object_scope",
+    "get_regularization_losses",
+    "global_variables",
+    "initializers",
+    "load_model",
+    "regularizers",
+    "trainable_variables",
+    "variable_scope",
+]

@@ -1,0 +1,435 @@
+"""A stack of layers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..arrays import Array
+from . import saving
+from .arguments import Shape, positive_int, shape_tuple
+from .base import Layer
+from .conv import Conv1D, Conv2D
+from .core import Activation, Dense, Dropout, Flatten, InputLayer, MaxPooling1D, MaxPooling2D
+from .local import LocallyConnected1D, LocallyConnected2D
+from .progress import ProgressBar
+from .registry import Registry, custom_object_scope
+from .variables import Variable
+
+__all__ = ["Sequential", "load_model"]
+
+# Written into configs and files: whoever reads them decides by it how to, and this is the version they follow.
+KERAS_VERSION = saving.KERAS_VERSION
+
+
+class Sequential(Layer):
+    """Layers one after the other.
+
+    Parameters
+    ----------
+    layers : sequence of Layer, optional
+        Added in this order.
+    name : str, optional
+        Default: sequential, sequential_1, ...
+    trainable : bool, optional
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `add`.
+
+    Notes
+    -----
+    If the first layer knows its `input_shape` (or is an `InputLayer`), every layer is built when it is added; otherwise by the
+    first call or by `build`. A Sequential is a layer, and can be added to another.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from localconv.layers import Dense, Flatten, LocallyConnected2D, Sequential
+    >>> model = Sequential([LocallyConnected2D(4, 3, activation='relu', input_shape=(8, 8, 1), seed=1), Flatten(), Dense(2, seed=2)])
+    >>> model.output_shape
+    (None, 2)
+    >>> y = model(np.ones((5, 8, 8, 1), np.float32), training=True)
+    >>> model.backward(y - 1).shape
+    (5, 8, 8, 1)
+    >>> for variable in model.trainable_weights:  # gradient descent
+    ...     variable.assign(variable.value - 0.01 * variable.grad)
+    """
+
+    def __init__(self, layers: Sequence[Layer] | None = None, name: str | None = None, **base: Any) -> None:
+        self._layers: list[Layer] = []
+        super().__init__(name=name, **base)
+        for layer in layers or ():
+            self.add(layer)
+
+    # -------------------------------------------------------------------------------------------------------------------------- stack
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers in their order; a new list."""
+        return list(self._layers)
+
+    def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
+        """Return a layer by its name or its place. ValueError if there is none, or not just one of the two is given."""
+        if (name is None) == (index is None):
+            raise ValueError("Provide either a layer name or layer index at `get_layer`.")
+        if index is not None:
+            if not -len(self._layers) <= index < len(self._layers):
+                raise ValueError(f"Was asked to retrieve layer at index {index} but model only has {len(self._layers)} layers.")
+            return self._layers[index]
+        for layer in self._layers:
+            if layer.name == name:
+                return layer
+        raise ValueError(f"No such layer: {name}. Existing layers are: {[layer.name for layer in self._layers]}.")
+
+    def add(self, layer: Layer) -> None:
+        """Put a layer on top.
+
+        Parameters
+        ----------
+        layer : Layer
+
+        Raises
+        ------
+        TypeError
+            If it is none.
+        ValueError
+            If a layer of its name is there, or its input cannot be what the layer below gives. The model is then as before.
+        """
+        if not isinstance(layer, Layer):
+            raise TypeError(f"The added layer must be an instance of class Layer. Received: layer={layer!r} of type {type(layer)}.")
+        if any(layer.name == other.name for other in self._layers):
+            raise ValueError("All layers added to a Sequential model should have unique names. "
+                             f'Name "{layer.name}" is already the name of a layer in this model. '
+                             "Update the `name` argument to pass a unique name.")
+        if isinstance(layer, InputLayer):
+            if self._layers or self._build_shape is not None:
+                raise ValueError(f"an InputLayer must be the first layer of a model, {self.name} has an input already")
+            self._build_shape = layer._batch_input_shape
+            return
+        shape = self._build_shape if self._layers or self._build_shape else _input_shape_of(layer)
+        if shape is not None:
+            layer.build(self.output_shape if self._layers else shape)
+            self._build_shape, self.built = shape, True
+        self._layers.append(layer)
+        self._saved = None
+
+    def pop(self) -> Layer:
+        """Remove the topmost layer and return it. TypeError if there is none."""
+        if not self._layers:
+            raise TypeError("There are no layers in the model.")
+        self._saved = None
+        layer = self._layers.pop()
+        if not self._layers:
+            self._build_shape, self.built = None, False
+        return layer
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> Shape:
+        """Return the output's shape for an input's shape, through all layers."""
+        shape = shape_tuple(input_shape, "input_shape")
+        for layer in self._layers:
+            shape = layer.compute_output_shape(shape)
+        return shape
+
+    def _build(self, shape: Shape) -> None:
+        unbuilt = [layer for layer in self._layers if not layer.built]
+        try:
+            for layer in self._layers:
+                layer.build(shape)
+                shape = layer.compute_output_shape(shape)
+        except BaseException:
+            for layer in unbuilt:
+                layer._unbuild()
+            raise
+
+    def _unbuild(self) -> None:
+        for layer in self._layers:
+            layer._unbuild()
+        super()._unbuild()
+
+    # ------------------------------------------------------------------------------------------------------------------------ weights
+
+    @property
+    def trainable(self) -> bool:
+        """Whether training changes the weights; setting it sets that of every layer."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        Layer.trainable.fset(self, value)  # type: ignore[attr-defined]
+        for layer in self._layers:
+            layer.trainable = value
+
+    @property
+    def trainable_weights(self) -> list[Variable]:
+        """Weights that training changes, layer by layer."""
+        return [variable for layer in self._layers for variable in layer.trainable_weights] if self.trainable else []
+
+    @property
+    def non_trainable_weights(self) -> list[Variable]:
+        """Weights that training leaves alone, layer by layer."""
+        return [variable for layer in self._layers for variable in (layer.non_trainable_weights if self.trainable else layer.weights)]
+
+    @property
+    def weights(self) -> list[Variable]:
+        """All weights, layer by layer."""
+        return [variable for layer in self._layers for variable in layer.weights]
+
+    @property
+    def losses(self) -> list[Any]:
+        """The penalties of all layers."""
+        return [loss for layer in self._layers for loss in layer.losses]
+
+    # ------------------------------------------------------------------------------------------------------------------------- passes
+
+    def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
+        for layer in self._layers:
+            x = layer._run(x.astype(layer.dtype, copy=False), training)
+        return x.astype(self.dtype, copy=False), None
+
+    def _backward(self, grad_output: Array, saved: Any) -> Array:
+        for layer in reversed(self._layers):
+            grad_output = layer._run_backward(grad_output.astype(layer.dtype, copy=False))
+        return grad_output.astype(self.dtype, copy=False)
+
+    def predict(self, x: ArrayLike, batch_size: int | None = None, verbose: str | int = "auto") -> Array:
+        """Run the model on any number of inputs, some at a time.
+
+        Parameters
+        ----------
+        x : array_like of floats
+        batch_size : int, optional
+            Inputs at a time; 32 by default.
+        verbose : {'auto', 0, 1, 2}, optional
+            The progress bar, on stderr. 'auto': on a terminal, once the work has taken a second; 0: none; 1: always; 2: one line at
+            the end.
+
+        Returns
+        -------
+        ndarray
+
+        Raises
+        ------
+        TypeError, ValueError
+            As calling the model; also for another `batch_size` or `verbose`.
+        """
+        size = 32 if batch_size is None else positive_int(batch_size, "batch_size")
+        array = np.asarray(x)
+        if array.ndim == 0:
+            raise ValueError(f"x must have a batch axis, got shape {array.shape}")
+        bar = ProgressBar(-(-len(array) // size), verbose)
+        result = first = self(array[:size])
+        if len(array) > size:
+            result = np.empty((len(array), *first.shape[1:]), first.dtype)
+            result[:size] = first
+        for step, start in enumerate(range(0, len(array), size), 1):
+            if start:
+                result[start : start + size] = self(array[start : start + size])
+            bar.update(step)
+        return result
+
+    # ------------------------------------------------------------------------------------------------------------------------- config
+
+    def get_config(self) -> dict[str, Any]:
+        """Return name and layers as JSON can hold them, as Keras 2.15 writes them."""
+        entries = []
+        if self._build_shape is not None:
+            first = self._layers[0].name if self._layers else self.name
+            config = {"batch_input_shape": self._build_shape, "dtype": self.dtype.name, "sparse": False, "ragged": False,
+                      "name": f"{first}_input"}
+            entries.append({"module": LAYERS.module, "class_name": "InputLayer", "config": config, "registered_name": None})
+        for layer in self._layers:
+            entry = LAYERS.serialize(layer)
+            if layer._build_shape is not None:
+                entry["build_config"] = {"input_shape": layer._build_shape}
+            entries.append(entry)
+        return {"name": self.name, "layers": entries} | ({"dtype": self.dtype.name} if self.dtype.name != "float32" else {})
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
+        """Make the model that `get_config` described; the weights are new.
+
+        Parameters
+        ----------
+        config : mapping
+            Also one that Keras 2 wrote, for a Sequential of layers that are here.
+        custom_objects : mapping of str to callable, optional
+            Users' own functions and classes by the names in the config.
+
+        Raises
+        ------
+        ValueError
+            For a layer that is not here, or a config that is none.
+        """
+        entries = config.get("layers") if isinstance(config, Mapping) else None
+        if not isinstance(entries, Sequence) or isinstance(entries, str):
+            raise ValueError(f"config must be that of a Sequential, with a list of layers, got {config!r}")
+        with custom_object_scope(custom_objects or {}):
+            model = cls(name=config.get("name"), dtype=config.get("dtype"))
+            for entry in entries:
+                model.add(_layer_of(entry))
+        return model
+
+    def to_json(self, **options: Any) -> str:
+        """Return the model's structure as JSON, without weights.
+
+        Parameters
+        ----------
+        **options
+            Of `json.dumps`, indent for instance.
+        """
+        content = {"class_name": "Sequential", "config": self.get_config(), "keras_version": KERAS_VERSION, "backend": saving.BACKEND}
+        return json.dumps(content, **options)
+
+    @classmethod
+    def from_json(cls, text: str, custom_objects: Mapping[str, Any] | None = None) -> Self:
+        """Make a model from `to_json`'s text, or from Keras 2's.
+
+        Raises
+        ------
+        ValueError
+            As `from_config`; also if the text is not JSON or another kind of model.
+        """
+        content = json.loads(text)
+        if not isinstance(content, dict) or content.get("class_name") != "Sequential":
+            kind = content.get("class_name") if isinstance(content, dict) else type(content).__name__
+            raise ValueError(f"text must describe a Sequential model, it describes {kind!r}")
+        config = content.get("config")
+        if isinstance(config, list):  # files of the first Keras 2 versions
+            config = {"layers": config}
+        return cls.from_config(config or {}, custom_objects)
+
+    # ------------------------------------------------------------------------------------------------------------------------ storage
+
+    def save_weights(self, filepath: str | PathLike[str], overwrite: bool = True) -> None:
+        """Write all weights to a file.
+
+        Parameters
+        ----------
+        filepath : path
+            ``.npz`` for NumPy's format; ``.h5`` or ``.hdf5`` for Keras's, which needs h5py (``pip install localconv[h5]``).
+        overwrite : bool, optional
+            Whether a file of that name may be replaced.
+
+        Raises
+        ------
+        ValueError
+            For another suffix, or if the model is not built.
+        FileExistsError
+            Without `overwrite`.
+        ImportError
+            If h5py is needed and missing.
+        """
+        saving.save_weights(self, filepath, overwrite)
+
+    def load_weights(self, filepath: str | PathLike[str], by_name: bool = False, skip_mismatch: bool = False) -> None:
+        """Read weights from a file: all that are to be read, or none.
+
+        Parameters
+        ----------
+        filepath : path
+            What `save_weights` wrote, or Keras 2: weights or a whole model in .h5, .weights.h5 or .keras.
+        by_name : bool, optional
+            False: the file's layers that have weights belong to the model's in their order. True: to those of the same name; others,
+            in the model and in the file, are left alone.
+        skip_mismatch : bool, optional
+            With `by_name`: leave layers alone, with a warning, whose weights have other shapes in the file.
+
+        Raises
+        ------
+        ValueError
+            If the number of layers, of weights or a shape differs, if no layer has a name that the file knows, if the file is none of
+            those, or if the model is not built. The model then has the weights it had.
+        FileNotFoundError
+            If there is no such file.
+        ImportError
+            If h5py is needed and missing.
+        """
+        saving.load_weights(self, filepath, by_name, skip_mismatch)
+
+    # ------------------------------------------------------------------------------------------------------------------------ summary
+
+    def summary(self, line_length: int | None = None, positions: Sequence[float] | None = None,
+                print_fn: Callable[[str], object] | None = None, show_trainable: bool = False) -> None:
+        """Print the table of layers, output shapes and parameters that Keras 2.15 prints.
+
+        Parameters
+        ----------
+        line_length : int, optional
+            65 by default.
+        positions : sequence of float, optional
+            Where the columns end, as parts of the line or in characters.
+        print_fn : callable, optional
+            Gets every line; `print` by default.
+        show_trainable : bool, optional
+            One more column.
+
+        Raises
+        ------
+        ValueError
+            If the model is not built.
+        """
+        from .summary import print_summary
+
+        if not self.built:
+            raise ValueError("This model has not yet been built. Build the model first by calling `build()` or by calling the model on a "
+                             "batch of data.")
+        print_summary(self, line_length, positions, print_fn or print, show_trainable)
+
+
+def load_model(filepath: str | PathLike[str], custom_objects: Mapping[str, Any] | None = None) -> Sequential:
+    """Make the model that a whole-model file of Keras 2 holds, with its weights.
+
+    Parameters
+    ----------
+    filepath : path
+        A .h5 or .keras file that Keras wrote for a Sequential of layers that are here.
+    custom_objects : mapping of str to callable, optional
+        Users' own functions and classes by the names in the file.
+
+    Returns
+    -------
+    Sequential
+
+    Raises
+    ------
+    ValueError
+        If the file holds no such model.
+    ImportError
+        If h5py is missing.
+    """
+    model = Sequential.from_json(saving.model_config(filepath), custom_objects)
+    model.load_weights(filepath)
+    return model
+
+
+LAYERS = Registry("layer", "keras.layers")
+for _class in (LocallyConnected1D, LocallyConnected2D, Conv1D, Conv2D, Dense, Flatten, Activation, Dropout, MaxPooling1D, MaxPooling2D,
+               Sequential):
+    LAYERS.add(_class, _class.__name__)
+LAYERS.add(Conv1D, "Convolution1D")
+LAYERS.add(Conv2D, "Convolution2D")
+
+
+def _layer_of(entry: Any) -> Layer:
+    """The layer that an entry of a config describes."""
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("config"), Mapping):
+        raise ValueError(f"config: every layer must have class_name and config, got {entry!r}")
+    if entry.get("class_name") == "InputLayer":
+        shape = entry["config"].get("batch_input_shape", entry["config"].get("batch_shape"))
+        return InputLayer(batch_input_shape=shape)
+    layer = LAYERS.deserialize(entry)
+    if not isinstance(layer, Layer):
+        raise ValueError(f"config: {entry.get('class_name')!r} must name a layer, it names {layer!r}")
+    return layer
+
+
+def _input_shape_of(layer: Layer) -> Shape | None:
+    """The input shape that a first layer knows."""
+    return layer._build_shape if layer.built else layer._batch_input_shape

@@ -1,0 +1,70 @@
+"""The table that `Sequential.summary` prints, in the layout of Keras 2.15."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .variables import Variable
+
+LINE = 65
+COLUMNS = (0.45, 0.85, 1.0)
+TRAINABLE_COLUMN = 11
+# A field that is too long is cut behind one of these, if it has one.
+BREAKS = ("),", "},", "],", "',")
+
+
+def print_summary(model: Any, line_length: int | None, positions: Sequence[float] | None, write: Callable[[str], object],
+                  show_trainable: bool) -> None:
+    """Write the table of a built model line by line."""
+    length, ends = line_length or LINE, list(positions or COLUMNS)
+    if ends[-1] <= 1:
+        ends = [int(length * end) for end in ends]
+    columns = [int(end) for end in ends]
+    header = ["Layer (type)", "Output Shape", "Param #"]
+    if show_trainable:
+        length += TRAINABLE_COLUMN
+        columns.append(length)
+        header.append("Trainable")
+    write(f'Model: "{model.name}"')
+    write("_" * length)
+    _write_row(header, columns, write)
+    write("=" * length)
+    for number, layer in enumerate(model.layers, 1):
+        fields = [f"{layer.name} ({type(layer).__name__})", str(layer.output_shape), str(layer.count_params())]
+        _write_row([*fields, "Y" if layer.trainable else "N"] if show_trainable else fields, columns, write)
+        if number < len(model.layers):
+            write(" " * length)
+    if model.layers:
+        write(" " * length)
+    write("=" * length)
+    for title, variables in (("Total", model.weights), ("Trainable", model.trainable_weights),
+                             ("Non-trainable", model.non_trainable_weights)):
+        write(f"{title} params: {sum(variable.size for variable in variables)} ({_memory(variables)})")
+    write("_" * length)
+
+
+def _write_row(fields: Sequence[str], ends: Sequence[int], write: Callable[[str], object]) -> None:
+    """Write the fields in their columns, over as many lines as the longest one needs."""
+    left = list(fields)
+    while any(left):
+        line, start = "", 0
+        for column, end in enumerate(ends):
+            last = column == len(ends) - 1
+            room = end - start - (0 if last else 3)  # two spaces behind a column, and one in front of the first
+            cuts = [left[column][:room].find(mark) + len(mark) for mark in BREAKS if mark in left[column][:room]]
+            cut = min(cuts, default=room)
+            line += (" " if column == 0 else "") + left[column][:cut]
+            left[column] = left[column][cut:]
+            line = line.ljust(end) if last else f"{line}  ".ljust(end)
+            start = end
+        write(line)
+
+
+def _memory(variables: Sequence[Variable]) -> str:
+    size = float(sum(variable.value.nbytes for variable in variables))
+    for unit in ("Byte", "KB", "MB", "GB", "TB"):
+        if size < 1024 or unit == "TB":
+            return f"{size:.2f} {unit}"
+        size /= 1024
+    raise AssertionError("unreachable")
