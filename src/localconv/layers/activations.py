@@ -120,7 +120,7 @@ def linear(x: Array) -> Array:
 def _relu_gradient(g: Array, x: Array, y: Array, alpha: float = 0.0, max_value: float | None = None, threshold: float = 0.0) -> Array:
     inside = x > threshold
     if max_value is not None:
-        inside &= x < max_value
+        inside &= x <= max_value
     if not alpha:
         return np.asarray(g * inside)
     return np.asarray(g * np.where(inside, 1, np.where(x < threshold, alpha, 0)).astype(x.dtype))
@@ -188,7 +188,7 @@ def sigmoid(x: Array) -> Array:
     return _sigmoid(x)
 
 
-@_activation(lambda g, x, y: np.asarray(g * np.where(np.abs(x) < 2.5, 0.2, 0).astype(x.dtype)))
+@_activation(lambda g, x, y: np.asarray(g * np.where(np.abs(x) <= 2.5, 0.2, 0).astype(x.dtype)))
 def hard_sigmoid(x: Array) -> Array:
     """``0.2 * x + 0.5`` clipped to [0, 1]."""
     return np.clip(0.2 * x + 0.5, 0, 1)
