@@ -16,6 +16,7 @@ import json
 import os
 import warnings
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -138,14 +139,17 @@ def model_config(filepath: str | PathLike[str]) -> str:
 
 
 def _read_npz(path: Path) -> list[StoredLayer]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if not hasattr(file, "files") or NPZ_INDEX not in file.files:
-                raise ValueError(f"{path} was not written by save_weights")
-            index = json.loads(str(file[NPZ_INDEX]))
-            return [StoredLayer(name, [file[key] for key in keys]) for name, keys in index]
-    except (zipfile.BadZipFile, KeyError, EOFError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+    with path.open("rb") as source:
+        if not zipfile.is_zipfile(source):
+            raise ValueError(f"{path} is damaged, or was not written by save_weights")
+        try:
+            with np.load(source, allow_pickle=False) as file:
+                if NPZ_INDEX not in file.files:
+                    raise ValueError(f"{path} was not written by save_weights")
+                index = json.loads(str(file[NPZ_INDEX]))
+                return [StoredLayer(name, [file[key] for key in keys]) for name, keys in index]
+        except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
 
 
 def _read_h5(path: Path, model: Any, by_name: bool) -> list[StoredLayer]:
