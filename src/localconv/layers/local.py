@@ -428,6 +428,8 @@ def convert_implementation(weights: Sequence[ArrayLike], config: Mapping[str, An
     if input_shape is None:
         raise ValueError("input_shape must be given where config holds neither batch_input_shape nor build_config")
     connections, source = _connections_of(config, shape_tuple(input_shape, "input_shape"))
+    if len(weights) not in (1, 2):
+        raise ValueError(f"weights must hold a kernel and perhaps a bias, got {len(weights)} arrays")
     kernel, *rest = (np.array(weight) for weight in weights)
     expected = connections.stored_shape(source)
     if kernel.shape != expected:

@@ -1,0 +1,141 @@
+"""A layer is the backend's function, its bias and its activation, whatever the geometry; implementations are one function."""
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+
+import localconv
+from localconv import layers
+
+
+@st.composite
+def local_layers(draw, implementations=(1, 2, 3)):
+    """A locally connected layer, built, with random weights, and an input for it."""
+    rank = draw(st.integers(1, 2))
+    size = tuple(draw(st.integers(1, 3)) for _ in range(rank))
+    spatial = tuple(draw(st.integers(k, k + 4)) for k in size)
+    first = draw(st.booleans())
+    channels = draw(st.integers(1, 3))
+    layer = (layers.LocallyConnected1D, layers.LocallyConnected2D)[rank - 1](
+        draw(st.integers(1, 3)), size, tuple(draw(st.integers(1, 3)) for _ in range(rank)), draw(st.sampled_from(["valid", "same"])),
+        "channels_first" if first else "channels_last", draw(st.sampled_from([None, "relu", "tanh", "softmax"])), draw(st.booleans()),
+        implementation=draw(st.sampled_from(implementations)), dtype=draw(st.sampled_from(["float32", "float64"])), name="drawn")
+    shape = (draw(st.integers(0, 3)), channels, *spatial) if first else (draw(st.integers(0, 3)), *spatial, channels)
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    layer.build((None, *shape[1:]))
+    layer.set_weights([rng.normal(size=w.shape) for w in layer.weights])
+    return layer, rng.normal(size=shape).astype(layer.dtype)
+
+
+def by_backend(layer, x, kernel):
+    """From the definition: the backend's function, bias reshaped to the output's axes, activation."""
+    first = layer.data_format == "channels_first"
+    arguments = (x, kernel, layer.kernel_size, layer.strides)
+    if len(layer.kernel_size) == 1:
+        z = localconv.local_conv1d(*arguments, layer.data_format, padding=layer.padding)
+    else:
+        z = localconv.local_conv2d(*arguments, None, layer.data_format, padding=layer.padding)
+    if layer.use_bias:
+        z = z + layer.bias.value.reshape((layer.filters, *z.shape[2:]) if first else z.shape[1:])
+    return layer.activation(z)
+
+
+@hypothesis.given(local_layers(implementations=(1,)))
+def test_locally_connected(drawn):
+    layer, x = drawn
+    result = layer(x)
+    assert result.dtype == layer.dtype
+    np.testing.assert_allclose(result, by_backend(layer, x, layer.kernel.value), rtol=1e-5, atol=1e-6)
+
+
+@hypothesis.given(local_layers(), st.sampled_from([1, 2, 3]))
+def test_implementations_are_one_function(drawn, to):
+    """Through every conversion, and back; what implementation 2 ignores and dead rows are all that may get lost."""
+    layer, x = drawn
+    config, shape = layer.get_config(), (None, *x.shape[1:])
+    converted = layers.convert_implementation(layer.get_weights(), config, to, shape)
+    other = type(layer).from_config(config | {"implementation": to, "name": "other"})
+    other.build(shape)
+    other.set_weights(converted)
+    np.testing.assert_array_equal(other(x), layer(x))
+    back = layers.convert_implementation(converted, config | {"implementation": to}, layer.implementation, shape)
+    forth = layers.convert_implementation(back, config, to, shape)
+    assert all(np.array_equal(a, b) for a, b in zip(forth, converted, strict=True))
+    if layer.padding == "valid" and layer.implementation != 2:
+        assert all(np.array_equal(a, b) for a, b in zip(back, layer.get_weights(), strict=True))
+
+
+@hypothesis.given(local_layers(), st.integers(0, 2**32))
+def test_gradients_of_implementations_are_one_function(drawn, seed):
+    layer, x = drawn
+    g = np.random.default_rng(seed).normal(size=layer.compute_output_shape(x.shape)).astype(layer.dtype)
+    plain = type(layer).from_config(layer.get_config() | {"implementation": 1, "name": "plain"})
+    plain.build((None, *x.shape[1:]))
+    plain.set_weights(layers.convert_implementation(layer.get_weights(), layer.get_config(), 1, (None, *x.shape[1:])))
+    layer(x, training=True)
+    plain(x, training=True)
+    np.testing.assert_array_equal(layer.backward(g), plain.backward(g))
+    gradient = layers.convert_implementation([layer.kernel.grad], layer.get_config(), 1, (None, *x.shape[1:]))[0]
+    np.testing.assert_array_equal(gradient, plain.kernel.grad)
+
+
+@hypothesis.given(st.data())
+def test_convolutions(data):
+    rank, first, groups = data.draw(st.integers(1, 2)), data.draw(st.booleans()), data.draw(st.integers(1, 2))
+    size = tuple(data.draw(st.integers(1, 3)) for _ in range(rank))
+    strides, dilation = data.draw(st.sampled_from([(1, 1), (2, 1), (1, 2)]))
+    spatial = tuple(data.draw(st.integers((k - 1) * dilation + 1, 9)) for k in size)
+    channels, batch = groups * data.draw(st.integers(1, 2)), tuple(data.draw(st.lists(st.integers(0, 2), min_size=1, max_size=2)))
+    padding = data.draw(st.sampled_from(["valid", "same", "CAUSAL"] if rank == 1 else ["valid", "SAME"]))
+    layer = (layers.Conv1D, layers.Conv2D)[rank - 1](
+        2 * groups, size, strides, padding, "channels_first" if first else "channels_last", dilation, groups,
+        data.draw(st.sampled_from([None, "relu", "elu"])), data.draw(st.booleans()), dtype="float64")
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    x = rng.normal(size=(*batch, channels, *spatial) if first else (*batch, *spatial, channels))
+    result = layer(x)
+    layer.set_weights([rng.normal(size=w.shape) for w in layer.weights])
+    result = layer(x)
+    function = (localconv.conv1d, localconv.conv2d)[rank - 1]
+    z = function(x, layer.kernel.value, strides, padding.lower(), layer.data_format, dilation, groups=groups)
+    np.testing.assert_array_equal(layer.convolution_op(x, layer.kernel.value), z)
+    if layer.use_bias:
+        z = z + (layer.bias.value.reshape(-1, *(1,) * rank) if first else layer.bias.value)
+    np.testing.assert_allclose(result, layer.activation(z), rtol=1e-12, atol=1e-12)
+    assert layer.compute_output_shape(x.shape) == result.shape
+
+
+def test_implementation_2_ignores_what_is_not_connected():
+    layer = layers.LocallyConnected1D(2, 2, 2, implementation=2)
+    x = np.random.default_rng(0).normal(size=(2, 6, 2)).astype("float32")
+    before = layer(x)
+    kernel = layer.kernel.numpy()
+    connected = np.zeros(kernel.shape, bool)
+    for position in range(3):
+        connected[position * 2 : position * 2 + 2, :, position] = True
+    kernel[~connected] = np.nan
+    layer.kernel.assign(kernel)
+    np.testing.assert_array_equal(layer(x, training=True), before)
+    layer.backward(before)
+    assert not layer.kernel.grad[~connected].any()
+    assert layer.kernel.grad[connected].all()
+
+
+@pytest.mark.parametrize("implementation", [1, 2, 3])
+def test_converted_once_per_change_of_the_weights(implementation, monkeypatch):
+    layer = layers.LocallyConnected1D(2, 3, implementation=implementation, seed=0)
+    x = np.ones((2, 6, 2), np.float32)
+    counted = []
+    rows = layers.local.Connections.rows
+    monkeypatch.setattr(layers.local.Connections, "rows", lambda self, *arguments: counted.append(1) or rows(self, *arguments))
+    first = layer(x)
+    for _ in range(3):
+        layer(x)
+    assert len(counted) == (implementation != 1)
+    layer.kernel.assign(2 * layer.kernel.value)
+    np.testing.assert_allclose(layer(x), 2 * first, rtol=1e-6)
+    layer(x, training=True)
+    assert len(counted) == 2 * (implementation != 1)
+    layer.set_weights(layer.get_weights())
+    layer(x)
+    assert len(counted) == 3 * (implementation != 1)

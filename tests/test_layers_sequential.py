@@ -1,0 +1,235 @@
+"""Sequential: stacking, running, its table and its bar; the documented examples as printed."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+
+from localconv import layers
+from localconv.layers import Conv1D, Conv2D, Dense, Flatten, LocallyConnected1D, LocallyConnected2D, Sequential
+
+
+def model_1d():
+    return Sequential([LocallyConnected1D(4, 3, activation="relu", input_shape=(10, 3), seed=1), Flatten(), Dense(2, seed=2)])
+
+
+X = np.random.default_rng(0).normal(size=(70, 10, 3)).astype("float32")
+
+
+def test_documented_examples():
+    model = Sequential()
+    model.add(LocallyConnected1D(64, 3, input_shape=(10, 32)))
+    assert model.output_shape == (None, 8, 64)
+    model.add(LocallyConnected1D(32, 3))
+    assert model.output_shape == (None, 6, 32)
+    model = Sequential()
+    model.add(LocallyConnected2D(64, (3, 3), input_shape=(32, 32, 3)))
+    assert model.output_shape == (None, 30, 30, 64)
+    assert model.count_params() == (30 * 30) * (3 * 3 * 3 * 64) + (30 * 30) * 64, "as the documentation counts them"
+    assert Conv1D(32, 3, activation="relu", input_shape=(10, 128))(np.ones((4, 10, 128))).shape == (4, 8, 32)
+    assert Conv1D(32, 3, activation="relu", input_shape=(7, 10, 128))(np.ones((4, 7, 10, 128))).shape == (4, 7, 8, 32)
+    assert Conv2D(2, 3, activation="relu", input_shape=(28, 28, 3))(np.ones((4, 28, 28, 3))).shape == (4, 26, 26, 2)
+    assert Conv2D(2, 3, activation="relu", dilation_rate=2)(np.ones((4, 28, 28, 3))).shape == (4, 24, 24, 2)
+    assert Conv2D(2, 3, activation="relu", padding="same")(np.ones((4, 28, 28, 3))).shape == (4, 28, 28, 2)
+    assert Conv2D(2, 3, activation="relu")(np.ones((4, 7, 28, 28, 3))).shape == (4, 7, 26, 26, 2)
+
+
+def test_it_is_its_layers_in_order():
+    model = model_1d()
+    x = X
+    for layer in model.layers:
+        x = layer(x)
+    np.testing.assert_array_equal(model(X), x)
+    assert [variable.shape for variable in model.weights] == [(8, 9, 4), (8, 4), (32, 2), (2,)]
+    assert model.count_params() == sum(w.size for w in model.get_weights())
+    assert model.input_shape == (None, 10, 3)
+
+
+def test_add_and_pop():
+    model = model_1d()
+    top = model.pop()
+    assert isinstance(top, Dense)
+    assert model.output_shape == (None, 32)
+    model.add(Dense(5))
+    assert model(X).shape == (70, 5)
+    for _ in range(3):
+        model.pop()
+    assert not model.built
+    with pytest.raises(TypeError, match="There are no layers in the model."):
+        model.pop()
+    model.add(Conv1D(2, 3))
+    assert model(X).shape == (70, 8, 2)
+
+
+def test_wrong_layers():
+    model = model_1d()
+    with pytest.raises(TypeError, match="The added layer must be an instance of class Layer. Received: layer=3 of type <class 'int'>."):
+        model.add(3)
+    with pytest.raises(ValueError, match=f'unique names. Name "{model.layers[0].name}" is already the name of a layer in this model.'):
+        model.add(Dense(2, name=model.layers[0].name))
+    with pytest.raises(ValueError, match="expected min_ndim=3, found ndim=2"):
+        model.add(Conv1D(2, 3))
+    with pytest.raises(ValueError, match="InputLayer must be the first"):
+        model.add(layers.InputLayer((3,)))
+    assert len(model.layers) == 3
+    assert model(X).shape == (70, 2)
+
+
+def test_without_an_input_shape():
+    model = Sequential([Conv1D(2, 3), LocallyConnected1D(2, 4)])
+    assert not model.built
+    assert model.weights == []
+    with pytest.raises(ValueError, match="isn't built"):
+        model.count_params()
+    with pytest.raises(ValueError, match="This model has not yet been built"):
+        model.summary()
+    with pytest.raises(AttributeError):
+        model.output_shape  # noqa: B018
+    with pytest.raises(ValueError, match="One of the dimensions"):
+        model(X[:, :5])
+    assert not any(layer.built for layer in model.layers), "a failed call leaves nothing built"
+    assert model(X).shape == (70, 5, 2)
+    assert model.output_shape == (None, 5, 2)
+    other = Sequential([Conv1D(2, 3), LocallyConnected1D(2, 4)])
+    other.build((None, 10, 3))
+    assert [w.shape for w in other.weights] == [w.shape for w in model.weights]
+
+
+def test_input_layer():
+    model = Sequential([layers.InputLayer((10, 3)), Conv1D(2, 3)])
+    assert len(model.layers) == 1
+    assert model.output_shape == (None, 8, 2)
+
+
+def test_get_layer():
+    model = model_1d()
+    assert model.get_layer(index=0) is model.get_layer(model.layers[0].name) is model.layers[0]
+    with pytest.raises(ValueError, match="No such layer: x"):
+        model.get_layer("x")
+    with pytest.raises(ValueError, match="at index 3 but model only has 3 layers"):
+        model.get_layer(index=3)
+    with pytest.raises(ValueError, match="Provide either"):
+        model.get_layer()
+    model.layers.clear()
+    assert len(model.layers) == 3, "the list is a copy"
+
+
+def test_trainable_is_that_of_all_layers():
+    model = model_1d()
+    model.trainable = False
+    assert model.trainable_weights == []
+    assert len(model.non_trainable_weights) == 4
+    assert not model.layers[0].trainable
+    model.trainable = True
+    model.layers[0].trainable = False
+    assert len(model.trainable_weights) == 2
+    assert [w.name for w in model.weights] == [w.name for layer in model.layers for w in layer.weights]
+
+
+def test_set_weights():
+    model = model_1d()
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="weight shape"):
+        model.set_weights([*before[:3], np.zeros(7)])
+    assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), before, strict=True))
+    model.set_weights([w * 0 for w in before])
+    assert not model(X).any()
+
+
+def test_json():
+    model = model_1d()
+    again = Sequential.from_json(model.to_json(indent=2))
+    assert again.to_json() == model.to_json()
+    again.set_weights(model.get_weights())
+    np.testing.assert_array_equal(again(X), model(X))
+    nested = Sequential([Sequential([Conv1D(2, 3, input_shape=(10, 3))]), Flatten()])
+    again = Sequential.from_json(nested.to_json())
+    assert again.to_json() == nested.to_json()
+    double = Sequential([Dense(2, dtype="float64", input_shape=(3,))], dtype="float64")
+    assert Sequential.from_json(double.to_json()).dtype == "float64"
+
+
+@pytest.mark.parametrize("text", ['{"class_name": "Functional", "config": {}}', "[]", '{"class_name": "Sequential"}',
+                                  '{"class_name": "Sequential", "config": {"layers": [3]}}',
+                                  '{"class_name": "Sequential", "config": {"layers": [{"class_name": "LSTM", "config": {}}]}}', "{"])
+def test_wrong_json(text):
+    with pytest.raises(ValueError):  # noqa: PT011  # many messages
+        Sequential.from_json(text)
+
+
+def test_layers_of_another_dtype():
+    model = Sequential([Conv1D(2, 3, dtype="float64", input_shape=(10, 3)), Dense(2)])
+    assert model(X, training=True).dtype == "float32"
+    assert model.backward(np.ones((70, 8, 2))).dtype == "float32"
+    assert model.layers[0].kernel.grad.dtype == "float64"
+
+
+# --- predict ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 7, 70, 1000])
+def test_predict(batch_size):
+    model = model_1d()
+    np.testing.assert_allclose(model.predict(X, batch_size), model(X), rtol=1e-5, atol=1e-6)
+
+
+def test_predict_nothing():
+    assert model_1d().predict(X[:0]).shape == (0, 2)
+
+
+def test_predict_refuses():
+    model = model_1d()
+    for wrong in ({"batch_size": 0}, {"verbose": 3}, {"x": np.float64(1)}, {"x": X[0]}):
+        with pytest.raises(ValueError):  # noqa: PT011  # many messages
+            model.predict(**({"x": X} | wrong))
+
+
+def test_progress(capsys):
+    model = model_1d()
+    for quiet in ("auto", 0):
+        model.predict(X, 10, verbose=quiet)
+        assert capsys.readouterr() == ("", ""), "no terminal, or not wanted"
+    model.predict(X, 10, verbose=1)
+    text = capsys.readouterr().err
+    assert text.endswith("\n")
+    assert text.split("\r")[-1].startswith("7/7 [==============================]")
+    model.predict(X, 10, verbose=2)
+    assert capsys.readouterr().err.startswith("7/7 [==")
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_bar_of_long_work_only(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(layers.progress.time, "monotonic", lambda: now[0])
+    for seconds, shown in ((0.01, False), (0.5, True)):
+        file = Terminal()
+        bar = layers.ProgressBar(10, file=file)
+        for step in range(1, 11):
+            now[0] += seconds
+            bar.update(step, note=f"loss {step}")
+        assert bool(file.getvalue()) == shown
+        if shown:
+            assert " 5/10 [===============>..............] 2 s left   loss 5" in file.getvalue()
+            assert file.getvalue().endswith("loss 10\n")
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+def test_summary_counts(capsys):
+    model = model_1d()
+    model.layers[0].trainable = False
+    model.summary()
+    text = capsys.readouterr().out
+    assert "Total params: 386 (1.51 KB)" in text
+    assert "Trainable params: 66 (264.00 Byte)" in text
+    assert "Non-trainable params: 320 (1.25 KB)" in text
+
+
+def test_config_is_plain():
+    assert json.loads(json.dumps(model_1d().get_config()))["layers"][0]["class_name"] == "InputLayer"
