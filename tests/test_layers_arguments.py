@@ -95,7 +95,7 @@ def test_convolutions_only():
 @pytest.mark.parametrize("maker", ALL)
 def test_input_too_small(maker):
     layer = maker(2, 7, name="q")
-    with pytest.raises(ValueError, match="One of the dimensions in the output is <= 0 due to downsampling in q. Consider increasing"):
+    with pytest.raises(ValueError, match=r"One of the dimensions in the output is <= 0 due to downsampling in q. Consider increasing"):
         layer.build(shape(maker))
     assert not layer.built
     assert not layer.weights
@@ -109,7 +109,7 @@ def test_input_too_small(maker):
 def test_sizes_must_be_known(maker):
     with pytest.raises(ValueError, match="should be fully-defined, but layer received the inputs shape"):
         maker(2, 3).build(shape(maker, size=None))
-    with pytest.raises(ValueError, match="should be fully-defined. Found shape"):
+    with pytest.raises(ValueError, match=r"should be fully-defined. Found shape"):
         maker(2, 3).build(shape(maker, channels=None))
 
 
@@ -118,8 +118,8 @@ def test_inputs(maker):
     layer = maker(2, 3, name="a")
     word = "ndim" if maker in LOCAL else "min_ndim"
     axes = rank(maker) + 2
-    with pytest.raises(ValueError, match=rf'Input 0 of layer "a" is incompatible with the layer: expected {word}={axes}, found ndim={axes - 1}. '
-                                         r"Full shape received: "):
+    words = rf'Input 0 of layer "a" is incompatible with the layer: expected {word}={axes}, found ndim={axes - 1}. Full shape received: '
+    with pytest.raises(ValueError, match=words):
         layer(np.ones((2, *[6] * rank(maker))))
     good = np.ones((2, *shape(maker)[1:]))
     layer(good)

@@ -201,7 +201,8 @@ def test_snake_case(name, snake):
 EVERYTHING = {"filters": 4, "kernel_size": (2,), "strides": (2,), "padding": "same", "data_format": "channels_first",
               "activation": {"class_name": "leaky_relu", "config": {"alpha": 0.1}}, "use_bias": True,
               "kernel_initializer": layers.initializers.VarianceScaling(2.0, "fan_out", "UNIFORM", 3, "position"),
-              "bias_initializer": layers.initializers.Constant([1.0, 2.0, 3.0, 4.0]), "kernel_regularizer": layers.regularizers.L1L2(0.1, 0.2),
+              "bias_initializer": layers.initializers.Constant([1.0, 2.0, 3.0, 4.0]),
+              "kernel_regularizer": layers.regularizers.L1L2(0.1, 0.2),
               "bias_regularizer": {"class_name": "L1", "config": {"l1": 0.3}}, "activity_regularizer": "l2",
               "kernel_constraint": layers.constraints.MinMaxNorm(0.1, 2, 0.5, [0, 1]), "bias_constraint": "non_neg",
               "name": "all", "trainable": False, "dtype": "float64", "input_shape": (2, 6), "seed": 5}
@@ -258,9 +259,10 @@ def test_custom_objects():
 
 @pytest.mark.parametrize(("module", "names"), [
     ("regularizers", ["l1", "L1", "l2", "L2", "l1_l2", "L1L2", "orthogonal_regularizer", "OrthogonalRegularizer", "orthogonal"]),
-    ("constraints", ["max_norm", "maxnorm", "MaxNorm", "non_neg", "nonneg", "NonNeg", "unit_norm", "UnitNorm", "min_max_norm", "MinMaxNorm"]),
-    ("initializers", ["zeros", "Zeros", "ones", "constant", "Constant", "random_normal", "RandomNormal", "random_uniform", "uniform", "normal",
-                      "truncated_normal", "variance_scaling", "glorot_uniform", "GlorotUniform", "glorot_normal", "he_uniform", "he_normal",
+    ("constraints", ["max_norm", "maxnorm", "MaxNorm", "non_neg", "nonneg", "NonNeg", "unit_norm", "UnitNorm", "min_max_norm",
+                     "MinMaxNorm"]),
+    ("initializers", ["zeros", "Zeros", "ones", "constant", "Constant", "random_normal", "RandomNormal", "random_uniform", "uniform",
+                      "normal", "truncated_normal", "variance_scaling", "glorot_uniform", "GlorotUniform", "glorot_normal", "he_uniform", "he_normal",
                       "lecun_uniform", "lecun_normal", "orthogonal", "identity"])])
 def test_names_of_keras(module, names):
     module = getattr(layers, module)
@@ -284,7 +286,8 @@ def test_defaults_by_name():
 
 
 @pytest.mark.parametrize("call", [
-    lambda: layers.regularizers.L2(np.nan), lambda: layers.regularizers.L1("a"), lambda: layers.regularizers.OrthogonalRegularizer(mode="x"),
+    lambda: layers.regularizers.L2(np.nan), lambda: layers.regularizers.L1("a"),
+    lambda: layers.regularizers.OrthogonalRegularizer(mode="x"),
     lambda: layers.regularizers.OrthogonalRegularizer()(np.ones(3)), lambda: layers.constraints.MaxNorm(-1),
     lambda: layers.constraints.MinMaxNorm(2, 1), lambda: layers.activations.get({"class_name": 3}),
     lambda: layers.regularizers.get({"class_name": "L2", "config": 3})])

@@ -56,7 +56,7 @@ def test_add_and_pop():
     for _ in range(3):
         model.pop()
     assert not model.built
-    with pytest.raises(TypeError, match="There are no layers in the model."):
+    with pytest.raises(TypeError, match=r"There are no layers in the model."):
         model.pop()
     model.add(Conv1D(2, 3))
     assert model(X).shape == (70, 8, 2)
@@ -64,7 +64,7 @@ def test_add_and_pop():
 
 def test_wrong_layers():
     model = model_1d()
-    with pytest.raises(TypeError, match="The added layer must be an instance of class Layer. Received: layer=3 of type <class 'int'>."):
+    with pytest.raises(TypeError, match=r"The added layer must be an instance of class Layer. Received: layer=3 of type <class 'int'>."):
         model.add(3)
     with pytest.raises(ValueError, match=f'unique names. Name "{model.layers[0].name}" is already the name of a layer in this model.'):
         model.add(Dense(2, name=model.layers[0].name))

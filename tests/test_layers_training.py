@@ -74,7 +74,7 @@ def test_locally_connected(implementation, padding, data_format):
     common = {"implementation": implementation, "padding": padding, "data_format": data_format, "dtype": "float64", "activation": "tanh",
               "kernel_regularizer": "l2", "bias_regularizer": "l1", "activity_regularizer": "l2"}
     differentiable(layers.LocallyConnected1D(2, 3, 2, **common), (2, 3, 6) if data_format == "channels_first" else (2, 6, 3))
-    differentiable(layers.LocallyConnected2D(2, (2, 3), (2, 1), **common), (2, 2, 4, 3) if data_format == "channels_first" else (2, 4, 3, 2))
+    differentiable(layers.LocallyConnected2D(2, (2, 3), (2, 1), **common), (2, 2, 4, 3) if data_format == FORMATS[1] else (2, 4, 3, 2))
 
 
 @pytest.mark.parametrize("data_format", FORMATS)
