@@ -262,7 +262,8 @@ def test_custom_objects():
     ("constraints", ["max_norm", "maxnorm", "MaxNorm", "non_neg", "nonneg", "NonNeg", "unit_norm", "UnitNorm", "min_max_norm",
                      "MinMaxNorm"]),
     ("initializers", ["zeros", "Zeros", "ones", "constant", "Constant", "random_normal", "RandomNormal", "random_uniform", "uniform",
-                      "normal", "truncated_normal", "variance_scaling", "glorot_uniform", "GlorotUniform", "glorot_normal", "he_uniform", "he_normal",
+                      "normal", "truncated_normal", "variance_scaling", "glorot_uniform", "GlorotUniform", "glorot_normal", "he_uniform",
+                      "he_normal",
                       "lecun_uniform", "lecun_normal", "orthogonal", "identity"])])
 def test_names_of_keras(module, names):
     module = getattr(layers, module)
