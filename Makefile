@@ -1,4 +1,4 @@
-# make demo    sets everything up and filters a real photograph       make bench     against numpy, torch and jax
+# make demo    filters a real photograph, then trains on real digits   make bench     against numpy, torch and jax
 # make test    sets everything up and runs the tests                  make lint      everything that reads the code
 # make kernel-test, kernel-test-aarch64, sanitize: the kernels in C; the same under an emulator; the suite under ASan and UBSan
 
@@ -18,6 +18,7 @@ BENCH_FLAGS ?=
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/foveate.py
+	$(BIN)/python examples/digits.py
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest

@@ -1,6 +1,8 @@
 """Variables, names, weights, losses, configs: what all layers have."""
 
+import copy
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -173,6 +175,22 @@ def test_users_layer():
     assert type(again.layers[0]) is Scale
     with pytest.raises(ValueError, match="Unknown layer: 'Scale'"):
         layers.Sequential.from_json(model.to_json())
+
+
+def test_copies_and_pickles():
+    model = layers.Sequential([built(activation="relu", kernel_regularizer="l2"), layers.Conv1D(2, 2, activation=layers.activations.get(
+        {"class_name": "elu", "config": {"alpha": 0.5}}))])
+    x = np.random.default_rng(0).normal(size=(2, 6, 2)).astype("float32")
+    y = model(x)
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        np.testing.assert_array_equal(again(x), y)
+        assert again.layers[0].activation is layers.activations.relu
+        assert again.layers[1].activation == model.layers[1].activation
+        again.layers[0].kernel.assign(again.layers[0].kernel.value * 2)
+        with pytest.raises(ValueError, match="read-only"):
+            again.layers[1].kernel.value[:] = 0
+        assert not np.array_equal(again(x), y)
+        np.testing.assert_array_equal(model(x), y)
 
 
 # --- names ------------------------------------------------------------------------------------------------------------

@@ -71,6 +71,12 @@ class ActivationFunction:
         """Return this activation with other parameters."""
         return ActivationFunction(self.function, self.derivative, {**self.parameters, **parameters})
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The name of a built-in function is that of its ActivationFunction, so pickle would not find the function by it.
+        if self.function in _BUILTIN:
+            return get, (serialize(self),)
+        return ActivationFunction, (self.function, self.derivative, self.parameters)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ActivationFunction) and (self.function, self.parameters) == (other.function, other.parameters)
 

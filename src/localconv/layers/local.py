@@ -76,7 +76,8 @@ class Connections:
         if implementation == 2:
             return self._dense_of_rows(rows)
         order, mask = self._sparse_order
-        return np.ascontiguousarray(rows.transpose(order)[mask])
+        ordered = rows.transpose(order)
+        return np.ascontiguousarray(ordered.reshape(-1) if self.padding == "valid" else ordered[mask])
 
     @cached_property
     def _taps_of_axes(self) -> list[tuple[Array, Array]]:

@@ -42,6 +42,11 @@ class Variable:
     regularizer, constraint : callable, optional
         What a layer adds to its losses, and what `apply_constraints` replaces the value with.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If `value` is not an array of real numbers, or for another dtype.
+
     Attributes
     ----------
     grad : ndarray or None
@@ -150,6 +155,11 @@ class Variable:
         if array.shape != self.shape:
             raise ValueError(f"value of {self.name} must have shape {self.shape}, got {array.shape}")
         return array
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Copies and pickles of arrays may be written to; this one must not.
+        self.__dict__.update(state)
+        self._array.setflags(write=False)
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
         if dtype is not None and np.dtype(dtype) != self.dtype:
