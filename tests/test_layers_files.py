@@ -1,5 +1,6 @@
 """Weights and models in files: those that Keras 2.15 wrote, and our own."""
 
+import json
 import shutil
 import sys
 import zipfile
@@ -51,6 +52,11 @@ def test_keras_files_by_name(path, case):
         lone = layers.Sequential([layers.Activation("relu", batch_input_shape=layer.input_shape), layer])
         lone.load_weights(path, by_name=True)
     assert holds(whole, case["weights"])
+
+
+@pytest.mark.parametrize("case", golden("files"))
+def test_config_is_that_of_keras(case):
+    assert json.loads(layers.Sequential.from_json(case["config"]).to_json()) == json.loads(case["config"])
 
 
 @pytest.mark.parametrize(("path", "case"), [p for p in FILES if p.id.endswith((".model.h5", ".keras"))])

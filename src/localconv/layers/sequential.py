@@ -246,6 +246,8 @@ class Sequential(Layer):
             entries.append({"module": LAYERS.module, "class_name": "InputLayer", "config": config, "registered_name": None})
         for layer in self._layers:
             entry = LAYERS.serialize(layer)
+            if type(layer) is Sequential:
+                entry["module"] = "keras"  # where Keras has it, and looks for it
             if layer._build_shape is not None:
                 entry["build_config"] = {"input_shape": layer._build_shape}
             entries.append(entry)
