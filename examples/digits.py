@@ -5,7 +5,7 @@ mean something), and a dense layer reads the answer off. The pictures are the 17
 fifth of them, in random order, is held out and never trained on.
 
     python examples/digits.py
-    python examples/digits.py --epochs 60 --seed 1 --output mine.png
+    python examples/digits.py --optimizer momentum --epochs 60 --seed 1 --output mine.png
 """
 
 from __future__ import annotations
@@ -33,13 +33,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=30, help="times through the training pictures (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=32, help="pictures a step (default: %(default)s)")
-    parser.add_argument("--rate", type=float, default=2e-3, help="learning rate at the start; it falls to 0 (default: %(default)s)")
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adam", help="default: %(default)s")
+    parser.add_argument("--rate", type=float, help="learning rate at the start; it falls to 0 (default: what suits the optimizer)")
     parser.add_argument("--seed", type=int, default=0, help="of the split, the weights and the order (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("digits.png"), help="default: %(default)s")
     options = parser.parse_args(arguments)
     for name in ("epochs", "batch", "rate"):
-        if not getattr(options, name) > 0:
-            parser.error(f"--{name} must be above 0, got {getattr(options, name)}")
+        value = getattr(options, name)
+        if value is not None and not value > 0:
+            parser.error(f"--{name} must be above 0, got {value}")
     if options.seed < 0:
         parser.error(f"--seed must be at least 0, got {options.seed}")
     return options
@@ -70,8 +72,26 @@ def network(seed: int) -> Sequential:
     ], name="digits")
 
 
+class Momentum:
+    """Gradient descent that keeps a part of its last step."""
+
+    rate = 0.05
+
+    def __init__(self, variables: list[Variable], keep: float = 0.9) -> None:
+        self.variables, self.keep, self.steps = variables, keep, [np.zeros(v.shape, v.dtype) for v in variables]
+
+    def step(self, rate: float) -> None:
+        """Change every variable by its gradient."""
+        for variable, step in zip(self.variables, self.steps, strict=True):
+            step *= self.keep
+            step -= rate * variable.grad
+            variable.assign(variable.value + step)
+
+
 class Adam:
     """Kingma and Ba (2014), algorithm 1."""
+
+    rate = 0.002
 
     def __init__(self, variables: list[Variable], beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-7) -> None:
         self.variables, self.beta1, self.beta2, self.epsilon, self.steps = variables, beta1, beta2, epsilon, 0
@@ -87,7 +107,10 @@ class Adam:
             variable.assign(variable.value - rate * mean / (np.sqrt(square) + self.epsilon))
 
 
-def train_step(model: Sequential, adam: Adam, x: np.ndarray, target: np.ndarray, rate: float) -> float:
+OPTIMIZERS = {"adam": Adam, "momentum": Momentum}
+
+
+def train_step(model: Sequential, optimizer: Adam | Momentum, x: np.ndarray, target: np.ndarray, rate: float) -> float:
     """Learn from one batch; return its cross-entropy."""
     probability = model(x, training=True)
     right = np.arange(len(x)), target
@@ -95,7 +118,7 @@ def train_step(model: Sequential, adam: Adam, x: np.ndarray, target: np.ndarray,
     gradient = np.zeros_like(probability)
     gradient[right] = -1 / np.maximum(probability[right], 1e-7) / len(x)
     model.backward(gradient)
-    adam.step(rate)
+    optimizer.step(rate)
     model.apply_constraints()
     return float(loss)
 
@@ -103,15 +126,16 @@ def train_step(model: Sequential, adam: Adam, x: np.ndarray, target: np.ndarray,
 def train(model: Sequential, data: tuple[np.ndarray, ...], options: argparse.Namespace, rng: np.random.Generator) -> dict[str, list[float]]:
     """Train, and return loss and accuracies after each epoch."""
     x, target, held_x, held_target = data
-    adam, steps = Adam(model.trainable_weights), -(-len(x) // options.batch)
+    optimizer, steps = OPTIMIZERS[options.optimizer](model.trainable_weights), -(-len(x) // options.batch)
+    start = options.rate or optimizer.rate
     bar = ProgressBar(options.epochs * steps, verbose=1 if sys.stderr.isatty() else 2)
     curve: dict[str, list[float]] = {"loss": [], "trained": [], "held out": []}
     for epoch in range(options.epochs):
         order, loss = rng.permutation(len(x)), 0.0
         for step in range(steps):
             batch, done = order[step * options.batch :][: options.batch], epoch * steps + step
-            rate = options.rate * (0.5 + 0.5 * np.cos(np.pi * done / bar.total))
-            loss += train_step(model, adam, x[batch], target[batch], rate) / steps
+            rate = start * (0.5 + 0.5 * np.cos(np.pi * done / bar.total))
+            loss += train_step(model, optimizer, x[batch], target[batch], rate) / steps
             note = f"held out {curve['held out'][-1]:.1%}" if epoch else ""
             bar.update(done + 1, note)
         curve["loss"].append(loss)

@@ -244,7 +244,8 @@ def test_config_of_everything(maker):
 
 
 @pytest.mark.parametrize("layer", [
-    layers.Dense(3, "relu"), layers.Flatten("channels_first"), layers.Activation("mish"), layers.Dropout(0.3, (None, 1), seed=3),
+    layers.Dense(3, "relu"), layers.Flatten("channels_first"),
+    layers.Activation("mish", activity_regularizer="l1"), layers.Dropout(0.3, (None, 1), seed=3),
     layers.MaxPooling1D(3, 2), layers.MaxPooling2D((2, 3), padding="same"), layers.Conv2D(4, 3, groups=2),
     layers.LocallyConnected2D(2, 3, implementation=2)], ids=lambda layer: layer.name)
 def test_config_round_trip(layer):

@@ -386,6 +386,8 @@ class Layer:
         config: dict[str, Any] = {"name": self.name, "trainable": self.trainable, "dtype": self.dtype.name}
         if self._batch_input_shape is not None:
             config["batch_input_shape"] = self._batch_input_shape
+        if self.activity_regularizer is not None:
+            config["activity_regularizer"] = regularizers.serialize(self.activity_regularizer)
         if self.seed is not None:
             config["seed"] = self.seed
         return config

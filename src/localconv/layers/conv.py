@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 from numpy.typing import ArrayLike
@@ -12,7 +13,7 @@ from ..arrays import Array
 from ..geometry import CHANNELS_FIRST
 from .arguments import Shape, check_output, data_format_name, int_tuple, output_length, padding_name, positive_int, shape_tuple
 from .base import InputSpec
-from .weighted import TERMS, WeightedLayer, sum_over
+from .weighted import TERMS, WeightedLayer, sum_rows
 
 __all__ = ["Conv1D", "Conv2D", "Convolution1D", "Convolution2D"]
 
@@ -123,8 +124,10 @@ class _Conv(WeightedLayer):
         return self._convolve(x, kernel, bias, relu)
 
     def _bias_gradient(self, gradient: Array) -> Array:
-        channel = gradient.ndim - 1 - self.rank if self._channels_first else gradient.ndim - 1
-        return sum_over(gradient, tuple(axis for axis in range(gradient.ndim) if axis != channel))
+        if not self._channels_first:
+            return sum_rows(gradient.reshape(-1, self.filters))
+        # NumPy sums along contiguous axes pairwise: precise already.
+        return sum_rows(gradient.reshape(-1, self.filters, prod(gradient.shape[-self.rank :])).sum(2))
 
 
 class Conv1D(_Conv):

@@ -14,7 +14,7 @@ from ..geometry import CHANNELS_FIRST
 from . import activations
 from .arguments import Ints, Shape, check_output, data_format_name, int_tuple, output_length, padding_name, positive_int, shape_tuple
 from .base import InputSpec, Layer
-from .weighted import TERMS, WeightedLayer, sum_over
+from .weighted import TERMS, WeightedLayer, sum_rows
 
 __all__ = ["Activation", "Dense", "Dropout", "Flatten", "InputLayer", "MaxPooling1D", "MaxPooling2D"]
 
@@ -103,7 +103,7 @@ class Dense(WeightedLayer):
         return np.asarray(x.reshape(-1, x.shape[-1]).T @ gradient.reshape(-1, self.units))
 
     def _bias_gradient(self, gradient: Array) -> Array:
-        return sum_over(gradient, tuple(range(gradient.ndim - 1)))
+        return sum_rows(gradient.reshape(-1, self.units))
 
     def _input_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
         return np.asarray(np.matmul(gradient, kernel.T))

@@ -19,7 +19,7 @@ from ..arrays import Array
 from ..geometry import CHANNELS_FIRST
 from .arguments import Ints, Shape, check_output, data_format_name, int_tuple, output_length, padding_name, positive_int, shape_tuple
 from .base import InputSpec
-from .weighted import TERMS, WeightedLayer, sum_over
+from .weighted import TERMS, WeightedLayer, sum_rows
 
 __all__ = ["LocallyConnected1D", "LocallyConnected2D", "convert_implementation"]
 
@@ -238,7 +238,7 @@ class _LocallyConnected(WeightedLayer):
     def _bias_gradient(self, gradient: Array) -> Array:
         assert self.bias is not None
         # With channels_first the bias is reshaped, not transposed, to (filters, positions): so is its gradient back.
-        return sum_over(gradient, (0,)).reshape(self.bias.shape)
+        return sum_rows(gradient.reshape(len(gradient), self.bias.size)).reshape(self.bias.shape)
 
 
 class LocallyConnected1D(_LocallyConnected):
