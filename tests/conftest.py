@@ -1,6 +1,7 @@
 """Fixtures and settings that the test files share."""
 
 import contextlib
+import dataclasses
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import sys
 import hypothesis
 import numpy as np
 import pytest
-from oracle import STRATEGIES
+from oracle import STRATEGIES, Gradient, gradients
 
 import localconv
 from localconv import _core, dispatch
@@ -54,6 +55,12 @@ def conv_strategy(request):
         yield request.param
 
 
+@pytest.fixture(params=dispatch.GRADIENT_STRATEGIES)
+def gradient_strategy(request):
+    with dispatch.forced(gradient=request.param):
+        yield request.param
+
+
 @pytest.fixture
 def solve(isa):
     """Runs a case with localconv and checks the values, and by the kernel's own record that this isa computed them."""
@@ -64,6 +71,33 @@ def solve(isa):
         ran = _core.last_run()
         assert (ran["isa"], ran["dtype"]) == (isa, result.dtype.name)
         return result
+
+    return run
+
+
+@pytest.fixture
+def solve_gradient(isa):
+    """As `solve`, for one gradient."""
+
+    def run(gradient, arrays=None):
+        result = gradient.run(localconv.grad, gradient.arrays() if arrays is None else arrays)
+        assert result.shape == gradient.shape
+        gradient.check(result, arrays)
+        ran = _core.last_run()
+        assert ran["operation"] in (gradient.operation, gradient.by_columns)
+        assert (ran["isa"], ran["dtype"]) == (isa, result.dtype.name)
+        return result
+
+    return run
+
+
+@pytest.fixture
+def solve_gradients(solve_gradient):
+    """Both gradients of a case."""
+
+    def run(case):
+        for gradient in gradients(case):
+            solve_gradient(gradient)
 
     return run
 
@@ -99,3 +133,29 @@ def no_change():
         assert [np.asarray(array).tobytes() for array in arrays] == before
 
     return watch
+
+
+@pytest.fixture
+def central_differences():
+    """Compares both gradients of a case with differences of the forward convolution, in float64.
+
+    The convolution is linear in each of its arrays: the step may be 1, and what is left is rounding.
+    """
+
+    def run(case, data_format):
+        case = dataclasses.replace(case, data_format=data_format, dtype="float64", exact=False)
+        arrays = list(case.arrays()[:2])
+        grad_output = Gradient(case, "input").arrays()[1]
+        for number, gradient in enumerate(gradients(case)):
+            differences = np.empty(gradient.shape)
+            for place in np.ndindex(gradient.shape):
+                sums = []
+                for step in (1, -1):
+                    moved = [array.copy() for array in arrays]
+                    moved[number][place] += step
+                    sums.append(np.vdot(case.run(localconv, (*moved, None)), grad_output))
+                differences[place] = (sums[0] - sums[1]) / 2
+            result = gradient.run(localconv.grad, gradient.arrays())
+            np.testing.assert_allclose(result, differences, rtol=1e-12, atol=1e-12)
+
+    return run

@@ -7,7 +7,9 @@ too.
 The four convolutions have the package's own signatures. Their sums run in float64 for float32 input, and in long double
 for float64 input (where the platform's long double is wider). With ``bound=True`` they return a second array beside the
 result, the sum of |w||x| (+ |bias|) behind each output, from which `tolerance` makes the largest error that rounding
-can explain. A `Case` is one convolution with its data, which runs on the package and on its twin alike.
+can explain. A `Case` is one convolution with its data, which runs on the package and on its twin alike, and a `Gradient`
+is that of a case with respect to its input or its kernel. The gradients' twins have the signatures of localconv.grad
+without out and accumulate.
 """
 
 import dataclasses
@@ -98,12 +100,7 @@ def _unshared(
     inputs, kernel = np.asarray(inputs), np.asarray(kernel)
     image = _to_last(inputs, data_format)
     taps = _taps(image.shape[1:-1], as_tuple(kernel_size, rank), strides, padding, dilation_rate, _start_clipped)
-    positions, depth, filters = kernel.shape
-    size = math.prod(as_tuple(kernel_size, rank))
-    if data_format == "channels_first":
-        weights = kernel.reshape(positions, depth // size, size, filters).swapaxes(1, 2)
-    else:
-        weights = kernel.reshape(positions, size, depth // size, filters)
+    weights = _tap_weights(kernel, math.prod(as_tuple(kernel_size, rank)), data_format)
     return _correlate(image, weights, taps, groups, bias, data_format, bound)
 
 
@@ -113,9 +110,7 @@ def _shared(rank, x, kernel, strides, padding, data_format, dilation_rate, *, gr
     batch = x.shape[: x.ndim - rank - 1]
     image = _to_last(x.reshape(-1, *x.shape[len(batch) :]), data_format)
     taps = _taps(image.shape[1:-1], kernel.shape[:rank], strides, padding, dilation_rate, _start_tensorflow)
-    positions = math.prod(len(axis) for axis in taps)
-    weights = kernel.reshape(1, -1, *kernel.shape[rank:])
-    weights = np.broadcast_to(weights, (positions, *weights.shape[1:]))
+    weights = _repeated_weights(kernel, rank, taps)
     results = _correlate(image, weights, taps, groups, bias, data_format, bound)
     if not bound:
         return results.reshape(*batch, *results.shape[1:])
@@ -160,6 +155,236 @@ def _spread_bias(bias, out, filters, data_format, dtype):
         # Keras reshapes (does not transpose) the stored (*out, filters) into (1, filters, *out) before it adds.
         return np.moveaxis(bias.reshape(1, filters, *out), 1, -1)
     return bias
+
+
+# --- their gradients --------------------------------------------------------------------------------------------------
+
+
+def local_conv1d_input(input_shape, kernel, grad_output, kernel_size, strides, data_format="channels_last", **options):
+    """The gradient of sum(local_conv1d(x, kernel) * grad_output) with respect to x, which has input_shape."""
+    return _unshared_input(1, input_shape, kernel, grad_output, kernel_size, strides, data_format, **options)
+
+
+def local_conv1d_kernel(inputs, kernel_shape, grad_output, kernel_size, strides, data_format="channels_last", **options):
+    """The gradient of sum(local_conv1d(inputs, kernel) * grad_output) with respect to kernel, which has kernel_shape."""
+    return _unshared_kernel(1, inputs, kernel_shape, grad_output, kernel_size, strides, data_format, **options)
+
+
+def local_conv2d_input(
+    input_shape, kernel, grad_output, kernel_size, strides, output_shape, data_format="channels_last", **options
+):
+    return _unshared_input(2, input_shape, kernel, grad_output, kernel_size, strides, data_format, **options)
+
+
+def local_conv2d_kernel(
+    inputs, kernel_shape, grad_output, kernel_size, strides, output_shape, data_format="channels_last", **options
+):
+    return _unshared_kernel(2, inputs, kernel_shape, grad_output, kernel_size, strides, data_format, **options)
+
+
+def conv1d_input(
+    input_shape, kernel, grad_output, strides=1, padding="valid", data_format="channels_last", dilation_rate=1, **options
+):
+    return _shared_input(1, input_shape, kernel, grad_output, strides, padding, data_format, dilation_rate, **options)
+
+
+def conv1d_kernel(
+    x, kernel_shape, grad_output, strides=1, padding="valid", data_format="channels_last", dilation_rate=1, **options
+):
+    return _shared_kernel(1, x, kernel_shape, grad_output, strides, padding, data_format, dilation_rate, **options)
+
+
+def conv2d_input(
+    input_shape, kernel, grad_output, strides=1, padding="valid", data_format="channels_last", dilation_rate=1, **options
+):
+    return _shared_input(2, input_shape, kernel, grad_output, strides, padding, data_format, dilation_rate, **options)
+
+
+def conv2d_kernel(
+    x, kernel_shape, grad_output, strides=1, padding="valid", data_format="channels_last", dilation_rate=1, **options
+):
+    return _shared_kernel(2, x, kernel_shape, grad_output, strides, padding, data_format, dilation_rate, **options)
+
+
+def conv1d_transpose(x, kernel, output_shape, *arguments, **options):
+    return conv1d_input(output_shape, kernel, x, *arguments, **options)
+
+
+def conv2d_transpose(x, kernel, output_shape, *arguments, **options):
+    return conv2d_input(output_shape, kernel, x, *arguments, **options)
+
+
+def local_conv1d_transpose(inputs, kernel, kernel_size, strides, output_shape, *arguments, **options):
+    return local_conv1d_input(output_shape, kernel, inputs, kernel_size, strides, *arguments, **options)
+
+
+def local_conv2d_transpose(inputs, kernel, kernel_size, strides, output_shape, *arguments, **options):
+    return local_conv2d_input(output_shape, kernel, inputs, kernel_size, strides, None, *arguments, **options)
+
+
+def _unshared_input(
+    rank,
+    input_shape,
+    kernel,
+    grad_output,
+    kernel_size,
+    strides,
+    data_format,
+    *,
+    padding="valid",
+    dilation_rate=1,
+    groups=1,
+    bound=False,
+):
+    size = as_tuple(kernel_size, rank)
+    shape = _last_shape(input_shape, data_format)
+    taps = _taps(shape[1:-1], size, strides, padding, dilation_rate, _start_clipped)
+
+    def gradient(kernel, grad_output):
+        weights = _tap_weights(kernel, math.prod(size), data_format)
+        return _from_last(_back_to_input(shape, weights, _to_last(grad_output, data_format), taps, groups), data_format)
+
+    return _with_bound(gradient, kernel, grad_output, bound)
+
+
+def _unshared_kernel(
+    rank,
+    inputs,
+    kernel_shape,
+    grad_output,
+    kernel_size,
+    strides,
+    data_format,
+    *,
+    padding="valid",
+    dilation_rate=1,
+    groups=1,
+    bound=False,
+):
+    size = as_tuple(kernel_size, rank)
+    spatial = _last_shape(np.shape(inputs), data_format)[1:-1]
+    taps = _taps(spatial, size, strides, padding, dilation_rate, _start_clipped)
+
+    def gradient(inputs, grad_output):
+        weights = _back_to_weights(_to_last(inputs, data_format), _to_last(grad_output, data_format), taps, groups)
+        if data_format == "channels_first":
+            weights = weights.swapaxes(1, 2)
+        return weights.reshape(kernel_shape)
+
+    return _with_bound(gradient, inputs, grad_output, bound)
+
+
+def _shared_input(
+    rank,
+    input_shape,
+    kernel,
+    grad_output,
+    strides,
+    padding,
+    data_format,
+    dilation_rate,
+    *,
+    groups=1,
+    bound=False,
+):
+    lead = math.prod(input_shape[: -rank - 1])
+    shape = _last_shape((lead, *input_shape[-rank - 1 :]), data_format)
+    taps = _taps(shape[1:-1], np.shape(kernel)[:rank], strides, padding, dilation_rate, _start_tensorflow)
+
+    def gradient(kernel, grad_output):
+        grads = _to_last(_one_batch_axis(grad_output, rank), data_format)
+        image = _back_to_input(shape, _repeated_weights(kernel, rank, taps), grads, taps, groups)
+        return _from_last(image, data_format).reshape(input_shape)
+
+    return _with_bound(gradient, kernel, grad_output, bound)
+
+
+def _shared_kernel(
+    rank,
+    x,
+    kernel_shape,
+    grad_output,
+    strides,
+    padding,
+    data_format,
+    dilation_rate,
+    *,
+    groups=1,
+    bound=False,
+):
+    spatial = _last_shape((1, *np.shape(x)[-rank - 1 :]), data_format)[1:-1]
+    taps = _taps(spatial, kernel_shape[:rank], strides, padding, dilation_rate, _start_tensorflow)
+
+    def gradient(x, grad_output):
+        image, grads = (_to_last(_one_batch_axis(array, rank), data_format) for array in (x, grad_output))
+        return _back_to_weights(image, grads, taps, groups).sum(0).reshape(kernel_shape)
+
+    return _with_bound(gradient, x, grad_output, bound)
+
+
+def _with_bound(gradient, first, second, bound):
+    """The gradient, bilinear in two arrays, in the wider type; with `bound` also that of the absolute values."""
+    dtype = wide(np.result_type(first, second))
+    first, second = np.asarray(first, dtype), np.asarray(second, dtype)
+    with np.errstate(invalid="ignore"):
+        value = gradient(first, second)
+        return (value, gradient(abs(first), abs(second))) if bound else value
+
+
+def _back_to_input(shape, weights, grads, taps, groups):
+    """Every output's gradient, times its weights, is added to the places that it reads."""
+    image = np.zeros(shape, grads.dtype)
+    grads = grads.reshape(len(grads), len(weights), -1)
+    channels, filters = weights.shape[2], weights.shape[3] // groups
+    for (position, tap, place), group in itertools.product(_connections(taps, shape[1:-1]), range(groups)):
+        reads = slice(group * channels, (group + 1) * channels)
+        writes = slice(group * filters, (group + 1) * filters)
+        products = np.einsum("bf,cf->bc", grads[:, position, writes], weights[position, tap, :, writes])
+        image[(slice(None), *place, reads)] += products
+    return image
+
+
+def _back_to_weights(image, grads, taps, groups):
+    """The gradient (positions, taps, channels / groups, filters) of weights that every position has for itself."""
+    patches, present = _gather(image, taps)
+    positions, size = present.shape
+    grads = grads.reshape(len(grads), positions, -1)
+    channels, filters = image.shape[-1] // groups, grads.shape[-1] // groups
+    weights = np.zeros((positions, size, channels, groups * filters), image.dtype)
+    for group, position in itertools.product(range(groups), range(positions)):
+        here = present[position]
+        reads = slice(group * channels, (group + 1) * channels)
+        writes = slice(group * filters, (group + 1) * filters)
+        x, g = patches[:, position, here, reads], grads[:, position, writes]
+        weights[position, here, :, writes] = np.einsum("btc,bf->tcf", x, g)
+    return weights
+
+
+# --- layouts ----------------------------------------------------------------------------------------------------------
+
+
+def _tap_weights(kernel, size, data_format):
+    """An unshared kernel as (positions, taps, channels / groups, filters)."""
+    positions, depth, filters = kernel.shape
+    if data_format == "channels_first":
+        return kernel.reshape(positions, depth // size, size, filters).swapaxes(1, 2)
+    return kernel.reshape(positions, size, depth // size, filters)
+
+
+def _repeated_weights(kernel, rank, taps):
+    """A shared kernel as (positions, taps, channels / groups, filters)."""
+    positions = math.prod(len(axis) for axis in taps)
+    weights = kernel.reshape(1, -1, *kernel.shape[rank:])
+    return np.broadcast_to(weights, (positions, *weights.shape[1:]))
+
+
+def _one_batch_axis(x, rank):
+    return x.reshape(math.prod(x.shape[: -rank - 1]), *x.shape[-rank - 1 :])
+
+
+def _last_shape(shape, data_format):
+    """The shape of `_to_last` of an array of this shape."""
+    return tuple(shape) if data_format == "channels_last" else (shape[0], *shape[2:], shape[1])
 
 
 # --- windows ----------------------------------------------------------------------------------------------------------
@@ -353,13 +578,17 @@ class Case:
     def run(self, module, arrays, **options):
         """Calls this case's function of a module (the package, or this file) with the arrays."""
         inputs, kernel, bias = arrays
-        shared = {"data_format": self.data_format, "padding": self.padding, "dilation_rate": self.dilation_rate}
-        shared |= {"groups": self.groups, "bias": bias, "strides": self.strides} | options
+        return getattr(module, self.function)(inputs, kernel, **(self.options() | {"bias": bias} | options))
+
+    def options(self):
+        """The arguments that are no arrays, by name."""
+        names = ("strides", "padding", "dilation_rate", "groups", "data_format")
+        chosen = {name: getattr(self, name) for name in names}
         if self.function == "local_conv2d":
-            shared["output_shape"] = self.out
+            chosen["output_shape"] = self.out
         if self.local:
-            shared["kernel_size"] = self.kernel_size
-        return getattr(module, self.function)(inputs, kernel, **shared)
+            chosen["kernel_size"] = self.kernel_size
+        return chosen
 
     def check(self, result, arrays=None):
         """The result is what the twin computes from the arrays (the case's own if None)."""
@@ -383,3 +612,104 @@ class Case:
 def _own_solution(case):
     """Many tests run one case on every instruction set and by every algorithm."""
     return case.solution(case.arrays())
+
+
+@dataclasses.dataclass(frozen=True)
+class Gradient:
+    """The gradient of a case's convolution, its bias aside, with respect to its 'input' or its 'kernel'.
+
+    The data are the case's input or kernel and a gradient of the output of the same kind.
+    """
+
+    case: Case
+    of: str
+
+    @property
+    def function(self):
+        return f"{self.case.function}_{self.of}"
+
+    @property
+    def operation(self):
+        """What last_run tells where the core's own gradient ran."""
+        return f"{self.case.family}_grad_{self.of}"
+
+    @property
+    def by_columns(self):
+        """What last_run tells where a shared convolution's gradient went through im2col."""
+        return {"input": "col2im", "kernel": "im2col"}[self.of]
+
+    @property
+    def shape(self):
+        return self.case.shapes()[("input", "kernel").index(self.of)]
+
+    @property
+    def output_shape(self):
+        """Of the forward convolution."""
+        return self.case.layout(self.case.out, self.case.filters)
+
+    def arrays(self):
+        """(kernel or input, grad_output)"""
+        rng = np.random.default_rng([self.case.seed, 1])
+        make = (lambda shape: rng.integers(-8, 9, shape)) if self.case.exact else rng.standard_normal
+        inputs, kernel, _ = self.case.arrays()
+        return kernel if self.of == "input" else inputs, make(self.output_shape).astype(self.case.dtype)
+
+    def run(self, module, arrays, **options):
+        """Calls this gradient's function of a module (localconv.grad, or this file) with the arrays."""
+        first, grad_output = arrays
+        pair = (self.shape, first) if self.of == "input" else (first, self.shape)
+        return getattr(module, self.function)(*pair, grad_output, **(self.case.options() | options))
+
+    def transposed(self, module, arrays, **options):
+        """The gradient of the input under the name of a transposed convolution (of the package, or this file)."""
+        kernel, grad_output = arrays
+        options = self.case.options() | {"output_shape": self.shape} | options
+        return getattr(module, f"{self.case.function}_transpose")(grad_output, kernel, **options)
+
+    def check(self, result, arrays=None, start=None):
+        """The result is what the twin computes from the arrays (the gradient's own if None), added to `start`."""
+        dtype, expected, bound, terms = _own_gradient(self) if arrays is None else self.solution(arrays)
+        if start is not None:
+            expected = expected + start
+        if self.case.exact:
+            np.testing.assert_array_equal(result, expected.astype(dtype), strict=True)
+        elif start is None:
+            assert_close(result, expected, bound, terms, dtype)
+        else:
+            assert_close(result, expected, bound + abs(start), terms + 1, dtype)
+
+    def solution(self, arrays):
+        """The dtype that the result is to have, the twin's value, its bound and terms (None for an exact case)."""
+        dtype = np.result_type(*arrays).newbyteorder("=")
+        twins = sys.modules[__name__]
+        if self.case.exact:
+            return dtype, self.run(twins, arrays), None, None
+        return dtype, *self.run(twins, arrays, bound=True), self.terms()
+
+    def terms(self):
+        """For every element: one more than the products summed; where blocks are promised for a long sum, fewer.
+
+        The number of products is what the gradient gives for ones.
+        """
+        ones = tuple(np.ones(shape, "float64") for shape in map(np.shape, self.arrays()))
+        terms = self.run(sys.modules[__name__], ones).astype("float64") + 1
+        if self.of == "kernel" and not self.case.local:
+            products = math.prod(as_tuple(self.case.batch, 1)) * math.prod(self.case.out)
+            return np.minimum(terms, block_terms(products))
+        return terms
+
+
+def block_terms(products):
+    """The multiple of eps * sum|x||g| that the error of a shared kernel's gradient over so many products may reach."""
+    return 1024 + products / 256
+
+
+@functools.lru_cache(maxsize=4096)
+def _own_gradient(gradient):
+    """As `_own_solution`."""
+    return gradient.solution(gradient.arrays())
+
+
+def gradients(case):
+    """Both gradients of a case."""
+    return Gradient(case, "input"), Gradient(case, "kernel")
