@@ -334,7 +334,7 @@ def _with_bound(gradient, first, second, bound):
 def _back_to_input(shape, weights, grads, taps, groups):
     """Every output's gradient, times its weights, is added to the places that it reads."""
     image = np.zeros(shape, grads.dtype)
-    grads = grads.reshape(len(grads), len(weights), -1)
+    grads = grads.reshape(len(grads), len(weights), weights.shape[3])
     channels, filters = weights.shape[2], weights.shape[3] // groups
     for (position, tap, place), group in itertools.product(_connections(taps, shape[1:-1]), range(groups)):
         reads = slice(group * channels, (group + 1) * channels)
@@ -348,7 +348,7 @@ def _back_to_weights(image, grads, taps, groups):
     """The gradient (positions, taps, channels / groups, filters) of weights that every position has for itself."""
     patches, present = _gather(image, taps)
     positions, size = present.shape
-    grads = grads.reshape(len(grads), positions, -1)
+    grads = grads.reshape(len(grads), positions, grads.shape[-1])
     channels, filters = image.shape[-1] // groups, grads.shape[-1] // groups
     weights = np.zeros((positions, size, channels, groups * filters), image.dtype)
     for group, position in itertools.product(range(groups), range(positions)):
