@@ -6,10 +6,10 @@ import numpy as np
 import oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import FORMATS, STRATEGIES, Case, assert_same_bits
+from oracle import FORMATS, STRATEGIES, Case, assert_same_bits, gradients
 
 import localconv
-from localconv import _core, dispatch
+from localconv import _core, dispatch, grad
 
 
 @st.composite
@@ -137,3 +137,98 @@ def test_patches(case, isa):
     out = np.full_like(cols, np.nan)
     assert localconv.im2col(x, **options, out=out) is out
     assert_same_bits(out, cols)
+
+
+# --- gradients --------------------------------------------------------------------------------------------------------
+
+
+def gradient_choices(family):
+    """How to force the gradients' algorithm: each of them, or none."""
+    key, names = ("gradient", dispatch.GRADIENT_STRATEGIES) if family == "local" else ("conv", STRATEGIES["conv"])
+    return st.sampled_from([None, *names]).map(lambda name: {key: name})
+
+
+any_case_to_differentiate = st.booleans().flatmap(
+    lambda local: st.tuples(cases(local), gradient_choices("local" if local else "conv"))
+)
+
+
+@settings(max_examples=400)
+@given(any_case_to_differentiate, isas)
+def test_gradients(case_and_forced, isa):
+    """Equal to the twins, and the same bits in an out that held something else."""
+    case, forced = case_and_forced
+    _core.set_isa(isa)
+    for gradient in gradients(case):
+        with dispatch.forced(**forced):
+            result = gradient.run(grad, gradient.arrays())
+            ran = _core.last_run()
+            out = np.full_like(result, np.nan)
+            assert gradient.run(grad, gradient.arrays(), out=out) is out
+        gradient.check(result)
+        assert_same_bits(out, result)
+        assert (ran["isa"], ran["dtype"]) == (isa, case.dtype)
+
+
+@given(any_case_to_differentiate, isas)
+def test_accumulated_gradients(case_and_forced, isa):
+    """Twice into what is no zero."""
+    case, forced = case_and_forced
+    _core.set_isa(isa)
+    gradient = gradients(case)[1]
+    start = np.random.default_rng(case.seed).integers(-8, 9, gradient.shape).astype(case.dtype)
+    out = start.copy()
+    with dispatch.forced(**forced):
+        assert gradient.run(grad, gradient.arrays(), out=out, accumulate=True) is out
+        gradient.check(out, start=start)
+        start = out.copy()
+        assert gradient.run(grad, gradient.arrays(), out=out, accumulate=True) is out
+    gradient.check(out, start=start)
+
+
+@settings(max_examples=400)
+@given(any_case_to_differentiate, isas, st.integers(1, 3))
+def test_gradients_are_adjoint(case_and_forced, isa, threads):
+    """<conv(x), g> = <x, input gradient> = <kernel, kernel gradient>, in exact integers: no twin is asked."""
+    case, forced = case_and_forced
+    case = dataclasses.replace(case, exact=True, bias=None)
+    _core.set_isa(isa)
+    localconv.set_num_threads(threads)
+    of_input, of_kernel = gradients(case)
+    x, grad_output = of_kernel.arrays()
+    kernel = of_input.arrays()[0]
+    with dispatch.forced(**forced):
+        output = case.run(localconv, (x, kernel, None))
+        by_input = of_input.run(grad, (kernel, grad_output))
+        by_kernel = of_kernel.run(grad, (x, grad_output))
+    expected = integer_product(output, grad_output)
+    assert integer_product(x, by_input) == expected
+    assert integer_product(kernel, by_kernel) == expected
+
+
+def integer_product(a, b):
+    return np.vdot(a.astype("i8"), b.astype("i8"))
+
+
+@given(any_case_to_differentiate, isas)
+def test_transposed_convolution_is_the_gradient(case_and_forced, isa):
+    case, forced = case_and_forced
+    _core.set_isa(isa)
+    gradient = gradients(case)[0]
+    with dispatch.forced(**forced):
+        expected = gradient.run(grad, gradient.arrays())
+        assert_same_bits(gradient.transposed(localconv, gradient.arrays()), expected)
+
+
+@given(st.booleans().flatmap(lambda local: cases(local, exact=True)), isas)
+def test_gradients_are_linear(case, isa):
+    """In each of their arrays; integers, so that it holds to the bit."""
+    _core.set_isa(isa)
+    for gradient in gradients(case):
+        first, second = gradient.arrays()
+        others = dataclasses.replace(gradient, case=dataclasses.replace(case, seed=case.seed + 1)).arrays()
+        plain = gradient.run(grad, (first, second))
+        mixed = gradient.run(grad, (3 * first - others[0], second))
+        np.testing.assert_array_equal(mixed, 3 * plain - gradient.run(grad, (others[0], second)))
+        mixed = gradient.run(grad, (first, 3 * second - others[1]))
+        np.testing.assert_array_equal(mixed, 3 * plain - gradient.run(grad, (first, others[1])))
