@@ -45,7 +45,8 @@ def test_depths(solve_gradients, dtype, conv_strategy, depth):
 @pytest.mark.parametrize("padding", PADDINGS[1], ids=str)
 def test_geometry_1d(solve_gradients, dtype, conv_strategy, padding, data_format):
     """Strides below, at and above the kernel's size."""
-    for (strides, dilation), groups, size in itertools.product(STEPS, (1, 2), (1, 2, 3)):
+    for number, ((strides, dilation), size) in enumerate(itertools.product(STEPS, (1, 2, 3))):
+        groups = 1 + number % 2
         case = Case("conv1d", (17,), (size,), 3, 4, 6, strides, dilation, groups, padding, data_format, dtype=dtype)
         solve_gradients(case)
 
@@ -55,8 +56,8 @@ def test_geometry_1d(solve_gradients, dtype, conv_strategy, padding, data_format
 @pytest.mark.parametrize("groups", [1, 3])
 def test_geometry_2d(solve_gradients, dtype, conv_strategy, padding, data_format, groups):
     steps = ((1, 1), ((2, 3), 1), (2, 1), (1, (2, 1)), (1, (1, 3)))
-    for (strides, dilation), size in itertools.product(steps, ((2, 2), (1, 3), (4, 3))):
-        case = Case("conv2d", (8, 7), size, 2, 6, 9, strides, dilation, groups, padding, data_format, dtype=dtype)
+    for (strides, dilation), size in itertools.product(steps, ((2, 2), (4, 3))):
+        case = Case("conv2d", (7, 7), size, 2, 6, 9, strides, dilation, groups, padding, data_format, dtype=dtype)
         solve_gradients(case)
 
 
@@ -120,7 +121,7 @@ def test_which_algorithm_ran(isa, dtype, forced, operations, of):
 
 
 @pytest.mark.parametrize("data_format", FORMATS)
-@pytest.mark.parametrize(("side", "channels", "filters", "size"), [(120, 24, 5, 5), (170, 3, 40, 3), (60, 200, 9, 1)])
+@pytest.mark.parametrize(("side", "channels", "filters", "size"), [(90, 24, 5, 5), (140, 3, 40, 3), (60, 150, 9, 1)])
 def test_large_images(isa, conv_strategy, data_format, side, channels, filters, size):
     """Patches of many MiB, so that bounded workspaces are used in several blocks by every thread.
 
@@ -172,19 +173,20 @@ def long_sum(kind, batch):
     return x, g, value, bound
 
 
-@pytest.mark.parametrize("batch", [1, 1000])
-@pytest.mark.parametrize("kind", ["normal", "constant"])
-def test_a_million_positions(isa, conv_strategy, kind, batch):
+@pytest.mark.parametrize(
+    ("kind", "batch", "data_format"),
+    [("normal", 1, "channels_last"), ("constant", 1, "channels_first"), ("constant", 1000, "channels_last")],
+)
+def test_a_million_positions(isa, conv_strategy, kind, batch, data_format):
     x, g, expected, bound = long_sum(kind, batch)
-    shape = expected.shape
-    for data_format in FORMATS:
-        arrays = (x, g) if data_format == "channels_last" else (a.swapaxes(1, 2).copy() for a in (x, g))
-        x_now, g_now = arrays
-        result = grad.conv1d_kernel(x_now, shape, g_now, data_format=data_format)
-        oracle.assert_close(result, expected, bound, oracle.block_terms(MANY), np.dtype("float32"))
-        out = np.full(shape, -1000, "float32")
-        grad.conv1d_kernel(x_now, shape, g_now, data_format=data_format, out=out, accumulate=True)
-        oracle.assert_close(out, expected - 1000, bound + 1000, oracle.block_terms(MANY) + 1, np.dtype("float32"))
+    shape, terms, start = expected.shape, oracle.block_terms(MANY), -1000
+    if data_format == "channels_first":
+        x, g = (array.swapaxes(1, 2).copy() for array in (x, g))
+    result = grad.conv1d_kernel(x, shape, g, data_format=data_format)
+    oracle.assert_close(result, expected, bound, terms, np.dtype("float32"))
+    out = np.full(shape, start, "float32")
+    grad.conv1d_kernel(x, shape, g, data_format=data_format, out=out, accumulate=True)
+    oracle.assert_close(out, expected + start, bound + abs(start), terms + 1, np.dtype("float32"))
 
 
 def test_a_naive_sum_would_not_do():
