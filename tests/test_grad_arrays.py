@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import itertools
 
 import numpy as np
 import oracle
@@ -36,9 +37,9 @@ def data_format(request):
     return request.param
 
 
-def every(gradient, data_format):
-    """The gradient in this format, for a batch of one and of more, under every algorithm in turn."""
-    for batch in (1, 18):
+def every(gradient):
+    """The gradient in both formats, for a batch of one and of more, under every algorithm in turn."""
+    for data_format, batch in itertools.product(FORMATS, (1, 18)):
         case = dataclasses.replace(gradient.case, batch=batch, data_format=data_format)
         for forced in FORCED[case.family]:
             with dispatch.forced(**forced):
@@ -49,9 +50,9 @@ def every(gradient, data_format):
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
-def test_forms(gradient, data_format, form, no_change):
+def test_forms(gradient, form, no_change):
     """Each array in turn, then both: the bits are those of plain arrays, and every array stays as it is."""
-    for now in every(gradient, data_format):
+    for now in every(gradient):
         first, second = now.arrays()
         expected = now.run(grad, (first, second))
         for changed in ((form(first), second), (first, form(second)), (form(first), form(second))):
@@ -59,8 +60,8 @@ def test_forms(gradient, data_format, form, no_change):
                 assert_same_bits(now.run(grad, changed), expected)
 
 
-def test_result_is_a_plain_new_array(gradient, data_format):
-    for now in every(gradient, data_format):
+def test_result_is_a_plain_new_array(gradient):
+    for now in every(gradient):
         arrays = tuple(array.view(Subclass) for array in now.arrays())
         result = now.run(grad, arrays)
         assert type(result) is np.ndarray
@@ -69,17 +70,17 @@ def test_result_is_a_plain_new_array(gradient, data_format):
         assert not any(np.shares_memory(result, array) for array in arrays)
 
 
-def test_lists(gradient, data_format):
+def test_lists(gradient):
     """Python's floats are float64."""
     if gradient.case.dtype == "float64":
-        for now in every(gradient, data_format):
+        for now in every(gradient):
             arrays = now.arrays()
             assert_same_bits(now.run(grad, tuple(array.tolist() for array in arrays)), now.run(grad, arrays))
 
 
-def test_broadcast_arrays(gradient, data_format):
+def test_broadcast_arrays(gradient):
     """One gradient for all outputs, as that of a plain sum is, without a copy of it in the caller."""
-    for now in every(gradient, data_format):
+    for now in every(gradient):
         first, second = now.arrays()
         same = np.broadcast_to(second.ravel()[0], second.shape)
         assert_same_bits(now.run(grad, (first, same)), now.run(grad, (first, same.copy())))
@@ -97,9 +98,9 @@ def test_one_array_for_two_arguments(dtype):
 
 
 @pytest.mark.parametrize("form", OUT_FORMS, ids=lambda form: form.__name__)
-def test_out(gradient, data_format, form, no_change):
+def test_out(gradient, form, no_change):
     """Whatever its memory looks like and holds before, out gets the very bits, and is what is returned."""
-    for now in every(gradient, data_format):
+    for now in every(gradient):
         arrays = now.arrays()
         expected = now.run(grad, arrays)
         out = form(np.full_like(expected, np.nan))
@@ -112,9 +113,9 @@ def test_out(gradient, data_format, form, no_change):
 
 @pytest.mark.parametrize("form", OUT_FORMS, ids=lambda form: form.__name__)
 @pytest.mark.parametrize("name", CASES)
-def test_accumulate(dtype, data_format, name, form, no_change):
+def test_accumulate(dtype, name, form, no_change):
     """The gradient is added to what out holds, whatever its memory looks like; what lies between is left alone."""
-    for now in every(Gradient(dataclasses.replace(CASES[name], dtype=dtype), "kernel"), data_format):
+    for now in every(Gradient(dataclasses.replace(CASES[name], dtype=dtype), "kernel")):
         arrays = now.arrays()
         start = np.random.default_rng(1).standard_normal(now.shape).astype(dtype)
         out = form(start.copy())
@@ -151,8 +152,8 @@ def test_accumulating_nan_and_inf(isa, dtype, gradient_strategy, conv_strategy):
         gradient.check(out, start=start)
 
 
-def test_out_of_a_subclass_is_returned_as_it_is(gradient, data_format):
-    for now in every(gradient, data_format):
+def test_out_of_a_subclass_is_returned_as_it_is(gradient):
+    for now in every(gradient):
         expected = now.run(grad, now.arrays())
         out = np.zeros_like(expected).view(Subclass)
         assert now.run(grad, now.arrays(), out=out) is out

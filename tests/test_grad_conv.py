@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import oracle
 import pytest
-from oracle import BATCHES, DEPTHS, FILTERS, FORMATS, PADDINGS, Case, Gradient, assert_same_bits, gradients
+from oracle import BATCHES, DEPTHS, FILTERS, FORMATS, PADDINGS, Case, Gradient, assert_same_bits, gradients, thirds
 
 import localconv
 from localconv import _core, dispatch, grad
@@ -14,29 +14,29 @@ from localconv import _core, dispatch, grad
 STEPS = ((1, 1), (2, 1), (4, 1), (1, 2), (1, 5))  # (strides, dilation): one of them is 1
 
 
-@pytest.mark.parametrize("filters", FILTERS)
-def test_filter_counts(solve_gradients, dtype, conv_strategy, filters):
-    solve_gradients(Case("conv1d", (7,), (3,), 3, 2, filters, dtype=dtype))
-    solve_gradients(Case("conv2d", (5, 4), (2, 3), 1, 3, filters, dtype=dtype))
+@pytest.mark.parametrize("counts", thirds(FILTERS), ids=str)
+def test_filter_counts(solve_gradients, dtype, conv_strategy, counts):
+    for filters in counts:
+        solve_gradients(Case("conv1d", (7,), (3,), 3, 2, filters, dtype=dtype))
+        solve_gradients(Case("conv2d", (5, 4), (2, 3), 1, 3, filters, dtype=dtype))
 
 
-@pytest.mark.parametrize("batch", BATCHES)
-def test_batch_sizes(solve_gradients, dtype, conv_strategy, batch):
-    for filters in (3, 19):
+@pytest.mark.parametrize("batches", thirds(BATCHES), ids=str)
+def test_batch_sizes(solve_gradients, dtype, conv_strategy, batches):
+    for batch, filters in itertools.product(batches, (3, 19)):
         solve_gradients(Case("conv1d", (7,), (3,), batch, 2, filters, dtype=dtype))
 
 
-@pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 7, 8, 12, 13, 15, 16, 17, 29, 30])
-def test_output_widths(solve_gradients, dtype, conv_strategy, width):
-    for filters in (1, 37):
+def test_output_widths(solve_gradients, dtype, conv_strategy):
+    for width, filters in itertools.product((1, 2, 3, 4, 5, 7, 8, 12, 13, 15, 16, 17, 29, 30), (1, 37)):
         solve_gradients(Case("conv1d", (width + 2,), (3,), channels=1, filters=filters, dtype=dtype))
         solve_gradients(Case("conv2d", (4, width), (3, 3), filters=filters, padding="same", dtype=dtype))
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
-def test_depths(solve_gradients, dtype, conv_strategy, depth):
+@pytest.mark.parametrize("depths", thirds(DEPTHS), ids=str)
+def test_depths(solve_gradients, dtype, conv_strategy, depths):
     """D of all sizes, as channels and as taps."""
-    for filters in (6, 34):
+    for depth, filters in itertools.product(depths, (6, 34)):
         solve_gradients(Case("conv1d", (17,), (1,), channels=depth, filters=filters, dtype=dtype))
         solve_gradients(Case("conv1d", (depth + 7,), (depth,), channels=1, filters=filters, dtype=dtype))
 

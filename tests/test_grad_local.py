@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from oracle import BATCHES, DEPTHS, FILTERS, FORMATS, PADDINGS, Case, Gradient, assert_same_bits, gradients
+from oracle import BATCHES, DEPTHS, FILTERS, FORMATS, PADDINGS, Case, Gradient, assert_same_bits, gradients, thirds
 
 import localconv
 from localconv import _core, grad
@@ -14,30 +14,30 @@ def strategy_ran(strategy):
     return _core.last_run()["strategy"] == strategy
 
 
-@pytest.mark.parametrize("filters", FILTERS)
-def test_filter_counts(solve_gradient, dtype, gradient_strategy, filters):
-    for batch in (1, 5):
+@pytest.mark.parametrize("counts", thirds(FILTERS), ids=str)
+def test_filter_counts(solve_gradient, dtype, gradient_strategy, counts):
+    for filters, batch in itertools.product(counts, (1, 5)):
         for gradient in gradients(Case("local_conv1d", (7,), (3,), batch, 2, filters, dtype=dtype)):
             solve_gradient(gradient)
             assert strategy_ran(gradient_strategy)
 
 
-@pytest.mark.parametrize("batch", BATCHES)
-def test_batch_sizes(solve_gradients, dtype, gradient_strategy, batch):
-    for filters in (3, 19):
+@pytest.mark.parametrize("batches", thirds(BATCHES), ids=str)
+def test_batch_sizes(solve_gradients, dtype, gradient_strategy, batches):
+    for batch, filters in itertools.product(batches, (3, 19)):
         solve_gradients(Case("local_conv1d", (7,), (3,), batch, 2, filters, dtype=dtype))
 
 
-@pytest.mark.parametrize("positions", [1, 2, 3, 5, 8, 13, 16, 17, 30])
-def test_output_widths(solve_gradients, dtype, gradient_strategy, positions):
-    solve_gradients(Case("local_conv1d", (positions + 2,), (3,), 3, 1, 5, dtype=dtype))
-    solve_gradients(Case("local_conv2d", (4, positions + 1), (2, 2), 2, 3, 9, dtype=dtype))
+def test_output_widths(solve_gradients, dtype, gradient_strategy):
+    for positions in (1, 2, 3, 5, 8, 13, 16, 17, 30):
+        solve_gradients(Case("local_conv1d", (positions + 2,), (3,), 3, 1, 5, dtype=dtype))
+        solve_gradients(Case("local_conv2d", (4, positions + 1), (2, 2), 2, 3, 9, dtype=dtype))
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
-def test_depths(solve_gradients, dtype, gradient_strategy, depth):
+@pytest.mark.parametrize("depths", thirds(DEPTHS), ids=str)
+def test_depths(solve_gradients, dtype, gradient_strategy, depths):
     """D of all sizes, as channels and as taps."""
-    for batch, filters in ((1, 6), (9, 17)):
+    for depth, (batch, filters) in itertools.product(depths, ((1, 6), (9, 17))):
         solve_gradients(Case("local_conv1d", (3,), (1,), batch, depth, filters, dtype=dtype))
         solve_gradients(Case("local_conv1d", (depth + 2,), (depth,), batch, 1, filters, dtype=dtype))
 
