@@ -167,7 +167,8 @@ def test_gradients(case_and_forced, isa):
             assert gradient.run(grad, gradient.arrays(), out=out) is out
         gradient.check(result)
         assert_same_bits(out, result)
-        assert (ran["isa"], ran["dtype"]) == (isa, case.dtype)
+        if case.rows_present().any():  # else there is nothing to compute
+            assert (ran["isa"], ran["dtype"]) == (isa, case.dtype)
 
 
 @given(any_case_to_differentiate, isas)
