@@ -444,7 +444,8 @@ cdef class ReductionPlan:
             raise MemoryError
         p.zones = self.zones
         p.blocks = lc_make_reduction_zones(g, self.zones)
-        lc_finish_reduction_plan(g, p, self.kernels.lanes, 8 if double_precision else 4)
+        cdef ptrdiff_t itemsize = 8 if double_precision else 4
+        lc_finish_reduction_plan(g, p, self.kernels.lanes, itemsize)
 
     def __dealloc__(self):
         free(self.zones)
@@ -475,7 +476,8 @@ cdef class NarrowPlan:
         self.plan.vectors = vectors
         for axis in range(3):
             self.plan.block[axis] = block[axis]
-        self.tasks = lc_finish_narrow_plan(&self.geometry, &self.plan, self.kernels.lanes, 8 if double_precision else 4)
+        cdef ptrdiff_t itemsize = 8 if double_precision else 4
+        self.tasks = lc_finish_narrow_plan(&self.geometry, &self.plan, self.kernels.lanes, itemsize)
 
     @property
     def workspace(self):
@@ -735,11 +737,13 @@ def im2col(geometry, const real[::1] x not None, real[::1] columns not None, ptr
     cdef lc_ran ran
     cdef const lc_kernels *kernels = _kernels(real is double)
     cdef ptrdiff_t i, count
+    cdef lc_ran *record
     cdef int team = _enter(threads)
     _read_geometry(&g, geometry)
     count = columns.shape[0] // g.depth
     for i in prange(count, schedule="static", num_threads=team, use_threads_if=team > 1, nogil=True):
-        kernels.im2col_window(&g, <void *> &x[0], first + i, <void *> &columns[i * g.depth], 0, &ran if i == 0 else NULL)
+        record = &ran if i == 0 else NULL
+        kernels.im2col_window(&g, <void *> &x[0], first + i, <void *> &columns[i * g.depth], 0, record)
     _remember("im2col", ran, "im2col", team)
 
 
@@ -752,12 +756,14 @@ def col2im(geometry, const real[::1] columns not None, real[::1] x not None, ptr
     cdef lc_ran ran
     cdef const lc_kernels *kernels = _kernels(real is double)
     cdef ptrdiff_t image, i, last
+    cdef lc_ran *record
     cdef int team = _enter(threads)
     _read_geometry(&g, geometry)
     last = first + columns.shape[0] // g.depth
     for image in prange(g.batch, schedule="static", num_threads=team, use_threads_if=team > 1, nogil=True):
         for i in range(max(first, image * g.positions), min(last, (image + 1) * g.positions)):
-            kernels.im2col_window(&g, <void *> &x[0], i, <void *> &columns[(i - first) * g.depth], 1, &ran if i == first else NULL)
+            record = &ran if i == first else NULL
+            kernels.im2col_window(&g, <void *> &x[0], i, <void *> &columns[(i - first) * g.depth], 1, record)
     _remember("col2im", ran, "im2col", team)
 
 
