@@ -77,7 +77,7 @@ class LocalConv:
         return partial(getattr(self._module, name), x, w, *self._arguments(case)), _as_it_is
 
     def _step(self, name: str, case: Case, x: np.ndarray, w: np.ndarray, dy: np.ndarray) -> tuple[Call, Fetch]:
-        """All three results into arrays that are kept from step to step, as the layers do it."""
+        """All three results into arrays that are kept from step to step."""
         forward, grad, arguments = getattr(self._module, name), self._module.grad, self._arguments(case)
         for_input, for_kernel = getattr(grad, f"{name}_input"), getattr(grad, f"{name}_kernel")
         y, dx, dw = (np.empty_like(a) for a in (dy, x, w))
