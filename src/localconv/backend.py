@@ -103,7 +103,7 @@ def local_conv1d(inputs: ArrayLike, kernel: ArrayLike, kernel_size: IntOrInts, s
     >>> localconv.local_conv1d(x, kernel, 3, 1, 'channels_last').shape
     (1, 8, 2)
     """
-    return _local(1, inputs, kernel, kernel_size, strides, None, data_format, padding, dilation_rate, groups, bias, out)
+    return local(1, inputs, kernel, kernel_size, strides, None, data_format, padding, dilation_rate, groups, bias, out)
 
 
 def local_conv2d(inputs: ArrayLike, kernel: ArrayLike, kernel_size: IntOrInts, strides: IntOrInts, output_shape: Sequence[int] | None,
@@ -148,7 +148,7 @@ def local_conv2d(inputs: ArrayLike, kernel: ArrayLike, kernel_size: IntOrInts, s
     >>> localconv.local_conv2d(x, kernel, (3, 3), (1, 1), (3, 4), 'channels_last')[0, 0, 0]
     array([27., 27.], dtype=float32)
     """
-    return _local(2, inputs, kernel, kernel_size, strides, output_shape, data_format, padding, dilation_rate, groups, bias, out)
+    return local(2, inputs, kernel, kernel_size, strides, output_shape, data_format, padding, dilation_rate, groups, bias, out)
 
 
 def conv1d(x: ArrayLike, kernel: ArrayLike, strides: IntOrInts = 1, padding: PaddingLike = "valid", data_format: str | None = None,
@@ -198,7 +198,7 @@ def conv1d(x: ArrayLike, kernel: ArrayLike, strides: IntOrInts = 1, padding: Pad
     >>> localconv.conv1d(x, kernel, data_format='channels_last').ravel()
     array([-2., -2., -2.], dtype=float32)
     """
-    return _shared(1, x, kernel, strides, padding, data_format, dilation_rate, groups, bias, out)
+    return shared(1, x, kernel, strides, padding, data_format, dilation_rate, groups, bias, out)
 
 
 def conv2d(x: ArrayLike, kernel: ArrayLike, strides: IntOrInts = (1, 1), padding: PaddingLike = "valid", data_format: str | None = None,
@@ -232,7 +232,7 @@ def conv2d(x: ArrayLike, kernel: ArrayLike, strides: IntOrInts = (1, 1), padding
     >>> localconv.conv2d(x, kernel, padding='same', data_format='channels_last').shape
     (2, 6, 5, 4)
     """
-    return _shared(2, x, kernel, strides, padding, data_format, dilation_rate, groups, bias, out)
+    return shared(2, x, kernel, strides, padding, data_format, dilation_rate, groups, bias, out)
 
 
 def local_conv1d_transpose(inputs: ArrayLike, kernel: ArrayLike, kernel_size: IntOrInts, strides: IntOrInts,
@@ -506,9 +506,10 @@ def col2im(cols: ArrayLike, input_shape: Sequence[int], kernel_size: IntOrInts, 
 # ------------------------------------------------------------------------------------------------------- from arguments to the core
 
 
-def _local(rank: int, inputs: ArrayLike, kernel: ArrayLike, kernel_size: IntOrInts, strides: IntOrInts,
-           output_shape: Sequence[int] | None, data_format: str | None, padding: PaddingLike, dilation_rate: IntOrInts, groups: int,
-           bias: ArrayLike | None, out: Array | None, relu: bool = False) -> Array:
+def local(rank: int, inputs: ArrayLike, kernel: ArrayLike, kernel_size: IntOrInts, strides: IntOrInts,
+          output_shape: Sequence[int] | None, data_format: str | None, padding: PaddingLike, dilation_rate: IntOrInts, groups: int,
+          bias: ArrayLike | None, out: Array | None, relu: bool = False) -> Array:
+    """`local_conv1d` or `local_conv2d`, with relu in the same pass where asked for; layers call it."""
     x, k = as_float_array(inputs, "inputs"), as_float_array(kernel, "kernel")
     b = None if bias is None else as_float_array(bias, "bias")
     dtype = common_dtype(x, k, b)
@@ -544,8 +545,9 @@ def _prepare_local(rank: int, x_shape: Ints, kernel_shape: Ints, kernel_size: In
     return shape_of_output(x_shape[:1], output, geometry), bias_shapes, plan
 
 
-def _shared(rank: int, x: ArrayLike, kernel: ArrayLike, strides: IntOrInts, padding: PaddingLike, data_format: str | None,
-            dilation_rate: IntOrInts, groups: int, bias: ArrayLike | None, out: Array | None, relu: bool = False) -> Array:
+def shared(rank: int, x: ArrayLike, kernel: ArrayLike, strides: IntOrInts, padding: PaddingLike, data_format: str | None,
+           dilation_rate: IntOrInts, groups: int, bias: ArrayLike | None, out: Array | None, relu: bool = False) -> Array:
+    """`conv1d` or `conv2d`, with relu in the same pass where asked for; layers call it."""
     array, k = as_float_array(x, "x"), as_float_array(kernel, "kernel")
     b = None if bias is None else as_float_array(bias, "bias")
     dtype = common_dtype(array, k, b)

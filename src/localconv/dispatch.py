@@ -135,46 +135,52 @@ def plan_conv_grad_input(geometry: Geometry, double_precision: bool) -> _core.Co
     """The plan of a shared convolution's gradient for the input; None: by im2col."""
     if choose_conv_grad_input(geometry) != "direct":
         return None
-    if choose_narrow(geometry, _core.lanes(double_precision)):
+    if choose_narrow(geometry, _core.lanes(double_precision), 8 if double_precision else 4):
         return plan_conv_grad_narrow(geometry, double_precision)
     threads = threads_for(geometry)
     cuts = [(phase, _conv_cut(phase.geometry, double_precision, threads)) for phase in input_phases(geometry)]
     return _core.ConvPlan([(phase, cut[0], True, *cut[1:]) for phase, cut in cuts], double_precision, threads)
 
 
-def choose_narrow(geometry: Geometry, lanes: int) -> bool:
+def choose_narrow(geometry: Geometry, lanes: int, itemsize: int) -> bool:
     """Whether a shared convolution's gradient for the input has its pixels in the lanes, not its channels: where those are few."""
+    channels = geometry.channels // geometry.groups
+    if _narrow_box(geometry, [1, 1, lanes], lanes, itemsize) > CHUNK_LIMIT:
+        return False  # far apart taps
     if _forced_gradient is not None:
-        return _forced_gradient == "boxed" and geometry.strides[2] * geometry.channels // geometry.groups <= NARROW_ROWS
-    return geometry.channels // geometry.groups * 2 <= lanes and geometry.output[2] >= lanes
+        return _forced_gradient == "boxed" and geometry.strides[2] * channels <= NARROW_ROWS
+    return channels * 2 <= lanes and geometry.output[2] >= lanes
 
 
 def plan_conv_grad_narrow(geometry: Geometry, double_precision: bool) -> _core.NarrowPlan:
     """The plan of a shared convolution's gradient for an input of few channels."""
     lanes, itemsize = _core.lanes(double_precision), 8 if double_precision else 4
-    step = geometry.strides[2]
-    turns = (ceil(geometry.kernel[2] / step) - 1) * (geometry.dilation[2] if step == 1 else 1)
     threads = threads_for(geometry)
     tasks = ceil(_tasks(geometry, threads) / geometry.batch)
-    width = ceil(geometry.input[2] / step) + 1
+    width = ceil(geometry.input[2] / geometry.strides[2]) + 1
     vectors = min(4, ceil(width / lanes))
-    reach = [(k - 1) * d for k, d in zip(geometry.kernel, geometry.dilation, strict=True)]
-
-    def box(b: list[int]) -> int:
-        lines = prod(min(o, (n + r - 1) // s + 1) for o, n, r, s in zip(geometry.output[:2], b, reach, geometry.strides, strict=False))
-        return geometry.filters * lines * (b[2] + turns + vectors * lanes) * itemsize
-
     size = [*geometry.input[:2], width]
     block = [1, 1, min(width, vectors * lanes)]
     for axis in (2, 1, 0):
         while block[axis] < size[axis]:
             wider = list(block)
             wider[axis] = min(size[axis], 2 * block[axis])
-            if box(wider) > BOX_TARGET or prod(ceil(n / b) for n, b in zip(size, wider, strict=True)) < tasks:
+            too_large = _narrow_box(geometry, wider, vectors * lanes, itemsize) > BOX_TARGET
+            if too_large or prod(ceil(n / b) for n, b in zip(size, wider, strict=True)) < tasks:
                 break
             block = wider
-    block = [_even(n, b) for n, b in zip(size, block, strict=True)]
-    return _core.NarrowPlan(geometry, double_precision, vectors, tuple(block), threads)
+    return _core.NarrowPlan(geometry, double_precision, vectors, tuple(_even(n, b) for n, b in zip(size, block, strict=True)), threads)
+
+
+def _narrow_box(geometry: Geometry, block: list[int], tile: int, itemsize: int) -> int:
+    """Bytes of the output gradients that a block of pixels meets (along the width a block of m, see conv_narrow.h)."""
+    step = geometry.strides[2]
+    turns = (ceil(geometry.kernel[2] / step) - 1) * (geometry.dilation[2] if step == 1 else 1)
+    lines = 1
+    for axis in (0, 1):
+        reach = (geometry.kernel[axis] - 1) * geometry.dilation[axis] + block[axis]
+        lines *= min(geometry.output[axis], (reach - 1) // geometry.strides[axis] + 1)
+    return geometry.filters * lines * (block[2] + turns + tile) * itemsize
 
 
 def _conv_cut(geometry: Geometry, double_precision: bool, threads: int) -> tuple[int, int, int, int]:
@@ -233,7 +239,7 @@ def plan_local(geometry: Geometry, double_precision: bool) -> _core.LocalPlan:
     """The plan of a locally connected convolution."""
     lanes, itemsize = _core.lanes(double_precision), 8 if double_precision else 4
     strategy = choose_local(geometry, lanes)
-    window = geometry.depth * geometry.groups * itemsize
+    window = _window_bytes(geometry, itemsize)
     vectors, panel_filters, tile = _local_tile(geometry, strategy, lanes, double_precision)
     if strategy in ("rows", "lanes") and tile * window > CHUNK_LIMIT:
         # Not even one position's window of one tile of images fits: read the images where they are.
@@ -258,7 +264,7 @@ def plan_local(geometry: Geometry, double_precision: bool) -> _core.LocalPlan:
 def plan_local_grad_kernel(geometry: Geometry, double_precision: bool) -> _core.GradientPlan:
     """The plan of a locally connected convolution's gradient for the kernel."""
     lanes, itemsize = _core.lanes(double_precision), 8 if double_precision else 4
-    window = geometry.depth * geometry.groups * itemsize
+    window = _window_bytes(geometry, itemsize)
     boxed = geometry.batch > IN_PLACE_UP_TO if _forced_gradient is None else _forced_gradient == "boxed"
     boxed = boxed and window <= CHUNK_LIMIT
     chunk = max(1, min(geometry.batch, BATCH_SUM, CHUNK_LIMIT // (window + geometry.filters * itemsize))) if boxed else geometry.batch
@@ -331,6 +337,12 @@ def _input_block(geometry: Geometry, pixel_bytes: int, tasks: int) -> tuple[int,
             break
         block = best[1]
     return tuple(_even(n, b) for n, b in zip(geometry.input, block, strict=True))
+
+
+def _window_bytes(geometry: Geometry, itemsize: int) -> int:
+    """Bytes of the smallest box of one image that holds a window, the pixels between dilated taps with it."""
+    axes = zip(geometry.input, geometry.kernel, geometry.dilation, strict=True)
+    return prod(min(n, (k - 1) * d + 1) for n, k, d in axes) * geometry.channels * itemsize
 
 
 def _local_tile(geometry: Geometry, strategy: str, lanes: int, double_precision: bool) -> tuple[int, int, int]:

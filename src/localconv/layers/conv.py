@@ -117,7 +117,7 @@ class _Conv(WeightedLayer):
         self.input_spec = InputSpec(min_ndim=self.rank + 2, axes={axis: channels})
 
     def _convolve(self, x: ArrayLike, kernel: ArrayLike, bias: Array | None, relu: bool) -> Array:
-        return backend._shared(self.rank, x, kernel, self.strides, self.padding, self.data_format, self.dilation_rate, self.groups, bias,
+        return backend.shared(self.rank, x, kernel, self.strides, self.padding, self.data_format, self.dilation_rate, self.groups, bias,
                                None, relu)
 
     def _product(self, x: Array, kernel: Array, bias: Array | None, relu: bool) -> Array:

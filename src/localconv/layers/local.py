@@ -225,7 +225,7 @@ class _LocallyConnected(WeightedLayer):
         return self._rows[1]
 
     def _product(self, x: Array, kernel: Array, bias: Array | None, relu: bool) -> Array:
-        return backend._local(self.rank, x, kernel, self.kernel_size, self.strides, None, self.data_format, self.padding, 1, 1, bias, None,
+        return backend.local(self.rank, x, kernel, self.kernel_size, self.strides, None, self.data_format, self.padding, 1, 1, bias, None,
                               relu)
 
     def _kernel_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
