@@ -1,6 +1,7 @@
 # make demo    filters a real photograph, then trains on real digits   make bench     against numpy, torch and jax
 # make test    sets everything up and runs the tests                  make lint      everything that reads the code
-# make kernel-test, kernel-test-aarch64, sanitize: the kernels in C; the same under an emulator; the suite under ASan and UBSan
+# make wheel, wheel-test: sdist and wheel, checked and repaired; the tests against both, for every Python in PYTHONS
+# make cross: the C headers for Windows, macOS and Linux on AArch64      make kernel-test, kernel-test-aarch64, sanitize: the kernels in C; the same under an emulator; the suite under ASan and UBSan
 
 PYTHON ?= python3
 CC ?= cc
@@ -13,7 +14,7 @@ CFLAGS_TEST := -std=c11 -O2 -Wall -Wextra -Werror -Iinclude
 PEERS ?=
 BENCH_FLAGS ?=
 
-.PHONY: demo test lint bench kernel-test kernel-test-aarch64 sanitize clean
+.PHONY: demo test lint bench wheel wheel-test cross kernel-test kernel-test-aarch64 sanitize clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -28,10 +29,44 @@ lint: $(VENV)/.lint
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint src
 	$(BIN)/mypy
 	$(CC) $(CFLAGS_TEST) -fsyntax-only tests/c/kernel_test.c
+	$(BIN)/zizmor --offline --quiet .github/workflows
 
 bench: $(VENV)/.bench
 	$(if $(PEERS),$(BIN)/python -m pip install --quiet $(PEERS))
 	$(BIN)/python benchmarks/compare.py $(BENCH_FLAGS)
+
+# A wheel for the oldest system that its symbols allow, with the OpenMP runtime inside; at most 3 MB.
+wheel: $(VENV)/.wheel
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist/raw
+	mv dist/raw/*.tar.gz dist/
+	if test "$$(uname)" = Linux; then PATH="$(CURDIR)/$(BIN):$$PATH" auditwheel repair -w dist dist/raw/*.whl; else mv dist/raw/*.whl dist/; fi
+	rm -r dist/raw
+	$(BIN)/check-wheel-contents dist/*.whl
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/abi3audit --strict --report dist/*.whl
+	test $$(wc -c < dist/*.whl) -le 3000000
+
+# From outside the source tree: the wheel with no compiler at hand, then the sdist with the tests that it contains.
+PYTHONS ?= $(PYTHON)
+wheel-test:
+	set -e; for python in $(PYTHONS); do \
+		rm -rf build/wheel-test; mkdir -p build/wheel-test/sdist; \
+		tar xf dist/*.tar.gz -C build/wheel-test/sdist --strip-components=1; \
+		$$python -m venv build/wheel-test/venv; \
+		CC=false PATH=/nonexistent $(CURDIR)/build/wheel-test/venv/bin/python -m pip install --quiet --only-binary :all: "$$(ls $(CURDIR)/dist/*.whl)[test]"; \
+		(cd build/wheel-test && mkdir wheel && cp -r sdist/tests sdist/pyproject.toml wheel && cd wheel && ../venv/bin/python -m pytest -q); \
+		build/wheel-test/venv/bin/python -m pip install --quiet --force-reinstall --no-deps --no-binary localconv dist/*.tar.gz; \
+		(cd build/wheel-test/sdist && rm -r src && ../venv/bin/python -m pytest -q); \
+	done
+
+# Every target of zig's clang, warnings as errors, linked; Microsoft's dialect as far as the headers go.
+ZIG_TARGETS := x86_64-windows-gnu aarch64-windows-gnu x86_64-macos aarch64-macos aarch64-linux-gnu x86_64-linux-musl
+cross: $(VENV)/.cross
+	mkdir -p build/cross
+	set -e; for target in $(ZIG_TARGETS); do \
+		echo $$target; $(BIN)/python -m ziglang cc -target $$target $(CFLAGS_TEST) tests/c/kernel_test.c -o build/cross/kernel_test-$$target.exe -lm; \
+	done
 
 kernel-test:
 	mkdir -p build
@@ -68,6 +103,6 @@ $(VENV)/.package: $(SOURCES)
 	$(BIN)/python -m pip install --quiet localconv
 	touch $@
 
-$(VENV)/.test $(VENV)/.demo $(VENV)/.lint $(VENV)/.bench: $(VENV)/.%: $(VENV)/.package
+$(VENV)/.test $(VENV)/.demo $(VENV)/.lint $(VENV)/.bench $(VENV)/.wheel $(VENV)/.cross: $(VENV)/.%: $(VENV)/.package
 	$(BIN)/python -m pip install --quiet 'localconv[$*]'
 	touch $@

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -87,14 +88,23 @@ class BuildExt(build_ext):
         return True
 
 
+# Coverage of the .pyx needs line tracing compiled in; LOCALCONV_TRACE=1 does it.
+TRACE = {"linetrace": True} if os.environ.get("LOCALCONV_TRACE") == "1" else {}
+
+# One wheel for every CPython from 3.11 on (CONTRIBUTING.md has the figures). A free-threaded CPython has no stable ABI.
+ABI3 = sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED") and not TRACE
+
 core = Extension(
     "localconv._core",
     ["src/localconv/_core.pyx"],
     include_dirs=["include"],
+    define_macros=[("Py_LIMITED_API", "0x030B0000")] if ABI3 else [],
+    py_limited_api=ABI3,
     depends=[str(p.relative_to(ROOT)) for p in sorted(ROOT.glob("include/**/*.h"))],
 )
 
-# Coverage of the .pyx needs line tracing compiled in; LOCALCONV_TRACE=1 does it.
-TRACE = {"linetrace": True} if os.environ.get("LOCALCONV_TRACE") == "1" else {}
-
-setup(ext_modules=cythonize([core], compiler_directives=TRACE, show_all_warnings=True), cmdclass={"build_ext": BuildExt})
+setup(
+    ext_modules=cythonize([core], compiler_directives=TRACE, show_all_warnings=True),
+    cmdclass={"build_ext": BuildExt},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if ABI3 else {},
+)
