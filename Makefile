@@ -67,6 +67,10 @@ cross: $(VENV)/.cross
 	set -e; for target in $(ZIG_TARGETS); do \
 		echo $$target; $(BIN)/python -m ziglang cc -target $$target $(CFLAGS_TEST) tests/c/kernel_test.c -o build/cross/kernel_test-$$target.exe -lm; \
 	done
+	set -e; lib="$$($(BIN)/python -c 'import ziglang, os; print(os.path.dirname(ziglang.__file__))')/lib"; for machine in x86_64 aarch64; do \
+		echo $$machine-pc-windows-msvc; $(BIN)/python -m ziglang clang --target=$$machine-pc-windows-msvc -fms-compatibility -fms-extensions \
+			-ffreestanding -nostdinc -isystem "$$lib/include" -isystem tests/c/msvc $(CFLAGS_TEST) -Wno-unused -fsyntax-only tests/c/headers.c; \
+	done
 
 kernel-test:
 	mkdir -p build
