@@ -45,7 +45,7 @@ wheel: $(VENV)/.wheel
 	$(BIN)/check-wheel-contents dist/*.whl
 	$(BIN)/twine check --strict dist/*
 	$(BIN)/abi3audit --strict --report dist/*.whl
-	test $$(wc -c < dist/*.whl) -le 3000000
+	test $$(cat dist/*.whl | wc -c) -le 3000000
 
 # From outside the source tree: the wheel with no compiler at hand, then the sdist with the tests that it contains.
 PYTHONS ?= $(PYTHON)
