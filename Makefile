@@ -14,7 +14,7 @@ CFLAGS_TEST := -std=c11 -O2 -Wall -Wextra -Werror -Iinclude
 PEERS ?=
 BENCH_FLAGS ?=
 
-.PHONY: demo test lint bench wheel wheel-test cross kernel-test kernel-test-aarch64 sanitize clean
+.PHONY: demo test lint bench wheel wheel-test cross kernel-test kernel-test-aarch64 valgrind fuzz sanitize clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -82,6 +82,17 @@ kernel-test-aarch64:
 	mkdir -p build
 	aarch64-linux-gnu-gcc $(CFLAGS_TEST) -static tests/c/kernel_test.c -o build/kernel_test_aarch64 -lm
 	qemu-aarch64 build/kernel_test_aarch64
+
+# valgrind hides AVX-512 from CPUID: the AVX2 and plain kernels run.
+valgrind:
+	mkdir -p build
+	$(CC) $(CFLAGS_TEST) -g tests/c/kernel_test.c -o build/kernel_test_valgrind -lm
+	valgrind --quiet --error-exitcode=1 --leak-check=full build/kernel_test_valgrind 3
+
+# Random right and wrong calls of everything, from a new seed each time.
+FUZZ_SECONDS ?= 600
+fuzz: $(VENV)/.test
+	$(BIN)/python tests/fuzz.py --seconds $(FUZZ_SECONDS)
 
 # Leaks are not looked for: the interpreter keeps memory on purpose. The sanitizers' runtime must be loaded before Python's own.
 # The three checks left out repeat at every vector load what AddressSanitizer sees anyway, and take minutes to compile.
