@@ -14,7 +14,7 @@ CFLAGS_TEST := -std=c11 -O2 -Wall -Wextra -Werror -Iinclude
 PEERS ?=
 BENCH_FLAGS ?=
 
-.PHONY: demo test lint bench wheel wheel-test cross kernel-test kernel-test-aarch64 valgrind fuzz sanitize clean
+.PHONY: demo test lint bench wheel wheel-test cross kernel-test kernel-test-aarch64 valgrind fuzz soak sanitize clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -93,6 +93,10 @@ valgrind:
 FUZZ_SECONDS ?= 600
 fuzz: $(VENV)/.test
 	$(BIN)/python tests/fuzz.py --seconds $(FUZZ_SECONDS)
+
+# A million small calls, forward and gradients, from eight threads: the process must not grow.
+soak: $(VENV)/.test
+	SOAK_CALLS=1000000 $(BIN)/python -m pytest -q tests/test_memory.py -k growth
 
 # Leaks are not looked for: the interpreter keeps memory on purpose. The sanitizers' runtime must be loaded before Python's own.
 # The three checks left out repeat at every vector load what AddressSanitizer sees anyway, and take minutes to compile.

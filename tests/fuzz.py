@@ -26,7 +26,7 @@ MEMORY_LIMIT = 6 * 2**30
 # Sizes that no array here has: an argument with one is refused, or has no effect on how much there is to compute.
 FAR = (2**31 - 1, 2**31, 2**32, 2**62, 2**63 - 1, 2**63, 2**64, 10**30)
 NUMBERS = (0, -1, -(2**63), 1, 2, 3, 7, *FAR)
-ODD = (None, True, 1.0, 2.5, float("nan"), "3", b"3", "", "valid", [], (), {}, {1, 2}, object(), np.int8(2), np.float64(1), np.array(3), 1j, [[1]])
+ODD = (None, True, 1.0, 2.5, float("nan"), "3", b"3", "", "valid", [], (), {}, {1, 2}, object(), np.int8(2), np.float64(1), np.array(3), 1j)
 
 
 class Subclass(np.ndarray):
@@ -119,12 +119,11 @@ def dress(rng, array):
 def spoil(rng, name, value):
     """A value for an argument that is probably wrong."""
     if isinstance(value, np.ndarray):
-        return rng.choice([
-            value.astype(np.float16), value.astype(np.int64), value.astype(complex), value.astype(object), value[0], value[None], value[:0],
-            value[..., :-1], value[..., :1], np.broadcast_to(value[:1], value.shape), np.ma.masked_array(value), value.astype(np.longdouble),
-            value.ravel(), np.float32(3), np.zeros((0,) * value.ndim, value.dtype), value.T,
-            np.lib.stride_tricks.as_strided(value, (2**40, *value.shape[1:]), (0, *value.strides[1:])), None, "x", [[1.0], [1.0, 2.0]], {},
-        ])
+        endless = np.lib.stride_tricks.as_strided(value, (2**40, *value.shape[1:]), (0, *value.strides[1:]))
+        others = [value.astype(kind) for kind in (np.float16, np.int64, complex, object, np.longdouble)]
+        others += [value[0], value[None], value[:0], value[..., :-1], value[..., :1], value.T, value.ravel(), endless]
+        others += [np.broadcast_to(value[:1], value.shape), np.ma.masked_array(value), np.zeros((0,) * value.ndim, value.dtype)]
+        return rng.choice([*others, np.float32(3), None, "x", [[1.0], [1.0, 2.0]], {}])
     if rng.random() < 0.4:
         return rng.choice(ODD)
     if isinstance(value, tuple) and value and rng.random() < 0.8:

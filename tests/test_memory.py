@@ -1,0 +1,120 @@
+"""No memory for a workspace: a MemoryError, nothing leaked, and the next call works; and no growth over many calls."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LIMIT = 60_000
+# Every operation with a workspace, and plans whose lists of zones are long; results go to arrays made before.
+CALLS = """
+import ctypes, sys
+import numpy as np
+import localconv
+from localconv import dispatch, grad
+
+def ones(*shape):
+    return np.ones(shape, np.float32)
+
+def operations():
+    local, last = dict(kernel_size=3, strides=1, data_format="channels_last"), dict(data_format="channels_last")
+    x, w, y = ones(64, 40, 32), ones(38, 96, 32), ones(64, 38, 32)
+    for strategy in ("rows", "lanes"):
+        yield f"local_forward {strategy}", dict(local=strategy), lambda out: localconv.local_conv1d(x, w, **local, out=out), y
+    yield "local_grad_input boxed", dict(gradient="boxed"), lambda out: grad.local_conv1d_input(x.shape, w, y, **local, out=out), x
+    yield "local_grad_kernel boxed", dict(gradient="boxed"), lambda out: grad.local_conv1d_kernel(x, w.shape, y, **local, out=out), w
+    a, k, z = ones(16, 40, 64), ones(3, 64, 128), ones(16, 38, 128)
+    turned = np.ascontiguousarray(a.transpose(0, 2, 1))
+    first, direct = dict(data_format="channels_first"), dict(conv="direct")
+    yield "conv_forward", direct, lambda out: localconv.conv1d(turned, k, **first, out=out), ones(16, 128, 38)
+    yield "conv_grad_input", direct, lambda out: grad.conv1d_input(a.shape, k, z, **last, out=out), a
+    yield "conv_grad_kernel", direct, lambda out: grad.conv1d_kernel(a, k.shape, z, **last, out=out), k
+    n, m, o = ones(8, 300, 1), ones(3, 1, 64), ones(8, 298, 64)
+    yield "conv_grad_input narrow", direct, lambda out: grad.conv1d_input(n.shape, m, o, **last, out=out), n
+    wide = ones(1, 2000, 1)
+    long, same = ones(1999, 1, 1), dict(padding="same", data_format="channels_last")
+    yield "plan of conv_forward", direct, lambda out: localconv.conv1d(wide, long, **same, out=out), wide
+    yield "plan of conv_grad_kernel", direct, lambda out: grad.conv1d_kernel(wide, long.shape, wide, **same, out=out), long
+"""
+TRY_ALL = """
+shim = ctypes.CDLL(None)
+shim.refuse_over.argtypes = [ctypes.c_size_t]
+for name, forced, call, like in operations():
+    out, before = like.copy(), like.copy()
+    with dispatch.forced(**forced):
+        for threads in (1, 2):
+            localconv.set_num_threads(threads)
+            shim.refuse_over(int(sys.argv[1]))
+            try:
+                call(out)
+            except MemoryError as error:
+                message = str(error)
+            else:
+                message = "no error"
+            refused = shim.refused_requests()
+            shim.refuse_over(2**62)
+            print(name, threads, refused, message, sep="|")
+            call(out)
+            assert not np.array_equal(out, before) or name.startswith("plan"), name
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the shim replaces glibc's malloc")
+def test_no_memory_for_a_workspace(python, tmp_path):
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("needs a C compiler to build the malloc that fails")
+    shim = tmp_path / "failing_malloc.so"
+    source = Path(__file__).parent / "c" / "failing_malloc.c"
+    built = subprocess.run([compiler, "-shared", "-fPIC", "-O1", str(source), "-o", str(shim)], capture_output=True, text=True, check=False)
+    if "__libc_malloc" in built.stderr:
+        pytest.skip("this C library has no __libc_malloc")
+    assert built.returncode == 0, built.stderr
+    lines = python(CALLS + TRY_ALL, LIMIT, LD_PRELOAD=str(shim)).splitlines()
+    assert len(lines) == 2 * 10
+    for line in lines:
+        name, _, refused, message = line.split("|")
+        assert int(refused) > 0, f"{name} asked for nothing above the limit"
+        assert message != "no error", line
+
+
+GROWTH = """
+import gc, threading
+from pathlib import Path
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+small = ones(1, 6, 2), ones(4, 6, 3), ones(1, 4, 3), ones(3, 2, 3)
+x, w, y, k = small
+local, last = dict(kernel_size=3, strides=1, data_format="channels_last"), dict(data_format="channels_last")
+
+def one():
+    localconv.local_conv1d(x, w, **local)
+    grad.local_conv1d_input(x.shape, w, y, **local)
+    grad.local_conv1d_kernel(x, w.shape, y, **local)
+    localconv.conv1d(x, k, **last)
+    grad.conv1d_input(x.shape, k, y, **last)
+    grad.conv1d_kernel(x, k.shape, y, **last)
+
+def soak(calls):
+    threads = [threading.Thread(target=lambda: [one() for _ in range(calls // 8 // 6)]) for _ in range(8)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    gc.collect()
+    return resident()
+
+count = int(sys.argv[1])
+before = soak(count // 10 + 4800)
+print(soak(count) - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the process's memory from /proc")
+def test_no_growth_over_many_calls(python):
+    calls = int(os.environ.get("SOAK_CALLS", "30000"))  # make soak: a million
+    grown = int(python(CALLS + GROWTH, calls, timeout=120 + calls / 1000))
+    assert grown < 2**21, f"{grown} bytes more after {calls} calls from 8 threads"

@@ -1,0 +1,102 @@
+"""What the process around a call may do: interrupt it, fork after it, import it in a second interpreter."""
+
+import os
+import sys
+
+import pytest
+
+only_posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="signals to oneself and fork are POSIX")
+
+INTERRUPT = """
+import os, signal, threading, time
+import numpy as np
+import localconv
+
+localconv.set_num_threads(1)
+x, kernel = np.ones((64, 512, 128), np.float32), np.ones((5, 128, 256), np.float32)
+started, finished = threading.Event(), []
+
+def press():
+    started.wait()
+    time.sleep(0.02)
+    os.kill(os.getpid(), signal.SIGINT)
+
+threading.Thread(target=press).start()
+out = np.zeros((64, 508, 256), np.float32)
+try:
+    started.set()
+    for _ in range(1000):
+        localconv.conv1d(x, kernel, data_format="channels_last", out=out)
+        finished.append(out.min())
+except KeyboardInterrupt:
+    print("interrupted", len(finished) < 1000, out[0, 0, 0])
+"""
+
+
+@only_posix
+def test_interrupt_is_seen_when_the_call_returns(python):
+    """The interrupted call's result is whole: the kernel itself is never stopped halfway."""
+    assert python(INTERRUPT).split() == ["interrupted", "True", "640.0"]
+
+
+FORK = """
+import os, warnings
+import numpy as np
+import localconv
+from localconv import grad
+warnings.simplefilter("ignore")  # newer Pythons warn of any fork beside threads
+localconv.set_num_threads(2)
+x, g = np.ones((32, 200, 32), np.float32), np.ones((32, 198, 32), np.float32)
+w, k = np.ones((198, 96, 32), np.float32), np.ones((3, 32, 32), np.float32)
+
+def all_gradients():
+    return [grad.local_conv1d_input(x.shape, w, g, 3, 1, "channels_last"), grad.local_conv1d_kernel(x, w.shape, g, 3, 1, "channels_last"),
+            grad.conv1d_input(x.shape, k, g, data_format="channels_last"), grad.conv1d_kernel(x, k.shape, g, data_format="channels_last")]
+
+before = all_gradients()
+child = os.fork()
+if child == 0:
+    import signal
+    signal.alarm(60)  # a child that hangs ends all the same
+    same = all(np.array_equal(a, b) for a, b in zip(before, all_gradients(), strict=True))
+    os._exit(0 if same else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@only_posix
+def test_gradients_after_fork(python):
+    assert python(FORK) == "0\n"
+
+
+SUBINTERPRETER = """
+import warnings
+warnings.simplefilter("ignore")
+import localconv
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+code = '''
+try:
+    from localconv import _core
+except ImportError as error:
+    outcome = "refused"
+else:
+    outcome = _core.get_isa()
+import os
+os.write(1, outcome.encode())
+'''
+try:
+    other = interpreters.create("isolated")
+except TypeError:
+    other = interpreters.create(isolated=True)
+failure = interpreters.run_string(other, code)
+assert failure is None, failure
+"""
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="asks CPython's own module for an interpreter")
+def test_subinterpreter_is_refused(python):
+    """The module keeps settings for the process, and NumPy supports one interpreter: an ImportError, no crash."""
+    assert python(SUBINTERPRETER) == "refused"
