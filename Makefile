@@ -1,5 +1,6 @@
 # make demo    filters a real photograph, then trains on real digits   make bench     against numpy, torch and jax
 # make test    sets everything up and runs the tests                  make lint      everything that reads the code
+# make docs: the documentation in build/docs
 # make wheel, wheel-test: sdist and wheel, checked and repaired; the tests against both, for every Python in PYTHONS
 # make cross: the C headers for Windows, macOS and Linux on AArch64      make kernel-test, kernel-test-aarch64, sanitize: the kernels in C; the same under an emulator; the suite under ASan and UBSan
 
@@ -14,7 +15,7 @@ CFLAGS_TEST := -std=c11 -O2 -Wall -Wextra -Werror -Iinclude
 PEERS ?=
 BENCH_FLAGS ?=
 
-.PHONY: demo test lint bench wheel wheel-test cross kernel-test kernel-test-aarch64 valgrind fuzz soak sanitize clean
+.PHONY: demo test lint bench docs wheel wheel-test cross kernel-test kernel-test-aarch64 valgrind fuzz soak sanitize clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -34,6 +35,10 @@ lint: $(VENV)/.lint
 bench: $(VENV)/.bench
 	$(if $(PEERS),$(BIN)/python -m pip install --quiet $(PEERS))
 	$(BIN)/python benchmarks/compare.py $(BENCH_FLAGS)
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo build/docs/index.html
 
 # A wheel for the oldest system that its symbols allow, with the OpenMP runtime inside; at most 3 MB.
 wheel: $(VENV)/.wheel
@@ -122,6 +127,6 @@ $(VENV)/.package: $(SOURCES)
 	$(BIN)/python -m pip install --quiet localconv
 	touch $@
 
-$(VENV)/.test $(VENV)/.demo $(VENV)/.lint $(VENV)/.bench $(VENV)/.wheel $(VENV)/.cross: $(VENV)/.%: $(VENV)/.package
+$(VENV)/.test $(VENV)/.demo $(VENV)/.lint $(VENV)/.bench $(VENV)/.wheel $(VENV)/.cross $(VENV)/.docs: $(VENV)/.%: $(VENV)/.package
 	$(BIN)/python -m pip install --quiet 'localconv[$*]'
 	touch $@

@@ -1,0 +1,74 @@
+"""Draws the pictures of the explanation page; conf.py calls it at every build."""
+
+from pathlib import Path
+
+INK, PALE, SHADES = "#2b2f33", "#d9dde1", ("#2f6f9f", "#d9822b", "#4f8f5b", "#8a5a9e")
+
+
+def draw_all(folder: Path) -> None:
+    """Write every picture into the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for draw in (shared_and_unshared, register_tile, zones):
+        draw(folder / f"{draw.__name__}.png")
+
+
+def _figure(width: float, height: float):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    axes = figure.subplots()
+    axes.set_axis_off()
+    axes.set_aspect("equal")
+    return figure, axes
+
+
+def _box(axes, x: float, y: float, colour: str, text: str = "", width: float = 0.86, height: float = 0.86) -> None:
+    from matplotlib.patches import Rectangle
+
+    axes.add_patch(Rectangle((x, y), width, height, facecolor=colour, edgecolor=INK, linewidth=0.8))
+    axes.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=9, color=INK if colour == PALE else "white")
+
+
+def shared_and_unshared(path: Path) -> None:
+    """One filter for all positions beside a filter of its own for each."""
+    figure, axes = _figure(9, 2.9)
+    for left, title, colours in ((0, "shared: one kernel", SHADES[:1] * 4), (9, "unshared: a kernel at every position", SHADES)):
+        axes.text(left, 4.6, title, fontsize=11, color=INK)
+        for i in range(6):
+            _box(axes, left + i, 0, PALE, f"x{i}")
+        for p, colour in enumerate(colours):
+            _box(axes, left + p + 1, 3, colour, f"y{p}")
+            for tap in range(3):
+                axes.plot([left + p + tap + 0.43, left + p + 1.43], [0.9, 3], color=colour, linewidth=1.4)
+    axes.set_xlim(-0.2, 15.2)
+    axes.set_ylim(-0.3, 5.4)
+    figure.savefig(path, dpi=130)
+
+
+def register_tile(path: Path) -> None:
+    """Rows that are broadcast, vectors in the lanes, accumulators where they meet."""
+    figure, axes = _figure(8, 4)
+    axes.text(2, 5.6, "two vectors of lanes, loaded", fontsize=10, color=INK)
+    axes.text(-1.2, -0.75, "rows, each value broadcast", fontsize=10, color=INK)
+    for v in range(2):
+        for lane in range(4):
+            _box(axes, 2 + 4 * v + 0.9 * lane, 4.5, SHADES[v], width=0.8, height=0.8)
+    for r in range(4):
+        _box(axes, 0.4, 3.2 - r, SHADES[2], f"r{r}", width=0.8, height=0.8)
+        for v in range(2):
+            _box(axes, 2 + 4 * v, 3.2 - r, PALE, f"sum[r{r}][{v}] += r{r} * vector {v}", width=3.5, height=0.8)
+    axes.set_xlim(-1.3, 10.4)
+    axes.set_ylim(-1.1, 6.1)
+    figure.savefig(path, dpi=130)
+
+
+def zones(path: Path) -> None:
+    """The rectangles of positions that padding clips alike."""
+    figure, axes = _figure(4.6, 4.6)
+    for i in range(8):
+        for j in range(8):
+            edges = (i in (0, 7)) + (j in (0, 7))
+            _box(axes, j, 7 - i, (SHADES[0], SHADES[1], SHADES[2])[edges])
+    axes.set_xlim(-0.2, 8)
+    axes.set_ylim(-0.2, 8)
+    figure.savefig(path, dpi=130)

@@ -1,0 +1,53 @@
+"""Every Python block of the README and the documentation runs, page by page, and the examples of all docstrings hold."""
+
+import doctest
+import importlib
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import localconv
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# What a page needs beside the package and the tests' own tools.
+NEEDS = {"tutorial": "sklearn"}
+SKIPPED = ("__main__", "_core")
+MODULES = [m.name for m in pkgutil.walk_packages(localconv.__path__, "localconv.") if not m.name.endswith(SKIPPED)]
+
+
+def blocks(page):
+    return BLOCK.findall(page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.exists() and blocks(page)], ids=lambda page: page.stem)
+def test_blocks_run(page, tmp_path):
+    """In a process and a folder of their own, one after the other in one namespace."""
+    if page.stem in NEEDS:
+        pytest.importorskip(NEEDS[page.stem], reason=f"the page's data come with {NEEDS[page.stem]}")
+    environment = os.environ | {"KERAS_HOME": str(tmp_path)}
+    code = "\n".join(blocks(page))
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_make_targets_exist():
+    makefile = ROOT / "Makefile"
+    if not makefile.exists():
+        pytest.skip("the pages speak of a checkout; this is not one")
+    targets = set(re.findall(r"^([a-z0-9-]+):", makefile.read_text(), re.MULTILINE))
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"]:
+        named = re.findall(r"^    make ([a-z0-9-]+)|`make ([a-z0-9-]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+        assert {a or b for a, b in named} <= targets, page
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstrings(name):
+    failed, _ = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert failed == 0
