@@ -29,6 +29,8 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint src
 	$(BIN)/mypy
+	$(BIN)/mypy --strict tests/typing/whole_api.py
+	$(BIN)/python -m mypy.stubtest localconv._core --allowlist tests/typing/stubtest_allowlist.txt
 	$(CC) $(CFLAGS_TEST) -fsyntax-only tests/c/kernel_test.c
 	$(BIN)/zizmor --offline --quiet .github/workflows
 

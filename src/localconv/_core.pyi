@@ -1,7 +1,7 @@
 """Types of the compiled floor, for type checkers; `_core.pyx` says what the functions do."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Self, final
 
 from numpy.typing import NDArray
 
@@ -22,9 +22,10 @@ def num_threads() -> int: ...
 def openmp_version() -> int: ...
 def last_run() -> dict[str, Any] | None: ...
 
+@final
 class LocalPlan:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         geometry: Geometry,
         double_precision: bool,
         strategy: str,
@@ -35,22 +36,24 @@ class LocalPlan:
         batch_tile: int,
         filter_parts: int,
         threads: int,
-    ) -> None: ...
+    ) -> Self: ...
     @property
     def workspace(self) -> int: ...
     @property
     def strategy(self) -> str: ...
 
+@final
 class ConvPlan:
-    def __init__(
-        self, cuts: Sequence[tuple[Geometry | Phase, int, bool, int, int, int]], double_precision: bool, threads: int
-    ) -> None: ...
+    def __new__(
+        cls, cuts: Sequence[tuple[Geometry | Phase, int, bool, int, int, int]], double_precision: bool, threads: int
+    ) -> Self: ...
     @property
     def workspace(self) -> tuple[int, int]: ...
 
+@final
 class GradientPlan:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         geometry: Geometry,
         double_precision: bool,
         for_kernel: bool,
@@ -63,15 +66,16 @@ class GradientPlan:
         batch_tile: int,
         filter_parts: int,
         threads: int,
-    ) -> None: ...
+    ) -> Self: ...
     @property
     def workspace(self) -> int: ...
     @property
     def strategy(self) -> str: ...
 
+@final
 class ReductionPlan:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         geometry: Geometry,
         double_precision: bool,
         vectors: int,
@@ -80,12 +84,13 @@ class ReductionPlan:
         panel_parts: int,
         row_parts: int,
         threads: int,
-    ) -> None: ...
+    ) -> Self: ...
     @property
     def workspace(self) -> tuple[int, int]: ...
 
+@final
 class NarrowPlan:
-    def __init__(self, geometry: Geometry, double_precision: bool, vectors: int, block: Ints, threads: int) -> None: ...
+    def __new__(cls, geometry: Geometry, double_precision: bool, vectors: int, block: Ints, threads: int) -> Self: ...
     @property
     def workspace(self) -> tuple[int, int]: ...
 

@@ -1,0 +1,78 @@
+"""Every public function and class, used once, for `mypy --strict`: what a caller's type checker sees. It also runs."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+import localconv
+from localconv import grad, layers
+
+Array = NDArray[np.float32]
+
+x: Array = np.ones((2, 6, 2), np.float32)
+kernel: Array = np.ones((4, 6, 3), np.float32)
+shared: Array = np.ones((3, 2, 3), np.float32)
+picture: Array = np.ones((1, 5, 6, 2), np.float32)
+kernel2: Array = np.ones((3 * 4, 18, 3), np.float32)
+shared2: Array = np.ones((3, 3, 2, 3), np.float32)
+last = "channels_last"
+
+y = localconv.local_conv1d(x, kernel, 3, 1, last, padding="valid", dilation_rate=1, groups=1, bias=np.zeros(3, np.float32))
+y2 = localconv.local_conv2d(picture, kernel2, (3, 3), (1, 1), (3, 4), last)
+z = localconv.conv1d(x, shared, 1, ((0, 0),), last, 1)
+z2 = localconv.conv2d(picture, shared2, (1, 1), "same", last, (1, 1), groups=1)
+localconv.local_conv1d(x, kernel, 3, 1, last, out=y)
+
+localconv.local_conv1d_transpose(y, kernel, 3, 1, (None, 6, 2), last)
+localconv.local_conv2d_transpose(y2, kernel2, 3, 1, (1, 5, 6, 2), last)
+localconv.conv1d_transpose(z, shared, (2, 6, 2), data_format=last)
+localconv.conv2d_transpose(z2, shared2, [None, 5, 6, 2], padding="same", data_format=last)
+
+grad.local_conv1d_input(x.shape, kernel, y, 3, 1, last)
+for_kernel = grad.local_conv1d_kernel(x, kernel.shape, y, 3, 1, last)
+grad.local_conv1d_kernel(x, kernel.shape, y, 3, 1, last, out=for_kernel, accumulate=True)
+grad.local_conv2d_input(picture.shape, kernel2, y2, 3, 1, None, last)
+grad.local_conv2d_kernel(picture, kernel2.shape, y2, 3, 1, (3, 4), last)
+grad.conv1d_input(x.shape, shared, z, data_format=last)
+grad.conv1d_kernel(x, shared.shape, z, data_format=last)
+grad.conv2d_input(picture.shape, shared2, z2, (1, 1), "same", last)
+grad.conv2d_kernel(picture, shared2.shape, z2, (1, 1), "same", last)
+
+columns = localconv.im2col(x, 3, 1, "valid", last)
+localconv.col2im(columns, x.shape, 3, 1, "valid", last)
+
+localconv.set_num_threads(1)
+threads: int = localconv.get_num_threads()
+localconv.set_num_threads(None)
+data_format: str = localconv.image_data_format()
+localconv.set_image_data_format(data_format)
+floatx: str = localconv.floatx()
+localconv.set_floatx(floatx)
+version: str = localconv.__version__
+
+model = layers.Sequential([
+    layers.LocallyConnected1D(4, 3, activation="relu", kernel_regularizer="l2", input_shape=(6, 2)),
+    layers.Conv1D(4, 2, padding="causal", kernel_initializer=layers.initializers.HeNormal(seed=1)),
+    layers.MaxPooling1D(2),
+    layers.Flatten(),
+    layers.Dropout(0.1, seed=0),
+    layers.Dense(3, kernel_constraint=layers.constraints.MaxNorm(2.0)),
+    layers.Activation("softmax"),
+])
+answer = model(x, training=True)
+back = model.backward(answer)
+for variable in model.trainable_weights:
+    if variable.grad is not None:
+        variable.assign(variable.value - 0.1 * variable.grad)
+model.apply_constraints()
+copy = layers.Sequential.from_config(model.get_config())
+copy.set_weights(model.get_weights())
+text: str = model.to_json()
+count: int = model.count_params()
+wide = layers.LocallyConnected2D(2, 3, implementation=3, input_shape=(5, 6, 2))
+wide.build((None, 5, 6, 2))
+plain = layers.convert_implementation(wide.get_weights(), wide.get_config(), 1)
+layers.Conv2D(2, 3, groups=1)(picture)
+layers.clear_session()
+with layers.variable_scope("scope"):
+    layers.conv1d(x, 2, 3, name="c")
+names = [variable.name for variable in layers.global_variables() + layers.trainable_variables()]
