@@ -236,3 +236,14 @@ def test_concurrent_calls(isa):
 
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
         assert all(pool.map(run, range(6)))
+
+
+@pytest.mark.parametrize("name", ["local_conv1d", "conv1d"])
+def test_input_of_padding_alone(name):
+    """No pixels, but windows of padding: an empty gradient for the input, and one of zeros for the kernel."""
+    kernel, grad_output = np.ones((4, 1, 2) if "local" in name else (1, 1, 2), np.float32), np.ones((3, 4, 2), np.float32)
+    options = {"strides": 1, "padding": ((3, 1),), "data_format": "channels_last"} | ({"kernel_size": 1} if "local" in name else {})
+    for_input = getattr(grad, f"{name}_input")((3, 0, 1), kernel, grad_output, **options)
+    assert for_input.shape == (3, 0, 1)
+    for_kernel = getattr(grad, f"{name}_kernel")(np.zeros((3, 0, 1), np.float32), kernel.shape, grad_output, **options)
+    np.testing.assert_array_equal(for_kernel, np.zeros_like(kernel))

@@ -419,13 +419,14 @@ def _local_kernel(rank: int, inputs: ArrayLike, kernel_shape: Sequence[int], gra
 def _prepare_local(for_kernel: bool, names: tuple[str, str], rank: int, x_shape: Ints, kernel_shape: Ints, size: Ints, strides: Ints,
                    output_shape: Ints | None, channels_first: bool, padding: Padding, dilation: Ints, groups: int, double_precision: bool,
                    state: tuple[Any, ...]) -> tuple[Ints, _core.GradientPlan | None]:
-    """Shape of the forward result, and the gradient's plan (None for an empty batch). `state` only widens the cache's key."""
+    """Shape of the forward result, and the gradient's plan (None: nothing to do). `state` only widens the cache's key."""
     geometry = local_geometry(x_shape, kernel_shape, size, strides, padding, channels_first, dilation, groups, *names)
     output = geometry.output[3 - rank :]
     if output_shape is not None and output_shape != output:
         raise ValueError(f"output_shape must be {output} for {names[0]} of shape {x_shape}, got {output_shape}")
     plan = dispatch.plan_local_grad_kernel if for_kernel else dispatch.plan_local_grad_input
-    return shape_of_output(x_shape[:1], output, geometry), plan(geometry, double_precision) if geometry.batch else None
+    expected = shape_of_output(x_shape[:1], output, geometry)
+    return expected, None if _nothing(geometry, for_kernel) else plan(geometry, double_precision)
 
 
 def shared_input(rank: int, input_shape: Sequence[int], kernel: ArrayLike, grad_output: ArrayLike, strides: IntOrInts,
@@ -492,10 +493,15 @@ def _prepare_shared(for_kernel: bool, names: tuple[str, str], rank: int, x_shape
         raise ValueError(f"strides > 1 cannot be combined with dilation_rate > 1, got strides={strides}, dilation_rate={dilation}")
     geometry = shared_geometry(x_shape, kernel_shape, strides, padding, channels_first, dilation, groups, *names)
     expected = shape_of_output(x_shape[: -rank - 1], geometry.output[3 - rank :], geometry)
-    if geometry.batch == 0:
+    if _nothing(geometry, for_kernel):
         return expected, geometry, None
     plan = dispatch.plan_conv_grad_kernel if for_kernel else dispatch.plan_conv_grad_input
     return expected, geometry, plan(geometry, double_precision)
+
+
+def _nothing(geometry: Geometry, for_kernel: bool) -> bool:
+    """Whether a gradient has nothing to compute: no images, or no pixels to compute one for (the output may be padding alone)."""
+    return geometry.batch == 0 or (not for_kernel and 0 in geometry.input)
 
 
 def _output_ints(output_shape: Sequence[int] | None, rank: int) -> Ints | None:
