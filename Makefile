@@ -15,7 +15,7 @@ CFLAGS_TEST := -std=c11 -O2 -Wall -Wextra -Werror -Iinclude
 PEERS ?=
 BENCH_FLAGS ?=
 
-.PHONY: demo test lint bench docs wheel wheel-test cross kernel-test kernel-test-aarch64 valgrind fuzz soak sanitize clean
+.PHONY: demo test lint bench docs wheel wheel-test cross kernel-test kernel-test-aarch64 valgrind fuzz soak coverage sanitize clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -104,6 +104,15 @@ fuzz: $(VENV)/.test
 # A million small calls, forward and gradients, from eight threads: the process must not grow.
 soak: $(VENV)/.test
 	SOAK_CALLS=1000000 $(BIN)/python -m pytest -q tests/test_memory.py -k growth
+
+# Lines and branches of the Python and lines of _core.pyx, whose functions without the GIL cannot be traced; CONTRIBUTING.md names
+# what stays uncovered. Processes that tests start are not counted.
+coverage:
+	$(PYTHON) -m venv build/coverage
+	build/coverage/bin/python -m pip install --quiet 'setuptools>=77' 'cython>=3.1' numpy
+	LOCALCONV_TRACE=1 LOCALCONV_CFLAGS=-DCYTHON_TRACE=1 build/coverage/bin/python -m pip install --quiet --no-build-isolation -e '.[test,coverage]'
+	build/coverage/bin/python -m coverage run -m pytest -q -m 'not big'
+	build/coverage/bin/python -m coverage report
 
 # Leaks are not looked for: the interpreter keeps memory on purpose. The sanitizers' runtime must be loaded before Python's own.
 # The three checks left out repeat at every vector load what AddressSanitizer sees anyway, and take minutes to compile.
