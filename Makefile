@@ -105,14 +105,18 @@ fuzz: $(VENV)/.test
 soak: $(VENV)/.test
 	SOAK_CALLS=1000000 $(BIN)/python -m pytest -q tests/test_memory.py -k growth
 
-# Lines and branches of the Python and lines of _core.pyx, whose functions without the GIL cannot be traced; CONTRIBUTING.md names
+# Lines and branches of the Python, lines of _core.pyx (for which Cython counts no branches), without the GIL too: slow. CONTRIBUTING.md names
 # what stays uncovered. Processes that tests start are not counted.
 coverage:
-	$(PYTHON) -m venv build/coverage
-	build/coverage/bin/python -m pip install --quiet 'setuptools>=77' 'cython>=3.1' numpy
-	LOCALCONV_TRACE=1 LOCALCONV_CFLAGS=-DCYTHON_TRACE=1 build/coverage/bin/python -m pip install --quiet --no-build-isolation -e '.[test,coverage]'
-	build/coverage/bin/python -m coverage run -m pytest -q -m 'not big'
-	build/coverage/bin/python -m coverage report
+	rm -rf build/coverage/tree
+	mkdir -p build/coverage/tree
+	cp -r setup.py pyproject.toml *.md CITATION.cff Makefile LICENSE MANIFEST.in src include tests docs examples benchmarks build/coverage/tree
+	rm -f build/coverage/tree/src/localconv/*.so
+	$(PYTHON) -m venv build/coverage/venv
+	build/coverage/venv/bin/python -m pip install --quiet 'setuptools>=77' 'cython>=3.1' numpy
+	cd build/coverage/tree && LOCALCONV_TRACE=1 LOCALCONV_CFLAGS="-DCYTHON_TRACE=1 -DCYTHON_TRACE_NOGIL=1" ../venv/bin/python -m pip install --quiet --no-build-isolation -e '.[test,coverage]'
+	cd build/coverage/tree && ../venv/bin/python -m coverage run -m pytest -q -m 'not big'
+	cd build/coverage/tree && ../venv/bin/python -m coverage report
 
 # Leaks are not looked for: the interpreter keeps memory on purpose. The sanitizers' runtime must be loaded before Python's own.
 # The three checks left out repeat at every vector load what AddressSanitizer sees anyway, and take minutes to compile.

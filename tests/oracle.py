@@ -71,7 +71,7 @@ def im2col(x, kernel_size, strides=1, padding="valid", data_format="channels_las
     patches, _ = _gather(image, taps)
     if data_format == "channels_first":
         patches = patches.swapaxes(2, 3)
-    return patches.reshape(*patches.shape[:2], -1)
+    return patches.reshape(*patches.shape[:2], patches.shape[2] * patches.shape[3])
 
 
 def col2im(cols, input_shape, kernel_size, strides=1, padding="valid", data_format="channels_last", dilation_rate=1):
@@ -114,7 +114,7 @@ def _shared(rank, x, kernel, strides, padding, data_format, dilation_rate, *, gr
     """The two ordinary convolutions: batch axes may be none, one or many in front of the last rank + 1 axes."""
     x, kernel = np.asarray(x), np.asarray(kernel)
     batch = x.shape[: x.ndim - rank - 1]
-    image = _to_last(x.reshape(-1, *x.shape[len(batch) :]), data_format)
+    image = _to_last(_one_batch_axis(x, rank), data_format)
     taps = _taps(image.shape[1:-1], kernel.shape[:rank], strides, padding, dilation_rate, _start_tensorflow)
     weights = _repeated_weights(kernel, rank, taps)
     results = _correlate(image, weights, taps, groups, bias, data_format, bound)

@@ -44,7 +44,7 @@ OUT = {
     "col2im": (2, 7, 6, 4),
 }
 FUNCTIONS = tuple(RIGHT)
-CONVOLUTIONS = FUNCTIONS[:4]
+CONVOLUTIONS = tuple(name for name in FUNCTIONS if "conv" in name)
 ARRAYS = [(f, name) for f in FUNCTIONS for name, value in RIGHT[f].items() if isinstance(value, np.ndarray)]
 RANK = {"local_conv1d": 1, "conv1d": 1}  # the others have two spatial axes
 

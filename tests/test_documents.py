@@ -47,6 +47,22 @@ def test_make_targets_exist():
         assert {a or b for a, b in named} <= targets, page
 
 
+@pytest.mark.parametrize("module", [localconv, localconv.grad, localconv.layers], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("page", ["docs/api.md", "tests/typing/whole_api.py"])
+def test_everything_public_is_on(page, module):
+    """The reference, and the file that a strict type checker reads, leave nothing out."""
+    page = ROOT / page
+    if not page.exists():
+        pytest.skip("a test of a checkout; this is not one")
+    words = set(re.findall(r"\w+", page.read_text(encoding="utf-8")))
+    assert set(module.__all__) <= words
+
+
+def test_the_whole_interface_runs(tmp_path):
+    done = subprocess.run([sys.executable, ROOT / "tests" / "typing" / "whole_api.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_docstrings(name):
     failed, _ = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)

@@ -1,8 +1,8 @@
 /* Every kernel of the library for every element type and instruction set, and the table to pick them from.
  *
  * The bodies (tile.h, transpose.h, local_forward.h, conv_forward.h, local_gradient.h, conv_gradient.h,
- * im2col.h) are written once over the vocabulary of simd/ and
- * instantiated here. To add an instruction set: its words in simd/, its bit in cpu.h, one region and two rows below.
+ * conv_narrow.h, im2col.h) are written once over the vocabulary of simd/ and instantiated here. To add an instruction set: its words in
+ * simd/, its bit in cpu.h, one region and one row below.
  */
 #ifndef LOCALCONV_KERNELS_H
 #define LOCALCONV_KERNELS_H

@@ -28,7 +28,7 @@ LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, co
     }
     for (ptrdiff_t k = 0; k < t->run_count; ++k) {
         /* Rows 5g .. 5g+4 are group g's pointer plus 0, 1, 2, 4 strides (scaled index) or 3 (its own register). */
-        const char *group[3];
+        const char *group[(LC_TILE_ROWS + 4) / 5];
         group[0] = (const char *)((const LC_REAL *)t->rows + (t->rows_base + t->runs[k].rows));
         LC_UNROLL for (int g = 1; g <= (R - 1) / 5; ++g) {
             group[g] = group[g - 1] + 5 * stride;

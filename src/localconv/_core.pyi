@@ -9,7 +9,7 @@ from .geometry import Geometry, Ints, Phase
 
 _Array = NDArray[Any]
 
-STRATEGIES: tuple[str, ...]
+LOCAL_STRATEGIES: tuple[str, ...]
 GRADIENT_STRATEGIES: tuple[str, ...]
 
 def available_isas() -> tuple[str, ...]: ...

@@ -121,7 +121,7 @@ ctypedef fused real:
     double
 
 cdef int _strategy
-STRATEGIES = tuple([lc_local_strategies[_strategy].decode() for _strategy in range(lc_local_strategy_count)])
+LOCAL_STRATEGIES = tuple([lc_local_strategies[_strategy].decode() for _strategy in range(lc_local_strategy_count)])
 GRADIENT_STRATEGIES = tuple([lc_gradient_strategies[_strategy].decode() for _strategy in range(lc_gradient_strategy_count)])
 
 
@@ -133,7 +133,7 @@ cdef const lc_isa *_isa = NULL
 def available_isas():
     """Names of the instruction sets that were compiled in and that this machine can run, best first."""
     cdef int features = lc_cpu_features(), i
-    return tuple([lc_isas[i].name.decode() for i in range(lc_isa_count) if lc_isas[i].needs & features])
+    return tuple([lc_isas[i].name.decode() for i in range(lc_isa_count) if lc_isas[i].needs & features == lc_isas[i].needs])
 
 
 def set_isa(str name not None):
@@ -141,7 +141,7 @@ def set_isa(str name not None):
     global _isa
     cdef int features = lc_cpu_features(), i
     for i in range(lc_isa_count):
-        if lc_isas[i].name.decode() == name and lc_isas[i].needs & features:
+        if lc_isas[i].name.decode() == name and lc_isas[i].needs & features == lc_isas[i].needs:
             _isa = &lc_isas[i]
             return
     raise ValueError(f"instruction set {name!r} is unknown or cannot run here; available: {', '.join(available_isas())}")
@@ -215,6 +215,11 @@ cdef struct Run:
 
 cdef Run _last
 
+# What a call's signature is until a kernel signs: a body that forgets to is found out by `last_run`, and crashes nothing.
+cdef lc_ran NOTHING_RAN
+NOTHING_RAN.isa = b"nothing"
+NOTHING_RAN.dtype = b"nothing"
+
 
 def last_run():
     """What the newest call in this process ran: operation, isa and dtype (as signed by the compiled kernel), strategy, threads."""
@@ -269,7 +274,7 @@ cdef class LocalPlan:
         _read_geometry(&self.geometry, geometry)
         self.kernels = _kernels(double_precision)
         self.threads = threads
-        p.strategy = STRATEGIES.index(strategy)
+        p.strategy = LOCAL_STRATEGIES.index(strategy)
         p.vectors, p.panel_filters, p.filter_parts = vectors, panel_filters, filter_parts
         p.batch_chunk, p.batch_tile = batch_chunk, batch_tile
         for axis in range(3):
@@ -284,7 +289,7 @@ cdef class LocalPlan:
     @property
     def strategy(self):
         """Name of the strategy."""
-        return STRATEGIES[self.plan.strategy]
+        return LOCAL_STRATEGIES[self.plan.strategy]
 
 
 cdef struct Phase:
@@ -514,7 +519,7 @@ def local_forward(LocalPlan plan not None, const real[::1] x not None, const rea
     (filters,) or positions * filters values as Keras stores them, out (batch, positions, filters) or (batch, filters, positions).
     The batch must not be empty. relu: act is max(0, .), else the identity.
     """
-    cdef lc_ran ran
+    cdef lc_ran ran = NOTHING_RAN
     cdef lc_call call = _call(&plan.geometry, out, &ran)
     cdef ptrdiff_t task, tasks = plan.tasks, size = lc_align(plan.plan.workspace)
     cdef int threads = _enter(plan.threads)
@@ -550,7 +555,7 @@ def conv_forward(ConvPlan plan not None, const real[::1] x not None, const real[
     All arrays flat: x (batch, input, channels) or (batch, channels, input), kernel (taps, channels / groups, filters), bias None
     or (filters,), out (batch, positions, filters) or (batch, filters, positions). The batch must not be empty.
     """
-    cdef lc_ran ran
+    cdef lc_ran ran = NOTHING_RAN
     cdef lc_call call = _call(&plan.phases[0].geometry, out, &ran)
     cdef int threads
     call.input, call.kernel, call.relu = <const void *> &x[0], <const void *> &kernel[0], relu
@@ -611,7 +616,7 @@ def local_grad_kernel(GradientPlan plan not None, const real[::1] x not None, co
 
     All arrays flat, laid out as in `local_forward`. The batch must not be empty.
     """
-    cdef lc_ran ran
+    cdef lc_ran ran = NOTHING_RAN
     cdef lc_call call = _call(&plan.geometry, out, &ran)
     call.input, call.gradient, call.accumulate = <const void *> &x[0], <const void *> &grad_output[0], accumulate
     _run_gradient(plan, &call, "local_grad_kernel")
@@ -623,7 +628,7 @@ def local_grad_input(GradientPlan plan not None, const real[::1] kernel not None
 
     All arrays flat, laid out as in `local_forward`. The batch must not be empty.
     """
-    cdef lc_ran ran
+    cdef lc_ran ran = NOTHING_RAN
     cdef lc_call call = _call(&plan.geometry, out, &ran)
     call.kernel, call.gradient = <const void *> &kernel[0], <const void *> &grad_output[0]
     _run_gradient(plan, &call, "local_grad_input")
@@ -664,7 +669,7 @@ def conv_grad_input(ConvPlan plan not None, const real[::1] kernel not None, con
 
     All arrays flat, laid out as in `conv_forward`. Pixels that no phase has are not written. The batch must not be empty.
     """
-    cdef lc_ran ran
+    cdef lc_ran ran = NOTHING_RAN
     cdef lc_call call
     cdef int threads
     if plan.count == 0:
@@ -678,7 +683,7 @@ def conv_grad_input(ConvPlan plan not None, const real[::1] kernel not None, con
 def conv_grad_input_narrow(NarrowPlan plan not None, const real[::1] kernel not None, const real[::1] grad_output not None,
                            real[::1] out not None):
     """`conv_grad_input` for few channels. Every pixel is written."""
-    cdef lc_ran ran
+    cdef lc_ran ran = NOTHING_RAN
     cdef lc_call call = _call(&plan.geometry, out, &ran)
     cdef ptrdiff_t task, size = lc_align(plan.plan.workspace), packed_size = lc_align(plan.plan.packed_bytes)
     cdef int threads = _enter(plan.threads)
@@ -704,7 +709,7 @@ def conv_grad_kernel(ReductionPlan plan not None, const real[::1] x not None, co
 
     All arrays flat, laid out as in `conv_forward`. The batch must not be empty.
     """
-    cdef lc_ran ran
+    cdef lc_ran ran = NOTHING_RAN
     cdef lc_call call = _call(&plan.geometry, out, &ran)
     cdef lc_reduction_plan *p = &plan.plan
     cdef ptrdiff_t task, size = lc_align(p.workspace), partial_size = lc_align(p.partial_bytes), elements = out.shape[0]
@@ -734,7 +739,7 @@ def conv_grad_kernel(ReductionPlan plan not None, const real[::1] x not None, co
 def im2col(geometry, const real[::1] x not None, real[::1] columns not None, ptrdiff_t first=0, int threads=1):
     """Windows first, first + 1, ... of all images' positions, each a row of `columns`, as many as it has room for."""
     cdef lc_geometry g
-    cdef lc_ran ran
+    cdef lc_ran ran = NOTHING_RAN
     cdef const lc_kernels *kernels = _kernels(real is double)
     cdef ptrdiff_t i, count
     cdef lc_ran *record
@@ -753,7 +758,7 @@ def col2im(geometry, const real[::1] columns not None, real[::1] x not None, ptr
     One image is one task, so that sums keep their order.
     """
     cdef lc_geometry g
-    cdef lc_ran ran
+    cdef lc_ran ran = NOTHING_RAN
     cdef const lc_kernels *kernels = _kernels(real is double)
     cdef ptrdiff_t image, i, last
     cdef lc_ran *record

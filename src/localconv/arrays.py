@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,16 @@ ACCEPTED = "float32 and float64"
 Array = NDArray[Any]
 
 
+def is_masked(value: object) -> bool:
+    """Whether this is a masked array. Naming `np.ma` would import it, and the first call would wait for that."""
+    masked = sys.modules.get("numpy.ma")
+    return masked is not None and isinstance(value, masked.MaskedArray)
+
+
 def as_float_array(value: ArrayLike, name: str) -> Array:
     """`value` as an ndarray of float32 or float64 in any layout and byte order. TypeError, ValueError name the argument `name`."""
     if type(value) is not np.ndarray:
-        if isinstance(value, np.ma.MaskedArray):
+        if is_masked(value):
             raise TypeError(f"{name} must be a plain array of {ACCEPTED}: a mask has no meaning in a convolution, got a masked array")
         try:
             value = np.asarray(value)
@@ -54,7 +61,7 @@ def output_for(out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], 
     """
     if out is None:
         return np.empty(shape, dtype)
-    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+    if not isinstance(out, np.ndarray) or is_masked(out):
         raise TypeError(f"out must be a numpy array without a mask, got {type(out).__name__}")
     if out.dtype != dtype:
         raise TypeError(f"out must have the dtype of the result, {dtype}, got {out.dtype}")

@@ -17,7 +17,7 @@ from . import _core
 from .geometry import Geometry, input_phases
 
 CONV_ALGORITHMS = ("direct", "im2col")
-LOCAL_STRATEGIES = _core.STRATEGIES
+LOCAL_STRATEGIES = _core.LOCAL_STRATEGIES
 GRADIENT_STRATEGIES = _core.GRADIENT_STRATEGIES
 
 # A thread's workspace must stay below this; what it holds should stay in the second-level cache where that costs nothing.

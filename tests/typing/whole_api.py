@@ -1,5 +1,9 @@
 """Every public function and class, used once, for `mypy --strict`: what a caller's type checker sees. It also runs."""
 
+import io
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,6 +52,7 @@ localconv.set_image_data_format(data_format)
 floatx: str = localconv.floatx()
 localconv.set_floatx(floatx)
 version: str = localconv.__version__
+localconv.show_config(io.StringIO())
 
 model = layers.Sequential([
     layers.LocallyConnected1D(4, 3, activation="relu", kernel_regularizer="l2", input_shape=(6, 2)),
@@ -76,3 +81,41 @@ layers.clear_session()
 with layers.variable_scope("scope"):
     layers.conv1d(x, 2, 3, name="c")
 names = [variable.name for variable in layers.global_variables() + layers.trainable_variables()]
+losses = layers.get_regularization_losses()
+
+
+class Doubled(layers.Layer):
+    """A layer of one's own."""
+
+    def _forward(self, x: Array, training: bool) -> tuple[Array, None]:
+        return 2 * x, None
+
+
+first: layers.Variable = layers.Convolution1D(2, 3, input_shape=(6, 2)).add_weight("w", (2, 3))
+layers.Convolution2D(2, 3)(picture)
+layers.MaxPooling2D(2)(picture)
+taken = layers.InputLayer(input_shape=(6, 2))
+taken.input_spec = layers.InputSpec(ndim=3)
+square = layers.ActivationFunction(lambda z: z * z, lambda g, z, result: 2 * g * z)
+layers.Activation(square)(x)
+layers.activations.get("relu")
+penalty = layers.regularizers.l1_l2(0.1, 0.1)(kernel)
+bounded = layers.constraints.NonNeg()(kernel)
+with layers.custom_object_scope({"Doubled": Doubled}):
+    twice = Doubled.from_config(Doubled(name="twice").get_config())(x)
+progress = layers.ProgressBar(3, verbose=0)
+progress.update(1, "one")
+
+
+def round_trip(folder: Path) -> layers.Sequential:
+    """Files; the last one is Keras's to write."""
+    model.save_weights(folder / "weights.npz")
+    model.load_weights(folder / "weights.npz")
+    return layers.load_model(folder / "model.keras")
+
+
+with TemporaryDirectory() as name:
+    try:
+        round_trip(Path(name))
+    except FileNotFoundError as error:
+        print(error)

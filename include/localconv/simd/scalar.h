@@ -7,7 +7,7 @@
  *   load_first(p, m)          those lanes from p, 0 elsewhere; memory behind the others is not touched
  *   store_first(p, m, v)      those lanes to p; memory behind the others is not touched
  *   fma(a, b, c)              a * b + c, rounded once where the instruction set has it
- *   add(a, b), relu(v)        lane by lane; relu(v) = v > 0 ? v : 0, and NaN stays NaN
+ *   add(a, b), relu(v)        lane by lane; relu(v) = v < 0 ? 0 : v, so NaN stays NaN
  *   sum(v)                    of all lanes, always in the same order
  *   sums(r)                   lane i holds the sum of r[i], always in the same order
  *   transpose(r)              lanes x lanes elements in place: r[i] lane j <-> r[j] lane i

@@ -12,6 +12,7 @@ from ..geometry import DATA_FORMATS
 Ints = tuple[int, ...]
 Shape = tuple[int | None, ...]
 
+LARGEST = 2**63 - 1  # of an array's sizes
 PADDINGS = ("valid", "same", "causal")
 
 
@@ -25,6 +26,8 @@ def positive_int(value: Any, name: str) -> int:
         raise ValueError(f"Invalid value for argument `{name}`. Expected an integer. Received {name}={value!r}.") from None
     if found <= 0 or isinstance(value, bool):
         raise ValueError(f"Invalid value for argument `{name}`. Expected a strictly positive value. Received {name}={value}.")
+    if found > LARGEST:
+        raise ValueError(f"Invalid value for argument `{name}`. Expected at most {LARGEST}. Received {name}={value}.")
     return found
 
 
@@ -45,6 +48,8 @@ def int_tuple(value: Any, rank: int, name: str) -> Ints:
     if min(parts) <= 0:
         wrong = {part for part in parts if part <= 0}
         raise ValueError(f"{message} including {wrong} that does not satisfy the requirement `> 0`.")
+    if max(parts) > LARGEST:
+        raise ValueError(f"{message}, which is above {LARGEST}.")
     return parts
 
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from ..arrays import Array
+from ..arrays import Array, is_masked
 from . import initializers, regularizers
 from .arguments import Shape, flag, shape_tuple
 from .naming import automatic_name
@@ -340,8 +340,8 @@ class Layer:
             array = np.asarray(value)
         except ValueError as error:
             raise ValueError(f"{name} of layer {self.name} must be an array-like of floats: {error}") from None
-        if array.dtype.kind != "f" or isinstance(value, np.ma.MaskedArray):
-            got = "a masked array" if isinstance(value, np.ma.MaskedArray) else f"dtype {array.dtype}"
+        if array.dtype.kind != "f" or is_masked(value):
+            got = "a masked array" if is_masked(value) else f"dtype {array.dtype}"
             raise TypeError(f"{name} of layer {self.name} must be an array of floats, got {got}")
         return array.astype(self.dtype, copy=False)
 

@@ -12,6 +12,7 @@ the start. The default here is Keras's, so that models start as theirs do; ``fan
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -59,7 +60,7 @@ class Initializer(Configurable):
         found = float_dtype(dtype)
         if rng is None or self.seed is not None:
             rng = np.random.default_rng(self.seed)
-        return np.ascontiguousarray(self._values(_shape(shape), rng), found)
+        return np.asarray(self._values(_shape(shape), rng), found, order="C")
 
     def _values(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
         raise NotImplementedError(f"{type(self).__name__} does not define _values")
@@ -96,7 +97,7 @@ class Constant(Initializer):
 
     def _values(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
         try:
-            return np.broadcast_to(self.value, shape)
+            return np.broadcast_to(self.value, shape).copy()
         except ValueError:
             raise ValueError(f"value must broadcast to the shape {shape}, got shape {self.value.shape}") from None
 
@@ -416,8 +417,8 @@ def _cut_normal(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
 
 def _shape(shape: Sequence[int]) -> tuple[int, ...]:
     try:
-        found = tuple(int(n) for n in shape)
-    except (TypeError, ValueError):
+        found = tuple(operator.index(n) for n in shape)
+    except TypeError:
         raise TypeError(f"shape must be a sequence of ints, got {shape!r}") from None
     if any(n < 0 for n in found):
         raise ValueError(f"shape must hold ints of at least 0, got {shape!r}")

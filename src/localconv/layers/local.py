@@ -6,6 +6,7 @@ filters) once after each change of the weights.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from math import prod
@@ -158,7 +159,10 @@ class _LocallyConnected(WeightedLayer):
         self.strides = int_tuple(strides, self.rank, "strides")
         self.padding = padding_name(padding)
         self.data_format = data_format_name(data_format)
-        self.implementation = implementation
+        try:
+            self.implementation = operator.index(implementation)  # whether it is one that there is, `build` says, as in Keras
+        except TypeError:
+            raise ValueError(f"Unrecognized implementation mode: {implementation}.") from None
         if implementation == 1 and self.padding == "causal":
             raise ValueError(f"Invalid border mode for {type(self).__name__} (only \"valid\" and \"same\" are supported if "
                              f"implementation is 1): {padding}")

@@ -148,7 +148,7 @@ def _read_npz(path: Path) -> list[StoredLayer]:
                     raise ValueError(f"{path} was not written by save_weights")
                 index = json.loads(str(file[NPZ_INDEX]))
                 return [StoredLayer(name, [file[key] for key in keys]) for name, keys in index]
-        except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
+        except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, OSError, RuntimeError) as error:
             raise ValueError(f"{path} is damaged: {error}") from error
 
 

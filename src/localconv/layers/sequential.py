@@ -364,9 +364,9 @@ class Sequential(Layer):
         Parameters
         ----------
         line_length : int, optional
-            65 by default.
-        positions : sequence of float, optional
-            Where the columns end, as parts of the line or in characters.
+            65 by default, at most 10000.
+        positions : sequence of 3 floats, optional
+            Where the columns end, as parts of the line or in characters; each has at least 4.
         print_fn : callable, optional
             Gets every line; `print` by default.
         show_trainable : bool, optional
@@ -375,7 +375,7 @@ class Sequential(Layer):
         Raises
         ------
         ValueError
-            If the model is not built.
+            If the model is not built, or a column has no room.
         """
         from .summary import print_summary
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .arguments import positive_int
 from .variables import Variable
 
 LINE = 65
 COLUMNS = (0.45, 0.85, 1.0)
 TRAINABLE_COLUMN = 11
+# Three spaces belong to every column.
+NARROWEST = 4
+LONGEST = 10_000
 # A field that is too long is cut behind one of these, if it has one.
 BREAKS = ("),", "},", "],", "',")
 
@@ -17,10 +21,7 @@ BREAKS = ("),", "},", "],", "',")
 def print_summary(model: Any, line_length: int | None, positions: Sequence[float] | None, write: Callable[[str], object],
                   show_trainable: bool) -> None:
     """Write the table of a built model line by line."""
-    length, ends = line_length or LINE, list(positions or COLUMNS)
-    if ends[-1] <= 1:
-        ends = [int(length * end) for end in ends]
-    columns = [int(end) for end in ends]
+    length, columns = _columns(line_length, positions)
     header = ["Layer (type)", "Output Shape", "Param #"]
     if show_trainable:
         length += TRAINABLE_COLUMN
@@ -42,6 +43,21 @@ def print_summary(model: Any, line_length: int | None, positions: Sequence[float
                              ("Non-trainable", model.non_trainable_weights)):
         write(f"{title} params: {sum(variable.size for variable in variables)} ({_memory(variables)})")
     write("_" * length)
+
+
+def _columns(line_length: int | None, positions: Sequence[float] | None) -> tuple[int, list[int]]:
+    """The length of a line, and where its three columns end. ValueError if one has no room for a letter."""
+    length = LINE if line_length is None else positive_int(line_length, "line_length")
+    try:
+        ends = [float(end) for end in (COLUMNS if positions is None else positions)]
+        columns = [int(length * end if ends[-1] <= 1 else end) for end in ends]
+    except (TypeError, ValueError, OverflowError, IndexError):
+        raise ValueError(f"positions must be three numbers, got {positions!r}") from None
+    rooms = [end - start for start, end in zip([0, *columns], columns, strict=False)]
+    if len(columns) != len(COLUMNS) or min(rooms) < NARROWEST or max(length, columns[-1]) > LONGEST:
+        raise ValueError(f"positions must be the ends of three columns of at least {NARROWEST} characters, in a line of at most {LONGEST}; "
+                         f"got positions={positions!r} and line_length={line_length!r}")
+    return length, columns
 
 
 def _write_row(fields: Sequence[str], ends: Sequence[int], write: Callable[[str], object]) -> None:
