@@ -106,7 +106,7 @@ soak: $(VENV)/.test
 	SOAK_CALLS=1000000 $(BIN)/python -m pytest -q tests/test_memory.py -k growth
 
 # Lines and branches of the Python, lines of _core.pyx (for which Cython counts no branches), without the GIL too: slow. CONTRIBUTING.md names
-# what stays uncovered. Processes that tests start are not counted.
+# what stays uncovered. Processes that tests start are not counted. Threads would wait for each other at every line: one by default.
 coverage:
 	rm -rf build/coverage/tree
 	mkdir -p build/coverage/tree
@@ -115,7 +115,7 @@ coverage:
 	$(PYTHON) -m venv build/coverage/venv
 	build/coverage/venv/bin/python -m pip install --quiet 'setuptools>=77' 'cython>=3.1' numpy
 	cd build/coverage/tree && LOCALCONV_TRACE=1 LOCALCONV_CFLAGS="-DCYTHON_TRACE=1 -DCYTHON_TRACE_NOGIL=1" ../venv/bin/python -m pip install --quiet --no-build-isolation -e '.[test,coverage]'
-	cd build/coverage/tree && ../venv/bin/python -m coverage run -m pytest -q -m 'not big'
+	cd build/coverage/tree && OMP_NUM_THREADS=1 ../venv/bin/python -m coverage run -m pytest -q -m 'not big'
 	cd build/coverage/tree && ../venv/bin/python -m coverage report
 
 # Leaks are not looked for: the interpreter keeps memory on purpose. The sanitizers' runtime must be loaded before Python's own.
@@ -135,12 +135,13 @@ sanitize:
 clean:
 	rm -rf build dist $(VENV) src/*.egg-info src/localconv/_core.c src/localconv/*.so
 
-# The package itself, compiled once; extras are added to what is installed.
+# The package itself, compiled once; extras are added to what is installed. The stamp is of the beginning: edits meanwhile count.
 $(VENV)/.package: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	touch $@.begun
 	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps .
 	$(BIN)/python -m pip install --quiet localconv
-	touch $@
+	mv $@.begun $@
 
 $(VENV)/.test $(VENV)/.demo $(VENV)/.lint $(VENV)/.bench $(VENV)/.wheel $(VENV)/.cross $(VENV)/.docs: $(VENV)/.%: $(VENV)/.package
 	$(BIN)/python -m pip install --quiet 'localconv[$*]'

@@ -1,5 +1,6 @@
-"""Draws the pictures of the explanation page; conf.py calls it at every build."""
+"""Draws the pictures of the explanation page and the charts of the benchmark's; conf.py calls it at every build."""
 
+import re
 from pathlib import Path
 
 INK, PALE, SHADES = "#2b2f33", "#d9dde1", ("#2f6f9f", "#d9822b", "#4f8f5b", "#8a5a9e")
@@ -10,6 +11,10 @@ def draw_all(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for draw in (shared_and_unshared, register_tile, zones):
         draw(folder / f"{draw.__name__}.png")
+    readme = (folder.parent.parent / "README.md").read_text(encoding="utf-8")
+    forward, step = readme.split("### A training step")
+    for name, text in (("forward", forward), ("step", step)):
+        speeds(text, folder / f"speed_{name}.png")
 
 
 def _figure(width: float, height: float):
@@ -71,4 +76,42 @@ def zones(path: Path) -> None:
             _box(axes, j, 7 - i, (SHADES[0], SHADES[1], SHADES[2])[edges])
     axes.set_xlim(-0.2, 8)
     axes.set_ylim(-0.2, 8)
+    figure.savefig(path, dpi=130)
+
+
+# ------------------------------------------------------------------------------------------------------------------------------- charts
+
+
+def measured(text: str) -> dict[str, list[tuple[str, float, str]]]:
+    """The README's tables: for each title the shapes, localconv's speed over the best peer, and that peer."""
+    tables: dict[str, list[tuple[str, float, str]]] = {}
+    for title, body in re.findall(r"^\*\*(.+?)\*\*\n\n((?:\|.*\n)+)", text, re.MULTILINE):
+        header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in body.splitlines())
+        peer, speed = header.index("best peer"), header.index("speed")
+        tables[title] = [(row[0], float(row[speed].rstrip("x")), row[peer].split(":")[0]) for row in rows]
+    return tables
+
+
+def speeds(text: str, path: Path) -> None:
+    """A bar for each shape: how many times as fast as the fastest peer, on a logarithmic axis."""
+    from matplotlib.figure import Figure
+
+    tables = measured(text)
+    if not tables:
+        raise ValueError("the README has no table of speeds where the charts look for them")
+    figure = Figure(figsize=(9, 0.34 * sum(map(len, tables.values())) + 1.4), layout="constrained", facecolor="white")
+    panels = figure.subplots(len(tables), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (title, rows) in zip(panels, tables.items(), strict=True):
+        names, ratios, peers = zip(*rows, strict=True)
+        axes.set_xscale("log", base=2)
+        axes.barh(names, [ratio - 1 for ratio in ratios], left=1, height=0.7, color=[SHADES[ratio < 1] for ratio in ratios])
+        for place, (ratio, peer) in enumerate(zip(ratios, peers, strict=True)):
+            axes.annotate(f"{ratio:.2f}x  {peer}", (max(1, ratio), place), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8)
+        axes.axvline(1, color=INK, linewidth=1)
+        axes.invert_yaxis()
+        axes.set_title(title, loc="left", fontsize=10)
+        axes.set_xlim(0.7, 14)
+        axes.set_xticks([1, 2, 4, 8], ["1x", "2x", "4x", "8x"])
+        axes.tick_params(length=0, labelsize=8)
+        axes.spines[:].set_visible(False)
     figure.savefig(path, dpi=130)
