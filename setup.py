@@ -46,7 +46,7 @@ def openmp_flags(msvc, clang_cl):
         if shutil.which("brew"):
             found = subprocess.run(["brew", "--prefix", "libomp"], capture_output=True, text=True, check=False)
             prefixes += [found.stdout.strip()] if found.returncode == 0 else []
-        candidates += [(["-Xpreprocessor", "-fopenmp", f"-I{p}/include"], [f"-L{p}/lib", "-lomp"]) for p in prefixes]
+        candidates += [(["-Xpreprocessor", "-fopenmp", f"-I{p}/include"], [f"-L{p}/lib", "-lomp", f"-Wl,-rpath,{p}/lib"]) for p in prefixes]
     return candidates
 
 
