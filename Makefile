@@ -1,21 +1,27 @@
-# make demo    filters a real photograph, then trains on real digits   make bench     against numpy, torch and jax
-# make test    sets everything up and runs the tests                  make lint      everything that reads the code
-# make docs: the documentation in build/docs
-# make wheel, wheel-test: sdist and wheel, checked and repaired; the tests against both, for every Python in PYTHONS
-# make cross: the C headers for Windows, macOS and Linux on AArch64      make kernel-test, kernel-test-aarch64, sanitize: the kernels in C; the same under an emulator; the suite under ASan and UBSan
+# make demo                 filters a real photograph, then trains on real digits
+# make test                 sets everything up and runs the tests
+# make lint                 everything that reads the code
+# make bench                against NumPy, PyTorch and JAX
+# make docs                 the documentation, in build/docs
+# make wheel, wheel-test    sdist and wheel, checked and repaired; the tests against both, for every Python in PYTHONS
+# make cross                the C headers for Windows, macOS, AArch64 and musl
+# make kernel-test          the kernels in C; kernel-test-aarch64: under qemu; kernel-test-windows: under Wine; valgrind
+# make sanitize             the suite under ASan and UBSan; sanitize-threads: threads under TSan
+# make fuzz, soak, coverage
 
 PYTHON ?= python3
 CC ?= cc
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml README.md $(shell find src include -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -name '*.h')
+C_SOURCES := $(wildcard include/localconv/*.h include/localconv/simd/*.h tests/c/*.[ch])
 CFLAGS_TEST := -std=c11 -O2 -Wall -Wextra -Werror -Iinclude
 
 # What make bench installs beside matplotlib, e.g. PEERS="torch jax"; what the environment has already is measured anyway.
 PEERS ?=
 BENCH_FLAGS ?=
 
-.PHONY: demo test lint bench docs wheel wheel-test cross kernel-test kernel-test-aarch64 valgrind fuzz soak coverage sanitize clean
+.PHONY: demo test lint bench docs wheel wheel-test cross kernel-test kernel-test-aarch64 kernel-test-windows valgrind fuzz soak coverage sanitize clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -67,17 +73,17 @@ wheel-test:
 		(cd build/wheel-test/sdist && rm -r src && ../venv/bin/python -m pytest -q); \
 	done
 
-# Every target of zig's clang, warnings as errors, linked; Microsoft's dialect as far as the headers go.
+# Every target with zig's clang, warnings as errors, linked; Microsoft's dialect as far as the headers go.
 ZIG_TARGETS := x86_64-windows-gnu aarch64-windows-gnu x86_64-macos aarch64-macos aarch64-linux-gnu x86_64-linux-musl
-cross: $(VENV)/.cross
-	mkdir -p build/cross
-	set -e; for target in $(ZIG_TARGETS); do \
-		echo $$target; $(BIN)/python -m ziglang cc -target $$target $(CFLAGS_TEST) tests/c/kernel_test.c -o build/cross/kernel_test-$$target.exe -lm; \
-	done
+cross: $(VENV)/.cross $(ZIG_TARGETS:%=build/cross/kernel_test-%.exe)
 	set -e; lib="$$($(BIN)/python -c 'import ziglang, os; print(os.path.dirname(ziglang.__file__))')/lib"; for machine in x86_64 aarch64; do \
 		echo $$machine-pc-windows-msvc; $(BIN)/python -m ziglang clang --target=$$machine-pc-windows-msvc -fms-compatibility -fms-extensions \
 			-ffreestanding -nostdinc -isystem "$$lib/include" -isystem tests/c/msvc $(CFLAGS_TEST) -Wno-unused -fsyntax-only tests/c/headers.c; \
 	done
+
+build/cross/kernel_test-%.exe: $(VENV)/.cross $(C_SOURCES)
+	mkdir -p $(@D)
+	$(BIN)/python -m ziglang cc -target $* $(CFLAGS_TEST) tests/c/kernel_test.c -o $@ -lm
 
 kernel-test:
 	mkdir -p build
@@ -89,6 +95,11 @@ kernel-test-aarch64:
 	mkdir -p build
 	aarch64-linux-gnu-gcc $(CFLAGS_TEST) -static tests/c/kernel_test.c -o build/kernel_test_aarch64 -lm
 	qemu-aarch64 build/kernel_test_aarch64
+
+# Debian and Ubuntu: apt-get install wine64, which is not in the PATH there.
+WINE ?= $(firstword $(shell command -v wine64 || command -v wine) /usr/lib/wine/wine64)
+kernel-test-windows: build/cross/kernel_test-x86_64-windows-gnu.exe
+	WINEDEBUG=-all WINEPREFIX=$(CURDIR)/build/wine $(WINE) $< 20
 
 # valgrind hides AVX-512 from CPUID: the AVX2 and plain kernels run.
 valgrind:

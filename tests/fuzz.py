@@ -78,8 +78,10 @@ def main():
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**48))
+    parser.add_argument("--unlimited", action="store_true", help="do not limit the process's memory (for AddressSanitizer)")
     options = parser.parse_args()
-    limit_memory()
+    if not options.unlimited:
+        limit_memory()
     if options.rounds is None and options.seconds is None:
         options.seconds = 600
     counts, findings = run(options.seed, options.rounds, options.seconds)

@@ -9,6 +9,7 @@ import pytest
 FUZZ = Path(__file__).with_name("fuzz.py")
 
 
+@pytest.mark.memory
 @pytest.mark.parametrize("seed", [20152, 40152])
 def test_fuzz(seed, tmp_path):
     """In a process of its own, whose memory is limited."""

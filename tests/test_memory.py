@@ -63,6 +63,7 @@ for name, forced, call, like in operations():
 """
 
 
+@pytest.mark.memory
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the shim replaces glibc's malloc")
 def test_no_memory_for_a_workspace(python, tmp_path):
     compiler = shutil.which("cc") or shutil.which("gcc")
@@ -116,6 +117,7 @@ print(soak(count) - before)
 """
 
 
+@pytest.mark.memory
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the process's memory from /proc")
 def test_no_growth_over_many_calls(python):
     calls = int(os.environ.get("SOAK_CALLS", "30000"))  # make soak: a million

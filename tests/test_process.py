@@ -26,17 +26,18 @@ out = np.zeros((64, 508, 256), np.float32)
 try:
     started.set()
     for _ in range(1000):
+        out.fill(-1)
         localconv.conv1d(x, kernel, data_format="channels_last", out=out)
-        finished.append(out.min())
+        finished.append(True)
 except KeyboardInterrupt:
-    print("interrupted", len(finished) < 1000, out[0, 0, 0])
+    print("interrupted", len(finished) < 1000, *np.unique(out))
 """
 
 
 @only_posix
 def test_interrupt_is_seen_when_the_call_returns(python):
     """The interrupted call's result is whole: the kernel itself is never stopped halfway."""
-    assert python(INTERRUPT).split() == ["interrupted", "True", "640.0"]
+    assert python(INTERRUPT) in ("interrupted True 640.0\n", "interrupted True -1.0\n")  # -1: before the kernel began
 
 
 FORK = """

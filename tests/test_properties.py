@@ -144,8 +144,11 @@ def test_patches(case, isa):
 
 def gradient_choices(family):
     """How to force the gradients' algorithm: each of them, or none."""
-    key, names = ("gradient", dispatch.GRADIENT_STRATEGIES) if family == "local" else ("conv", STRATEGIES["conv"])
-    return st.sampled_from([None, *names]).map(lambda name: {key: name})
+    if family == "local":
+        return st.sampled_from([{"gradient": name} for name in (None, *dispatch.GRADIENT_STRATEGIES)])
+    # Shared ones: by im2col, or by a kernel whose lanes are filters or, forced, the pixels of an input of any few channels.
+    narrow = [{"conv": "direct", "gradient": name} for name in dispatch.GRADIENT_STRATEGIES]
+    return st.sampled_from([{}, *({"conv": name} for name in STRATEGIES["conv"]), *narrow])
 
 
 any_case_to_differentiate = st.booleans().flatmap(

@@ -225,17 +225,18 @@ LC_INLINE void LC_NAME(dot_rows)(const LC_REAL *rows, ptrdiff_t stride, ptrdiff_
     for (ptrdiff_t r = 0; r < count; ++r) out[r * out_step] += sum[r];
 }
 
-/* One position for all images, one after the other; gradient: of its first image, contiguous over the filters. */
-LC_NOINLINE void LC_NAME(input_gradient_placed)(const lc_call *c, const LC_NAME(gradient_place) *b, ptrdiff_t position,
-                                                const LC_REAL *gradient, ptrdiff_t gradient_image) {
+/* One position for images first .. first+images-1, one after the other; gradient: of the first, contiguous over the filters. */
+LC_NOINLINE void LC_NAME(input_gradient_placed)(const lc_call *c, const LC_NAME(gradient_place) *b, ptrdiff_t position, ptrdiff_t first,
+                                                ptrdiff_t images, const LC_REAL *gradient, ptrdiff_t gradient_image) {
     const lc_geometry *g = c->geometry;
+    LC_REAL *inputs = (LC_REAL *)c->output + first * g->input_batch + b->window;
     const ptrdiff_t stride = b->way.row_step * g->filters;
     for (ptrdiff_t group = 0; group < g->groups; ++group)
         for (ptrdiff_t s = 0; s < b->strip_count; ++s) {
             const LC_REAL *kernel = (const LC_REAL *)c->kernel + (position * g->depth + b->strips[s].row) * g->filters + group * g->group_filters;
-            LC_REAL *out = (LC_REAL *)c->output + b->window + b->strips[s].input + group * g->group_channels * b->at.channel;
+            LC_REAL *out = inputs + b->strips[s].input + group * g->group_channels * b->at.channel;
             for (ptrdiff_t row = 0; row < b->strips[s].n; row += LC_LANES)
-                for (ptrdiff_t image = 0; image < g->batch; ++image)
+                for (ptrdiff_t image = 0; image < images; ++image)
                     LC_NAME(dot_rows)(kernel + row * stride, stride, lc_min(LC_LANES, b->strips[s].n - row),
                                       gradient + image * gradient_image + group * g->group_filters, g->group_filters,
                                       out + image * g->input_batch + row * b->way.input_step, b->way.input_step, image == 0);
@@ -344,9 +345,10 @@ LC_NOINLINE void LC_NAME(input_gradient_line)(const lc_call *c, const lc_gradien
                 LC_NAME(input_gradient_boxed)(c, p, b, position + i, images, stage + i * g->filters * p->batch_tile,
                                               count * g->filters * p->batch_tile, (LC_REAL *)(workspace + p->box_at), t);
             else if (g->channels_first)
-                LC_NAME(input_gradient_placed)(c, b, position + i, stage + i * g->filters, count * g->filters);
+                LC_NAME(input_gradient_placed)(c, b, position + i, first, images, stage + i * g->filters, count * g->filters);
             else
-                LC_NAME(input_gradient_placed)(c, b, position + i, (const LC_REAL *)c->gradient + (position + i) * g->filters, g->output_batch);
+                LC_NAME(input_gradient_placed)(c, b, position + i, first, images, (const LC_REAL *)c->gradient + first * g->output_batch +
+                                               (position + i) * g->filters, g->output_batch);
         }
     }
 }

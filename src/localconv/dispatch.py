@@ -51,6 +51,8 @@ SLICE_TARGET = 384 * 2**10
 # Phases times channels up to which tests may force pixels into the lanes.
 NARROW_ROWS = 64
 
+# Bytes of a cache line, to which boxes are aligned.
+LINE = 64
 # Register tiles that go through all panels of a task before the next tiles do.
 TILE_BLOCK = 16
 
@@ -206,8 +208,6 @@ def plan_conv_grad_kernel(geometry: Geometry, double_precision: bool) -> _core.R
     tasks = max(1, min(REDUCTION_TASKS, geometry.products // PRODUCTS_PER_TASK))
     slices = ceil(kernel_bytes / SLICE_TARGET)
     position_parts = min(ceil(tasks / slices), max(1, geometry.batch * geometry.positions // REDUCTION_POSITIONS))
-    if position_parts * kernel_bytes > WORKSPACE_LIMIT:
-        position_parts = 1
     slices = max(slices, ceil(tasks / position_parts))
     panel_parts = min(panels, slices)
     row_parts = min(ceil(slices / panel_parts), ceil(geometry.depth / _core.rows_limit(double_precision, vectors)))
@@ -241,19 +241,22 @@ def plan_local(geometry: Geometry, double_precision: bool) -> _core.LocalPlan:
     strategy = choose_local(geometry, lanes)
     window = _window_bytes(geometry, itemsize)
     vectors, panel_filters, tile = _local_tile(geometry, strategy, lanes, double_precision)
-    if strategy in ("rows", "lanes") and tile * window > CHUNK_LIMIT:
-        # Not even one position's window of one tile of images fits: read the images where they are.
+    line = geometry.filters * itemsize
+    if tile * {"rows": window, "lanes": max(window, line)}.get(strategy, 0) > CHUNK_LIMIT:
+        # Not even one position of one tile of images fits: read the images where they are.
         strategy = "stream"
         vectors, panel_filters, tile = _local_tile(geometry, strategy, lanes, double_precision)
     interleaved = strategy in ("rows", "lanes")
-    chunk = max(tile, min(ceil(geometry.batch / tile), CHUNK_LIMIT // (tile * window)) * tile) if interleaved else geometry.batch
     staged = strategy == "lanes" or (geometry.channels_first and geometry.filters > 1)
+    if staged and strategy != "lanes":
+        tile = max(1, min(tile, CHUNK_LIMIT // line))
+    chunk = max(tile, min(ceil(geometry.batch / tile), CHUNK_LIMIT // (tile * window)) * tile) if interleaved else geometry.batch
     if staged:
-        chunk = max(tile, min(chunk, CHUNK_LIMIT // (geometry.filters * itemsize * tile) * tile))
+        chunk = max(tile, min(chunk, CHUNK_LIMIT // (line * tile) * tile))
     threads = threads_for(geometry)
     tasks = _tasks(geometry, threads)
     element_bytes = chunk * geometry.channels * itemsize if interleaved else 0
-    stage_bytes = chunk * geometry.filters * itemsize if staged else 0
+    stage_bytes = chunk * line if staged else 0
     block = _local_block(geometry, element_bytes, stage_bytes, tasks)
     blocks = prod(ceil(o / b) for o, b in zip(geometry.output, block, strict=True))
     panels = ceil(geometry.filters // geometry.groups / panel_filters) * geometry.groups
@@ -266,8 +269,11 @@ def plan_local_grad_kernel(geometry: Geometry, double_precision: bool) -> _core.
     lanes, itemsize = _core.lanes(double_precision), 8 if double_precision else 4
     window = _window_bytes(geometry, itemsize)
     boxed = geometry.batch > IN_PLACE_UP_TO if _forced_gradient is None else _forced_gradient == "boxed"
-    boxed = boxed and window <= CHUNK_LIMIT
-    chunk = max(1, min(geometry.batch, BATCH_SUM, CHUNK_LIMIT // (window + geometry.filters * itemsize))) if boxed else geometry.batch
+    image_bytes = _spread_bytes(window) + _spread_bytes(geometry.filters * itemsize)
+    boxed = boxed and image_bytes <= CHUNK_LIMIT
+    chunk = geometry.batch
+    if boxed or geometry.channels_first:
+        chunk = max(1, min(chunk, BATCH_SUM if boxed else chunk, CHUNK_LIMIT // image_bytes))
     filters = geometry.filters // geometry.groups
     vectors = _width(filters, lanes, double_precision)
     threads = threads_for(geometry)
@@ -286,12 +292,14 @@ def plan_local_grad_input(geometry: Geometry, double_precision: bool) -> _core.G
     vectors = min(ceil(geometry.batch / lanes), 2)
     tile = vectors * lanes
     pixel_bytes = geometry.channels * itemsize
-    if tile * max(pixel_bytes, geometry.filters * itemsize) > CHUNK_LIMIT:
+    image_bytes = max(_spread_bytes(pixel_bytes), _spread_bytes(geometry.filters * itemsize))
+    if tile * image_bytes > CHUNK_LIMIT:
         boxed = False
     if not boxed:
         vectors = tile = 1
-    chunk = max(tile, min(ceil(geometry.batch / tile), CHUNK_LIMIT // (tile * max(pixel_bytes, geometry.filters * itemsize))) * tile)
-    chunk = chunk if boxed else geometry.batch
+    chunk = geometry.batch
+    if boxed or geometry.channels_first:
+        chunk = max(tile, min(ceil(chunk / tile), CHUNK_LIMIT // (tile * image_bytes)) * tile)
     threads = threads_for(geometry)
     block = _input_block(geometry, chunk * pixel_bytes if boxed else 0, _tasks(geometry, threads))
     return _core.GradientPlan(geometry, double_precision, False, "boxed" if boxed else "placed", vectors, 1, block,
@@ -337,6 +345,11 @@ def _input_block(geometry: Geometry, pixel_bytes: int, tasks: int) -> tuple[int,
             break
         block = best[1]
     return tuple(_even(n, b) for n, b in zip(geometry.input, block, strict=True))
+
+
+def _spread_bytes(size: int) -> int:
+    """Bytes from one image to the next in a box of the gradients (`lc_box_stride` in plan.h)."""
+    return (ceil(size / LINE) | 1) * LINE
 
 
 def _window_bytes(geometry: Geometry, itemsize: int) -> int:

@@ -76,7 +76,7 @@ static void run_local_gradient(const lc_kernels *kernels, const lc_call *call, i
     p.filter_parts = which == FOR_KERNEL ? lc_min(2, lc_ceil_div(g->group_filters, p.panel_filters) * g->groups) : 1;
     p.segment = 2;
     p.batch_tile = which == FOR_INPUT && strategy == LC_GRADIENT_BOXED ? 2 * kernels->lanes : 1;
-    p.batch_chunk = strategy == LC_GRADIENT_BOXED ? lc_max(p.batch_tile, g->batch / 2 / p.batch_tile * p.batch_tile) : g->batch;
+    p.batch_chunk = lc_max(p.batch_tile, g->batch / 2 / p.batch_tile * p.batch_tile);
     for (int axis = 0; axis < 3; ++axis) p.block[axis] = lc_min(sizes[axis], block + axis);
     const ptrdiff_t tasks = lc_finish_gradient_plan(g, &p, which == FOR_KERNEL, wide ? 8 : 4);
     char *workspace = allocate(p.workspace);
