@@ -139,7 +139,7 @@ LC_NOINLINE void LC_NAME(conv_task)(const lc_call *c, const lc_conv_plan *p, ptr
     lc_run *runs = (lc_run *)workspace;
     lc_tile t;
     memset(&t, 0, sizeof t);
-    if (task == 0) LC_NAME(sign)(c->ran);
+    if (task == 0 && g == c->geometry) LC_NAME(sign)(c->ran); /* of several phases the first signs for all */
     t.runs = runs;
     t.rows = c->input;
     t.row_step = lc_run_step(g, &at);
