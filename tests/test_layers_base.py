@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import localconv
-from localconv import layers
+from localconv import dispatch, layers
 
 
 def built(**arguments):
@@ -351,3 +351,133 @@ def test_gelu_in_the_tail():
     x = np.array([[-30.0, -10.0]])
     expected = -np.exp(-x * x / 2) / np.sqrt(2 * np.pi) * (1 - 1 / x**2 + 3 / x**4 - 15 / x**6 + 105 / x**8)
     np.testing.assert_allclose(layers.activations.gelu(x), expected, rtol=1e-5)
+
+
+# --- odds and ends ----------------------------------------------------------------------------------------------------
+
+
+def test_equal_configs_are_equal_and_hash_alike():
+    for make in (lambda: layers.initializers.HeNormal(seed=1), lambda: layers.regularizers.L2(0.5), lambda: layers.constraints.MaxNorm(3),
+                 lambda: layers.activations.get("elu")):
+        assert make() == make()
+        assert hash(make()) == hash(make())
+    assert layers.initializers.HeNormal(seed=1) != layers.initializers.HeNormal(seed=2)
+
+
+def test_texts():
+    assert repr(layers.Flatten(name="f")) == "<Flatten 'f', not built>"
+    assert repr(layers.activations.get("relu")) == "<activation relu>"
+    assert repr(layers.Variable([1.0], "v:0", "float32")) == "<Variable 'v:0' shape=(1,) dtype=float32 trainable=True>"
+
+
+def times_two(x):
+    return 2 * x
+
+
+def two(grad_output, x, y):
+    return 2 * grad_output
+
+
+def test_pickled_activation_of_ones_own():
+    again = pickle.loads(pickle.dumps(layers.ActivationFunction(times_two, two, {})))
+    np.testing.assert_array_equal(again(np.ones(2)), 2 * np.ones(2))
+
+
+class Shifted:
+    """A user's activation with a config."""
+
+    def __init__(self, by):
+        self.by = by
+
+    def __call__(self, x):
+        return x + np.float32(self.by)
+
+    def get_config(self):
+        return {"by": self.by}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+def test_users_activation_with_a_config():
+    config = layers.Activation(Shifted(3)).get_config()
+    with layers.custom_object_scope({"Shifted": Shifted}):
+        again = layers.Activation.from_config(config)
+    np.testing.assert_array_equal(again(np.zeros((1, 2), np.float32)), [[3, 3]])
+
+
+def test_array_of_a_variable():
+    variable = layers.Variable([1.0, 2.0], "v:0", "float32")
+    assert np.asarray(variable, np.float64).dtype == np.float64
+    assert np.shares_memory(np.asarray(variable), variable.value)
+    assert not np.shares_memory(np.array(variable), variable.value)
+    with pytest.raises(ValueError, match="without a copy"):
+        variable.__array__(np.float64, copy=False)
+
+
+class WrongShape:
+    def __call__(self, x):
+        return float(np.sum(x))
+
+    def gradient(self, x):
+        return np.ones(3)
+
+
+@pytest.mark.parametrize(("error", "match", "call"), [
+    (TypeError, "name must be a string, got 3", lambda: layers.Variable([1.0], 3)),
+    (TypeError, "real numbers, got dtype complex128", lambda: layers.Variable([1j], "v:0")),
+    (TypeError, "axis must be an int or a sequence of ints, got 'x'", lambda: layers.constraints.MaxNorm(axis="x")),
+    (ValueError, "filters.*at most", lambda: layers.Conv1D(2**63, 3)),
+    (ValueError, "kernel_size.*above", lambda: layers.Conv1D(2, 2**63)),
+    (TypeError, r"input_shape must be a tuple of ints and None, got \(2.5,\)", lambda: layers.Flatten(input_shape=(2.5,))),
+    (TypeError, "shape must be a sequence of ints", lambda: layers.initializers.Zeros()((2.5,))),
+    (ValueError, "must name a layer", lambda: layers.Sequential.from_config(
+        {"name": "m", "layers": [{"class_name": "Odd", "config": {}}]}, {"Odd": lambda **_: 3})),
+])
+def test_refused(error, match, call):
+    with pytest.raises(error, match=match):
+        call()
+
+
+def test_regularizer_whose_gradient_has_another_shape():
+    layer = built(kernel_regularizer=WrongShape())
+    x = np.ones((1, 6, 2), np.float32)
+    y = layer(x, training=True)
+    with pytest.raises(ValueError, match="must have the shape of x"):
+        layer.backward(y)
+
+
+def test_initializer_of_another_shape():
+    with pytest.raises(ValueError, match="must return an array of shape"):
+        built(kernel_initializer=lambda shape, dtype: np.ones(3, dtype))
+    assert (built(kernel_initializer=np.ones).kernel.value == 1).all()
+
+
+def test_input_layer_hands_through():
+    layer = layers.InputLayer(input_shape=(2,))
+    x = np.ones((3, 2), np.float32)
+    np.testing.assert_array_equal(layer(x, training=True), x)
+    np.testing.assert_array_equal(layer.backward(x), x)
+
+
+@pytest.mark.parametrize(("line_length", "positions"), [(8, None), (65, [0.5]), (65, [0.2, 0.1, 1.0]), (65, "abc"), (10**9, None)])
+def test_summary_without_room(line_length, positions):
+    model = layers.Sequential([layers.Flatten(input_shape=(2, 3))])
+    with pytest.raises(ValueError, match=r"positions|line_length"):
+        model.summary(line_length=line_length, positions=positions, print_fn=print)
+
+
+def test_first_keras_2_configs_list_the_layers():
+    model = layers.Sequential([layers.Flatten(input_shape=(2, 3))])
+    old = {"class_name": "Sequential", "config": json.loads(model.to_json())["config"]["layers"]}
+    assert [type(layer) for layer in layers.Sequential.from_json(json.dumps(old)).layers] == [layers.Flatten]
+
+
+def test_relu_and_bias_by_columns():
+    layer = layers.Conv2D(3, 2, activation="relu", bias_initializer="ones", input_shape=(4, 5, 2))
+    x = np.random.default_rng(0).normal(size=(2, 4, 5, 2)).astype(np.float32)
+    direct = layer(x)
+    with dispatch.forced(conv="im2col"):
+        np.testing.assert_allclose(layer(x), direct, rtol=1e-5, atol=1e-6)
+    assert (direct == 0).any()

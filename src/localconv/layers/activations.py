@@ -314,6 +314,8 @@ def serialize(activation: Any) -> Any:
             return activation.function.__name__
         return {"module": REGISTRY.module, "class_name": activation.function.__name__, "config": dict(activation.parameters),
                 "registered_name": None}
+    if hasattr(activation, "get_config"):
+        return REGISTRY.serialize(activation)
     return {"module": "builtins", "class_name": "function", "config": function_name(activation, "activation"),
             "registered_name": "function"}
 
