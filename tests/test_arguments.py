@@ -471,7 +471,7 @@ def test_number_of_threads():
     for wrong in (0, -1, -(2**70)):
         with pytest.raises(ValueError, match=r"\b(threads|n)\b"):
             localconv.set_num_threads(wrong)
-    for wrong in (1.0, "2", (1,)):
+    for wrong in (1.0, "2", (1,), True):
         with pytest.raises(TypeError):
             localconv.set_num_threads(wrong)
 

@@ -52,6 +52,7 @@ def test_local_workspaces_are_bounded(geometry, local, gradient, double_precisio
         plans = [plan(geometry, double_precision)
                  for plan in (dispatch.plan_local, dispatch.plan_local_grad_input, dispatch.plan_local_grad_kernel)]
     assert plans[0].strategy in dispatch.LOCAL_STRATEGIES
+    assert {plan.strategy for plan in plans[1:]} <= set(dispatch.GRADIENT_STRATEGIES)
     for plan in plans:
         assert 0 <= plan.workspace <= limit(geometry)
 

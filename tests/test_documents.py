@@ -47,6 +47,13 @@ def test_make_targets_exist():
         assert {a or b for a, b in named} <= targets, page
 
 
+def test_citation_names_the_version():
+    citation = ROOT / "CITATION.cff"
+    if not citation.exists():
+        pytest.skip("a test of a checkout; this is not one")
+    assert f"\nversion: {localconv.__version__}\n" in citation.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("module", [localconv, localconv.grad, localconv.layers], ids=lambda module: module.__name__)
 @pytest.mark.parametrize("page", ["docs/api.md", "tests/typing/whole_api.py"])
 def test_everything_public_is_on(page, module):

@@ -180,6 +180,8 @@ def test_convert_implementation_arguments():
     for to in (0, 4, True, "2"):
         with pytest.raises(ValueError, match="to must be one of"):
             layers.convert_implementation(weights, config, to)
+    with pytest.raises(ValueError, match="Unrecognized implementation mode: 7"):
+        layers.convert_implementation(weights, config | {"implementation": 7}, 1)
     with pytest.raises(ValueError, match="input_shape must be given"):
         layers.convert_implementation(weights, {k: v for k, v in config.items() if k != "batch_input_shape"}, 2)
     with pytest.raises(ValueError, match=r"weights\[0\] must have shape \(4, 3, 2\), as implementation 1 stores it"):

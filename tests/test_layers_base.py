@@ -481,3 +481,14 @@ def test_relu_and_bias_by_columns():
     with dispatch.forced(conv="im2col"):
         np.testing.assert_allclose(layer(x), direct, rtol=1e-5, atol=1e-6)
     assert (direct == 0).any()
+
+
+def test_models_not_built():
+    for model in (layers.Sequential(name="empty"), layers.Sequential([layers.Flatten()], name="unbuilt")):
+        again = layers.Sequential.from_config(json.loads(json.dumps(model.get_config())))
+        assert again.get_config() == model.get_config()
+    lines = []
+    empty = layers.Sequential(name="empty")
+    empty.build((None, 2))
+    empty.summary(print_fn=lines.append)
+    assert lines[0] == 'Model: "empty"'

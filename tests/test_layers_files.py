@@ -212,6 +212,10 @@ def test_damaged_files(tmp_path):
     content = (tmp_path / "a.npz").read_bytes()
     (tmp_path / "cut.npz").write_bytes(content[: len(content) // 2])
     refused(model, tmp_path / "cut.npz", "cut.npz")
+    wrong = bytearray(content)
+    wrong[content.index(model.weights[0].value.tobytes()) + 1] ^= 1
+    (tmp_path / "wrong.npz").write_bytes(wrong)
+    refused(model, tmp_path / "wrong.npz", "damaged", "CRC")
     content = (GOLDEN / "line_1.h5").read_bytes()
     (tmp_path / "cut.h5").write_bytes(content[: len(content) // 2])
     refused(model, tmp_path / "cut.h5", "cut.h5")
