@@ -106,7 +106,8 @@ def speeds(text: str, path: Path) -> None:
         axes.set_xscale("log", base=2)
         axes.barh(names, [ratio - 1 for ratio in ratios], left=1, height=0.7, color=[SHADES[ratio < 1] for ratio in ratios])
         for place, (ratio, peer) in enumerate(zip(ratios, peers, strict=True)):
-            axes.annotate(f"{ratio:.2f}x  {peer}", (max(1, ratio), place), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8)
+            at = {"xytext": (5, 0), "textcoords": "offset points"}
+            axes.annotate(f"{ratio:.2f}x  {peer}", (max(1, ratio), place), va="center", fontsize=8, **at)
         axes.axvline(1, color=INK, linewidth=1)
         axes.invert_yaxis()
         axes.set_title(title, loc="left", fontsize=10)
