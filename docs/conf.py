@@ -17,6 +17,7 @@ release = version = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
+default_role = "py:obj"  # single backticks in docstrings are names
 numpydoc_show_class_members = False
 autodoc_typehints = "none"
 exclude_patterns = ["build"]

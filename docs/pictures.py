@@ -54,7 +54,7 @@ def register_tile(path: Path) -> None:
     """Rows that are broadcast, vectors in the lanes, accumulators where they meet."""
     figure, axes = _figure(8, 4)
     axes.text(2, 5.6, "two vectors of lanes, loaded", fontsize=10, color=INK)
-    axes.text(-1.2, -0.75, "rows, each value broadcast", fontsize=10, color=INK)
+    axes.text(0.4, -0.75, "rows, each value broadcast to the lanes", fontsize=10, color=INK)
     for v in range(2):
         for lane in range(4):
             _box(axes, 2 + 4 * v + 0.9 * lane, 4.5, SHADES[v], width=0.8, height=0.8)
@@ -70,10 +70,11 @@ def register_tile(path: Path) -> None:
 def zones(path: Path) -> None:
     """The rectangles of positions that padding clips alike."""
     figure, axes = _figure(4.6, 4.6)
+    names = {(0, 0): "corner", (0, 3): "edge", (3, 3): "inside"}
     for i in range(8):
         for j in range(8):
             edges = (i in (0, 7)) + (j in (0, 7))
-            _box(axes, j, 7 - i, (SHADES[0], SHADES[1], SHADES[2])[edges])
+            _box(axes, j, 7 - i, SHADES[edges], names.get((i, j), ""))
     axes.set_xlim(-0.2, 8)
     axes.set_ylim(-0.2, 8)
     figure.savefig(path, dpi=130)

@@ -65,7 +65,7 @@ def set_image_data_format(data_format: str) -> None:
 def floatx() -> str:
     """Return the default dtype of the arrays that localconv makes by itself, the weights of layers for one.
 
-    The functions of `localconv.backend` do not need it: their result has the dtype of their arguments.
+    The functions do not need it: their result is float32 if all arrays are, else float64.
 
     Returns
     -------

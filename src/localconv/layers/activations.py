@@ -4,7 +4,8 @@ An activation is any callable of one array that returns one of the same shape. F
 ``gradient(grad_output, x, y)`` that returns the gradient with respect to `x`, given the one with respect to ``y = f(x)``; the
 built-in ones have it. All of them take and return float32 or float64, and overflow to inf or 0 without a warning.
 
-Definitions are those of tf.keras.activations in Keras 2.15 (relu6 and leaky_relu: of tf.nn).
+Built in: elu, exponential, gelu, hard_sigmoid, leaky_relu, linear, mish, relu, relu6, selu, sigmoid, silu (swish), softmax, softplus,
+softsign and tanh. Definitions are those of tf.keras.activations in Keras 2.15 (relu6 and leaky_relu: of tf.nn).
 """
 
 from __future__ import annotations
@@ -275,6 +276,14 @@ def get(identifier: Any) -> Any:
 
     A config dict has a built-in activation as its class_name and parameters as its config, as in
     ``{'class_name': 'leaky_relu', 'config': {'alpha': 0.1}}``.
+
+    Parameters
+    ----------
+    identifier : str, mapping, callable or None
+
+    Returns
+    -------
+    callable
 
     Raises
     ------

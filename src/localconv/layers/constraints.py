@@ -140,6 +140,14 @@ REGISTRY.add(MinMaxNorm, "MinMaxNorm", "min_max_norm")
 def get(identifier: Any) -> Any:
     """Return the constraint for a name, a config dict, a class, or any callable; None for None.
 
+    Parameters
+    ----------
+    identifier : str, mapping, class, callable or None
+
+    Returns
+    -------
+    callable or None
+
     Raises
     ------
     ValueError

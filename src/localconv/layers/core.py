@@ -22,6 +22,13 @@ __all__ = ["Activation", "Dense", "Dropout", "Flatten", "InputLayer", "MaxPoolin
 class InputLayer(Layer):
     """Tells a `Sequential` the shape of its input, by `input_shape` or `batch_input_shape`; it is not one of the model's layers.
 
+    Parameters
+    ----------
+    input_shape : tuple of int or None
+        Without the batch axis.
+    **base
+        batch_input_shape (with the batch axis), name, dtype: as in `Layer`.
+
     Raises
     ------
     ValueError

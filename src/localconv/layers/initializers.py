@@ -107,7 +107,7 @@ class Constant(Initializer):
 
 
 class RandomUniform(Initializer):
-    """Uniform between `minval` and `maxval`."""
+    """Uniform between `minval` and `maxval`; with a `seed` every call returns the same values."""
 
     def __init__(self, minval: float = -0.05, maxval: float = 0.05, seed: int | None = None) -> None:
         self.minval, self.maxval, self.seed = _finite(minval, "minval"), _finite(maxval, "maxval"), checked_seed(seed)
@@ -123,7 +123,7 @@ class RandomUniform(Initializer):
 
 
 class RandomNormal(Initializer):
-    """Normal with this mean and standard deviation."""
+    """Normal with this mean and standard deviation; with a `seed` every call returns the same values."""
 
     def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: int | None = None) -> None:
         self.mean, self.stddev, self.seed = _finite(mean, "mean"), _finite(stddev, "stddev"), checked_seed(seed)
@@ -139,7 +139,7 @@ class RandomNormal(Initializer):
 
 
 class TruncatedNormal(RandomNormal):
-    """Normal with this mean and standard deviation, values beyond two deviations drawn again."""
+    """Normal with this mean and standard deviation, values beyond two deviations drawn again; `seed` as in `RandomNormal`."""
 
     def _values(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
         return self.mean + self.stddev * _cut_normal(shape, rng)
@@ -280,7 +280,7 @@ class Orthogonal(Initializer):
     """`gain` times a random matrix with orthonormal columns, or rows if it is wider than high.
 
     A shape of more axes is that matrix reshaped, its last axis being the columns. Saxe et al. (2014), "Exact solutions to the
-    nonlinear dynamics of learning in deep linear neural networks".
+    nonlinear dynamics of learning in deep linear neural networks". With a `seed` every call returns the same values.
 
     Raises
     ------
@@ -352,6 +352,14 @@ for _class, _names in _NAMES.items():
 
 def get(identifier: Any) -> Any:
     """Return the initializer for a name, a config dict, a class, or any callable; None for None.
+
+    Parameters
+    ----------
+    identifier : str, mapping, class, callable or None
+
+    Returns
+    -------
+    callable or None
 
     Raises
     ------

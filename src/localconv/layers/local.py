@@ -268,13 +268,19 @@ class LocallyConnected1D(_LocallyConnected):
     kernel_regularizer, bias_regularizer, activity_regularizer : str, dict or callable, optional
     kernel_constraint, bias_constraint : str, dict or callable, optional
     implementation : {1, 2, 3}, optional
-        How the kernel is stored; the function is the same, and as fast.
+        How the kernel is stored; the function is the same. Prefer 1: in training 2 goes through a number for every pair of input and
+        output.
         1: (positions, kernel_size * channels, filters).
         2: (steps, channels, positions, filters), or (channels, steps, filters, positions) with channels_first; entries of pairs that
         are not connected are ignored.
         3: one number for each connection, sorted by output, then input.
     **base
         name, trainable, dtype, input_shape, batch_input_shape, seed: as in `Layer`.
+
+    Attributes
+    ----------
+    kernel, bias : Variable
+        Once the layer is built; `bias` is None without `use_bias`. `Layer` has the others.
 
     Raises
     ------
@@ -343,6 +349,11 @@ class LocallyConnected2D(_LocallyConnected):
         3: one number for each connection, sorted by output, then input.
     **base
         name, trainable, dtype, input_shape, batch_input_shape, seed: as in `Layer`.
+
+    Attributes
+    ----------
+    kernel, bias : Variable
+        Once the layer is built; `bias` is None without `use_bias`. `Layer` has the others.
 
     Raises
     ------

@@ -184,6 +184,14 @@ REGISTRY.add(OrthogonalRegularizer, "OrthogonalRegularizer", "orthogonal_regular
 def get(identifier: Any) -> Any:
     """Return the regularizer for a name, a config dict, a class, or any callable; None for None.
 
+    Parameters
+    ----------
+    identifier : str, mapping, class, callable or None
+
+    Returns
+    -------
+    callable or None
+
     Raises
     ------
     ValueError

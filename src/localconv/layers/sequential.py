@@ -76,7 +76,23 @@ class Sequential(Layer):
         return list(self._layers)
 
     def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
-        """Return a layer by its name or its place. ValueError if there is none, or not just one of the two is given."""
+        """Return a layer by its name or its place.
+
+        Parameters
+        ----------
+        name : str, optional
+        index : int, optional
+            Just one of the two.
+
+        Returns
+        -------
+        Layer
+
+        Raises
+        ------
+        ValueError
+            If there is no such layer, or not just one of the two is given.
+        """
         if (name is None) == (index is None):
             raise ValueError("Provide either a layer name or layer index at `get_layer`.")
         if index is not None:
@@ -285,6 +301,10 @@ class Sequential(Layer):
         ----------
         **options
             Of `json.dumps`, indent for instance.
+
+        Returns
+        -------
+        str
         """
         content = {"class_name": "Sequential", "config": self.get_config(), "keras_version": KERAS_VERSION, "backend": saving.BACKEND}
         return json.dumps(content, **options)
@@ -327,6 +347,17 @@ class Sequential(Layer):
             Without `overwrite`.
         ImportError
             If h5py is needed and missing.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from localconv.layers import Dense, Sequential
+        >>> model, other = (Sequential([Dense(2, input_shape=(3,))]) for _ in range(2))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.save_weights(f"{folder}/weights.npz")
+        ...     other.load_weights(f"{folder}/weights.npz")
+        >>> bool((other.get_weights()[0] == model.get_weights()[0]).all())
+        True
         """
         saving.save_weights(self, filepath, overwrite)
 
@@ -402,9 +433,15 @@ def load_model(filepath: str | PathLike[str], custom_objects: Mapping[str, Any] 
     Raises
     ------
     ValueError
-        If the file holds no such model.
+        If the file holds no such model: weights only, a functional model, a layer that is not here.
+    FileNotFoundError
+        If there is no such file.
     ImportError
         If h5py is missing.
+
+    See Also
+    --------
+    Sequential.load_weights : weights alone, also those of a functional model by the layers' names.
     """
     model = Sequential.from_json(saving.model_config(filepath), custom_objects)
     model.load_weights(filepath)
