@@ -28,7 +28,8 @@ demo: $(VENV)/.demo
 	$(BIN)/python examples/foveate.py
 	$(BIN)/python examples/digits.py
 
-test: $(VENV)/.test
+# The demo's libraries too: the tutorial runs on data that come with one of them.
+test: $(VENV)/.test $(VENV)/.demo
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.lint
@@ -38,7 +39,7 @@ lint: $(VENV)/.lint
 	$(BIN)/mypy --strict tests/typing/whole_api.py
 	$(BIN)/python -m mypy.stubtest localconv._core --allowlist tests/typing/stubtest_allowlist.txt
 	$(CC) $(CFLAGS_TEST) -fsyntax-only tests/c/kernel_test.c
-	$(BIN)/zizmor --offline --quiet .github/workflows
+	$(BIN)/zizmor --offline --quiet --strict-collection .github
 
 bench: $(VENV)/.bench
 	$(if $(PEERS),$(BIN)/python -m pip install --quiet $(PEERS))
@@ -120,7 +121,7 @@ soak: $(VENV)/.test
 define copy_tree
 	rm -rf $(1)
 	mkdir -p $(1)
-	cp -r setup.py pyproject.toml *.md CITATION.cff Makefile LICENSE MANIFEST.in src include tests docs examples benchmarks $(1)
+	cp -r setup.py pyproject.toml *.md CITATION.cff Makefile LICENSE NOTICE MANIFEST.in src include tests docs examples benchmarks $(1)
 	rm -f $(1)/src/localconv/*.so $(1)/src/localconv/_core.c
 endef
 

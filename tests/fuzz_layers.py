@@ -11,6 +11,7 @@ import numpy as np
 import oracle
 from fuzz_values import NUMBERS, ODD, REFUSALS, Finding, bits, dress, spoil
 
+import localconv
 from localconv import layers
 
 BIG = 2**26
@@ -294,4 +295,38 @@ def function_round(rng, seed):
     return "checked"
 
 
-ROUNDS = [layer_round] * 4 + [part_round, config_round, file_round, model_round, function_round]
+def store_round(rng, seed):
+    """The functional store's scopes and lists, scopes of custom objects, input layers, whole-model files, the printed configuration."""
+    layers.clear_session()
+    odd = rng.choice([*ODD, *NUMBERS, "scope", "a/b", {"name": len}, Path("none.h5"), "x" * 5000])
+    what, call = rng.choice([
+        ("variable_scope", lambda: scoped(odd)),
+        ("custom_object_scope", lambda: within(layers.custom_object_scope(odd))),
+        ("InputLayer", lambda: layers.InputLayer(input_shape=odd, name="in")),
+        ("load_model", lambda: layers.load_model(odd)),
+        ("show_config", lambda: localconv.show_config(io.StringIO()) or True),
+    ])
+    try:
+        return "refused" if guarded(seed, f"{what}({odd!r:.200})", False, call) is None else "checked"
+    except Finding as finding:
+        if what == "load_model" and isinstance(finding.__cause__, OSError):
+            return "refused"
+        raise
+
+
+def within(context):
+    with context:
+        return True
+
+
+def scoped(name):
+    """Every variable made in a scope is listed, under its name."""
+    with layers.variable_scope(name):
+        layers.conv1d(np.ones((1, 4, 1), np.float32), 2, 2, kernel_regularizer="l2", name="c")
+    names = [variable.name for variable in layers.global_variables()]
+    if names != [f"{name}/c/kernel:0", f"{name}/c/bias:0"] or len(layers.trainable_variables()) != 2:
+        raise AssertionError(f"variables {names} in scope {name!r}")
+    return layers.get_regularization_losses()
+
+
+ROUNDS = [layer_round] * 4 + [store_round] + [part_round, config_round, file_round, model_round, function_round]

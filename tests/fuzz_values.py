@@ -6,7 +6,8 @@ REFUSALS = (ValueError, TypeError, MemoryError)
 # Sizes that no array here has: an argument with one is refused, or has no effect on how much there is to compute.
 FAR = (2**31 - 1, 2**31, 2**32, 2**62, 2**63 - 1, 2**63, 2**64, 10**30)
 NUMBERS = (0, -1, -(2**63), 1, 2, 3, 7, *FAR)
-ODD = (None, True, 1.0, 2.5, float("nan"), "3", b"3", "", "valid", [], (), {}, {1, 2}, object(), np.int8(2), np.float64(1), np.array(3), 1j)
+ODD = (None, True, 1.0, 2.5, float("nan"), "3", b"3", "", "valid", [], (), {}, {1, 2}, object(), np.int8(2), np.float64(1), np.array(3), 1j,
+       np.ones((2, 2)), memoryview(np.ones((2, 2))))
 
 
 class Subclass(np.ndarray):

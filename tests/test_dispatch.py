@@ -101,6 +101,16 @@ def test_batches_in_chunks(small_chunks, isa, case, local, gradient, data_format
             derivative.check(derivative.run(grad, derivative.arrays()))
 
 
+@pytest.mark.parametrize("batch", [1, 40])
+@pytest.mark.parametrize("function", ["local_conv1d", "conv1d"])
+def test_inputs_without_pixels(isa, function, batch):
+    """All of what the windows see is padding."""
+    case = Case(function, (0,), (2,), batch, 3, 5, padding=((2, 3),), bias="filters")
+    case.check(case.run(localconv, case.arrays()))
+    for gradient in gradients(case):
+        gradient.check(gradient.run(grad, gradient.arrays()))
+
+
 def values(*shape):
     return np.random.default_rng(len(shape)).integers(-8, 9, shape).astype(np.float32)
 

@@ -54,8 +54,13 @@ def test_citation_names_the_version():
     assert f"\nversion: {localconv.__version__}\n" in citation.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("module", [localconv, localconv.grad, localconv.layers], ids=lambda module: module.__name__)
-@pytest.mark.parametrize("page", ["docs/api.md", "tests/typing/whole_api.py"])
+PARTS = [localconv.layers.initializers, localconv.layers.regularizers, localconv.layers.constraints, localconv.layers.activations]
+
+
+@pytest.mark.parametrize(("page", "module"), [
+    *((page, module) for page in ("docs/api.md", "tests/typing/whole_api.py") for module in (localconv, localconv.grad, localconv.layers)),
+    *(("tests/typing/whole_api.py", module) for module in PARTS),
+])
 def test_everything_public_is_on(page, module):
     """The reference, and the file that a strict type checker reads, leave nothing out."""
     page = ROOT / page

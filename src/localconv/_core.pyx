@@ -219,6 +219,7 @@ cdef Run _last
 cdef lc_ran NOTHING_RAN
 NOTHING_RAN.isa = b"nothing"
 NOTHING_RAN.dtype = b"nothing"
+_last.ran, _last.strategy = NOTHING_RAN, b"nothing"
 
 
 def last_run():
@@ -235,10 +236,10 @@ def last_run():
 
 
 cdef void _remember(const char *operation, lc_ran ran, const char *strategy, int threads) noexcept:
-    _last.operation = operation
     _last.ran = ran
     _last.strategy = strategy
     _last.threads = threads
+    _last.operation = operation  # last: whoever sees it finds the others
 
 
 # --------------------------------------------------------------------------------------------------------------------------- plans

@@ -28,7 +28,7 @@ def ints(value: IntOrInts, count: int | None, name: str, minimum: int = 1, scala
     parts: tuple[Any, ...]
     try:
         parts = tuple(value)  # type: ignore[arg-type]
-    except TypeError:
+    except (TypeError, NotImplementedError):  # the latter from a memoryview of several dimensions
         if not scalar or count is None:
             raise TypeError(f"{name} must be a sequence of {wanted}, got {value!r}") from None
         parts = (value,) * count
@@ -76,7 +76,7 @@ def padding_of(padding: PaddingLike, rank: int) -> Padding:
         return padding
     try:
         parts = tuple(padding)
-    except TypeError:
+    except (TypeError, NotImplementedError):
         raise TypeError(f"padding must be a string or {rank} pairs (before, after), got {padding!r}") from None
     if len(parts) != rank:
         raise ValueError(f"padding must have one pair (before, after) for each of {rank} spatial axes, got {padding!r}")

@@ -239,9 +239,9 @@ def plan_local(geometry: Geometry, double_precision: bool) -> _core.LocalPlan:
     """The plan of a locally connected convolution."""
     lanes, itemsize = _core.lanes(double_precision), 8 if double_precision else 4
     strategy = choose_local(geometry, lanes)
-    window = _window_bytes(geometry, itemsize)
+    # An input without pixels, all padding, and no filters are sizes too.
+    window, line = max(1, _window_bytes(geometry, itemsize)), max(1, geometry.filters * itemsize)
     vectors, panel_filters, tile = _local_tile(geometry, strategy, lanes, double_precision)
-    line = geometry.filters * itemsize
     if tile * {"rows": window, "lanes": max(window, line)}.get(strategy, 0) > CHUNK_LIMIT:
         # Not even one position of one tile of images fits: read the images where they are.
         strategy = "stream"

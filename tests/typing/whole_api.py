@@ -101,6 +101,41 @@ layers.Activation(square)(x)
 layers.activations.get("relu")
 penalty = layers.regularizers.l1_l2(0.1, 0.1)(kernel)
 bounded = layers.constraints.NonNeg()(kernel)
+made: list[layers.initializers.Initializer] = [
+    layers.initializers.Constant(2.0), layers.initializers.GlorotNormal(), layers.initializers.GlorotUniform(fans="position"),
+    layers.initializers.HeUniform(), layers.initializers.Identity(), layers.initializers.LecunNormal(),
+    layers.initializers.LecunUniform(seed=1), layers.initializers.Ones(), layers.initializers.Orthogonal(),
+    layers.initializers.RandomNormal(), layers.initializers.RandomUniform(), layers.initializers.TruncatedNormal(),
+    layers.initializers.VarianceScaling(), layers.initializers.Zeros(),
+]
+layers.initializers.serialize(layers.initializers.get("zeros"))
+fans: tuple[int, int] = layers.initializers.compute_fans((3, 2, 4))
+first_values = made[0]((2, 3), "float32", np.random.default_rng(0))
+penalties: list[layers.regularizers.Regularizer] = [
+    layers.regularizers.L1(0.1), layers.regularizers.L2(0.1), layers.regularizers.L1L2(0.1, 0.1),
+    layers.regularizers.OrthogonalRegularizer(0.1), layers.regularizers.l1(0.1), layers.regularizers.l2(0.1),
+    layers.regularizers.orthogonal_regularizer(0.1),
+]
+layers.regularizers.serialize(layers.regularizers.get("l2"))
+slope = penalties[0].gradient(kernel)
+bounds: list[layers.constraints.Constraint] = [
+    layers.constraints.MinMaxNorm(), layers.constraints.UnitNorm(), layers.constraints.max_norm(), layers.constraints.min_max_norm(),
+    layers.constraints.non_neg(), layers.constraints.unit_norm(),
+]
+layers.constraints.serialize(layers.constraints.get("non_neg"))
+functions: list[layers.ActivationFunction] = [
+    layers.activations.elu, layers.activations.exponential, layers.activations.gelu, layers.activations.hard_sigmoid,
+    layers.activations.leaky_relu, layers.activations.linear, layers.activations.mish, layers.activations.relu, layers.activations.relu6,
+    layers.activations.selu, layers.activations.sigmoid, layers.activations.silu, layers.activations.softmax, layers.activations.softplus,
+    layers.activations.softsign, layers.activations.swish, layers.activations.tanh,
+]
+steep = functions[0].gradient(x, x, functions[0](x))
+layers.activations.serialize(functions[0])
+model.summary(print_fn=lambda line: None)
+answers: NDArray[np.float32] = model.predict(x, batch_size=2, verbose=0)
+model.add(layers.Dense(2, name="more"))
+top: layers.Layer = model.pop()
+model.get_layer(index=0)
 with layers.custom_object_scope({"Doubled": Doubled}):
     twice = Doubled.from_config(Doubled(name="twice").get_config())(x)
 progress = layers.ProgressBar(3, verbose=0)

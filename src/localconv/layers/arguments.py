@@ -39,7 +39,7 @@ def int_tuple(value: Any, rank: int, name: str) -> Ints:
     except TypeError:
         try:
             parts = tuple(operator.index(part) for part in value)
-        except TypeError:
+        except (TypeError, NotImplementedError):  # the latter from a memoryview of several dimensions
             raise ValueError(message) from None
     if len(parts) != rank or isinstance(value, bool):
         raise ValueError(message)
@@ -78,7 +78,7 @@ def flag(value: Any, name: str) -> bool:
 
 def shape_tuple(value: Any, name: str) -> Shape:
     """A shape whose sizes are ints of at least 0, or None where unknown. TypeError or ValueError for anything else."""
-    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+    if isinstance(value, (str, bytes, memoryview)) or not isinstance(value, Sequence):
         raise TypeError(f"{name} must be a tuple of ints and None, got {value!r}")
     sizes: list[int | None] = []
     for part in value:

@@ -251,6 +251,8 @@ class Layer:
         TypeError
             If one is not an array of real numbers.
         """
+        if isinstance(weights, memoryview):
+            raise TypeError("weights must be a sequence of arrays, got a memoryview")
         variables, values = self.weights, list(weights)
         if len(values) != len(variables):
             raise ValueError(f'You called `set_weights(weights)` on layer "{self.name}" with a weight list of length {len(values)}, '

@@ -22,6 +22,8 @@ Axis = int | Sequence[int]
 
 # keras.backend.epsilon(): keeps a norm of 0 from dividing by 0.
 EPSILON = 1e-7
+# Of a NumPy array, at most.
+AXES = 64
 
 
 class Constraint(Configurable):
@@ -184,10 +186,11 @@ def _number(value: float, name: str) -> float:
 
 
 def _axis(axis: Axis) -> int | tuple[int, ...]:
-    if isinstance(axis, int) and not isinstance(axis, bool):
-        return axis
-    if isinstance(axis, (list, tuple)) and all(isinstance(part, int) and not isinstance(part, bool) for part in axis):
-        return tuple(axis)
+    parts = tuple(axis) if isinstance(axis, (list, tuple)) else (axis,)
+    if all(isinstance(part, int) and not isinstance(part, bool) for part in parts):
+        if not all(-AXES <= part < AXES for part in parts):
+            raise ValueError(f"axis must name axes of an array, which has at most {AXES}, got {axis!r}")
+        return axis if isinstance(axis, int) else parts
     raise TypeError(f"axis must be an int or a sequence of ints, got {axis!r}")
 
 

@@ -426,7 +426,7 @@ def _cut_normal(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
 def _shape(shape: Sequence[int]) -> tuple[int, ...]:
     try:
         found = tuple(operator.index(n) for n in shape)
-    except TypeError:
+    except (TypeError, NotImplementedError):
         raise TypeError(f"shape must be a sequence of ints, got {shape!r}") from None
     if any(n < 0 for n in found):
         raise ValueError(f"shape must hold ints of at least 0, got {shape!r}")

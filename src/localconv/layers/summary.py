@@ -51,7 +51,7 @@ def _columns(line_length: int | None, positions: Sequence[float] | None) -> tupl
     try:
         ends = [float(end) for end in (COLUMNS if positions is None else positions)]
         columns = [int(length * end if ends[-1] <= 1 else end) for end in ends]
-    except (TypeError, ValueError, OverflowError, IndexError):
+    except (TypeError, ValueError, OverflowError, IndexError, NotImplementedError):
         raise ValueError(f"positions must be three numbers, got {positions!r}") from None
     rooms = [end - start for start, end in zip([0, *columns], columns, strict=False)]
     if len(columns) != len(COLUMNS) or min(rooms) < NARROWEST or max(length, columns[-1]) > LONGEST:
