@@ -13,9 +13,13 @@ LIMIT = 60_000
 # Every operation with a workspace, and plans whose lists of zones are long; results go to arrays made before.
 CALLS = """
 import ctypes, sys
+from pathlib import Path
 import numpy as np
 import localconv
 from localconv import dispatch, grad
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 def ones(*shape):
     return np.ones(shape, np.float32)
@@ -45,10 +49,6 @@ def operations():
 """
 TRY_ALL = """
 from localconv import backend
-from pathlib import Path
-
-def resident():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 def forget_plans():
     for module in (backend, grad):
@@ -106,10 +106,6 @@ def test_no_memory_for_a_workspace(python, tmp_path):
 
 GROWTH = """
 import gc, threading
-from pathlib import Path
-
-def resident():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 small = ones(1, 6, 2), ones(4, 6, 3), ones(1, 4, 3), ones(3, 2, 3)
 x, w, y, k = small

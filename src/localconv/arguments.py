@@ -27,8 +27,8 @@ def ints(value: IntOrInts, count: int | None, name: str, minimum: int = 1, scala
         raise TypeError(f"{name} must be {wanted}, got {value!r}")
     parts: tuple[Any, ...]
     try:
-        parts = tuple(value)  # type: ignore[arg-type]
-    except (TypeError, NotImplementedError):  # the latter from a memoryview of several dimensions
+        parts = parts_of(value)
+    except TypeError:
         if not scalar or count is None:
             raise TypeError(f"{name} must be a sequence of {wanted}, got {value!r}") from None
         parts = (value,) * count
@@ -38,6 +38,14 @@ def ints(value: IntOrInts, count: int | None, name: str, minimum: int = 1, scala
     if result and min(result) < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {value!r}")
     return result
+
+
+def parts_of(value: Any) -> tuple[Any, ...]:
+    """The parts of a sequence. TypeError if it has none; Python has another error for a memoryview of several dimensions."""
+    try:
+        return tuple(value)
+    except NotImplementedError as error:
+        raise TypeError(str(error)) from None
 
 
 def _int(part: Any, name: str, wanted: str, value: Any) -> int:
@@ -75,8 +83,8 @@ def padding_of(padding: PaddingLike, rank: int) -> Padding:
             raise ValueError(f"padding must be one of {names} or {rank} pairs (before, after), got {padding!r}")
         return padding
     try:
-        parts = tuple(padding)
-    except (TypeError, NotImplementedError):
+        parts = parts_of(padding)
+    except TypeError:
         raise TypeError(f"padding must be a string or {rank} pairs (before, after), got {padding!r}") from None
     if len(parts) != rank:
         raise ValueError(f"padding must have one pair (before, after) for each of {rank} spatial axes, got {padding!r}")

@@ -6,6 +6,7 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+from ..arguments import parts_of
 from ..config import image_data_format
 from ..geometry import DATA_FORMATS
 
@@ -38,8 +39,8 @@ def int_tuple(value: Any, rank: int, name: str) -> Ints:
         parts = (operator.index(value),) * rank
     except TypeError:
         try:
-            parts = tuple(operator.index(part) for part in value)
-        except (TypeError, NotImplementedError):  # the latter from a memoryview of several dimensions
+            parts = tuple(operator.index(part) for part in parts_of(value))
+        except TypeError:
             raise ValueError(message) from None
     if len(parts) != rank or isinstance(value, bool):
         raise ValueError(message)

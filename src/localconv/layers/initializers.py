@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from ..arguments import parts_of
 from ..arrays import Array
 from .registry import Configurable, Registry
 from .variables import float_dtype
@@ -425,8 +426,8 @@ def _cut_normal(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
 
 def _shape(shape: Sequence[int]) -> tuple[int, ...]:
     try:
-        found = tuple(operator.index(n) for n in shape)
-    except (TypeError, NotImplementedError):
+        found = tuple(operator.index(n) for n in parts_of(shape))
+    except TypeError:
         raise TypeError(f"shape must be a sequence of ints, got {shape!r}") from None
     if any(n < 0 for n in found):
         raise ValueError(f"shape must hold ints of at least 0, got {shape!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..arguments import parts_of
 from .arguments import positive_int
 from .variables import Variable
 
@@ -49,9 +50,9 @@ def _columns(line_length: int | None, positions: Sequence[float] | None) -> tupl
     """The length of a line, and where its three columns end. ValueError if one has no room for a letter."""
     length = LINE if line_length is None else positive_int(line_length, "line_length")
     try:
-        ends = [float(end) for end in (COLUMNS if positions is None else positions)]
+        ends = [float(end) for end in parts_of(COLUMNS if positions is None else positions)]
         columns = [int(length * end if ends[-1] <= 1 else end) for end in ends]
-    except (TypeError, ValueError, OverflowError, IndexError, NotImplementedError):
+    except (TypeError, ValueError, OverflowError, IndexError):
         raise ValueError(f"positions must be three numbers, got {positions!r}") from None
     rooms = [end - start for start, end in zip([0, *columns], columns, strict=False)]
     if len(columns) != len(COLUMNS) or min(rooms) < NARROWEST or max(length, columns[-1]) > LONGEST:
@@ -79,8 +80,8 @@ def _write_row(fields: Sequence[str], ends: Sequence[int], write: Callable[[str]
 
 def _memory(variables: Sequence[Variable]) -> str:
     size = float(sum(variable.value.nbytes for variable in variables))
-    for unit in ("Byte", "KB", "MB", "GB", "TB"):
-        if size < 1024 or unit == "TB":
+    for unit in ("Byte", "KB", "MB", "GB"):
+        if size < 1024:
             return f"{size:.2f} {unit}"
         size /= 1024
-    raise AssertionError("unreachable")
+    return f"{size:.2f} TB"
