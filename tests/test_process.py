@@ -1,9 +1,11 @@
 """What the process around a call may do: interrupt it, fork after it, import it in a second interpreter."""
 
+import ctypes
 import os
 import sys
 
 import pytest
+import threadpoolctl
 
 only_posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="signals to oneself and fork are POSIX")
 
@@ -68,6 +70,73 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 @only_posix
 def test_gradients_after_fork(python):
     assert python(FORK) == "0\n"
+
+
+# Somebody else in the process has run in parallel, on the OpenMP runtime that localconv uses, before the fork.
+OTHER_USER = """
+import ctypes, os, signal, sys, warnings
+import numpy as np
+warnings.simplefilter("ignore")
+runtime = ctypes.CDLL(sys.argv[1])
+body = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: None)
+
+def use_by_somebody_else():
+    runtime.GOMP_parallel(body, None, 2, 0)
+
+def calls_in_a_child():
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)  # a child that hangs ends all the same
+        status = 1
+        try:
+            import localconv
+            from localconv import _core
+            localconv.set_num_threads(2)
+            y = localconv.conv2d(np.ones((8, 40, 40, 16), np.float32), np.ones((3, 3, 16, 32), np.float32), data_format="channels_last")
+            threads = _core.last_run()["threads"], localconv.get_num_threads()
+            columns = localconv.im2col(np.ones((8, 200, 200, 1), np.float32), 9, data_format="channels_last")
+            status = 0 if (y == 144).all() and (columns == 1).all() and threads == (1, 1) else 2
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+"""
+ORDERS = {
+    "imported before": "import localconv; use_by_somebody_else(); print(calls_in_a_child())",
+    "imported after": "use_by_somebody_else(); import localconv; print(calls_in_a_child())",
+    "imported in the child": "use_by_somebody_else(); print(calls_in_a_child())",
+    "in a grandchild": "use_by_somebody_else(); child = os.fork(); print(calls_in_a_child()) if child == 0 else os.waitpid(child, 0)",
+}
+
+
+def gnu_runtime():
+    """The path of the OpenMP runtime in use, if it has GNU's entry for parallel regions."""
+    for pool in threadpoolctl.threadpool_info():
+        if pool["user_api"] == "openmp" and hasattr(ctypes.CDLL(pool["filepath"]), "GOMP_parallel"):
+            return pool["filepath"]
+    pytest.skip("this build's OpenMP runtime has no GOMP_parallel to call from here")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="GNU's runtime, which does not survive a fork, is that of Linux builds")
+@pytest.mark.parametrize("order", ORDERS)
+def test_fork_after_somebody_else_ran_in_parallel(python, order):
+    assert python(OTHER_USER + ORDERS[order], gnu_runtime()) == "0\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the forks that are known to be without an exec are those of Linux")
+def test_a_forked_server_that_imports_keeps_its_threads(python):
+    """No runtime was there before the fork: a worker process that imports localconv itself has nothing to wait for."""
+    code = """
+import os
+if os.fork() == 0:
+    import localconv
+    print(localconv.get_num_threads(), flush=True)
+    os._exit(0)
+os.wait()
+import localconv
+print(localconv.get_num_threads())
+"""
+    in_the_child, in_the_parent = python(code).split()
+    assert in_the_child == in_the_parent
 
 
 SUBINTERPRETER = """

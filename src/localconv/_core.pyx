@@ -18,7 +18,8 @@ cdef extern from "localconv/threads.h" nogil:
     int lc_openmp_threads()
     int lc_processors()
     int lc_thread()
-    long lc_process()
+    int lc_forked
+    void lc_watch_forks()
 
 cdef extern from "localconv/kernels.h" nogil:
     ctypedef struct lc_geometry:
@@ -170,7 +171,6 @@ cdef inline const lc_kernels *_kernels(bint double_precision) noexcept nogil:
 
 cdef int _threads_set = 0        # by set_num_threads; 0: not
 cdef int _threads_environment = 0  # LOCALCONV_NUM_THREADS; 0: not set, -1: refused at first use
-cdef long _parallel_process = 0  # the process that first ran in parallel
 
 
 def set_num_threads(n):
@@ -189,20 +189,9 @@ def num_threads():
     cdef int n = _threads_set or _threads_environment or lc_openmp_threads()
     if n < 0:
         raise ValueError(f"LOCALCONV_NUM_THREADS must be an integer of at least 1, got {_environ.get('LOCALCONV_NUM_THREADS')!r}")
-    if _parallel_process and _parallel_process != lc_process():
-        return 1  # a forked child: threads.h says why
+    if lc_forked:
+        return 1  # forks.h says why
     return max(1, min(n, lc_processors()))
-
-
-cdef int _enter(int threads) noexcept:
-    """The threads to use of those a plan asks for; remembers the process that first ran in parallel."""
-    global _parallel_process
-    if threads > 1:
-        if not _parallel_process:
-            _parallel_process = lc_process()
-        elif _parallel_process != lc_process():
-            return 1
-    return threads
 
 
 # --------------------------------------------------------------------------------------------------------------------- the last run
@@ -523,7 +512,7 @@ def local_forward(LocalPlan plan not None, const real[::1] x not None, const rea
     cdef lc_ran ran = NOTHING_RAN
     cdef lc_call call = _call(&plan.geometry, out, &ran)
     cdef ptrdiff_t task, tasks = plan.tasks, size = lc_align(plan.plan.workspace)
-    cdef int threads = _enter(plan.threads)
+    cdef int threads = plan.threads
     cdef void *memory
     cdef char *workspace
     call.input, call.kernel, call.relu = <const void *> &x[0], <const void *> &kernel[0], relu
@@ -587,7 +576,7 @@ cdef void _pack_task(ConvPlan plan, const lc_call *call, ptrdiff_t task, char *p
 cdef int _run_conv(ConvPlan plan, const lc_call *call) except -1:
     """Packs the kernel and runs all phases; returns the threads used."""
     cdef ptrdiff_t task, size = plan.workspace_bytes, bytes_needed
-    cdef int threads = _enter(plan.threads)
+    cdef int threads = plan.threads
     cdef void *memory
     cdef char *packed
     cdef char *workspace
@@ -637,7 +626,7 @@ def local_grad_input(GradientPlan plan not None, const real[::1] kernel not None
 
 cdef int _run_gradient(GradientPlan plan, lc_call *call, const char *operation) except -1:
     cdef ptrdiff_t task, size = lc_align(plan.plan.workspace)
-    cdef int threads = _enter(plan.threads)
+    cdef int threads = plan.threads
     cdef void *memory
     cdef char *workspace
     with nogil:
@@ -687,7 +676,7 @@ def conv_grad_input_narrow(NarrowPlan plan not None, const real[::1] kernel not 
     cdef lc_ran ran = NOTHING_RAN
     cdef lc_call call = _call(&plan.geometry, out, &ran)
     cdef ptrdiff_t task, size = lc_align(plan.plan.workspace), packed_size = lc_align(plan.plan.packed_bytes)
-    cdef int threads = _enter(plan.threads)
+    cdef int threads = plan.threads
     cdef void *memory
     cdef char *packed
     call.kernel, call.gradient = <const void *> &kernel[0], <const void *> &grad_output[0]
@@ -715,7 +704,7 @@ def conv_grad_kernel(ReductionPlan plan not None, const real[::1] x not None, co
     cdef lc_reduction_plan *p = &plan.plan
     cdef ptrdiff_t task, size = lc_align(p.workspace), partial_size = lc_align(p.partial_bytes), elements = out.shape[0]
     cdef ptrdiff_t tasks = p.position_parts * p.panel_parts * p.row_parts, sums = lc_ceil_div(elements, SUM_ELEMENTS)
-    cdef int threads = _enter(plan.threads)
+    cdef int threads = plan.threads
     cdef void *memory
     cdef void *partial
     cdef char *workspace
@@ -744,7 +733,7 @@ def im2col(geometry, const real[::1] x not None, real[::1] columns not None, ptr
     cdef const lc_kernels *kernels = _kernels(real is double)
     cdef ptrdiff_t i, count
     cdef lc_ran *record
-    cdef int team = _enter(threads)
+    cdef int team = threads
     _read_geometry(&g, geometry)
     count = columns.shape[0] // g.depth
     for i in prange(count, schedule="static", num_threads=team, use_threads_if=team > 1, nogil=True):
@@ -763,7 +752,7 @@ def col2im(geometry, const real[::1] columns not None, real[::1] x not None, ptr
     cdef const lc_kernels *kernels = _kernels(real is double)
     cdef ptrdiff_t image, i, last
     cdef lc_ran *record
-    cdef int team = _enter(threads)
+    cdef int team = threads
     _read_geometry(&g, geometry)
     last = first + columns.shape[0] // g.depth
     for image in prange(g.batch, schedule="static", num_threads=team, use_threads_if=team > 1, nogil=True):
@@ -790,3 +779,4 @@ cdef int _read_environment() except -1:
 
 
 _read_environment()
+lc_watch_forks()

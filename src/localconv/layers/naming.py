@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-import threading
-from collections import Counter
+from collections.abc import Iterator
 
-_lock = threading.Lock()
-_used: Counter[str] = Counter()
+# What next gives is the number of the next layer of that name. No lock: a forked child would inherit it locked.
+_used: dict[str, Iterator[int]] = {}
 
 
 def snake_case(name: str) -> str:
@@ -18,13 +18,10 @@ def snake_case(name: str) -> str:
 def automatic_name(class_name: str) -> str:
     """The next name for a layer of this class: conv1d, conv1d_1, conv1d_2, ... A name that a user chose does not count."""
     base = snake_case(class_name)
-    with _lock:
-        number = _used[base]
-        _used[base] += 1
+    number = next(_used.setdefault(base, itertools.count()))
     return f"{base}_{number}" if number else base
 
 
 def restart() -> None:
     """Start all numbering anew."""
-    with _lock:
-        _used.clear()
+    _used.clear()
