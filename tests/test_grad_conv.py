@@ -211,19 +211,12 @@ def test_a_million_positions_in_two_dimensions(isa, conv_strategy):
 
 
 @pytest.mark.parametrize("data_format", FORMATS)
-@pytest.mark.parametrize(
-    ("of", "place", "padding"),
-    [("input", 0, "valid"), ("input", 1, "same"), ("kernel", 0, "same"), ("kernel", 1, "valid")],
-)
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize(("of", "place"), [("input", 0), ("input", 1), ("kernel", 0), ("kernel", 1)])
 def test_nan_and_inf(solve_gradient, dtype, conv_strategy, data_format, of, place, padding):
-    """They reach exactly the elements whose sums hold them; the values hold zeros too, and 0 * inf is NaN.
-
-    Against a kernel or a grad_output with inf only windows of one tap are tried, or no padding: whether a padding zero is
-    multiplied is nobody's promise.
-    """
-    size = (1, 1) if (of, place) == ("input", 0) else (3, 3)
+    """They reach exactly the elements whose sums hold them; the values hold zeros too, and 0 * inf is NaN."""
     for filters, columns in ((5, 20), (34, 15)):
-        case = Case("conv2d", (4, columns), size, 1, 2, filters, padding=padding, data_format=data_format, dtype=dtype)
+        case = Case("conv2d", (4, columns), (3, 3), 1, 2, filters, padding=padding, data_format=data_format, dtype=dtype)
         gradient = Gradient(case, of)
         arrays = gradient.arrays()
         flat = arrays[place].reshape(-1)
@@ -234,6 +227,21 @@ def test_nan_and_inf(solve_gradient, dtype, conv_strategy, data_format, of, plac
         result = solve_gradient(gradient, arrays)
         assert not np.isfinite(result).all()
         assert np.isfinite(result).any() or place == 0
+
+
+@pytest.mark.parametrize("gradient_strategy", ["placed", "boxed"])
+@pytest.mark.parametrize(("stride", "size"), [(3, 2), (1, 3), (2, 5), (4, 3)])
+def test_nan_beside_few_channels(isa, dtype, stride, size, gradient_strategy):
+    """Pixels in the lanes: a phase without a tap, and outputs before and behind the line."""
+    case = Case("conv1d", (70,), (size,), 2, 1, 3, stride, padding=((3, 2),), dtype=dtype)
+    gradient = Gradient(case, "input")
+    for place, value in itertools.product((0, 1), (np.nan, np.inf)):
+        arrays = gradient.arrays()
+        arrays[place].reshape(-1)[[0, arrays[place].size - 1]] = value
+        with dispatch.forced(conv="direct", gradient=gradient_strategy):
+            result = gradient.run(grad, arrays)
+        gradient.check(result, arrays)
+        assert not np.isfinite(result).all()
 
 
 @pytest.mark.parametrize("size", [1, 2])

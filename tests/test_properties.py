@@ -139,6 +139,35 @@ def test_patches(case, isa):
     assert_same_bits(out, cols)
 
 
+# --- NaN and inf ------------------------------------------------------------------------------------------------------
+
+# (which array, where in it, what)
+specials = st.lists(st.tuples(st.integers(0, 2), st.floats(0, 1, exclude_max=True), st.sampled_from([np.nan, np.inf, -np.inf])), min_size=1, max_size=4)
+
+
+def with_specials(arrays, places):
+    """Copies of the arrays that hold these values."""
+    copies = [None if array is None else array.copy() for array in arrays]
+    for which, where, value in places:
+        array = copies[which % len(copies)]
+        if array is not None and array.size:
+            array.reshape(-1)[int(where * array.size)] = value
+    return tuple(copies)
+
+
+@settings(max_examples=300)
+@given(st.booleans().flatmap(lambda local: st.tuples(cases(local, exact=True), choices("local" if local else "conv"))), isas, specials)
+def test_specials_reach_what_holds_them(case_and_forced, isa, places):
+    """NaN and inf in any array come out just where the twin has them: what is not in a sum is not multiplied."""
+    case, forced = case_and_forced
+    _core.set_isa(isa)
+    arrays = with_specials(case.arrays(), places)
+    with dispatch.forced(**forced):
+        result = case.run(localconv, arrays)
+    with np.errstate(invalid="ignore"):
+        case.check(result, arrays)
+
+
 # --- gradients --------------------------------------------------------------------------------------------------------
 
 
@@ -172,6 +201,19 @@ def test_gradients(case_and_forced, isa):
         assert_same_bits(out, result)
         if case.rows_present().any():  # else there is nothing to compute
             assert (ran["isa"], ran["dtype"]) == (isa, case.dtype)
+
+
+@settings(max_examples=500)
+@given(any_case_to_differentiate, isas, specials)
+def test_specials_reach_the_gradients_that_hold_them(case_and_forced, isa, places):
+    """As `test_specials_reach_what_holds_them`."""
+    case, forced = case_and_forced
+    _core.set_isa(isa)
+    for gradient in gradients(dataclasses.replace(case, exact=True)):
+        arrays = with_specials(gradient.arrays(), places)
+        with dispatch.forced(**forced):
+            result = gradient.run(grad, arrays)
+        gradient.check(result, arrays)
 
 
 @given(any_case_to_differentiate, isas)

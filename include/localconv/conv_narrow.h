@@ -10,7 +10,16 @@
  * A task brings the output gradients that its block of pixels meets into a box [filter][depth][height][m], zero where there is no
  * output, so that no tile has a border; a row of pixels then goes from its stage to the caller. (Undilated where s > 1; with s = 1
  * and dilation d, u counts taps and m = o + u*d.)
+ *
+ * What is not in the sum must not be multiplied, or inf and NaN would spread. Phases that have no tap for the last u are tiles of
+ * their own, without it. A zero that stands for no output is harmless against finite weights; where the kernel holds others, the
+ * line is cut into stretches of m that meet outputs with the same u, and each sums over these alone.
  */
+
+/* In front of a packed kernel. */
+typedef struct {
+    int finite;
+} LC_NAME(narrow_header);
 
 /* A task's place: the image, its pixels' depths and heights from[axis] .. to[axis]-1 and its m from[2] .. to[2]-1, and the box. */
 typedef struct {
@@ -19,11 +28,23 @@ typedef struct {
     ptrdiff_t line, height, filter; /* elements of the box from one line, one depth, one filter to the next */
 } LC_NAME(narrow_place);
 
-/* Packs the kernel, [group][depth tap][height tap][u][phase][channel][filter], zero where a phase has no tap u. */
+/* Whether n values are all finite. */
+LC_INLINE int LC_NAME(all_finite)(const LC_REAL *values, ptrdiff_t n) {
+    const LC_VEC zero = LC_NAME(zero)();
+    LC_VEC acc = zero; /* inf * 0 and NaN * 0 are NaN */
+    ptrdiff_t i = 0;
+    for (; i + LC_LANES <= n; i += LC_LANES) acc = LC_NAME(fma)(LC_NAME(load)(values + i), zero, acc);
+    if (i < n) acc = LC_NAME(fma)(LC_NAME(load_first)(values + i, LC_NAME(first)(n - i)), zero, acc);
+    return LC_NAME(sum)(acc) == 0;
+}
+
+/* Packs the kernel, [group][depth tap][height tap][u][phase][channel][filter], zero where a phase has no tap u, behind a header. */
 LC_NOINLINE void LC_NAME(narrow_pack)(const lc_call *c, const lc_narrow_plan *p, void *packed) {
     const lc_geometry *g = c->geometry;
     const ptrdiff_t taps = g->kernel[0] * g->kernel[1], block = g->group_channels * g->group_filters;
-    LC_REAL *target = (LC_REAL *)packed;
+    LC_REAL *target = (LC_REAL *)((char *)packed + LC_ALIGNMENT);
+    LC_NAME(narrow_header) *header = (LC_NAME(narrow_header) *)packed;
+    header->finite = 1;
     for (ptrdiff_t group = 0; group < g->groups; ++group)
         for (ptrdiff_t tap = 0; tap < taps; ++tap)
             for (ptrdiff_t t = 0; t < p->turns * p->phases; ++t, target += block) {
@@ -34,6 +55,7 @@ LC_NOINLINE void LC_NAME(narrow_pack)(const lc_call *c, const lc_narrow_plan *p,
                     for (ptrdiff_t channel = 0; channel < g->group_channels; ++channel)
                         memcpy(target + channel * g->group_filters, source + channel * g->filters + group * g->group_filters,
                                (size_t)g->group_filters * sizeof(LC_REAL));
+                header->finite = header->finite && LC_NAME(all_finite)(target, block);
             }
 }
 
@@ -73,9 +95,9 @@ LC_NOINLINE void LC_NAME(fill_narrow_box)(const lc_call *c, const lc_narrow_plan
         }
 }
 
-/* The runs of the pixels of one depth and height. */
+/* The runs of the pixels of one depth and height, over the u first .. last-1. */
 LC_NOINLINE ptrdiff_t LC_NAME(narrow_runs)(const lc_geometry *g, const lc_narrow_plan *p, const LC_NAME(narrow_place) *at,
-                                           const ptrdiff_t pixel[2], lc_run *runs) {
+                                           const ptrdiff_t pixel[2], ptrdiff_t first, ptrdiff_t last, lc_run *runs) {
     ptrdiff_t count = 0;
     for (ptrdiff_t i = 0; i < g->kernel[0]; ++i)
         for (ptrdiff_t j = 0; j < g->kernel[1]; ++j) {
@@ -87,7 +109,7 @@ LC_NOINLINE ptrdiff_t LC_NAME(narrow_runs)(const lc_geometry *g, const lc_narrow
                 output[axis] = reach / g->strides[axis];
                 meets = meets && reach >= 0 && reach % g->strides[axis] == 0 && output[axis] < g->output[axis];
             }
-            for (ptrdiff_t u = 0; meets && u < p->turns; ++u) {
+            for (ptrdiff_t u = first; meets && u < last; ++u) {
                 lc_run *run = runs + count++;
                 run->rows = ((i * g->kernel[1] + j) * p->turns + u) * p->rows * g->group_filters;
                 run->lanes = (output[0] - at->outputs[0].lo) * at->height + (output[1] - at->outputs[1].lo) * at->line +
@@ -96,6 +118,16 @@ LC_NOINLINE ptrdiff_t LC_NAME(narrow_runs)(const lc_geometry *g, const lc_narrow
             }
         }
     return count;
+}
+
+/* The u for which m - u * shift is an output, and in *end the m up to which they are the same. */
+LC_INLINE lc_range LC_NAME(narrow_turns)(const lc_geometry *g, const lc_narrow_plan *p, ptrdiff_t m, ptrdiff_t *end) {
+    const ptrdiff_t outputs = g->output[2], over = m - outputs;
+    lc_range u;
+    u.lo = over < 0 ? 0 : lc_min(p->turns, over / p->shift + 1);
+    u.hi = lc_max(u.lo, lc_min(p->turns, m / p->shift + 1));
+    *end = lc_min((m / p->shift + 1) * p->shift, over < 0 ? outputs : outputs + (over / p->shift + 1) * p->shift);
+    return u;
 }
 
 /* One line of pixels from its stage [phase][channel][m] to the caller. */
@@ -119,32 +151,77 @@ LC_NOINLINE void LC_NAME(deliver_narrow)(const lc_call *c, const lc_narrow_plan 
     }
 }
 
-LC_NOINLINE void LC_NAME(narrow_line)(const lc_call *c, const lc_narrow_plan *p, const LC_NAME(narrow_place) *at, const LC_REAL *packed,
-                                      const LC_REAL *box, LC_REAL *stage, lc_tile *t) {
-    const lc_geometry *g = c->geometry;
-    const ptrdiff_t parts = lc_ceil_div(p->rows, LC_NAME(rows_limit)(p->vectors)), width = (ptrdiff_t)p->vectors * LC_LANES;
-    for (ptrdiff_t m = 0; m < at->to[2] - at->from[2]; m += width) {
-        const int vectors = (int)lc_min(p->vectors, LC_NAME(vectors_for)(at->to[2] - at->from[2] - m));
-        t->lane_count = (ptrdiff_t)vectors * LC_LANES;
-        for (ptrdiff_t i = 0, row = 0, end; i < parts; ++i, row = end) {
-            end = lc_share(p->rows, parts, i + 1);
+/* A stretch of a line of pixels: m lo .. hi-1 that meet outputs with the same u, and the runs of their two kinds of rows: those of
+ * phases that have a tap for every u, and those behind them, which have none for the last. */
+typedef struct {
+    ptrdiff_t lo, hi, run_count[2];
+    lc_run *runs[2];
+} LC_NAME(narrow_stretch);
+
+/* Finds the stretch that begins at m: all of the line where zeros may stand for outputs that are not there. */
+LC_NOINLINE void LC_NAME(find_stretch)(const lc_geometry *g, const lc_narrow_plan *p, const LC_NAME(narrow_place) *at,
+                                       const ptrdiff_t pixel[2], ptrdiff_t m, int finite, LC_NAME(narrow_stretch) *stretch) {
+    lc_range turns = {0, p->turns};
+    stretch->lo = m;
+    stretch->hi = at->to[2];
+    if (!finite) {
+        turns = LC_NAME(narrow_turns)(g, p, m, &stretch->hi);
+        stretch->hi = lc_min(stretch->hi, at->to[2]);
+    }
+    stretch->run_count[0] = LC_NAME(narrow_runs)(g, p, at, pixel, turns.lo, turns.hi, stretch->runs[0]);
+    stretch->run_count[1] = LC_NAME(narrow_runs)(g, p, at, pixel, turns.lo, lc_min(turns.hi, p->turns - 1), stretch->runs[1]);
+}
+
+/* One kind of rows of a stretch, those from .. to-1 of the stage. packed, box and stage: of the group, from the line's first m on. */
+LC_NOINLINE void LC_NAME(narrow_rows)(const lc_geometry *g, const lc_narrow_plan *p, const LC_NAME(narrow_stretch) *stretch, ptrdiff_t first_m,
+                                      ptrdiff_t from, ptrdiff_t to, int finite, const LC_REAL *packed, const LC_REAL *box, LC_REAL *stage,
+                                      lc_tile *t) {
+    const ptrdiff_t parts = lc_ceil_div(to - from, LC_NAME(rows_limit)(p->vectors)), width = (ptrdiff_t)p->vectors * LC_LANES;
+    for (ptrdiff_t m = stretch->lo; m < stretch->hi; m += width) {
+        const ptrdiff_t lanes = lc_min(width, stretch->hi - m);
+        const int vectors = LC_NAME(vectors_for)(lanes);
+        t->lane_count = finite ? (ptrdiff_t)vectors * LC_LANES : lanes; /* box and stage have room behind the line, not inside it */
+        for (ptrdiff_t i = 0, row = from, end; i < parts; ++i, row = end) {
+            end = from + lc_share(to - from, parts, i + 1);
             t->rows = packed + row * g->group_filters;
-            t->lanes = box + m;
-            t->out = stage + row * p->line + m;
+            t->lanes = box + (m - first_m);
+            t->out = stage + row * p->line + (m - first_m);
             LC_NAME(run_tile)(t, (int)(end - row), vectors);
         }
+    }
+}
+
+/* One line of pixels, all groups. */
+LC_NOINLINE void LC_NAME(narrow_line)(const lc_call *c, const lc_narrow_plan *p, const LC_NAME(narrow_place) *at, const ptrdiff_t pixel[2],
+                                      const void *packed, char *workspace, lc_tile *t) {
+    const lc_geometry *g = c->geometry;
+    const int finite = ((const LC_NAME(narrow_header) *)packed)->finite;
+    const ptrdiff_t runs = g->kernel[0] * g->kernel[1] * p->turns, group_kernel = runs * p->rows * g->group_filters;
+    const ptrdiff_t ends[3] = {0, (g->kernel[2] - (p->turns - 1) * p->phases) * g->group_channels, p->rows};
+    const LC_REAL *kernel = (const LC_REAL *)((const char *)packed + LC_ALIGNMENT), *box = (const LC_REAL *)(workspace + p->box_at);
+    LC_REAL *stage = (LC_REAL *)(workspace + p->stage_at);
+    LC_REAL *out = (LC_REAL *)c->output + at->image * g->input_batch + pixel[0] * g->input_stride[0] + pixel[1] * g->input_stride[1];
+    LC_NAME(narrow_stretch) stretch = {0, 0, {0, 0}, {(lc_run *)workspace, (lc_run *)workspace + runs}};
+    for (ptrdiff_t group = 0; group < g->groups; ++group, kernel += group_kernel, box += g->group_filters * at->filter) {
+        for (ptrdiff_t m = at->from[2]; m < at->to[2]; m = stretch.hi) {
+            if (group == 0 || !finite) LC_NAME(find_stretch)(g, p, at, pixel, m, finite, &stretch);
+            for (int kind = 0; kind < 2; ++kind) {
+                t->runs = stretch.runs[kind];
+                t->run_count = stretch.run_count[kind];
+                LC_NAME(narrow_rows)(g, p, &stretch, at->from[2], ends[kind], ends[kind + 1], finite, kernel, box, stage, t);
+            }
+        }
+        LC_NAME(deliver_narrow)(c, p, at, group, stage, out);
     }
 }
 
 LC_NOINLINE void LC_NAME(conv_narrow_task)(const lc_call *c, const lc_narrow_plan *p, ptrdiff_t task, const void *packed, char *workspace) {
     const lc_geometry *g = c->geometry;
     const LC_NAME(narrow_place) at = LC_NAME(find_narrow)(g, p, task);
-    const ptrdiff_t group_kernel = g->kernel[0] * g->kernel[1] * p->turns * p->rows * g->group_filters;
-    LC_REAL *box = (LC_REAL *)(workspace + p->box_at), *stage = (LC_REAL *)(workspace + p->stage_at);
+    LC_REAL *box = (LC_REAL *)(workspace + p->box_at);
     lc_tile t;
     if (task == 0) LC_NAME(sign)(c->ran);
     memset(&t, 0, sizeof t);
-    t.runs = (const lc_run *)workspace;
     t.row_stride = g->group_filters;
     t.row_step = 1;
     t.lane_step = at.filter;
@@ -154,11 +231,6 @@ LC_NOINLINE void LC_NAME(conv_narrow_task)(const lc_call *c, const lc_narrow_pla
     for (ptrdiff_t i = at.from[0]; i < at.to[0]; ++i)
         for (ptrdiff_t j = at.from[1]; j < at.to[1]; ++j) {
             const ptrdiff_t pixel[2] = {i, j};
-            LC_REAL *out = (LC_REAL *)c->output + at.image * g->input_batch + i * g->input_stride[0] + j * g->input_stride[1];
-            t.run_count = LC_NAME(narrow_runs)(g, p, &at, pixel, (lc_run *)workspace);
-            for (ptrdiff_t group = 0; group < g->groups; ++group) {
-                LC_NAME(narrow_line)(c, p, &at, (const LC_REAL *)packed + group * group_kernel, box + group * g->group_filters * at.filter, stage, &t);
-                LC_NAME(deliver_narrow)(c, p, &at, group, stage, out);
-            }
+            LC_NAME(narrow_line)(c, p, &at, pixel, packed, workspace, &t);
         }
 }

@@ -322,8 +322,8 @@ static inline ptrdiff_t lc_finish_narrow_plan(const lc_geometry *g, lc_narrow_pl
         if (axis < 2) lines *= lc_min(g->output[axis], (reach - 1) / g->strides[axis] + 1);
     }
     p->line = (p->turns - 1) * p->shift + lc_ceil_div(p->block[2], width) * width;
-    p->packed_bytes = g->groups * g->kernel[0] * g->kernel[1] * p->turns * p->rows * g->group_filters * itemsize;
-    p->box_at = lc_align(g->kernel[0] * g->kernel[1] * p->turns * (ptrdiff_t)sizeof(lc_run));
+    p->packed_bytes = LC_ALIGNMENT + g->groups * g->kernel[0] * g->kernel[1] * p->turns * p->rows * g->group_filters * itemsize;
+    p->box_at = lc_align(2 * g->kernel[0] * g->kernel[1] * p->turns * (ptrdiff_t)sizeof(lc_run));
     p->stage_at = p->box_at + lc_align(g->filters * lines * p->line * itemsize);
     p->workspace = p->stage_at + lc_align(p->rows * p->line * itemsize);
     return tasks;

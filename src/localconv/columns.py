@@ -1,6 +1,10 @@
 """Shared convolution and its gradients as matrix products of im2col columns, by NumPy's BLAS, in blocks of bounded size.
 
 The algorithm for geometries that the direct kernels do badly (dispatch.py says which). All arrays come flat.
+
+Columns hold a 0 for every tap that meets padding. A product with it is not in the sum: harmless while the other factor is finite, it would
+be NaN for inf and NaN. So rows of a kernel, and positions of a gradient, that hold such values stay out of the matrix product, and are added
+where their taps are.
 """
 
 from __future__ import annotations
@@ -25,12 +29,19 @@ SUM_LIMIT = 256
 def conv_by_columns(geometry: Geometry, x: Array, kernel: Array, bias: Array | None, out: Array, relu: bool) -> None:
     """out = act(convolution of x with kernel + bias)."""
     matrix = _to_matrix(geometry, kernel)
+    finite = np.isfinite(matrix).all(1)
     results = _images(geometry, out, geometry.positions, geometry.filters)
     for image, channels, filters in _parts(geometry):
         part = _part(_images(geometry, x, prod(geometry.input), geometry.channels), geometry, image, channels)
         target = _part(results, geometry, image, filters)
         for block, columns in _columns_of(_group_geometry(geometry), part):
-            np.matmul(columns, matrix[:, filters], out=target[block])
+            if finite.all():
+                np.matmul(columns, matrix[:, filters], out=target[block])
+                continue
+            target[block] = columns[:, finite] @ matrix[finite, filters]
+            for row in np.flatnonzero(~finite):
+                there = _present(geometry, row)[block]
+                target[block][there] += np.outer(columns[there, row], matrix[row, filters])
     if bias is not None:
         results += bias[:, None] if geometry.channels_first else bias
     if relu:
@@ -59,7 +70,14 @@ def grad_kernel_by_columns(geometry: Geometry, x: Array, grad_output: Array, out
         part = _part(_images(geometry, x, prod(geometry.input), geometry.channels), geometry, image, channels)
         gradient = _part(_images(geometry, grad_output, geometry.positions, geometry.filters), geometry, image, filters)
         for block, columns in _columns_of(_group_geometry(geometry), part, SUM_LIMIT):
-            matrix[:, filters] += np.matmul(columns.T, gradient[block])
+            finite = np.isfinite(gradient[block]).all(1)
+            if finite.all():
+                matrix[:, filters] += np.matmul(columns.T, gradient[block])
+                continue
+            matrix[:, filters] += columns[finite].T @ gradient[block][finite]
+            for position in np.flatnonzero(~finite):
+                there = _rows_present(geometry, block.start + position)
+                matrix[there, filters] += np.outer(columns[position, there], gradient[block][position])
     taps, channels_inside = prod(geometry.kernel), geometry.channels // geometry.groups
     inner = (channels_inside, taps) if geometry.channels_first else (taps, channels_inside)
     rows = matrix.reshape(*inner, geometry.filters)
@@ -71,6 +89,33 @@ def _to_matrix(geometry: Geometry, kernel: Array) -> Array:
     """The kernel as (rows of a group, filters), rows in the order of im2col."""
     rows = kernel.reshape(prod(geometry.kernel), geometry.channels // geometry.groups, geometry.filters)
     return (rows.transpose(1, 0, 2) if geometry.channels_first else rows).reshape(geometry.depth, geometry.filters)
+
+
+def _taps_inside(geometry: Geometry, axis: int, positions: Array, taps: Array) -> Array:
+    """Whether taps of an axis meet the input, not its padding, in the windows of output positions."""
+    pixels = positions * geometry.strides[axis] - geometry.before[axis] + taps * geometry.dilation[axis]
+    return (pixels >= 0) & (pixels < geometry.input[axis])
+
+
+def _present(geometry: Geometry, row: int) -> Array:
+    """The positions at which a row of the columns is no padding."""
+    tap = row % prod(geometry.kernel) if geometry.channels_first else row // (geometry.channels // geometry.groups)
+    taps = np.unravel_index(tap, geometry.kernel)
+    inside = [_taps_inside(geometry, axis, np.arange(geometry.output[axis]), taps[axis]) for axis in range(3)]
+    return _all_axes(inside)
+
+
+def _rows_present(geometry: Geometry, position: int) -> Array:
+    """The rows of one position's column that are no padding."""
+    place = np.unravel_index(position, geometry.output)
+    inside = [_taps_inside(geometry, axis, place[axis], np.arange(geometry.kernel[axis])) for axis in range(3)]
+    taps, channels = _all_axes(inside), geometry.channels // geometry.groups
+    return np.tile(taps, channels) if geometry.channels_first else taps.repeat(channels)
+
+
+def _all_axes(inside: list[Array]) -> Array:
+    """What holds along all three axes, row by row."""
+    return (inside[0][:, None, None] & inside[1][:, None] & inside[2]).ravel()
 
 
 def _parts(geometry: Geometry) -> Iterator[tuple[int, slice, slice]]:
