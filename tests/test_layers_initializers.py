@@ -127,6 +127,17 @@ def test_compute_fans(shape, expected):
     assert initializers.compute_fans(shape) == expected
 
 
+@pytest.mark.parametrize(("layer", "shape"), [(layers.Dense(50, bias_initializer=None, kernel_initializer=None), (None, 4)),
+                                              (layers.Conv1D(50, 3, bias_initializer=None, kernel_initializer=None), (None, 9, 4))])
+def test_no_initializer_is_glorot_uniform(layer, shape):
+    """As in Keras, for a bias too."""
+    layer.build(shape)
+    for variable in (layer.kernel, layer.bias):
+        limit = math.sqrt(6 / sum(initializers.compute_fans(variable.shape)))
+        assert limit / 2 < np.abs(variable.value).max() <= limit
+    assert layer.get_config()["bias_initializer"] is None
+
+
 @pytest.mark.parametrize(("call", "error"), [
     (lambda: initializers.VarianceScaling(0), ValueError), (lambda: initializers.VarianceScaling(mode="in"), ValueError),
     (lambda: initializers.VarianceScaling(distribution="cauchy"), ValueError),

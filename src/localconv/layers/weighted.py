@@ -67,8 +67,8 @@ class WeightedLayer(Layer):
 
     def _make_weights(self, kernel_shape: tuple[int, ...], bias_shape: tuple[int, ...], position_fans: Fans | None = None) -> None:
         """Make `kernel` and `bias` (None without one)."""
-        # None is the default of the functional interface: what get_variable takes there.
-        kernel, bias = self.kernel_initializer or initializers.GlorotUniform(), self.bias_initializer or initializers.Zeros()
+        # Keras's default for a weight without an initializer, a bias or not.
+        kernel, bias = (given or initializers.GlorotUniform() for given in (self.kernel_initializer, self.bias_initializer))
         self.kernel = self.add_weight("kernel", kernel_shape, kernel, self.kernel_regularizer, self.kernel_constraint,
                                       position_fans=position_fans)
         self.bias = None
