@@ -300,7 +300,7 @@ def store_round(rng, seed):
     layers.clear_session()
     odd = rng.choice([*ODD, *NUMBERS, "scope", "a/b", {"name": len}, Path("none.h5"), "x" * 5000])
     what, call = rng.choice([
-        ("variable_scope", lambda: scoped(odd)),
+        ("variable_scope", lambda: scoped(rng.choice(["name_or_scope", "default_name", "initializer", "regularizer", "reuse"]), odd)),
         ("custom_object_scope", lambda: within(layers.custom_object_scope(odd))),
         ("InputLayer", lambda: layers.InputLayer(input_shape=odd, name="in")),
         ("load_model", lambda: layers.load_model(odd)),
@@ -319,13 +319,20 @@ def within(context):
         return True
 
 
-def scoped(name):
-    """Every variable made in a scope is listed, under its name."""
-    with layers.variable_scope(name):
-        layers.conv1d(np.ones((1, 4, 1), np.float32), 2, 2, kernel_regularizer="l2", name="c")
+def scoped(argument, odd):
+    """Every variable made in a scope is listed, under its name, and found when the scope is opened again."""
+    given = {"name_or_scope": None if argument == "default_name" else "scope"} | {argument: odd}
+    x = np.ones((1, 4, 1), np.float32)
+    with layers.variable_scope(**given) as scope:
+        y = layers.conv1d(x, 2, 2, kernel_regularizer="l2", name="c")
+    with layers.variable_scope(scope, reuse=True):
+        again = layers.conv1d(x, 2, 2, name="c")
     names = [variable.name for variable in layers.global_variables()]
-    if names != [f"{name}/c/kernel:0", f"{name}/c/bias:0"] or len(layers.trainable_variables()) != 2:
-        raise AssertionError(f"variables {names} in scope {name!r}")
+    prefix = f"{scope.name}/" if scope.name else ""
+    if names != [f"{prefix}c/kernel:0", f"{prefix}c/bias:0"] or layers.trainable_variables() != scope.global_variables():
+        raise AssertionError(f"variables {names} in scope {scope}")
+    if not np.array_equal(y, again):
+        raise AssertionError(f"other values in {scope}, opened again")
     return layers.get_regularization_losses()
 
 

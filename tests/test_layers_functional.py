@@ -1,9 +1,16 @@
 """conv1d with its store of variables; the names and errors are those that TensorFlow 2.15 answered."""
 
+import asyncio
+import contextvars
 import inspect
+import json
+import threading
+import types
 
 import numpy as np
 import pytest
+from golden.scope_programs import PROGRAMS, Record
+from layer_cases import GOLDEN
 
 import localconv
 from localconv import layers
@@ -56,8 +63,8 @@ def test_same_as_tensorflow():
     with layers.variable_scope("s"):
         layers.conv1d(X, 4, 3)
         layers.conv1d(X, 4, 3, name="k", trainable=False)
-        with layers.variable_scope("in") as prefix:
-            assert prefix == "s/in"
+        with layers.variable_scope("in") as scope:
+            assert scope.name == "s/in"
             layers.conv1d(X, 4, 3)
     with layers.variable_scope("s", reuse=True):
         layers.conv1d(X, 4, 3)
@@ -92,17 +99,148 @@ def test_reuse_without_a_name_is_the_first_layer():
     np.testing.assert_array_equal(layers.conv1d(X, 4, 3, reuse=True), first)
 
 
-def test_inner_scopes_inherit_reuse():
-    with layers.variable_scope("a"), layers.variable_scope("b"):
-        first = layers.conv1d(X, 4, 3)
-    with layers.variable_scope("a", reuse=True), layers.variable_scope("b"):
-        np.testing.assert_array_equal(layers.conv1d(X, 4, 3), first)
-    with layers.variable_scope("a", reuse=True), layers.variable_scope("b", reuse=False):
-        np.testing.assert_array_equal(layers.conv1d(X, 4, 3), first)
-    with pytest.raises(RuntimeError), layers.variable_scope("a"):
-        raise RuntimeError
+def answer(program):
+    """What localconv answers to one of the programs that TensorFlow was given."""
+    record = Record()
+
+    def conv1d(filters=2, dtype="float32", **arguments):
+        layers.conv1d(np.ones((2, 8, 3), dtype), filters, 3, **arguments)
+
+    def losses(scope=None):
+        return [float(loss) for loss in layers.get_regularization_losses(scope)]
+
+    program(types.SimpleNamespace(
+        variable_scope=layers.variable_scope, get_variable_scope=layers.get_variable_scope, AUTO_REUSE=layers.AUTO_REUSE, conv1d=conv1d,
+        global_variables=layers.global_variables, trainable_variables=layers.trainable_variables, losses=losses,
+        constant=layers.initializers.Constant, total=lambda factor: lambda weight: factor * weight.sum(), say=record.say,
+        refused=record.refused))
+    penalties, trained = losses(), layers.trainable_variables()
+    variables = [[variable.name, variable in trained, float(variable.value.flat[0]) if np.ptp(variable.value) == 0 else None]
+                 for variable in layers.global_variables()]
+    return {"said": record.said, "variables": variables, "penalties": penalties}
+
+
+ANSWERS = json.loads((GOLDEN / "scopes.json").read_text(encoding="utf-8"))
+
+
+def test_every_program_was_run_by_tensorflow():
+    assert list(ANSWERS) == list(PROGRAMS)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_scopes_as_in_tensorflow(name):
+    assert answer(PROGRAMS[name]) == ANSWERS[name]
+
+
+def test_refused_calls_take_no_name():
+    """Unlike in TensorFlow, whose next layer would be a/conv1d_1."""
+    with layers.variable_scope("a"):
+        with pytest.raises(ValueError, match="output"):
+            layers.conv1d(X, 4, 9)
+        layers.conv1d(X, 4, 3)
+    assert names() == ["a/conv1d/kernel:0", "a/conv1d/bias:0"]
+
+
+def test_refused_calls_store_nothing():
+    """Unlike in TensorFlow, which would have c/bias."""
+    layers.conv1d(X, 4, 3, name="c", use_bias=False)
+    with pytest.raises(ValueError, match="Variable c/kernel already exists"):
+        layers.conv1d(X, 4, 3, name="c")
+    assert names() == ["c/kernel:0"]
+
+
+def test_the_last_output_is_penalized():
+    def total(output):
+        return output.sum()
+
+    total.gradient = np.ones_like
+    for step in range(3):
+        for name in ("a", "b"):
+            x = np.full((2, 3, 1), step + 1.0)
+            layers.conv1d(x, 1, 3, name=name, kernel_initializer="ones", activity_regularizer=total, reuse=layers.AUTO_REUSE)
+    assert layers.get_regularization_losses() == [9, 9]
+
+
+def test_each_thread_is_outside_all_scopes():
+    """Also where Python hands it the context of the thread that starts it."""
+    seen = []
+
+    def work():
+        for name in ("in", "in"):
+            seen.append(layers.get_variable_scope().name)
+            with layers.variable_scope(name, reuse=layers.AUTO_REUSE):
+                layers.conv1d(X, 4, 3)
+
+    with layers.variable_scope("outer") as scope:
+        layers.get_variable_scope().reuse_variables()
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(work,))
+        thread.start()
+        thread.join()
+        assert layers.get_variable_scope() is scope
+    assert seen == ["", ""]
+    assert names() == ["in/conv1d/kernel:0", "in/conv1d/bias:0"]
+
+
+def test_threads_make_a_variable_once():
+    start, results = threading.Barrier(8), []
+
+    def work():
+        start.wait()
+        with layers.variable_scope("net", reuse=layers.AUTO_REUSE):
+            results.append(layers.conv1d(X, 4, 3))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert names() == ["net/conv1d/kernel:0", "net/conv1d/bias:0"]
+    assert len({result.tobytes() for result in results}) == 1
+    assert len(results) == 8
+
+
+def test_tasks_have_scopes_of_their_own():
+    async def work(name):
+        with layers.variable_scope(name) as scope:
+            for _ in range(2):
+                await asyncio.sleep(0)
+                assert layers.get_variable_scope() is scope
+                layers.conv1d(X, 4, 3, use_bias=False)
+
+    async def both():
+        await asyncio.gather(work("a"), work("b"))
+
+    asyncio.run(both())
+    assert sorted(names()) == ["a/conv1d/kernel:0", "a/conv1d_1/kernel:0", "b/conv1d/kernel:0", "b/conv1d_1/kernel:0"]
+
+
+def test_clear_session():
+    layers.get_variable_scope().reuse_variables()
+    with layers.variable_scope("a"), pytest.raises(RuntimeError, match="inside a variable_scope; 'a' is open"):
+        layers.clear_session()
+    layers.clear_session()
+    assert layers.get_variable_scope().reuse is False
+    layers.conv1d(X, 4, 3, kernel_regularizer="l2")
+    layers.clear_session()
+    assert names() == layers.get_regularization_losses() == []
     layers.conv1d(X, 4, 3)
-    assert names()[-1] == "conv1d/bias:0", "the scope is closed whatever happens in it"
+    assert names() == ["conv1d/kernel:0", "conv1d/bias:0"]
+
+
+def test_scopes_take_what_layers_take():
+    """Names of initializers and regularizers, their configs, and classes."""
+    for given in ("ones", layers.initializers.serialize(layers.initializers.Ones()), layers.initializers.Ones):
+        with layers.variable_scope("a", initializer=given, regularizer="l2") as scope:
+            layers.conv1d(X, 4, 3)
+        assert (layers.global_variables()[0].value == 1).all()
+        assert scope.initializer == layers.initializers.Ones()
+        np.testing.assert_allclose(layers.get_regularization_losses(), [0.36, 0], rtol=1e-6)
+        layers.clear_session()
+
+
+def test_printed_scope():
+    with layers.variable_scope("a", reuse=layers.AUTO_REUSE), layers.variable_scope("b") as scope:
+        assert repr(scope) == "<VariableScope 'a/b' reuse=AUTO_REUSE>"
 
 
 def test_every_argument_works():
@@ -126,9 +264,9 @@ def test_several_batch_axes_and_dtypes():
 
 
 @pytest.mark.parametrize(("wrong", "error"), [({"filters": 0}, ValueError), ({"kernel_size": 9}, ValueError), ({"name": 3}, TypeError),
-                                              ({"name": ""}, ValueError), ({"inputs": X.astype(int)}, TypeError),
+                                              ({"name": "a b"}, ValueError), ({"inputs": X.astype(int)}, TypeError),
                                               ({"inputs": X[0]}, ValueError),
-                                              ({"reuse": "yes"}, TypeError), ({"kernel_initializer": "foo"}, ValueError)])
+                                              ({"reuse": "yes"}, ValueError), ({"kernel_initializer": "foo"}, ValueError)])
 def test_nothing_is_stored_when_refused(wrong, error):
     with pytest.raises(error):
         layers.conv1d(**({"inputs": X, "filters": 4, "kernel_size": 3} | wrong))
@@ -137,7 +275,22 @@ def test_nothing_is_stored_when_refused(wrong, error):
     assert names() == ["conv1d/kernel:0", "conv1d/bias:0"]
 
 
-@pytest.mark.parametrize(("name", "error"), [(3, TypeError), ("", ValueError), (None, TypeError)])
-def test_scope_names(name, error):
-    with pytest.raises(error, match="name"), layers.variable_scope(name):
-        pass
+@pytest.mark.parametrize(("call", "error", "message"), [
+    (lambda: layers.conv1d(X, 4, 3, name=3), TypeError, "name must be a string or a VariableScope, got 3"),
+    (lambda: layers.conv1d(X, 4, 3, reuse=2), ValueError, "reuse must be True, False, None or AUTO_REUSE, got 2"),
+    (lambda: layers.variable_scope(3).__enter__(), TypeError, "name_or_scope must be a string or a VariableScope, got 3"),
+    (lambda: layers.variable_scope("ö").__enter__(), ValueError, "name_or_scope must match the pattern .*, got 'ö'"),
+    (lambda: layers.variable_scope(None).__enter__(), TypeError, "name_or_scope must be a string or a VariableScope if"),
+    (lambda: layers.variable_scope(None, 3).__enter__(), TypeError, "default_name must be a string, got 3"),
+    (lambda: layers.variable_scope(None, "d", reuse=True).__enter__(), ValueError, "reuse=True needs name_or_scope"),
+    (lambda: layers.variable_scope("a", initializer="foo").__enter__(), ValueError, "Unknown initializer: 'foo'"),
+    (lambda: layers.variable_scope("a", regularizer=3).__enter__(), ValueError, "Could not interpret regularizer identifier: 3"),
+    (lambda: layers.VariableScope(None, 3), TypeError, "name must be a string, got 3"),
+    (lambda: layers.trainable_variables(3), TypeError, "scope must be a string, got 3"),
+    (lambda: layers.global_variables(layers.get_variable_scope()), TypeError, "scope must be a string, got <VariableScope"),
+    (lambda: layers.get_regularization_losses("("), ValueError, r"scope must be a regular expression, got '\('"),
+])
+def test_messages(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+    assert layers.get_variable_scope().name == ""

@@ -1,7 +1,7 @@
 """Makes what tests/golden/layers/ holds with real Keras 2.15: `python tests/golden/make_layers_golden.py [FAMILY ...]`.
 
 Needs a Python 3.11 environment with `pip install 'tensorflow-cpu==2.15.*'` (which brings h5py). Families: functions, local1d,
-local2d, conv, around, structure, files, deepface; all of them unless some are named.
+local2d, conv, around, structure, files, deepface, scopes; all of them unless some are named.
 
 An .npz holds the array `cases`, JSON text: a list of dicts, in which {"array": [dtype, start, shape]} stands for an array, in the flat
 array of that dtype. A case of a layer says: a layer of class `layer` made with `arguments` and given `weights` gives `y` for `x`
@@ -15,12 +15,15 @@ import json
 import os
 import pathlib
 import sys
+import types
+import warnings
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
 
 import numpy as np
 import tensorflow as tf
+from scope_programs import PROGRAMS, Record
 from tensorflow import keras
 
 HERE = pathlib.Path(__file__).with_name("layers")
@@ -314,7 +317,41 @@ def face():
     return np.sin(0.3 * rows + 0.2 * columns * (channels + 1) + channels)[None].astype("float32")
 
 
-FAMILIES = {f.__name__: f for f in (functions, local1d, local2d, conv, around, structure, files, deepface)}
+def scopes():
+    """What TensorFlow answers to the programs of scope_programs.py, each in a graph of its own."""
+    found = {}
+    for name, program in PROGRAMS.items():
+        with tf.Graph().as_default(), warnings.catch_warnings(action="ignore"), tf.compat.v1.Session() as session:
+            found[name] = answer(program, session)
+    (HERE / "scopes.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+def answer(program, session):
+    v1 = tf.compat.v1
+    record = Record()
+
+    def conv1d(filters=2, dtype="float32", **arguments):
+        v1.layers.conv1d(tf.ones((2, 8, 3), dtype), filters, 3, **arguments)
+
+    def losses(scope=None):
+        session.run(v1.global_variables_initializer())
+        return [float(session.run(loss)) for loss in v1.losses.get_regularization_losses(scope)]
+
+    program(types.SimpleNamespace(
+        variable_scope=v1.variable_scope, get_variable_scope=v1.get_variable_scope, AUTO_REUSE=v1.AUTO_REUSE, conv1d=conv1d,
+        global_variables=v1.global_variables, trainable_variables=v1.trainable_variables, losses=losses,
+        constant=v1.constant_initializer, total=lambda factor: lambda weight: factor * tf.reduce_sum(weight), say=record.say,
+        refused=record.refused))
+    penalties = losses()
+    variables = []
+    for variable in v1.global_variables():
+        value = session.run(variable)
+        trained = any(variable is other for other in v1.trainable_variables())
+        variables.append([variable.name, trained, float(value.flat[0]) if np.ptp(value) == 0 else None])
+    return {"said": record.said, "variables": variables, "penalties": penalties}
+
+
+FAMILIES = {f.__name__: f for f in (functions, local1d, local2d, conv, around, structure, files, deepface, scopes)}
 
 if __name__ == "__main__":
     HERE.mkdir(exist_ok=True)

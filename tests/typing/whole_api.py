@@ -78,8 +78,11 @@ wide.build((None, 5, 6, 2))
 plain = layers.convert_implementation(wide.get_weights(), wide.get_config(), 1)
 layers.Conv2D(2, 3, groups=1)(picture)
 layers.clear_session()
-with layers.variable_scope("scope"):
+with layers.variable_scope("scope", initializer="ones", regularizer=layers.regularizers.L2(0.1), reuse=layers.AUTO_REUSE) as scope:
     layers.conv1d(x, 2, 3, name="c")
+with layers.variable_scope(scope, reuse=True), layers.variable_scope(None, default_name="inner") as inner:
+    layers.conv1d(x, 2, 3, name=scope, reuse=layers.AUTO_REUSE)
+    current: layers.VariableScope = layers.get_variable_scope()
 names = [variable.name for variable in layers.global_variables() + layers.trainable_variables()]
 losses = layers.get_regularization_losses()
 

@@ -10,14 +10,25 @@ from .activations import ActivationFunction
 from .base import InputSpec, Layer
 from .conv import Conv1D, Conv2D, Convolution1D, Convolution2D
 from .core import Activation, Dense, Dropout, Flatten, InputLayer, MaxPooling1D, MaxPooling2D
-from .functional import clear_session, conv1d, get_regularization_losses, global_variables, trainable_variables, variable_scope
+from .functional import conv1d
 from .local import LocallyConnected1D, LocallyConnected2D, convert_implementation
 from .progress import ProgressBar
 from .registry import custom_object_scope
+from .scopes import (
+    AUTO_REUSE,
+    VariableScope,
+    clear_session,
+    get_regularization_losses,
+    get_variable_scope,
+    global_variables,
+    trainable_variables,
+    variable_scope,
+)
 from .sequential import Sequential, load_model
 from .variables import Variable
 
 __all__ = [
+    "AUTO_REUSE",
     "Activation",
     "ActivationFunction",
     "Conv1D",
@@ -37,6 +48,7 @@ __all__ = [
     "ProgressBar",
     "Sequential",
     "Variable",
+    "VariableScope",
     "activations",
     "clear_session",
     "constraints",
@@ -44,6 +56,7 @@ __all__ = [
     "convert_implementation",
     "custom_object_scope",
     "get_regularization_losses",
+    "get_variable_scope",
     "global_variables",
     "initializers",
     "load_model",
