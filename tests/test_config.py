@@ -1,7 +1,9 @@
 """Settings: keras.json, the default data format, floatx, and what the package says of itself."""
 
 import json
+import os
 import platform
+import sys
 
 import numpy as np
 import pytest
@@ -77,6 +79,17 @@ def test_keras_json_in_the_home_directory(python, tmp_path):
     assert python(code, HOME=str(home), USERPROFILE=str(home)) == "channels_first\n"
 
 
+def refused_briefly(answer, path):
+    """channels_last, and one warning that names the file and what is wrong with it."""
+    first, *warnings = answer.splitlines()
+    assert first == "channels_last"
+    assert len(warnings) == 1
+    start, end = f"UserWarning {path}: ", "; localconv goes on with its defaults"
+    assert warnings[0].startswith(start)
+    assert warnings[0].endswith(end)
+    assert 10 < len(warnings[0]) - len(start) - len(end) < 500
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -92,18 +105,19 @@ def test_keras_json_in_the_home_directory(python, tmp_path):
         {"image_data_format": None},
         {"image_data_format": 1},
         {"image_data_format": ["channels_first"]},
+        b"[" * 200_000,
+        b'{"image_data_format": ' * 200_000,
+        b'{"image_data_format": "channels_first"}' + b" " * 2**20,
+        b'{"image_data_format": ' + b"9" * 5000 + b"}",
+        {"image_data_format": "x" * 500_000},
+        b'{"floatx": ' + b"[" * 500 + b"]" * 500 + b"}",
     ],
-    ids=str,
+    ids=lambda content: str(content)[:40],
 )
 def test_broken_keras_json(python, keras_json, content):
     """One warning that names the file, then channels_last."""
     path = keras_json(content)
-    first, *warnings = python(ASK).splitlines()
-    assert first == "channels_last"
-    assert len(warnings) == 1
-    assert warnings[0].startswith("UserWarning ")
-    assert str(path) in warnings[0] or repr(str(path)) in warnings[0]
-    assert len(warnings[0]) > len(f"UserWarning {path}") + 10, "it says what is wrong too"
+    refused_briefly(python(ASK), path)
 
 
 def test_wrong_format_in_keras_json_is_named(python, keras_json):
@@ -113,12 +127,69 @@ def test_wrong_format_in_keras_json_is_named(python, keras_json):
     assert "channels_middle" in warning
 
 
-def test_keras_json_that_is_a_directory(python, tmp_path):
-    (tmp_path / "keras" / "keras.json").mkdir(parents=True)
-    first, *warnings = python(ASK).splitlines()
-    assert first == "channels_last"
-    assert len(warnings) == 1
-    assert "keras.json" in warnings[0]
+def directory(path):
+    path.mkdir()
+
+
+def pipe(path):
+    os.mkfifo(path)
+
+
+def loop(path):
+    path.symlink_to(path)
+
+
+def unreadable(path):
+    path.write_bytes(b"{}")
+    path.chmod(0)
+
+
+@pytest.mark.parametrize("place", [
+    directory,
+    pytest.param(pipe, marks=pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes among its files")),
+    pytest.param(loop, marks=pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")),
+    pytest.param(unreadable, marks=pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0,
+                                                      reason="nothing is unreadable for this user, or by chmod on this system")),
+])
+def test_keras_json_that_is_none(python, tmp_path, place):
+    """One warning that names the file, and no waiting; then channels_last."""
+    path = tmp_path / "keras" / "keras.json"
+    path.parent.mkdir()
+    place(path)
+    refused_briefly(python(ASK, timeout=30), path)
+
+
+def endless(path):
+    path.symlink_to("/dev/zero")
+
+
+def sparse(path):
+    with path.open("wb") as file:
+        file.truncate(2**40)
+
+
+@pytest.mark.memory
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit on memory, without which a fault would fill the machine's, is Linux's")
+@pytest.mark.parametrize("place", [endless, sparse])
+def test_keras_json_that_does_not_end(python, tmp_path, place):
+    path = tmp_path / "keras" / "keras.json"
+    path.parent.mkdir()
+    place(path)
+    refused_briefly(python("import resource\nresource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))\n" + ASK), path)
+
+
+def test_keras_json_in_a_file(python, tmp_path):
+    """KERAS_HOME that is no directory is as wrong as a file that is none."""
+    (tmp_path / "keras").write_bytes(b"{}")
+    refused_briefly(python(ASK), tmp_path / "keras" / "keras.json")
+
+
+@pytest.mark.parametrize("home", ["", "~", "no/such/place", "x" * 300, "a\nb"])
+def test_no_file_where_the_home_says(python, home):
+    """Strange places hold no file; nothing else is wrong with them but a name that no system takes."""
+    found = python('import os\ndel os.environ["KERAS_HOME"]\n' + ASK, HOME=home, USERPROFILE=home).splitlines()
+    assert found[0] == "channels_last"
+    assert all("UserWarning" in warning and "keras.json" in warning for warning in found[1:])
 
 
 def test_keras_json_is_read_at_the_first_need_only(python, keras_json):

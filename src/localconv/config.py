@@ -6,6 +6,8 @@ import json
 import operator
 import os
 import platform
+import reprlib
+import stat
 import sys
 import warnings
 from pathlib import Path
@@ -16,6 +18,9 @@ from .geometry import CHANNELS_LAST, DATA_FORMATS
 from .version import __version__
 
 FLOATS = ("float32", "float64")
+
+# Of keras.json; the file that Keras writes has four lines.
+LARGEST_FILE = 2**20
 
 # Read from Keras's file when first asked for; None: not yet.
 _image_data_format: str | None = None
@@ -191,10 +196,11 @@ def _keras_settings() -> dict[str, str]:
     home = os.environ.get("KERAS_HOME")
     path = (Path(home) if home else Path(os.path.expanduser("~")) / ".keras") / "keras.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(_text(path))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    # A RecursionError is what many nested brackets give.
+    except (OSError, ValueError, RecursionError) as error:
         _warn(path, f"it cannot be read ({error})")
         return {}
     if not isinstance(content, dict):
@@ -207,8 +213,23 @@ def _keras_settings() -> dict[str, str]:
         if content[key] in accepted:
             found[key] = content[key]
         else:
-            _warn(path, f"{key} is {content[key]!r}, not one of {accepted}")
+            _warn(path, f"{key} is {reprlib.repr(content[key])}, not one of {accepted}")
     return found
+
+
+def _text(path: Path) -> str:
+    """The text of a regular file. OSError for anything else that may be in its place: a pipe could wait, a device never end."""
+    with open(path, "rb", opener=_open_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError("it is not a regular file")
+        content = file.read(LARGEST_FILE + 1)
+    if len(content) > LARGEST_FILE:
+        raise OSError(f"it is larger than {LARGEST_FILE} bytes")
+    return content.decode("utf-8")
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _warn(path: Path, problem: str) -> None:
