@@ -108,6 +108,7 @@ def test_environment(python):
     assert python(SHOW_THREADS, LOCALCONV_NUM_THREADS="2", OMP_NUM_THREADS="1") == "2 2\n"
     assert python(SHOW_THREADS, OMP_NUM_THREADS="1") == "1 1\n"
     assert python(SHOW_THREADS, LOCALCONV_NUM_THREADS="100000") == f"{CPUS} {CPUS}\n"
+    assert python(SHOW_THREADS, LOCALCONV_NUM_THREADS="0" * 5000 + "1") == "1 1\n"
 
 
 @many_cpus
@@ -124,7 +125,7 @@ print(large_call())
     assert python(code, LOCALCONV_NUM_THREADS="1") == "2\n1\n"
 
 
-@pytest.mark.parametrize("wrong", ["0", "-1", "two", "1.5", "1,2"])
+@pytest.mark.parametrize("wrong", ["0", "-1", "two", "1.5", "1,2", "2147483648", "9" * 5000, "0" * 5000], ids=lambda wrong: wrong[:10])
 def test_wrong_environment(python, wrong):
     """An error at the first use that names the variable and its value, not at import."""
     code = (
