@@ -6,6 +6,7 @@ MSVC has no pragma that unrolls the loops over register tiles, and its kernels a
 """
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -15,9 +16,24 @@ from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError, LinkError, PlatformError
 
 ROOT = Path(__file__).parent
+PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
+# Systems by the ID or ID_LIKE of /etc/os-release, or by sys.platform: their names, and what gives a C compiler and Python's headers there.
+INSTALL = {
+    "debian": ("Debian, Ubuntu", "apt-get install build-essential", f"apt-get install {PYTHON}-dev"),
+    "fedora": ("Fedora, Red Hat", "dnf install gcc", f"dnf install {PYTHON}-devel"),
+    "alpine": ("Alpine", "apk add build-base", "apk add python3-dev"),
+    "darwin": ("macOS", "xcode-select --install", "install Python anew, from python.org or Homebrew"),
+    "win32": ("Windows", "https://visualstudio.microsoft.com/visual-cpp-build-tools/", "install Python anew, from python.org"),
+    "conda": ("conda", "conda install -c conda-forge c-compiler", "conda install --force-reinstall python"),
+}
+COMPILER, HEADERS = 1, 2
+STANDARD_HEADER = "#include <stdlib.h>\nint answer(void) { return EXIT_SUCCESS; }\n"
+PYTHON_HEADER = "#include <Python.h>\n"
 PROBE = """
 #include <omp.h>
 int main(void) { int n = 0;
@@ -32,6 +48,24 @@ every call will run on one core. On macOS install libomp (`brew install libomp`)
 on Linux the compiler's OpenMP runtime (libgomp or libomp), and build again.
 ********************************************************************************
 """
+
+
+def stop(problem, *needed):
+    """End the build with what is missing, and what to do about it on this system, or on all of them if this one is not known."""
+    if Path(sys.base_prefix, "conda-meta").is_dir():
+        systems = ["conda"]
+    elif sys.platform == "linux":
+        try:
+            release = platform.freedesktop_os_release()
+        except OSError:
+            release = {}
+        systems = [release.get("ID"), *release.get("ID_LIKE", "").split()]
+    else:
+        systems = [sys.platform]
+    known = [INSTALL[system] for system in systems if system in INSTALL][:1] or INSTALL.values()
+    remedies = [f"    {row[0] + ':':17}{', '.join(row[what] for what in needed)}" for row in known]
+    stars = "*" * 80
+    raise SystemExit("\n".join(["", stars, f"localconv: {problem}", *remedies, stars]))
 
 
 def openmp_flags(msvc, clang_cl):
@@ -54,6 +88,7 @@ class BuildExt(build_ext):
     """Adds the compiler's own flags, and those of its OpenMP if a probe compiles and links with them."""
 
     def build_extensions(self):
+        self.check_compiler()
         msvc = self.compiler.compiler_type == "msvc"
         compile_args = ["/O2", "/std:c11"] if msvc else ["-O2", "-g0", "-std=c11"]
         link_args = []
@@ -63,6 +98,17 @@ class BuildExt(build_ext):
             extension.extra_compile_args = compile_args + more + extra
             extension.extra_link_args = link_args + link_more + extra
         super().build_extensions()
+
+    def check_compiler(self):
+        """Stop at once if there is no C compiler, or no Python.h for it."""
+        if not self.builds(STANDARD_HEADER):
+            command = getattr(self.compiler, "compiler", ["cl"])[0]
+            origin = ", from the variable CC," if "CC" in os.environ else ""
+            state = "does not work" if shutil.which(command) else "is not on this system"
+            headers = [] if Path(sysconfig.get_path("include"), "Python.h").exists() else [HEADERS]
+            stop(f"a C compiler is needed to build it, and {command!r}{origin} {state}.", COMPILER, *headers)
+        if not self.builds(PYTHON_HEADER):
+            stop(f"the headers of {PYTHON} (Python.h) are needed to build it, and not on this system.", HEADERS)
 
     def use_clang_cl(self, msvc):
         """The path of clang-cl, now the compiler, if it was asked for."""
@@ -81,25 +127,31 @@ class BuildExt(build_ext):
             raise SystemExit(f"LOCALCONV_OPENMP must be auto, off or require, got {wanted!r}")
         if wanted != "off":
             for compile_args, link_args in openmp_flags(msvc, clang_cl):
-                if self.links(PROBE, compile_args, link_args):
+                if self.builds(PROBE, compile_args, link_args):
                     return compile_args, link_args
         if wanted == "require":
             raise SystemExit(MISSING)
         print(MISSING if wanted == "auto" else "localconv: building without OpenMP, as asked", file=sys.stderr, flush=True)
         return [], []
 
-    def links(self, source, compile_args, link_args):
-        from setuptools.errors import CompileError, LinkError
-
+    def builds(self, source, compile_args=(), link_args=None):
+        """Whether the compiler takes a source, and links a program of it if there are flags for that."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "probe.c"
             path.write_text(source)
             try:
-                objects = self.compiler.compile([str(path)], output_dir=folder, extra_postargs=compile_args)
-                self.compiler.link_executable(objects, str(Path(folder) / "probe"), extra_postargs=link_args)
-            except (CompileError, LinkError):
+                objects = self.compiler.compile([str(path)], output_dir=folder, extra_postargs=list(compile_args))
+                if link_args is not None:
+                    self.compiler.link_executable(objects, str(Path(folder) / "probe"), extra_postargs=link_args)
+            except (CompileError, LinkError, PlatformError):
                 return False
         return True
+
+
+class Build(build):
+    """Compiles first: who has no compiler hears of it before everything else."""
+
+    sub_commands = sorted(build.sub_commands, key=lambda command: command[0] != "build_ext")
 
 
 # Coverage of the .pyx needs line tracing compiled in; LOCALCONV_TRACE=1 does it.
@@ -119,6 +171,6 @@ core = Extension(
 
 setup(
     ext_modules=cythonize([core], compiler_directives=TRACE, show_all_warnings=True),
-    cmdclass={"build_ext": BuildExt},
+    cmdclass={"build": Build, "build_ext": BuildExt},
     options={"bdist_wheel": {"py_limited_api": "cp311"}} if ABI3 else {},
 )
