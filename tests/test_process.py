@@ -139,6 +139,37 @@ print(localconv.get_num_threads())
     assert in_the_child == in_the_parent
 
 
+VARIABLES = """
+import os, signal, threading, warnings
+import numpy as np
+from localconv import layers
+from localconv.layers.scopes import store
+warnings.simplefilter("ignore")
+held, done = threading.Event(), threading.Event()
+
+def make_variables():
+    with store.lock:
+        held.set()
+        done.wait()
+
+threading.Thread(target=make_variables).start()
+held.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    layers.conv1d(np.ones((1, 4, 1), np.float32), 2, 2)
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+done.set()
+"""
+
+
+@only_posix
+def test_variables_in_a_child(python):
+    """A child that is born while another thread makes variables does not wait for it."""
+    assert python(VARIABLES) == "0\n"
+
+
 SUBINTERPRETER = """
 import warnings
 warnings.simplefilter("ignore")

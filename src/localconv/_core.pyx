@@ -773,8 +773,9 @@ cdef int _read_environment() except -1:
         except ValueError as error:
             raise ValueError(f"LOCALCONV_ISA: {error}") from None
     if "LOCALCONV_NUM_THREADS" in _environ:
-        text = _environ["LOCALCONV_NUM_THREADS"].strip()
-        _threads_environment = int(text) if text.isdecimal() and 1 <= int(text) < 2**31 else -1
+        # Short enough for int(), which refuses thousands of digits.
+        digits = _environ["LOCALCONV_NUM_THREADS"].strip().lstrip("0")
+        _threads_environment = int(digits) if digits.isdecimal() and len(digits) <= 10 and 1 <= int(digits) < 2**31 else -1
     return 0
 
 

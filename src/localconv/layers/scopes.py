@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -172,6 +173,9 @@ class _Store:
         self.penalties: dict[tuple[str, str], Callable[[], Any]] = {}
         self.root = _Root()
 
+    def renew_lock(self) -> None:
+        self.lock = threading.RLock()
+
     def clear(self) -> None:
         with self.lock:
             self.variables.clear()
@@ -180,6 +184,9 @@ class _Store:
 
 
 store = _Store()
+if hasattr(os, "register_at_fork"):
+    # A child that is born while another thread holds the lock would wait for that thread, which it does not have.
+    os.register_at_fork(after_in_child=store.renew_lock)
 _open: ContextVar[_Place | None] = ContextVar("localconv variable scope", default=None)
 
 
