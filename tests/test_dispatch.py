@@ -3,12 +3,12 @@
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from oracle import FORMATS, Case, assert_close, gradients
 
 import localconv
 from localconv import _core, backend, dispatch, grad
-from localconv.geometry import local_geometry, shared_geometry
+from localconv.geometry import count_input_phases, input_phases, local_geometry, shared_geometry
 
 MANY = st.one_of(st.integers(1, 70), st.integers(1, 100_000))
 
@@ -57,7 +57,12 @@ def test_local_workspaces_are_bounded(geometry, local, gradient, double_precisio
         assert 0 <= plan.workspace <= limit(geometry)
 
 
+# Pixels in the lanes, eight output gradients of every filter: more than one vector of pixels does not fit.
+MANY_FILTERS = shared_geometry((1, 1, 8, 1), (8, 1, 1, 87_381), (1, 1), "valid", True, (1, 1), 1)
+
+
 @given(geometries(local=False), strategies, st.booleans())
+@example(MANY_FILTERS, "boxed", False)
 def test_shared_workspaces_are_bounded(geometry, gradient, double_precision):
     """A packed kernel or a partial gradient has the kernel's size, its filters and channels rounded up to whole vectors."""
     with dispatch.forced(gradient=gradient):
@@ -99,6 +104,33 @@ def test_batches_in_chunks(small_chunks, isa, case, local, gradient, data_format
         case.check(case.run(localconv, case.arrays()))
         for derivative in gradients(case):
             derivative.check(derivative.run(grad, derivative.arrays()))
+
+
+# --- strided gradients for the input: the work counts, not the stride ---------------------------------------------------
+
+
+def test_phases_are_those_of_taps_and_pixels():
+    """However long the stride and the input are, there are no more phases than taps."""
+    geometry = shared_geometry((1, 2**40, 2**19, 1), (3, 2, 1, 4), (2**30, 7), "same", False, (1, 1), 1)
+    phases = input_phases(geometry)
+    assert len(phases) == count_input_phases(geometry) == 3 * 2
+    assert sorted({phase.first_tap[1:] for phase in phases}) == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]
+    assert all((p + before - t) % s == 0 for phase in phases for p, before, t, s in
+               zip(phase.first_pixel, geometry.before, phase.first_tap, geometry.strides, strict=True))
+
+
+def test_a_stride_longer_than_all_loops(isa):
+    case = Case("conv1d", (10**7 + 5,), (3,), 1, 1, 2, 10**7)
+    for gradient in gradients(case):
+        gradient.check(gradient.run(grad, gradient.arrays()))
+
+
+def test_many_phases(isa):
+    """One for each of 400 taps: windows to rows and a matrix product."""
+    case = Case("conv2d", (60, 41), (20, 20), 2, 1, 3, 20, padding=((3, 0), (0, 2)))
+    gradient = gradients(case)[0]
+    gradient.check(gradient.run(grad, gradient.arrays()))
+    assert _core.last_run()["operation"] == "col2im"
 
 
 @pytest.mark.parametrize("batch", [1, 40])

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from math import ceil, prod
 
 from . import _core
-from .geometry import Geometry, input_phases
+from .geometry import Geometry, count_input_phases, input_phases
 
 CONV_ALGORITHMS = ("direct", "im2col")
 LOCAL_STRATEGIES = _core.LOCAL_STRATEGIES
@@ -37,6 +37,8 @@ IN_PLACE_UP_TO = 16
 LANES_DEPTH = 200
 # Rectangles of output positions that padding clips alike, beyond which the direct kernel's tiles would be mostly borders.
 ZONES_LIMIT = 50_000
+# Phases of a strided gradient for the input beyond which the direct kernel's tiles, and its plan, would be mostly overhead.
+PHASES_LIMIT = 256
 # Kernel bytes of the panels that one task of a shared convolution keeps in the second-level cache.
 PANELS_TARGET = 320 * 2**10
 # Input gradients of a task's block of pixels stay below this many bytes, and output gradients brought together below those.
@@ -118,6 +120,8 @@ def choose_conv(geometry: Geometry) -> str:
 
 def choose_conv_grad_input(geometry: Geometry) -> str:
     """'direct' or 'im2col' for a shared convolution's gradient for the input."""
+    if count_input_phases(geometry) > PHASES_LIMIT:
+        return "im2col"
     if _forced_conv is None and any(_zones(phase.geometry) > ZONES_LIMIT for phase in input_phases(geometry)):
         return "im2col"
     return choose_conv(geometry)
@@ -137,52 +141,49 @@ def plan_conv_grad_input(geometry: Geometry, double_precision: bool) -> _core.Co
     """The plan of a shared convolution's gradient for the input; None: by im2col."""
     if choose_conv_grad_input(geometry) != "direct":
         return None
-    if choose_narrow(geometry, _core.lanes(double_precision), 8 if double_precision else 4):
-        return plan_conv_grad_narrow(geometry, double_precision)
+    narrow = plan_conv_grad_narrow(geometry, double_precision) if choose_narrow(geometry, _core.lanes(double_precision)) else None
+    if narrow is not None:
+        return narrow
     threads = threads_for(geometry)
     cuts = [(phase, _conv_cut(phase.geometry, double_precision, threads)) for phase in input_phases(geometry)]
     return _core.ConvPlan([(phase, cut[0], True, *cut[1:]) for phase, cut in cuts], double_precision, threads)
 
 
-def choose_narrow(geometry: Geometry, lanes: int, itemsize: int) -> bool:
+def choose_narrow(geometry: Geometry, lanes: int) -> bool:
     """Whether a shared convolution's gradient for the input has its pixels in the lanes, not its channels: where those are few."""
     channels = geometry.channels // geometry.groups
-    if _narrow_box(geometry, [1, 1, lanes], lanes, itemsize) > CHUNK_LIMIT:
-        return False  # far apart taps
     if _forced_gradient is not None:
         return _forced_gradient == "boxed" and geometry.strides[2] * channels <= NARROW_ROWS
-    return channels * 2 <= lanes and geometry.output[2] >= lanes
+    return channels * 2 <= lanes and geometry.output[2] >= lanes and geometry.strides[2] <= geometry.kernel[2]
 
 
-def plan_conv_grad_narrow(geometry: Geometry, double_precision: bool) -> _core.NarrowPlan:
-    """The plan of a shared convolution's gradient for an input of few channels."""
-    lanes, itemsize = _core.lanes(double_precision), 8 if double_precision else 4
+def plan_conv_grad_narrow(geometry: Geometry, double_precision: bool) -> _core.NarrowPlan | None:
+    """The plan of a shared convolution's gradient for an input of few channels; None: even its smallest workspace is too large."""
+    lanes = _core.lanes(double_precision)
     threads = threads_for(geometry)
     tasks = ceil(_tasks(geometry, threads) / geometry.batch)
     width = ceil(geometry.input[2] / geometry.strides[2]) + 1
-    vectors = min(4, ceil(width / lanes))
     size = [*geometry.input[:2], width]
-    block = [1, 1, min(width, vectors * lanes)]
+
+    def plan(vectors: int, block: list[int]) -> _core.NarrowPlan:
+        return _core.NarrowPlan(geometry, double_precision, vectors, tuple(_even(n, b) for n, b in zip(size, block, strict=True)), threads)
+
+    for vectors in range(min(4, ceil(width / lanes)), 0, -1):
+        block = [1, 1, min(width, vectors * lanes)]
+        best = plan(vectors, block)
+        if best.workspace[1] <= WORKSPACE_LIMIT:
+            break
+    else:
+        return None
     for axis in (2, 1, 0):
         while block[axis] < size[axis]:
             wider = list(block)
             wider[axis] = min(size[axis], 2 * block[axis])
-            too_large = _narrow_box(geometry, wider, vectors * lanes, itemsize) > BOX_TARGET
-            if too_large or prod(ceil(n / b) for n, b in zip(size, wider, strict=True)) < tasks:
+            candidate = plan(vectors, wider)
+            if candidate.workspace[1] > BOX_TARGET or prod(ceil(n / b) for n, b in zip(size, wider, strict=True)) < tasks:
                 break
-            block = wider
-    return _core.NarrowPlan(geometry, double_precision, vectors, tuple(_even(n, b) for n, b in zip(size, block, strict=True)), threads)
-
-
-def _narrow_box(geometry: Geometry, block: list[int], tile: int, itemsize: int) -> int:
-    """Bytes of the output gradients that a block of pixels meets (along the width a block of m, see conv_narrow.h)."""
-    step = geometry.strides[2]
-    turns = (ceil(geometry.kernel[2] / step) - 1) * (geometry.dilation[2] if step == 1 else 1)
-    lines = 1
-    for axis in (0, 1):
-        reach = (geometry.kernel[axis] - 1) * geometry.dilation[axis] + block[axis]
-        lines *= min(geometry.output[axis], (reach - 1) // geometry.strides[axis] + 1)
-    return geometry.filters * lines * (block[2] + turns + tile) * itemsize
+            best, block = candidate, wider
+    return best
 
 
 def _conv_cut(geometry: Geometry, double_precision: bool, threads: int) -> tuple[int, int, int, int]:

@@ -77,11 +77,9 @@ def input_phases(geometry: Geometry) -> list[Phase]:
     phases = []
     axes = range(3)
     steps = geometry.strides
-    for first in product(*(range(min(s, n)) for s, n in zip(steps, geometry.input, strict=True))):
-        tap = tuple((first[a] + geometry.before[a]) % steps[a] for a in axes)
+    for place in product(*(_first_pixels(geometry, axis) for axis in axes)):
+        first, tap = zip(*place, strict=True)
         taps = tuple(len(range(tap[a], geometry.kernel[a], steps[a])) for a in axes)
-        if min(taps) == 0:
-            continue
         pixels = tuple(len(range(first[a], geometry.input[a], steps[a])) for a in axes)
         # The first pixel meets its first tap in the window of this output position; the taps before it, in earlier windows.
         window = tuple((first[a] + geometry.before[a] - tap[a]) // steps[a] for a in axes)
@@ -90,6 +88,18 @@ def input_phases(geometry: Geometry) -> list[Phase]:
                            geometry.dilation, before, geometry.groups, geometry.channels_first)
         phases.append(Phase(flipped, geometry.input, first, tap, steps, geometry.kernel))
     return phases
+
+
+def count_input_phases(geometry: Geometry) -> int:
+    """How many phases `input_phases` gives, or a few more: at the ends of a short input some have no pixel."""
+    return prod(min(s, k, n) for s, k, n in zip(geometry.strides, geometry.kernel, geometry.input, strict=True))
+
+
+def _first_pixels(geometry: Geometry, axis: int) -> list[tuple[int, int]]:
+    """The first pixel and the first tap of every phase along an axis, in the pixels' order: one phase for each tap of the first stride."""
+    step, before = geometry.strides[axis], geometry.before[axis]
+    pairs = [((tap - before) % step, tap) for tap in range(min(step, geometry.kernel[axis]))]
+    return sorted(pair for pair in pairs if pair[0] < geometry.input[axis])
 
 
 def shared_geometry(x_shape: Ints, kernel_shape: Ints, strides: Ints, padding: Padding, channels_first: bool, dilation: Ints,
