@@ -1,4 +1,4 @@
-/* One instance of every kernel, for LC_DTYPE (f32, f64) and LC_ISA. Included by kernels.h inside the target region. */
+/* One instance of every kernel, for LC_DTYPE and LC_ISA. Included inside the target region of the instruction set. */
 
 #define LC_REAL LC_JOIN2(lc_real, LC_DTYPE)
 #define LC_VEC LC_NAME(vec)
@@ -6,20 +6,25 @@
 #define LC_LANES LC_NAME(lanes)
 
 #include "tile.h"
-#include "transpose.h"
-#include "local_forward.h"
-#include "conv_forward.h"
-#include "local_gradient.h"
-#include "conv_gradient.h"
-#include "conv_narrow.h"
-#include "im2col.h"
+#include "copy.h"
+#include "bodies.h"
+
+LC_NOINLINE void LC_NAME(no_task)(const lc_job *job, const lc_call *c, ptrdiff_t task, char *shared, char *workspace) {
+    (void)job, (void)c, (void)task, (void)shared, (void)workspace;
+    lc_impossible("a task of a pass that its algorithm does not have");
+}
 
 static const lc_kernels LC_NAME(kernels) = {
-    LC_STRING(LC_ISA), LC_STRING(LC_DTYPE), LC_LANES,
-    LC_NAME(rows_limit), LC_NAME(local_task), LC_NAME(conv_pack), LC_NAME(conv_task),
-    LC_NAME(im2col_window), LC_NAME(local_gradient_kernel_task), LC_NAME(local_gradient_input_task),
-    LC_NAME(conv_gradient_kernel_task), LC_NAME(conv_gradient_kernel_sum),
-    LC_NAME(narrow_pack), LC_NAME(conv_narrow_task),
+    LC_STRING(LC_ISA),
+    LC_STRING(LC_DTYPE),
+    LC_LANES,
+    (int)sizeof(LC_REAL),
+    {0, LC_JOIN2(LC_ROWS1, LC_ISA), LC_JOIN2(LC_ROWS2, LC_ISA), LC_JOIN2(LC_ROWS3, LC_ISA), LC_JOIN2(LC_ROWS4, LC_ISA)},
+    {
+#define LC_ROW(name, operation, finish, first, second) {LC_NAME(first), LC_NAME(second)},
+        LC_ALGORITHMS(LC_ROW)
+#undef LC_ROW
+    },
 };
 
 #undef LC_REAL

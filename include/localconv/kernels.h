@@ -1,63 +1,37 @@
-/* Every kernel of the library for every element type and instruction set, and the table to pick them from.
+/* Every kernel of the library for every element type and instruction set, and jobs made of them.
  *
- * The bodies (tile.h, transpose.h, local_forward.h, conv_forward.h, local_gradient.h, conv_gradient.h,
- * conv_narrow.h, im2col.h) are written once over the vocabulary of simd/ and instantiated here. To add an instruction set: its words in
- * simd/, its bit in cpu.h, one region and one row below.
+ * The bodies (tile.h, copy.h, algorithms/) are written once over the vocabulary of simd/ and instantiated here. To add an instruction
+ * set: its words in simd/, its bit in cpu.h, one region and one row below.
  */
 #ifndef LOCALCONV_KERNELS_H
 #define LOCALCONV_KERNELS_H
 
-#include "platform.h"
 #include "cpu.h"
-#include "geometry.h"
-#include "plan.h"
+#include "job.h"
+#include "platform.h"
 #include "simd/shapes.h"
+#include "tile.h"
+#include "zones.h"
 
-typedef float lc_real_f32;
-typedef double lc_real_f64;
-
-typedef struct lc_kernels {
-    const char *isa, *dtype;
-    int lanes;
-    int (*rows_limit)(int vectors);
-    void (*local_task)(const lc_call *, const lc_local_plan *, ptrdiff_t task, char *workspace);
-    void (*conv_pack)(const lc_call *, const lc_conv_plan *, ptrdiff_t task, ptrdiff_t parts, void *packed);
-    void (*conv_task)(const lc_call *, const lc_conv_plan *, ptrdiff_t task, const void *kernel, char *workspace);
-    void (*im2col_window)(const lc_geometry *, void *image, ptrdiff_t index, void *row, int scatter, lc_ran *);
-    void (*local_gradient_kernel_task)(const lc_call *, const lc_gradient_plan *, ptrdiff_t task, char *workspace);
-    void (*local_gradient_input_task)(const lc_call *, const lc_gradient_plan *, ptrdiff_t task, char *workspace);
-    void (*conv_gradient_kernel_task)(const lc_call *, const lc_reduction_plan *, ptrdiff_t task, void *partial, char *workspace);
-    void (*conv_gradient_kernel_sum)(const lc_call *, const lc_reduction_plan *, ptrdiff_t first, ptrdiff_t last, const void *partial);
-    void (*narrow_pack)(const lc_call *, const lc_narrow_plan *, void *packed);
-    void (*conv_narrow_task)(const lc_call *, const lc_narrow_plan *, ptrdiff_t task, const void *packed, char *workspace);
-} lc_kernels;
+#include "bodies.h"
 
 #define LC_ISA scalar
 #include "simd/scalar.h"
-#define LC_DTYPE f32
-#include "instance.h"
-#define LC_DTYPE f64
-#include "instance.h"
+#include "instances.h"
 #undef LC_ISA
 
 #if defined(LC_X86_64)
 LC_TARGET_BEGIN("avx2,fma")
 #define LC_ISA avx2
 #include "simd/avx2.h"
-#define LC_DTYPE f32
-#include "instance.h"
-#define LC_DTYPE f64
-#include "instance.h"
+#include "instances.h"
 #undef LC_ISA
 LC_TARGET_END
 
 LC_TARGET_BEGIN("avx512f")
 #define LC_ISA avx512
 #include "simd/avx512.h"
-#define LC_DTYPE f32
-#include "instance.h"
-#define LC_DTYPE f64
-#include "instance.h"
+#include "instances.h"
 #undef LC_ISA
 LC_TARGET_END
 #endif
@@ -65,10 +39,7 @@ LC_TARGET_END
 #if defined(LC_AARCH64)
 #define LC_ISA neon
 #include "simd/neon.h"
-#define LC_DTYPE f32
-#include "instance.h"
-#define LC_DTYPE f64
-#include "instance.h"
+#include "instances.h"
 #undef LC_ISA
 #endif
 
@@ -76,19 +47,57 @@ LC_TARGET_END
 typedef struct lc_isa {
     const char *name;
     int needs;
-    const lc_kernels *f32, *f64;
+    const lc_kernels *kernels[lc_dtype_count];
 } lc_isa;
 
 static const lc_isa lc_isas[] = {
+#define LC_ROW(name, real, numpy) &LC_JOIN3(kernels, name, LC_ISA),
 #if defined(LC_X86_64)
-    {"avx512", LC_HAS_AVX512, &kernels_f32_avx512, &kernels_f64_avx512},
-    {"avx2", LC_HAS_AVX2, &kernels_f32_avx2, &kernels_f64_avx2},
+#define LC_ISA avx512
+    {"avx512", LC_HAS_AVX512, {LC_DTYPES(LC_ROW)}},
+#undef LC_ISA
+#define LC_ISA avx2
+    {"avx2", LC_HAS_AVX2, {LC_DTYPES(LC_ROW)}},
+#undef LC_ISA
 #endif
 #if defined(LC_AARCH64)
-    {"neon", LC_HAS_NEON, &kernels_f32_neon, &kernels_f64_neon},
+#define LC_ISA neon
+    {"neon", LC_HAS_NEON, {LC_DTYPES(LC_ROW)}},
+#undef LC_ISA
 #endif
-    {"scalar", LC_HAS_SCALAR, &kernels_f32_scalar, &kernels_f64_scalar},
+#define LC_ISA scalar
+    {"scalar", LC_HAS_SCALAR, {LC_DTYPES(LC_ROW)}},
+#undef LC_ISA
+#undef LC_ROW
 };
 enum { lc_isa_count = (int)(sizeof lc_isas / sizeof lc_isas[0]) };
+
+/* --------------------------------------------------------------------------------------------------------- making jobs */
+
+/* Makes a job of a geometry, an algorithm, kernels and choices that are in it already: LC_OK, LC_NO_MEMORY, or LC_REFUSED if the
+ * algorithm cannot do this geometry with these choices. In any case lc_free_job must follow. */
+static inline int lc_make_job(lc_job *job) {
+    static int (*const finish[])(lc_job *) = {
+#define LC_ROW(name, operation, finish, first, second) lc_finish_##finish,
+        LC_ALGORITHMS(LC_ROW)
+#undef LC_ROW
+    };
+    lc_derive(&job->geometry);
+    job->memory = NULL;
+    job->memory_bytes = job->shared_bytes = job->thread_bytes = job->box_bytes = 0;
+    for (int pass = 0; pass < LC_PASSES; ++pass) job->tasks[pass] = 0;
+    memset(job->plan, 0, sizeof job->plan);
+    return finish[job->algorithm](job);
+}
+
+static inline void lc_free_job(lc_job *job) {
+    free(job->memory);
+    job->memory = NULL;
+}
+
+/* Runs one task of a pass. workspace: the thread's own. */
+LC_INLINE void lc_run_task(const lc_job *job, const lc_call *call, int pass, ptrdiff_t task, char *shared, char *workspace) {
+    job->kernels->passes[job->algorithm][pass](job, call, task, shared, workspace);
+}
 
 #endif

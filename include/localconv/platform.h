@@ -5,6 +5,8 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #if defined(__x86_64__) || defined(_M_X64)
@@ -71,10 +73,23 @@
 #define LC_STRING_(text) #text
 #define LC_STRING(text) LC_STRING_(text)
 
+/* For what `finish` (job.h) has made impossible: an output must never be left unwritten without a word. */
+LC_NOINLINE void lc_impossible(const char *what) {
+    fprintf(stderr, "localconv: %s\n", what);
+    abort();
+}
 
+enum { LC_ALIGNMENT = 64 }; /* of workspaces and of the parts in them: a cache line */
+
+LC_INLINE ptrdiff_t lc_align(ptrdiff_t bytes) { return (bytes + LC_ALIGNMENT - 1) / LC_ALIGNMENT * LC_ALIGNMENT; }
 LC_INLINE ptrdiff_t lc_min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 LC_INLINE ptrdiff_t lc_max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 LC_INLINE ptrdiff_t lc_ceil_div(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
+
+LC_INLINE ptrdiff_t lc_round_up(ptrdiff_t n, ptrdiff_t unit) { return lc_ceil_div(n, unit) * unit; }
+
+/* The size of the parts when n is cut into as few as possible, none larger than `limit`, as equal as can be. */
+LC_INLINE ptrdiff_t lc_even(ptrdiff_t n, ptrdiff_t limit) { return n < 1 ? 1 : lc_ceil_div(n, lc_ceil_div(n, limit)); }
 
 /* Start of part i of n cut into parts as equal as can be. */
 LC_INLINE ptrdiff_t lc_share(ptrdiff_t n, ptrdiff_t parts, ptrdiff_t i) {

@@ -1,12 +1,37 @@
-/* The register tile: the one inner loop behind every operation. (Body: included once per element type and instruction set.)
+/* The register tile: the one inner loop behind every operation. (Body: included once per instance.)
  *
- *     out[r][v] = (out[r][v]) + act( bias + sum over the runs, sum over i < n of  broadcast(rows[run.rows + i*row_step + r*row_stride])
- *                                                                 * vector(lanes[run.lanes + i*lane_step + v*LANES]) )
+ *     out[r][v] = (out[r][v]) + act( bias + sum over the runs, sum over i < n of
+ *                       one(broadcast[run.broadcast + i*broadcast_step + r*row_stride])
+ *                     * vector(vector[run.vector + i*vector_step + v*LANES]) )
  *
  * R rows times V vectors of accumulators stay in registers; a step loads V vectors, broadcasts R elements and does R*V
  * multiply-adds. Which operand of a convolution is broadcast and which is in the lanes is the caller's choice, by offsets and
  * strides alone. The order of summation is that of the runs, whatever R and V: how work is cut never changes a result.
  */
+
+#ifndef LOCALCONV_TILE_H
+#define LOCALCONV_TILE_H
+
+enum { LC_BIAS_NONE, LC_BIAS_LANES, LC_BIAS_ROWS };
+enum { LC_TILE_ROWS = 16 };
+
+/* The arguments of a register tile. */
+typedef struct lc_tile {
+    const lc_run *runs;
+    ptrdiff_t run_count;
+    const void *broadcast, *vector;
+    ptrdiff_t broadcast_base, row_stride, broadcast_step;
+    ptrdiff_t vector_base, vector_step, lane_count;
+    const void *bias;
+    int bias_axis, relu;
+    int accumulate; /* add to what `out` holds */
+    void *out;
+    ptrdiff_t out_stride;
+    const char *prefetch; /* what a later tile will need; read a little at every step, never needed */
+    ptrdiff_t prefetch_step;
+} lc_tile;
+
+#else
 
 LC_INLINE void LC_NAME(sign)(lc_ran *ran) {
     ran->isa = LC_STRING(LC_ISA);
@@ -20,7 +45,7 @@ LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, co
     LC_VEC acc[LC_TILE_ROWS][LC_TILE_VECTORS];
     const LC_MASK last = LC_NAME(first)(t->lane_count - (V - 1) * LC_LANES);
     const ptrdiff_t stride = (unit ? 1 : t->row_stride) * (ptrdiff_t)sizeof(LC_REAL), stride3 = 3 * stride;
-    const ptrdiff_t row_step = t->row_step * (ptrdiff_t)sizeof(LC_REAL), lane_step = t->lane_step;
+    const ptrdiff_t broadcast_step = t->broadcast_step * (ptrdiff_t)sizeof(LC_REAL), vector_step = t->vector_step;
     const char *ahead = t->prefetch;
     const int lines = unit ? 1 : LC_STEP_LINES(V); /* interleaved tiles are many: each fetches little */
     LC_UNROLL for (int r = 0; r < R; ++r) {
@@ -29,16 +54,16 @@ LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, co
     for (ptrdiff_t k = 0; k < t->run_count; ++k) {
         /* Rows 5g .. 5g+4 are group g's pointer plus 0, 1, 2, 4 strides (scaled index) or 3 (its own register). */
         const char *group[(LC_TILE_ROWS + 4) / 5];
-        group[0] = (const char *)((const LC_REAL *)t->rows + (t->rows_base + t->runs[k].rows));
+        group[0] = (const char *)((const LC_REAL *)t->broadcast + (t->broadcast_base + t->runs[k].broadcast));
         LC_UNROLL for (int g = 1; g <= (R - 1) / 5; ++g) {
             group[g] = group[g - 1] + 5 * stride;
             if (!unit) LC_OPAQUE(group[g]);
         }
-        const LC_REAL *lane = (const LC_REAL *)t->lanes + (t->lanes_base + t->runs[k].lanes);
+        const LC_REAL *vector = (const LC_REAL *)t->vector + (t->vector_base + t->runs[k].vector);
         LC_UNROLL_TWICE for (ptrdiff_t i = t->runs[k].n; i > 0; --i) {
             LC_VEC x[LC_TILE_VECTORS];
-            LC_UNROLL for (int v = 0; v < V - 1; ++v) x[v] = LC_NAME(load)(lane + v * LC_LANES);
-            x[V - 1] = whole ? LC_NAME(load)(lane + (V - 1) * LC_LANES) : LC_NAME(load_first)(lane + (V - 1) * LC_LANES, last);
+            LC_UNROLL for (int v = 0; v < V - 1; ++v) x[v] = LC_NAME(load)(vector + v * LC_LANES);
+            x[V - 1] = whole ? LC_NAME(load)(vector + (V - 1) * LC_LANES) : LC_NAME(load_first)(vector + (V - 1) * LC_LANES, last);
             LC_UNROLL for (int line = 0; line < LC_TILE_VECTORS; ++line) {
                 if (line < lines) LC_PREFETCH_L1(ahead + line * 64);
             }
@@ -47,8 +72,8 @@ LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, co
                 const LC_VEC b = LC_NAME(splat)((const LC_REAL *)row);
                 LC_UNROLL for (int v = 0; v < V; ++v) acc[r][v] = LC_NAME(fma)(b, x[v], acc[r][v]);
             }
-            LC_UNROLL for (int g = 0; g <= (R - 1) / 5; ++g) group[g] += row_step;
-            lane += lane_step;
+            LC_UNROLL for (int g = 0; g <= (R - 1) / 5; ++g) group[g] += broadcast_step;
+            vector += vector_step;
             ahead += t->prefetch_step;
         }
     }
@@ -107,15 +132,12 @@ LC_INLINE void LC_NAME(run_tile)(const lc_tile *t, int rows, int vectors) {
         break;
         LC_TILE_SHAPES(LC_TILE_CASE)
 #undef LC_TILE_CASE
+        default:
+            lc_impossible("a register tile of a shape that is not compiled");
     }
-}
-
-/* Rows of the largest tile of that width. */
-LC_INLINE int LC_NAME(rows_limit)(int vectors) {
-    static const int limits[] = {LC_JOIN2(LC_ROWS1, LC_ISA), LC_JOIN2(LC_ROWS2, LC_ISA), LC_JOIN2(LC_ROWS3, LC_ISA),
-                                 LC_JOIN2(LC_ROWS4, LC_ISA)};
-    return limits[vectors - 1];
 }
 
 /* Vectors that hold so many lanes. */
 LC_INLINE int LC_NAME(vectors_for)(ptrdiff_t lanes) { return (int)lc_ceil_div(lanes, LC_LANES); }
+
+#endif

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from .config import image_data_format
-from .geometry import CHANNELS_FIRST, DATA_FORMATS, Geometry, Ints, Padding
+from .config import CHANNELS_FIRST, DATA_FORMATS, image_data_format
 
+Ints = tuple[int, ...]
 IntOrInts = int | Sequence[int]
+Padding = str | tuple[tuple[int, int], ...]
 PaddingLike = str | Sequence[Sequence[int]]
 
 
@@ -91,7 +92,3 @@ def padding_of(padding: PaddingLike, rank: int) -> Padding:
     pairs = tuple(ints(part, 2, "padding", minimum=0, scalar=False) for part in parts)
     return tuple((before, after) for before, after in pairs)
 
-
-def shape_of_output(lead: Ints, output: Ints, geometry: Geometry) -> Ints:
-    """The shape of a forward result: batch axes, spatial output sizes, filters, in the geometry's data format."""
-    return (*lead, geometry.filters, *output) if geometry.channels_first else (*lead, *output, geometry.filters)

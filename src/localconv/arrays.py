@@ -8,11 +8,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-FLOAT32 = np.dtype(np.float32)
-FLOAT64 = np.dtype(np.float64)
-ACCEPTED = "float32 and float64"
+from . import _core
 
 Array = NDArray[Any]
+
+
+class ElementType:
+    """An element type of the core: its number there, its NumPy dtype. There is one object for each."""
+
+    __slots__ = ("dtype", "number")
+
+    def __init__(self, number: int, name: str) -> None:
+        self.number, self.dtype = number, np.dtype(name)
+
+    def __repr__(self) -> str:
+        return self.dtype.name
+
+
+ELEMENT_TYPES = tuple([ElementType(number, name) for number, name in enumerate(_core.DTYPES)])
+SINGLE, DOUBLE = ELEMENT_TYPES
+FLOAT32, FLOAT64 = SINGLE.dtype, DOUBLE.dtype
+ACCEPTED = " and ".join(_core.DTYPES)
 
 
 def is_masked(value: object) -> bool:
@@ -38,12 +54,12 @@ def as_float_array(value: ArrayLike, name: str) -> Array:
     return value
 
 
-def common_dtype(first: Array, second: Array | None = None, third: Array | None = None) -> np.dtype[Any]:
+def element_type(first: Array, second: Array | None = None, third: Array | None = None) -> ElementType:
     """float32 if all are, else float64, as NumPy promotes."""
     for array in (first, second, third):
         if array is not None and array.dtype is not FLOAT32 and array.dtype.itemsize == 8:
-            return FLOAT64
-    return FLOAT32
+            return DOUBLE
+    return SINGLE
 
 
 def flat(array: Array, dtype: np.dtype[Any]) -> Array:
@@ -84,6 +100,22 @@ def deliver(result: Array, out: Array | None) -> Array:
     if result is not out:
         out[...] = result
     return out
+
+
+def check_accumulate(accumulate: bool, out: Array | None) -> None:
+    """TypeError or ValueError unless `accumulate` is a bool, and there is an `out` to add to if it is True."""
+    if not isinstance(accumulate, (bool, np.bool)):
+        raise TypeError(f"accumulate must be True or False, got {accumulate!r}")
+    if accumulate and out is None:
+        raise ValueError("accumulate=True adds to out, which must be given, got out=None")
+
+
+def deliver_sum(result: Array, out: Array | None, accumulate: bool) -> Array:
+    """`deliver`, or with `accumulate` what could not be added in place."""
+    if accumulate and out is not None and result is not out:
+        out += result
+        return out
+    return deliver(result, out)
 
 
 def _overlap(a: Array, b: Array) -> bool:

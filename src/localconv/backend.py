@@ -8,18 +8,14 @@ localconv's own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from . import _core, dispatch
-from .arguments import IntOrInts, PaddingLike, groups_of, ints, is_channels_first, padding_of, shape_of_output
-from .arrays import FLOAT32, FLOAT64, Array, as_float_array, common_dtype, deliver, flat, output_for
-from .columns import COL2IM, IM2COL, conv_by_columns
-from .geometry import Geometry, Ints, Padding, local_geometry, shared_geometry
-from .grad import local_input, shared_input
+from . import engine
+from .arguments import IntOrInts, Ints, PaddingLike, ints
+from .arrays import Array, as_float_array
+from .geometry import Names
+from .spec import column_spec, conv_spec, local_spec
 
 __all__ = [
     "col2im",
@@ -34,9 +30,13 @@ __all__ = [
     "local_conv2d_transpose",
 ]
 
-# The core's functions for each element type, looked up once: choosing among fused types by argument costs microseconds.
-_LOCAL_FORWARD = {FLOAT32: _core.local_forward["float"], FLOAT64: _core.local_forward["double"]}
-_CONV_FORWARD = {FLOAT32: _core.conv_forward["float"], FLOAT64: _core.conv_forward["double"]}
+# What the arguments are called that errors speak of.
+LOCAL_NAMES = Names("inputs", "kernel")
+SHARED_NAMES = Names("x", "kernel")
+LOCAL_TRANSPOSE_NAMES = Names("output_shape", "kernel", "inputs")
+SHARED_TRANSPOSE_NAMES = Names("output_shape", "kernel", "x")
+COLUMN_NAMES = Names("x", "cols")
+WINDOW_NAMES = Names("input_shape", "cols")
 
 
 def local_conv1d(inputs: ArrayLike, kernel: ArrayLike, kernel_size: IntOrInts, strides: IntOrInts, data_format: str | None = None, *,
@@ -103,7 +103,8 @@ def local_conv1d(inputs: ArrayLike, kernel: ArrayLike, kernel_size: IntOrInts, s
     >>> localconv.local_conv1d(x, kernel, 3, 1, 'channels_last').shape
     (1, 8, 2)
     """
-    return local(1, inputs, kernel, kernel_size, strides, None, data_format, padding, dilation_rate, groups, bias, out)
+    spec = local_spec(1, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    return engine.forward(spec, inputs, kernel, bias, out, False, LOCAL_NAMES)
 
 
 def local_conv2d(inputs: ArrayLike, kernel: ArrayLike, kernel_size: IntOrInts, strides: IntOrInts, output_shape: Sequence[int] | None,
@@ -148,7 +149,8 @@ def local_conv2d(inputs: ArrayLike, kernel: ArrayLike, kernel_size: IntOrInts, s
     >>> localconv.local_conv2d(x, kernel, (3, 3), (1, 1), (3, 4), 'channels_last')[0, 0, 0]
     array([27., 27.], dtype=float32)
     """
-    return local(2, inputs, kernel, kernel_size, strides, output_shape, data_format, padding, dilation_rate, groups, bias, out)
+    spec = local_spec(2, kernel_size, strides, padding, data_format, dilation_rate, groups, output_shape)
+    return engine.forward(spec, inputs, kernel, bias, out, False, LOCAL_NAMES)
 
 
 def conv1d(x: ArrayLike, kernel: ArrayLike, strides: IntOrInts = 1, padding: PaddingLike = "valid", data_format: str | None = None,
@@ -198,7 +200,8 @@ def conv1d(x: ArrayLike, kernel: ArrayLike, strides: IntOrInts = 1, padding: Pad
     >>> localconv.conv1d(x, kernel, data_format='channels_last').ravel()
     array([-2., -2., -2.], dtype=float32)
     """
-    return shared(1, x, kernel, strides, padding, data_format, dilation_rate, groups, bias, out)
+    spec = conv_spec(1, strides, padding, data_format, dilation_rate, groups)
+    return engine.forward(spec, x, kernel, bias, out, False, SHARED_NAMES)
 
 
 def conv2d(x: ArrayLike, kernel: ArrayLike, strides: IntOrInts = (1, 1), padding: PaddingLike = "valid", data_format: str | None = None,
@@ -232,7 +235,8 @@ def conv2d(x: ArrayLike, kernel: ArrayLike, strides: IntOrInts = (1, 1), padding
     >>> localconv.conv2d(x, kernel, padding='same', data_format='channels_last').shape
     (2, 6, 5, 4)
     """
-    return shared(2, x, kernel, strides, padding, data_format, dilation_rate, groups, bias, out)
+    spec = conv_spec(2, strides, padding, data_format, dilation_rate, groups)
+    return engine.forward(spec, x, kernel, bias, out, False, SHARED_NAMES)
 
 
 def local_conv1d_transpose(inputs: ArrayLike, kernel: ArrayLike, kernel_size: IntOrInts, strides: IntOrInts,
@@ -281,8 +285,8 @@ def local_conv1d_transpose(inputs: ArrayLike, kernel: ArrayLike, kernel_size: In
     array([0., 3., 7., 5.])
     """
     x = as_float_array(inputs, "inputs")
-    return local_input(1, _full_shape(output_shape, x, 1), kernel, x, kernel_size, strides, None, data_format, padding, dilation_rate,
-                       groups, out, ("output_shape", "inputs"))
+    spec = local_spec(1, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    return engine.grad_input(spec, _full_shape(output_shape, x, 1), kernel, x, out, LOCAL_TRANSPOSE_NAMES)
 
 
 def local_conv2d_transpose(inputs: ArrayLike, kernel: ArrayLike, kernel_size: IntOrInts, strides: IntOrInts,
@@ -324,8 +328,8 @@ def local_conv2d_transpose(inputs: ArrayLike, kernel: ArrayLike, kernel_size: In
            [1., 2., 1.]])
     """
     x = as_float_array(inputs, "inputs")
-    return local_input(2, _full_shape(output_shape, x, 2), kernel, x, kernel_size, strides, None, data_format, padding, dilation_rate,
-                       groups, out, ("output_shape", "inputs"))
+    spec = local_spec(2, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    return engine.grad_input(spec, _full_shape(output_shape, x, 2), kernel, x, out, LOCAL_TRANSPOSE_NAMES)
 
 
 def conv1d_transpose(x: ArrayLike, kernel: ArrayLike, output_shape: Sequence[int | None], strides: IntOrInts = 1,
@@ -372,8 +376,8 @@ def conv1d_transpose(x: ArrayLike, kernel: ArrayLike, output_shape: Sequence[int
     array([1., 2., 4., 2., 3.])
     """
     array = as_float_array(x, "x")
-    return shared_input(1, _full_shape(output_shape, array, 1), kernel, array, strides, padding, data_format, dilation_rate, groups, out,
-                        ("output_shape", "x"))
+    spec = conv_spec(1, strides, padding, data_format, dilation_rate, groups)
+    return engine.grad_input(spec, _full_shape(output_shape, array, 1), kernel, array, out, SHARED_TRANSPOSE_NAMES)
 
 
 def conv2d_transpose(x: ArrayLike, kernel: ArrayLike, output_shape: Sequence[int | None], strides: IntOrInts = (1, 1),
@@ -410,8 +414,8 @@ def conv2d_transpose(x: ArrayLike, kernel: ArrayLike, output_shape: Sequence[int
     (2, 6, 6, 4)
     """
     array = as_float_array(x, "x")
-    return shared_input(2, _full_shape(output_shape, array, 2), kernel, array, strides, padding, data_format, dilation_rate, groups, out,
-                        ("output_shape", "x"))
+    spec = conv_spec(2, strides, padding, data_format, dilation_rate, groups)
+    return engine.grad_input(spec, _full_shape(output_shape, array, 2), kernel, array, out, SHARED_TRANSPOSE_NAMES)
 
 
 def im2col(x: ArrayLike, kernel_size: IntOrInts, strides: IntOrInts = 1, padding: PaddingLike = "valid", data_format: str | None = None,
@@ -450,11 +454,8 @@ def im2col(x: ArrayLike, kernel_size: IntOrInts, strides: IntOrInts = 1, padding
            [2., 3.]])
     """
     array = as_float_array(x, "x")
-    geometry = _column_geometry(array.shape, kernel_size, strides, padding, data_format, dilation_rate)
-    result = output_for(out, (geometry.batch, geometry.positions, geometry.depth), common_dtype(array), (array,))
-    if result.size:
-        IM2COL[result.dtype](geometry, flat(array, result.dtype), result.reshape(-1), 0, dispatch.threads_for(geometry))
-    return deliver(result, out)
+    spec = column_spec(_column_rank(array.shape, "x"), kernel_size, strides, padding, data_format, dilation_rate)
+    return engine.im2col(spec, array, out, COLUMN_NAMES)
 
 
 def col2im(cols: ArrayLike, input_shape: Sequence[int], kernel_size: IntOrInts, strides: IntOrInts = 1, padding: PaddingLike = "valid",
@@ -490,99 +491,8 @@ def col2im(cols: ArrayLike, input_shape: Sequence[int], kernel_size: IntOrInts, 
     """
     array = as_float_array(cols, "cols")
     shape = ints(input_shape, None, "input_shape", minimum=0)
-    if len(shape) not in (3, 4):
-        raise ValueError(f"input_shape must have 3 or 4 axes, got {shape}")
-    geometry = _column_geometry(shape, kernel_size, strides, padding, data_format, dilation_rate, "input_shape")
-    expected = (geometry.batch, geometry.positions, geometry.depth)
-    if array.shape != expected:
-        raise ValueError(f"cols must have shape (batch, positions, prod(kernel_size) * channels) = {expected}, got {array.shape}")
-    result = output_for(out, shape, common_dtype(array), (array,))
-    result[...] = 0
-    if result.size:
-        COL2IM[result.dtype](geometry, flat(array, result.dtype), result.reshape(-1), 0, dispatch.threads_for(geometry))
-    return deliver(result, out)
-
-
-# ------------------------------------------------------------------------------------------------------- from arguments to the core
-
-
-def local(rank: int, inputs: ArrayLike, kernel: ArrayLike, kernel_size: IntOrInts, strides: IntOrInts,
-          output_shape: Sequence[int] | None, data_format: str | None, padding: PaddingLike, dilation_rate: IntOrInts, groups: int,
-          bias: ArrayLike | None, out: Array | None, relu: bool = False) -> Array:
-    """`local_conv1d` or `local_conv2d`, with relu in the same pass where asked for; layers call it."""
-    x, k = as_float_array(inputs, "inputs"), as_float_array(kernel, "kernel")
-    b = None if bias is None else as_float_array(bias, "bias")
-    dtype = common_dtype(x, k, b)
-    if not type(kernel_size) is type(strides) is type(dilation_rate) is int:  # plain ints are left to the cached function
-        kernel_size, strides = ints(kernel_size, rank, "kernel_size"), ints(strides, rank, "strides")
-        dilation_rate = ints(dilation_rate, rank, "dilation_rate")
-    if output_shape is not None:
-        output_shape = ints(output_shape, rank, "output_shape", scalar=False)
-    shape, bias_shapes, plan = _prepare_local(rank, x.shape, k.shape, kernel_size, strides, output_shape, is_channels_first(data_format),
-                                              padding_of(padding, rank), dilation_rate, groups_of(groups), dtype is FLOAT64,
-                                              dispatch.state())
-    if b is not None and b.shape not in bias_shapes:
-        raise ValueError(f"bias must have shape {' or '.join(map(str, bias_shapes))}, got {b.shape}")
-    result = output_for(out, shape, dtype, (x, k, b))
-    if plan is not None:
-        _LOCAL_FORWARD[dtype](plan, flat(x, dtype), flat(k, dtype), None if b is None else flat(b, dtype), result.reshape(-1), relu)
-    return deliver(result, out)
-
-
-@lru_cache(maxsize=512)
-def _prepare_local(rank: int, x_shape: Ints, kernel_shape: Ints, kernel_size: IntOrInts, strides: IntOrInts, output_shape: Ints | None,
-                   channels_first: bool, padding: Padding, dilation_rate: IntOrInts, groups: int, double_precision: bool,
-                   state: tuple[Any, ...]) -> tuple[Ints, tuple[Ints, ...], _core.LocalPlan | None]:
-    """Output shape, accepted shapes of the bias, and the plan (None for an empty batch). `state` only widens the cache's key."""
-    size = ints(kernel_size, rank, "kernel_size")
-    geometry = local_geometry(x_shape, kernel_shape, size, ints(strides, rank, "strides"), padding, channels_first,
-                              ints(dilation_rate, rank, "dilation_rate"), groups)
-    output = geometry.output[3 - len(size) :]
-    if output_shape is not None and output_shape != output:
-        raise ValueError(f"output_shape must be {output} for inputs of shape {x_shape}, got {output_shape}")
-    plan = dispatch.plan_local(geometry, double_precision) if geometry.batch else None
-    bias_shapes = (geometry.filters,), (*output, geometry.filters)
-    return shape_of_output(x_shape[:1], output, geometry), bias_shapes, plan
-
-
-def shared(rank: int, x: ArrayLike, kernel: ArrayLike, strides: IntOrInts, padding: PaddingLike, data_format: str | None,
-           dilation_rate: IntOrInts, groups: int, bias: ArrayLike | None, out: Array | None, relu: bool = False) -> Array:
-    """`conv1d` or `conv2d`, with relu in the same pass where asked for; layers call it."""
-    array, k = as_float_array(x, "x"), as_float_array(kernel, "kernel")
-    b = None if bias is None else as_float_array(bias, "bias")
-    dtype = common_dtype(array, k, b)
-    if not type(strides) is type(dilation_rate) is int:
-        strides, dilation_rate = ints(strides, rank, "strides"), ints(dilation_rate, rank, "dilation_rate")
-    shape, geometry, plan = _prepare_shared(rank, array.shape, k.shape, strides, padding_of(padding, rank), is_channels_first(data_format),
-                                            dilation_rate, groups_of(groups), dtype is FLOAT64, dispatch.state())
-    if b is not None and b.shape != (geometry.filters,):
-        raise ValueError(f"bias must have shape {(geometry.filters,)}, got {b.shape}")
-    result = output_for(out, shape, dtype, (array, k, b))
-    if result.size:
-        array, k, b = flat(array, dtype), flat(k, dtype), None if b is None else flat(b, dtype)
-        if plan is None:
-            with np.errstate(all="ignore"):  # inf and NaN pass through without a word, as in the other algorithms
-                conv_by_columns(geometry, array, k, b, result.reshape(-1), relu)
-        else:
-            _CONV_FORWARD[dtype](plan, array, k, b, result.reshape(-1), relu)
-    return deliver(result, out)
-
-
-@lru_cache(maxsize=512)
-def _prepare_shared(rank: int, x_shape: Ints, kernel_shape: Ints, strides: IntOrInts, padding: Padding, channels_first: bool,
-                    dilation_rate: IntOrInts, groups: int, double_precision: bool,
-                    state: tuple[Any, ...]) -> tuple[Ints, Geometry, _core.ConvPlan | None]:
-    """Output shape, geometry, and the plan of the direct algorithm (None: by im2col, or nothing to do).
-
-    `state` only widens the cache's key.
-    """
-    steps, dilation = ints(strides, rank, "strides"), ints(dilation_rate, rank, "dilation_rate")
-    if max(steps) > 1 and max(dilation) > 1:
-        raise ValueError(f"strides > 1 cannot be combined with dilation_rate > 1, got strides={steps}, dilation_rate={dilation}")
-    geometry = shared_geometry(x_shape, kernel_shape, steps, padding, channels_first, dilation, groups)
-    direct = geometry.batch > 0 and dispatch.choose_conv(geometry) == "direct"
-    plan = dispatch.plan_conv(geometry, double_precision) if direct else None
-    return shape_of_output(x_shape[: -rank - 1], geometry.output[3 - rank :], geometry), geometry, plan
+    spec = column_spec(_column_rank(shape, "input_shape"), kernel_size, strides, padding, data_format, dilation_rate)
+    return engine.col2im(spec, array, shape, out, WINDOW_NAMES)
 
 
 def _full_shape(shape: Sequence[int | None], x: Array, rank: int) -> Ints:
@@ -592,13 +502,8 @@ def _full_shape(shape: Sequence[int | None], x: Array, rank: int) -> Ints:
     return ints(shape, None, "output_shape", minimum=0)  # type: ignore[arg-type]  # a None elsewhere is refused there
 
 
-def _column_geometry(shape: Ints, kernel_size: IntOrInts, strides: IntOrInts, padding: PaddingLike, data_format: str | None,
-                     dilation_rate: IntOrInts, name: str = "x") -> Geometry:
-    """Geometry of im2col and col2im: a shared convolution of one filter."""
-    rank = len(shape) - 2
-    if rank not in (1, 2):
-        raise ValueError(f"{name} must have 3 or 4 axes, got shape {shape}")
-    first = is_channels_first(data_format)
-    channels = shape[1] if first else shape[-1]
-    return shared_geometry(shape, (*ints(kernel_size, rank, "kernel_size"), channels, 1), ints(strides, rank, "strides"),
-                           padding_of(padding, rank), first, ints(dilation_rate, rank, "dilation_rate"), 1, name)
+def _column_rank(shape: Ints, name: str) -> int:
+    """The spatial axes of an input of im2col."""
+    if len(shape) not in (3, 4):
+        raise ValueError(f"{name} must have 3 or 4 axes, got {'' if name == 'input_shape' else 'shape '}{shape}")
+    return len(shape) - 2

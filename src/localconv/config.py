@@ -13,10 +13,12 @@ import warnings
 from pathlib import Path
 from typing import TextIO
 
-from . import _core
-from .geometry import CHANNELS_LAST, DATA_FORMATS
+from . import _core, machine, settings
 from .version import __version__
 
+CHANNELS_LAST = "channels_last"
+CHANNELS_FIRST = "channels_first"
+DATA_FORMATS = (CHANNELS_LAST, CHANNELS_FIRST)
 FLOATS = ("float32", "float64")
 
 # Of keras.json; the file that Keras writes has four lines.
@@ -154,7 +156,7 @@ def get_num_threads() -> int:
     -------
     int
     """
-    return _core.num_threads()
+    return machine.threads()
 
 
 def show_config(file: TextIO | None = None) -> None:
@@ -172,10 +174,11 @@ def show_config(file: TextIO | None = None) -> None:
         "localconv": __version__,
         "Python": f"{platform.python_version()} ({platform.python_implementation()}, {platform.system()} {platform.machine()})",
         "NumPy": numpy.__version__,
-        "instruction set": _core.get_isa(),
+        "instruction set": settings.get_isa(),
         "available here": ", ".join(_core.available_isas()),
         "OpenMP": str(openmp) if openmp else "none: built without it, every call runs on one thread",
         "threads": str(get_num_threads()),
+        "caches": ", ".join(f"{name} {size // 1024} KiB" for name, size in zip(("L1", "L2", "last"), machine.caches, strict=True)),
     }
     for name, value in rows.items():
         print(f"{name:16} {value}", file=file or sys.stdout)

@@ -1,26 +1,37 @@
-"""One convolution as a record: sizes, strides, padding and groups, computed and checked once.
+"""One convolution as a record: a spec, and the sizes that follow from it and the arrays' shapes, computed and checked once.
 
-Two builders make it, because two worlds pad differently: `shared_geometry` follows TensorFlow (valid, SAME, causal),
-`local_geometry` the locally connected layers of Keras 2 (SAME is the window around ``position * stride``, clipped to the
-input). Below them nothing is checked again.
+Two worlds pad differently: shared convolution as TensorFlow does (valid, SAME, causal), locally connected layers as Keras 2 does ('same'
+is the window around ``position * stride``, clipped to the input). `axis_windows` holds both formulas; below it nobody knows of padding
+but as the pixels in front of an axis.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import dataclass, replace
 from math import prod
-from typing import Union
+from typing import NamedTuple
 
-Ints = tuple[int, ...]
-Padding = Union[str, tuple[tuple[int, int], ...]]
-
-CHANNELS_LAST = "channels_last"
-CHANNELS_FIRST = "channels_first"
-DATA_FORMATS = (CHANNELS_LAST, CHANNELS_FIRST)
+from .arguments import Ints, Padding
+from .spec import LOCAL, Spec
 
 # An element count that a signed 64-bit byte offset still reaches for the widest element.
 _LIMIT = 2**59
+
+
+class Names(NamedTuple):
+    """What the caller's arguments are called that give the input's and the kernel's shape, and the output's gradient."""
+
+    input: str = "inputs"
+    kernel: str = "kernel"
+    gradient: str = "grad_output"
+
+
+class Mismatch(ValueError):
+    """Shapes that do not fit. The message calls the arguments {input} and {kernel} until `named` fills in what the caller calls them."""
+
+    def named(self, names: Names) -> ValueError:
+        """The error that the caller should see."""
+        return ValueError(str(self).format(**names._asdict()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,177 +56,145 @@ class Geometry:
         return prod(self.output)
 
     @property
-    def depth(self) -> int:
+    def window(self) -> int:
         """Products summed for one output value: kernel taps times the channels of a group."""
         return prod(self.kernel) * self.channels // self.groups
 
     @property
     def products(self) -> int:
         """Multiply-adds of the whole convolution, padding counted."""
-        return self.batch * self.positions * self.filters * self.depth
+        return self.batch * self.positions * self.filters * self.window
+
+    def one_group(self) -> Geometry:
+        """One image and one group of this geometry."""
+        return replace(self, batch=1, channels=self.channels // self.groups, filters=self.filters // self.groups, groups=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """A part of a shared convolution's gradient for the input that is itself a convolution, of the output gradient, of stride 1.
+def reach_of(size: int, dilation: int) -> int:
+    """Pixels that a window of so many taps reaches over."""
+    return (size - 1) * dilation + 1
 
-    A window of stride s meets the pixels first_pixel, first_pixel + s, ... of an axis with the taps first_tap, first_tap + s, ...
-    only, so each remainder of s is a phase. `geometry`: of that convolution, channels and filters exchanged; `pixels`: sizes of
-    the whole input; `step`: pixels and taps from one to the next; `kernel`: taps of the whole kernel.
+
+def axis_windows(family: str, n: int, size: int, stride: int, dilation: int, padding: str | tuple[int, int]) -> tuple[int, int]:
+    """Pixels of padding in front of an axis of n pixels, and its output positions: 0 or less where no window fits."""
+    reach = reach_of(size, dilation)
+    if padding == "same":
+        outputs = -(-n // stride)
+        return (reach // 2 if family == LOCAL else max((outputs - 1) * stride + reach - n, 0) // 2), outputs
+    before, after = {"valid": (0, 0), "causal": (reach - 1, 0)}[padding] if isinstance(padding, str) else padding
+    return before, (before + n + after - reach) // stride + 1
+
+
+def windows_of(spec: Spec, spatial: Ints, size: Ints) -> tuple[Ints, Ints]:
+    """`axis_windows` of every axis: padding in front, and output sizes."""
+    paddings: tuple[str | tuple[int, int], ...] = (spec.padding,) * spec.rank if isinstance(spec.padding, str) else spec.padding
+    axes = zip(spatial, size, spec.strides, spec.dilation, paddings, strict=True)
+    before, output = zip(*[axis_windows(spec.family, *axis) for axis in axes], strict=True)
+    return before, output
+
+
+def layout_of(lead: Ints, spatial: Ints, channels: int, channels_first: bool) -> Ints:
+    """The shape of an array of images: batch axes, spatial sizes, channels, in a data format."""
+    return (*lead, channels, *spatial) if channels_first else (*lead, *spatial, channels)
+
+
+def geometry_of(spec: Spec, x_shape: Ints, kernel_shape: Ints) -> Geometry:
+    """The geometry of a spec with arrays of these shapes. Mismatch where shapes, strides, padding or groups do not fit.
+
+    A shared convolution's input may have several batch axes.
     """
-
-    geometry: Geometry
-    pixels: Ints
-    first_pixel: Ints
-    first_tap: Ints
-    step: Ints
-    kernel: Ints
-
-
-def input_phases(geometry: Geometry) -> list[Phase]:
-    """The phases of a shared convolution's gradient for the input. Pixels that no tap meets are in none of them."""
-    phases = []
-    axes = range(3)
-    steps = geometry.strides
-    for place in product(*(_first_pixels(geometry, axis) for axis in axes)):
-        first, tap = zip(*place, strict=True)
-        taps = tuple(len(range(tap[a], geometry.kernel[a], steps[a])) for a in axes)
-        pixels = tuple(len(range(first[a], geometry.input[a], steps[a])) for a in axes)
-        # The first pixel meets its first tap in the window of this output position; the taps before it, in earlier windows.
-        window = tuple((first[a] + geometry.before[a] - tap[a]) // steps[a] for a in axes)
-        before = tuple((taps[a] - 1) * geometry.dilation[a] - window[a] for a in axes)
-        flipped = Geometry(geometry.batch, geometry.output, geometry.filters, pixels, geometry.channels, taps, (1, 1, 1),
-                           geometry.dilation, before, geometry.groups, geometry.channels_first)
-        phases.append(Phase(flipped, geometry.input, first, tap, steps, geometry.kernel))
-    return phases
+    local = spec.family == LOCAL
+    if len(x_shape) != spec.rank + 2 and (local or len(x_shape) < spec.rank + 2):
+        least = "" if local else "at least "
+        raise Mismatch(f"{{input}} must have {least}{spec.rank + 2} axes {_axes(spec)}, got shape {x_shape}")
+    batch, spatial, channels = _split(x_shape, spec)
+    if local:
+        return _local_geometry(spec, x_shape, kernel_shape, batch, spatial, channels)
+    return _conv_geometry(spec, x_shape, kernel_shape, batch, spatial, channels)
 
 
-def count_input_phases(geometry: Geometry) -> int:
-    """How many phases `input_phases` gives, or a few more: at the ends of a short input some have no pixel."""
-    return prod(min(s, k, n) for s, k, n in zip(geometry.strides, geometry.kernel, geometry.input, strict=True))
+def column_geometry(spec: Spec, x_shape: Ints) -> Geometry:
+    """The geometry of im2col and col2im: a shared convolution of one filter, of the window that the spec names."""
+    assert spec.kernel_size is not None
+    channels = x_shape[1] if spec.channels_first else x_shape[-1]
+    return geometry_of(spec, x_shape, (*spec.kernel_size, channels, 1))
 
 
-def _first_pixels(geometry: Geometry, axis: int) -> list[tuple[int, int]]:
-    """The first pixel and the first tap of every phase along an axis, in the pixels' order: one phase for each tap of the first stride."""
-    step, before = geometry.strides[axis], geometry.before[axis]
-    pairs = [((tap - before) % step, tap) for tap in range(min(step, geometry.kernel[axis]))]
-    return sorted(pair for pair in pairs if pair[0] < geometry.input[axis])
-
-
-def shared_geometry(x_shape: Ints, kernel_shape: Ints, strides: Ints, padding: Padding, channels_first: bool, dilation: Ints,
-                    groups: int, name: str = "x", kernel_name: str = "kernel") -> Geometry:
-    """Geometry of an ordinary convolution; arguments as in `backend.conv2d`, already tuples of ints.
-
-    `x_shape` may have several batch axes; `name` and `kernel_name` are the arguments that give the two shapes. Raises ValueError
-    where shapes, strides, padding or groups do not fit.
-    """
-    rank = len(strides)
-    if len(x_shape) < rank + 2:
-        raise ValueError(f"{name} must have at least {rank + 2} axes {_axes(rank, channels_first)}, got shape {x_shape}")
+def _conv_geometry(spec: Spec, x_shape: Ints, kernel_shape: Ints, batch: int, spatial: Ints, channels: int) -> Geometry:
+    rank, groups = spec.rank, spec.groups
     if len(kernel_shape) != rank + 2:
-        raise ValueError(f"{kernel_name} must have shape kernel_size + (channels / groups, filters), {rank + 2} axes, got {kernel_shape}")
-    batch, spatial, channels = _split(x_shape, rank, channels_first)
+        raise Mismatch(f"{{kernel}} must have shape kernel_size + (channels / groups, filters), {rank + 2} axes, got {kernel_shape}")
     size, filters = kernel_shape[:rank], kernel_shape[-1]
     if min(size) < 1:
-        raise ValueError(f"{kernel_name} must have a kernel_size of at least 1 along every axis, got shape {kernel_shape}")
-    _check_groups(name, kernel_name, channels, filters, groups)
+        raise Mismatch(f"{{kernel}} must have a kernel_size of at least 1 along every axis, got shape {kernel_shape}")
+    _check_groups(channels, filters, groups)
     if kernel_shape[-2] * groups != channels:
-        raise ValueError(f"{kernel_name} must have channels / groups = {channels} / {groups} = {channels // groups} along axis -2 for "
-                         f"{name} of shape {x_shape}, got shape {kernel_shape}")
-    extent = _extents(size, dilation)
-    if padding == "same":
-        output = tuple(-(-n // s) for n, s in zip(spatial, strides, strict=True))
-        before = tuple(max((o - 1) * s + e - n, 0) // 2 for o, s, e, n in zip(output, strides, extent, spatial, strict=True))
-    else:
-        before, output = _explicit(spatial, extent, strides, padding)
-    _check_output(output, spatial, extent, padding)
-    return _geometry(batch, spatial, channels, output, filters, size, strides, dilation, before, groups, channels_first)
+        raise Mismatch(f"{{kernel}} must have channels / groups = {channels} / {groups} = {channels // groups} along axis -2 for "
+                       f"{{input}} of shape {x_shape}, got shape {kernel_shape}")
+    before, output = windows_of(spec, spatial, size)
+    _check_output(spec, output, spatial, size)
+    return _sized(Geometry(batch, spatial, channels, output, filters, size, spec.strides, spec.dilation, before, groups,
+                           spec.channels_first))
 
 
-def local_geometry(x_shape: Ints, kernel_shape: Ints, size: Ints, strides: Ints, padding: Padding, channels_first: bool,
-                   dilation: Ints, groups: int, name: str = "inputs", kernel_name: str = "kernel") -> Geometry:
-    """Geometry of a locally connected convolution; arguments as in `backend.local_conv2d`, already tuples of ints.
-
-    `name` and `kernel_name` are the arguments that give the two shapes. Raises ValueError where shapes, strides, padding or groups
-    do not fit.
-    """
-    rank = len(strides)
-    if len(x_shape) != rank + 2:
-        raise ValueError(f"{name} must have {rank + 2} axes {_axes(rank, channels_first)}, got shape {x_shape}")
+def _local_geometry(spec: Spec, x_shape: Ints, kernel_shape: Ints, batch: int, spatial: Ints, channels: int) -> Geometry:
+    assert spec.kernel_size is not None
+    size, groups = spec.kernel_size, spec.groups
     if len(kernel_shape) != 3:
-        raise ValueError(f"{kernel_name} must have 3 axes (positions, prod(kernel_size) * channels / groups, filters), got shape "
-                         f"{kernel_shape}")
-    batch, spatial, channels = _split(x_shape, rank, channels_first)
-    extent = _extents(size, dilation)
-    if padding == "same":
-        output = tuple(-(-n // s) for n, s in zip(spatial, strides, strict=True))
-        before = tuple(e // 2 for e in extent)
-    else:
-        before, output = _explicit(spatial, extent, strides, padding)
-    _check_output(output, spatial, extent, padding)
+        raise Mismatch(f"{{kernel}} must have 3 axes (positions, prod(kernel_size) * channels / groups, filters), got shape {kernel_shape}")
+    before, output = windows_of(spec, spatial, size)
+    _check_output(spec, output, spatial, size)
     filters = kernel_shape[2]
-    _check_groups(name, kernel_name, channels, filters, groups)
+    _check_groups(channels, filters, groups)
     expected = (prod(output), prod(size) * channels // groups, filters)
     if kernel_shape != expected:
-        raise ValueError(f"{kernel_name} must have shape (positions, prod(kernel_size) * channels / groups, filters) = {expected} for "
-                         f"{name} of shape {x_shape} with output size {output}, got {kernel_shape}")
-    return _geometry(batch, spatial, channels, output, filters, size, strides, dilation, before, groups, channels_first)
+        raise Mismatch(f"{{kernel}} must have shape (positions, prod(kernel_size) * channels / groups, filters) = {expected} for "
+                       f"{{input}} of shape {x_shape} with output size {output}, got {kernel_shape}")
+    if spec.output not in (None, output):
+        raise Mismatch(f"output_shape must be {output} for {{input}} of shape {x_shape}, got {spec.output}")
+    return _sized(Geometry(batch, spatial, channels, output, filters, size, spec.strides, spec.dilation, before, groups,
+                           spec.channels_first))
 
 
-def _geometry(batch: int, spatial: Ints, channels: int, output: Ints, filters: int, size: Ints, strides: Ints, dilation: Ints,
-              before: Ints, groups: int, channels_first: bool) -> Geometry:
-    fill = 3 - len(spatial)
-    ones, zeros = (1,) * fill, (0,) * fill
-    geometry = Geometry(batch, ones + spatial, channels, ones + output, filters, ones + size, ones + strides, ones + dilation,
-                        zeros + before, groups, channels_first)
-    largest = max(batch * prod(spatial) * channels, batch * prod(output) * filters, prod(output) * prod(size) * channels * filters,
-                  *(o * s + e for o, s, e in zip(output, strides, _extents(size, dilation), strict=True)), *dilation)
+def _sized(g: Geometry) -> Geometry:
+    """A geometry with three axes. Mismatch if an array or an offset would be too long."""
+    reach = [reach_of(k, d) for k, d in zip(g.kernel, g.dilation, strict=True)]
+    largest = max(g.batch * prod(g.input) * g.channels, g.batch * g.positions * g.filters,
+                  g.positions * prod(g.kernel) * g.channels * g.filters,
+                  *(o * s + r for o, s, r in zip(g.output, g.strides, reach, strict=True)), *g.dilation)
     if largest > _LIMIT:
-        raise ValueError(f"sizes of this convolution would reach {largest}: arrays, strides and dilation_rate may reach {_LIMIT} elements")
-    return geometry
+        raise Mismatch(f"sizes of this convolution would reach {largest}: arrays, strides and dilation_rate may reach {_LIMIT} elements")
+    fill = 3 - len(g.input)
+    ones, zeros = (1,) * fill, (0,) * fill
+    return Geometry(g.batch, ones + g.input, g.channels, ones + g.output, g.filters, ones + g.kernel, ones + g.strides,
+                    ones + g.dilation, zeros + g.before, g.groups, g.channels_first)
 
 
-def _split(shape: Ints, rank: int, channels_first: bool) -> tuple[int, Ints, int]:
+def _split(shape: Ints, spec: Spec) -> tuple[int, Ints, int]:
     """Batch, spatial sizes and channels of an input shape."""
-    lead = shape[: -rank - 1]
-    if channels_first:
-        return prod(lead), shape[-rank:], shape[-rank - 1]
-    return prod(lead), shape[-rank - 1 : -1], shape[-1]
+    lead = prod(shape[: -spec.rank - 1])
+    if spec.channels_first:
+        return lead, shape[-spec.rank :], shape[-spec.rank - 1]
+    return lead, shape[-spec.rank - 1 : -1], shape[-1]
 
 
-def _axes(rank: int, channels_first: bool) -> str:
-    spatial = {1: "steps", 2: "rows, columns"}[rank]
-    return f"(batch, channels, {spatial})" if channels_first else f"(batch, {spatial}, channels)"
+def _axes(spec: Spec) -> str:
+    spatial = {1: "steps", 2: "rows, columns"}[spec.rank]
+    return f"(batch, channels, {spatial})" if spec.channels_first else f"(batch, {spatial}, channels)"
 
 
-def _extents(size: Ints, dilation: Ints) -> Ints:
-    return tuple((k - 1) * d + 1 for k, d in zip(size, dilation, strict=True))
-
-
-def _explicit(spatial: Ints, extent: Ints, strides: Ints, padding: Padding) -> tuple[Ints, Ints]:
-    """Padding before each axis, and output sizes, where the padding does not follow from the output."""
-    if padding == "valid":
-        pairs: tuple[tuple[int, int], ...] = ((0, 0),) * len(spatial)
-    elif padding == "causal":
-        pairs = ((extent[0] - 1, 0),)
-    else:
-        assert not isinstance(padding, str)
-        pairs = padding
-    output = tuple((n + lo + hi - e) // s + 1 for n, (lo, hi), e, s in zip(spatial, pairs, extent, strides, strict=True))
-    return tuple(lo for lo, _ in pairs), output
-
-
-def _check_groups(name: str, kernel_name: str, channels: int, filters: int, groups: int) -> None:
+def _check_groups(channels: int, filters: int, groups: int) -> None:
     if channels < 1:
-        raise ValueError(f"{name} must have at least 1 channel, got {channels}")
+        raise Mismatch(f"{{input}} must have at least 1 channel, got {channels}")
     if filters < 1:
-        raise ValueError(f"{kernel_name} must have at least 1 filter along its last axis, got {filters}")
+        raise Mismatch(f"{{kernel}} must have at least 1 filter along its last axis, got {filters}")
     if channels % groups or filters % groups:
-        raise ValueError(f"groups must divide the {channels} channels of {name} and the {filters} filters of {kernel_name}, "
-                         f"got groups={groups}")
+        raise Mismatch(f"groups must divide the {channels} channels of {{input}} and the {filters} filters of {{kernel}}, "
+                       f"got groups={groups}")
 
 
-def _check_output(output: Ints, spatial: Ints, extent: Ints, padding: Padding) -> None:
+def _check_output(spec: Spec, output: Ints, spatial: Ints, size: Ints) -> None:
     if min(output) < 1:
-        raise ValueError(f"the output would have size {output}: input size {spatial} is too small for a kernel that reaches over {extent} "
-                         f"with padding={padding!r}")
+        reach = tuple(reach_of(k, d) for k, d in zip(size, spec.dilation, strict=True))
+        raise Mismatch(f"the output would have size {output}: input size {spatial} is too small for a kernel that reaches over {reach} "
+                       f"with padding={spec.padding!r}")

@@ -32,8 +32,8 @@ static void add_products(const lc_geometry *g, int local, int which, const array
         for (ptrdiff_t c = 0; inside && c < g->group_channels; ++c) {
             const ptrdiff_t channel = filter / g->group_filters * g->group_channels + c;
             const ptrdiff_t row = local && g->channels_first ? c * g->taps + tap : tap * g->group_channels + c;
-            const ptrdiff_t x = image * g->input_batch + (g->channels_first ? channel * pixels + pixel : pixel * g->channels + channel);
-            const ptrdiff_t k = ((local ? position * g->depth : 0) + row) * g->filters + filter;
+            const ptrdiff_t x = image * g->x.image + (g->channels_first ? channel * pixels + pixel : pixel * g->channels + channel);
+            const ptrdiff_t k = ((local ? position * g->window : 0) + row) * g->filters + filter;
             const long double product = (long double)gradient * get(other, which == FOR_INPUT ? k : x);
             const ptrdiff_t target = which == FOR_INPUT ? x : k;
             e->sum[target] += product;
@@ -51,7 +51,7 @@ static expected expect_gradient(const lc_geometry *g, int local, int which, cons
         for (ptrdiff_t p = 0; p < g->positions; ++p)
             for (ptrdiff_t f = 0; f < g->filters; ++f) {
                 const ptrdiff_t at[3] = {p / (g->output[1] * g->output[2]), p / g->output[2] % g->output[1], p % g->output[2]};
-                const ptrdiff_t y = image * g->output_batch + p * g->output_stride[2] + f * g->output_channel;
+                const ptrdiff_t y = image * g->y.image + p * g->y.pixel[2] + f * g->y.channel;
                 add_products(g, local, which, other, at, image, f, get(dy, y), &e);
             }
     return e;
@@ -65,110 +65,75 @@ static int count_gradient_wrong(const expected *e, const array *result) {
     return wrong;
 }
 
-static void run_local_gradient(const lc_kernels *kernels, const lc_call *call, int which, int strategy, ptrdiff_t block, int wide) {
-    const lc_geometry *g = call->geometry;
-    const ptrdiff_t *sizes = which == FOR_KERNEL ? g->output : g->input;
-    lc_gradient_plan p;
-    memset(&p, 0, sizeof p);
-    p.strategy = strategy;
-    p.vectors = 2;
-    p.panel_filters = 2 * kernels->lanes;
-    p.filter_parts = which == FOR_KERNEL ? lc_min(2, lc_ceil_div(g->group_filters, p.panel_filters) * g->groups) : 1;
-    p.segment = 2;
-    p.batch_tile = which == FOR_INPUT && strategy == LC_GRADIENT_BOXED ? 2 * kernels->lanes : 1;
-    p.batch_chunk = lc_max(p.batch_tile, g->batch / 2 / p.batch_tile * p.batch_tile);
-    for (int axis = 0; axis < 3; ++axis) p.block[axis] = lc_min(sizes[axis], block + axis);
-    const ptrdiff_t tasks = lc_finish_gradient_plan(g, &p, which == FOR_KERNEL, wide ? 8 : 4);
-    char *workspace = allocate(p.workspace);
-    for (ptrdiff_t task = 0; task < tasks; ++task)
-        (which == FOR_KERNEL ? kernels->local_gradient_kernel_task : kernels->local_gradient_input_task)(call, &p, task, workspace);
-    free(workspace);
-}
-
-static void run_reduction(const lc_kernels *kernels, const lc_call *call, int way, int wide) {
-    const lc_geometry *g = call->geometry;
-    lc_reduction_plan p;
-    memset(&p, 0, sizeof p);
-    p.vectors = 1 + way;
-    p.pack = way % 2 || g->channels_first;
-    p.position_parts = 1 + 2 * (way % 2);
-    p.panel_parts = p.row_parts = 2;
-    p.zone_count = lc_count_zones(g);
-    lc_zone *zones = allocate(p.zone_count * (ptrdiff_t)sizeof(lc_zone));
-    p.zones = zones;
-    p.blocks = lc_make_reduction_zones(g, zones);
-    lc_finish_reduction_plan(g, &p, kernels->lanes, wide ? 8 : 4);
-    void *partial = allocate(p.partial_bytes);
-    char *workspace = allocate(p.workspace);
-    for (ptrdiff_t task = 0; task < p.position_parts * p.panel_parts * p.row_parts; ++task)
-        kernels->conv_gradient_kernel_task(call, &p, task, p.partial_bytes ? partial : NULL, workspace);
-    if (p.partial_bytes) kernels->conv_gradient_kernel_sum(call, &p, 0, g->depth * g->filters, partial);
-    free(partial);
-    free(workspace);
-    free(zones);
-}
-
-static void run_narrow(const lc_kernels *kernels, const lc_call *call, int wide) {
-    const lc_geometry *g = call->geometry;
-    lc_narrow_plan p;
-    memset(&p, 0, sizeof p);
-    p.vectors = 2;
-    for (int axis = 0; axis < 3; ++axis) p.block[axis] = lc_min(g->input[axis], 2 + 5 * axis);
-    const ptrdiff_t tasks = lc_finish_narrow_plan(g, &p, kernels->lanes, wide ? 8 : 4);
-    void *packed = allocate(p.packed_bytes);
-    char *workspace = allocate(p.workspace);
-    kernels->narrow_pack(call, &p, packed);
-    for (ptrdiff_t task = 0; task < tasks; ++task) kernels->conv_narrow_task(call, &p, task, packed, workspace);
-    free(packed);
-    free(workspace);
+/* The ways to compute one gradient: an algorithm, and choices that cut it so that every loop has an end inside. */
+static int run_gradient(const lc_geometry *g, const lc_kernels *kernels, int algorithm, int way, const lc_call *call) {
+    const int boxed = algorithm == LC_local_kernel_boxed || algorithm == LC_local_input_boxed;
+    lc_choices choices = whole();
+    choices.vectors = algorithm == LC_conv_reduction ? 1 + way : 2;
+    choices.segment = choices.panel_parts = choices.row_parts = 2;
+    choices.tasks = choices.tile_block = 3;
+    choices.panel_bytes = 3 * 64 * g->window;
+    choices.position_parts = 1 + 2 * (way % 2);
+    if (algorithm == LC_local_kernel_placed || boxed)
+        choices.filter_parts = lc_min(2, lc_count_panels(g, 2 * kernels->lanes));
+    if (algorithm == LC_local_input_boxed) choices.batch_tile = 2 * kernels->lanes;
+    choices.batch_chunk = lc_max(choices.batch_tile, g->batch / 2 / choices.batch_tile * choices.batch_tile);
+    for (int axis = 0; axis < 3; ++axis) {
+        const ptrdiff_t size = call->input ? g->output[axis] : g->input[axis];
+        choices.block[axis] = lc_min(size, 1 + way + axis);
+    }
+    if (algorithm == LC_conv_narrow) /* along the width its m are cut, which are fewer than the pixels */
+        for (int axis = 0; axis < 3; ++axis) choices.block[axis] = lc_min(lc_ceil_div(g->input[axis], g->strides[axis]), 2 + 5 * axis);
+    return run_job(g, kernels, algorithm, &choices, call);
 }
 
 /* One gradient of one geometry, one way. Returns whether it went wrong. */
-static int check_gradient(const lc_geometry *g, const lc_kernels *kernels, int wide, int local, int which, int way, const array *other,
+static int check_gradient(const lc_geometry *g, const lc_kernels *kernels, int wide, int algorithm, int way, const array *other,
                           const array *dy, const expected *e) {
+    const int which = strstr(lc_algorithms[algorithm].operation, "grad_input") ? FOR_INPUT : FOR_KERNEL;
     array result = make(e->size, wide);
     lc_ran ran = {"", ""};
     lc_call call;
     memset(&call, 0, sizeof call);
-    call.geometry = g;
     call.gradient = dy->data;
     call.input = which == FOR_KERNEL ? other->data : NULL;
     call.kernel = which == FOR_INPUT ? other->data : NULL;
-    call.output = result.data;
+    call.result = result.data;
     call.ran = &ran;
     for (ptrdiff_t i = 0; i < result.size; ++i) put(&result, i, NAN);
-    if (local)
-        run_local_gradient(kernels, &call, which, way, 1 + way, wide);
-    else if (which == FOR_KERNEL)
-        run_reduction(kernels, &call, way, wide);
-    else
-        run_narrow(kernels, &call, wide);
-    const int wrong = count_gradient_wrong(e, &result), other_ran = strcmp(ran.isa, kernels->isa) != 0;
-    if (wrong || other_ran)
-        fprintf(stderr, "%s %s %s gradient for the %s, way %d: %d wrong, ran %s: batch %td input %td %td %td channels %td filters %td groups "
-                "%td kernel %td %td %td strides %td %td %td dilation %td before %td %td first %d\n", kernels->isa, kernels->dtype,
-                local ? "local" : "conv", which == FOR_KERNEL ? "kernel" : "input", way, wrong, ran.isa, g->batch, g->input[0], g->input[1],
-                g->input[2], g->channels, g->filters, g->groups, g->kernel[0], g->kernel[1], g->kernel[2], g->strides[0], g->strides[1],
-                g->strides[2], g->dilation[2], g->before[1], g->before[2], g->channels_first);
+    const int refused = !run_gradient(g, kernels, algorithm, way, &call);
+    const int wrong = refused ? 0 : count_gradient_wrong(e, &result), other_ran = strcmp(ran.isa, kernels->isa) != 0;
+    if (wrong || other_ran) {
+        fprintf(stderr, "%s %s %s, way %d: %d wrong, ran %s", kernels->isa, kernels->dtype, lc_algorithms[algorithm].name, way, wrong,
+                refused ? "nothing: refused" : ran.isa);
+        print_geometry(g);
+    }
     free(result.data);
     return wrong || other_ran;
 }
 
-/* All gradients of one geometry. Strides with dilation along the width have no pixels-in-lanes form: the shared input gradient is left
- * out there. (That by phases is a forward convolution, and tested as one.) Returns the number of ways that went wrong. */
+/* Algorithms by what they compute. */
+static const int gradient_algorithms[2][2][2] = {
+    {{LC_conv_phases, LC_conv_narrow}, {LC_conv_reduction, LC_conv_reduction}},
+    {{LC_local_input_placed, LC_local_input_boxed}, {LC_local_kernel_placed, LC_local_kernel_boxed}},
+};
+
+/* All gradients of one geometry. Strides with dilation have no phases, and along the width no pixels in lanes: the shared input
+ * gradient is left out there. Returns the number of ways that went wrong. */
 static int check_gradients(const lc_geometry *g, const lc_kernels *kernels, int wide, long *ways) {
-    const ptrdiff_t inputs = g->batch * g->input_batch;
-    array x = make(inputs, wide), dy = make(g->batch * g->output_batch, wide);
-    int failures = 0;
+    const ptrdiff_t inputs = g->batch * g->x.image;
+    array x = make(inputs, wide), dy = make(g->batch * g->y.image, wide);
+    int failures = 0, mixed = 0;
+    for (int axis = 0; axis < 3; ++axis) mixed |= g->strides[axis] > 1 && g->dilation[axis] > 1;
     for (int local = 0; local < 2; ++local) {
-        const ptrdiff_t kernel_size = (local ? g->positions : 1) * g->depth * g->filters;
+        const ptrdiff_t kernel_size = (local ? g->positions : 1) * g->window * g->filters;
         array k = make(kernel_size, wide);
         for (int which = 0; which < 2; ++which) {
             const array *other = which == FOR_INPUT ? &k : &x;
-            if (!local && which == FOR_INPUT && g->strides[2] > 1 && g->dilation[2] > 1) continue;
+            if (!local && which == FOR_INPUT && mixed) continue;
             expected e = expect_gradient(g, local, which, other, &dy, which == FOR_INPUT ? inputs : kernel_size);
-            for (int way = 0; way < (local || which == FOR_KERNEL ? 2 : 1); ++way, ++*ways)
-                failures += check_gradient(g, kernels, wide, local, which, way, other, &dy, &e);
+            for (int way = 0; way < 2; ++way, ++*ways)
+                failures += check_gradient(g, kernels, wide, gradient_algorithms[local][which][way], way, other, &dy, &e);
             free(e.sum);
             free(e.bound);
             free(e.terms);

@@ -48,6 +48,46 @@ static void *allocate(ptrdiff_t bytes) {
     return memory;
 }
 
+/* Makes a job of choices and runs its passes, task by task. Returns whether the algorithm took them. */
+static int run_job(const lc_geometry *g, const lc_kernels *kernels, int algorithm, const lc_choices *choices, const lc_call *call) {
+    lc_job job;
+    memset(&job, 0, sizeof job);
+    job.geometry = *g;
+    job.kernels = kernels;
+    job.algorithm = algorithm;
+    job.choices = *choices;
+    const int status = lc_make_job(&job);
+    if (status == LC_NO_MEMORY) exit(3);
+    if (status == LC_OK) {
+        char *shared = allocate(job.shared_bytes), *workspace = allocate(job.thread_bytes);
+        for (int pass = 0; pass < LC_PASSES; ++pass)
+            for (ptrdiff_t task = 0; task < job.tasks[pass]; ++task)
+                lc_run_task(&job, call, pass, task, shared, workspace);
+        free(shared);
+        free(workspace);
+    }
+    lc_free_job(&job);
+    return status == LC_OK;
+}
+
+/* Choices that cut as little as possible. */
+static lc_choices whole(void) {
+    lc_choices choices;
+    memset(&choices, 0, sizeof choices);
+    choices.vectors = choices.batch_tile = choices.batch_chunk = choices.segment = choices.filter_parts = choices.tasks = 1;
+    choices.tile_block = choices.position_parts = choices.panel_parts = choices.row_parts = 1;
+    choices.panel_bytes = choices.zone_limit = 1 << 20;
+    for (int axis = 0; axis < 3; ++axis) choices.block[axis] = 1;
+    return choices;
+}
+
+static void print_geometry(const lc_geometry *g) {
+    fprintf(stderr, ": batch %td input %td %td %td channels %td filters %td groups %td kernel %td %td %td strides %td %td %td "
+            "dilation %td before %td %td first %d\n", g->batch, g->input[0], g->input[1], g->input[2], g->channels, g->filters,
+            g->groups, g->kernel[0], g->kernel[1], g->kernel[2], g->strides[0], g->strides[1], g->strides[2], g->dilation[2],
+            g->before[1], g->before[2], g->channels_first);
+}
+
 /* A geometry from random small choices that cross the edges of tiles and vectors. */
 static lc_geometry draw(int round) {
     static const ptrdiff_t batches[] = {1, 2, 3, 5, 8, 13, 16, 17, 33}, filters[] = {1, 2, 3, 4, 7, 8, 15, 16, 17, 31, 33, 65};

@@ -6,11 +6,9 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
-from ..arguments import parts_of
-from ..config import image_data_format
-from ..geometry import DATA_FORMATS
+from ..arguments import Ints, parts_of
+from ..config import DATA_FORMATS, image_data_format
 
-Ints = tuple[int, ...]
 Shape = tuple[int | None, ...]
 
 LARGEST = 2**63 - 1  # of an array's sizes
@@ -93,15 +91,6 @@ def shape_tuple(value: Any, name: str) -> Shape:
         if part < 0:
             raise ValueError(f"{name} must not hold sizes below 0, got {value!r}")
     return tuple(sizes)
-
-
-def output_length(n: int | None, size: int, padding: str, stride: int, dilation: int = 1) -> int | None:
-    """Positions along an axis of n elements; None for None, 0 or less where no window fits."""
-    if n is None:
-        return None
-    if padding == "valid":
-        n -= (size - 1) * dilation
-    return -(-n // stride)
 
 
 def check_output(output: Shape, input_shape: Shape, layer_name: str) -> None:

@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from typing import Any
 
 from numpy.typing import ArrayLike
 
-from .. import backend, grad
+from .. import engine
 from ..arrays import Array
-from ..geometry import CHANNELS_FIRST
-from .arguments import Shape, check_output, data_format_name, int_tuple, output_length, padding_name, positive_int, shape_tuple
+from ..geometry import layout_of
+from ..spec import CONV, conv_spec
+from .arguments import Shape, check_output, int_tuple, positive_int, shape_tuple
 from .base import InputSpec
-from .weighted import TERMS, WeightedLayer, sum_rows
+from .weighted import ConvolvingLayer, terms_of
 
 __all__ = ["Conv1D", "Conv2D", "Convolution1D", "Convolution2D"]
 
 
-class _Conv(WeightedLayer):
+class _Conv(ConvolvingLayer):
     """What the convolutions of one and two dimensions share."""
 
-    rank: int
+    family = CONV
 
     def __init__(self, filters: int, kernel_size: Any, strides: Any, padding: str, data_format: str | None, dilation_rate: Any,
                  groups: int, terms: dict[str, Any], base: dict[str, Any]) -> None:
-        super().__init__(terms, base)
-        self.filters, self.groups = positive_int(filters, "filters"), positive_int(groups, "groups")
-        self.kernel_size = int_tuple(kernel_size, self.rank, "kernel_size")
-        self.strides = int_tuple(strides, self.rank, "strides")
+        super().__init__(filters, kernel_size, strides, padding, data_format, terms, base)
+        self.groups = positive_int(groups, "groups")
         self.dilation_rate = int_tuple(dilation_rate, self.rank, "dilation_rate")
-        self.padding = padding_name(padding)
-        self.data_format = data_format_name(data_format)
         if self.filters % self.groups:
             raise ValueError("The number of filters must be evenly divisible by the number of groups. "
                              f"Received: groups={self.groups}, filters={self.filters}")
@@ -41,6 +37,7 @@ class _Conv(WeightedLayer):
             raise ValueError("`strides > 1` not supported in conjunction with `dilation_rate > 1`. "
                              f"Received: strides={self.strides} and dilation_rate={self.dilation_rate}")
         self.input_spec = InputSpec(min_ndim=self.rank + 2)
+        self._spec = conv_spec(self.rank, self.strides, self.padding, self.data_format, self.dilation_rate, self.groups)
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> Shape:
         """Return (batch..., positions..., filters), or (batch..., filters, positions...) with channels_first.
@@ -54,10 +51,9 @@ class _Conv(WeightedLayer):
         InputSpec(min_ndim=self.rank + 2).check(shape, self.name)
         batch = shape[: -self.rank - 1]
         spatial = shape[-self.rank :] if self._channels_first else shape[-self.rank - 1 : -1]
-        axes = zip(spatial, self.kernel_size, self.strides, self.dilation_rate, strict=True)
-        output = tuple(output_length(n, k, self.padding, s, d) for n, k, s, d in axes)
+        output = self._output_size(spatial, self.dilation_rate)
         check_output(output, shape, self.name)
-        return (*batch, self.filters, *output) if self._channels_first else (*batch, *output, self.filters)
+        return layout_of(batch, output, self.filters, self._channels_first)
 
     def convolution_op(self, inputs: ArrayLike, kernel: ArrayLike) -> Array:
         """Return the convolution of an input with any kernel, in this layer's geometry: no bias, no activation.
@@ -91,17 +87,12 @@ class _Conv(WeightedLayer):
         >>> layer.convolution_op(x, (kernel - kernel.mean()) / kernel.std()).shape
         (1, 3, 2)
         """
-        return self._convolve(inputs, kernel, None, False)
+        return engine.forward(self._spec, inputs, kernel)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments as JSON can hold them."""
-        config = {"filters": self.filters, "kernel_size": self.kernel_size, "strides": self.strides, "padding": self.padding,
-                  "data_format": self.data_format, "dilation_rate": self.dilation_rate, "groups": self.groups} | self._terms_config()
-        return super().get_config() | config
-
-    @property
-    def _channels_first(self) -> bool:
-        return self.data_format == CHANNELS_FIRST
+        config = {"dilation_rate": self.dilation_rate, "groups": self.groups}
+        return super().get_config() | self._window_config() | config | self._terms_config()
 
     def _build(self, shape: Shape) -> None:
         axis = -1 - self.rank if self._channels_first else -1
@@ -115,19 +106,6 @@ class _Conv(WeightedLayer):
         self.compute_output_shape(shape)
         self._make_weights((*self.kernel_size, channels // self.groups, self.filters), (self.filters,))
         self.input_spec = InputSpec(min_ndim=self.rank + 2, axes={axis: channels})
-
-    def _convolve(self, x: ArrayLike, kernel: ArrayLike, bias: Array | None, relu: bool) -> Array:
-        return backend.shared(self.rank, x, kernel, self.strides, self.padding, self.data_format, self.dilation_rate, self.groups, bias,
-                               None, relu)
-
-    def _product(self, x: Array, kernel: Array, bias: Array | None, relu: bool) -> Array:
-        return self._convolve(x, kernel, bias, relu)
-
-    def _bias_gradient(self, gradient: Array) -> Array:
-        if not self._channels_first:
-            return sum_rows(gradient.reshape(-1, self.filters))
-        # NumPy sums along contiguous axes pairwise: precise already.
-        return sum_rows(gradient.reshape(-1, self.filters, prod(gradient.shape[-self.rank :])).sum(2))
 
 
 class Conv1D(_Conv):
@@ -179,17 +157,7 @@ class Conv1D(_Conv):
                  kernel_initializer: Any = "glorot_uniform", bias_initializer: Any = "zeros", kernel_regularizer: Any = None,
                  bias_regularizer: Any = None, activity_regularizer: Any = None, kernel_constraint: Any = None,
                  bias_constraint: Any = None, **base: Any) -> None:
-        terms = dict(zip(TERMS, (activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
-                                 activity_regularizer, kernel_constraint, bias_constraint), strict=True))
-        super().__init__(filters, kernel_size, strides, padding, data_format, dilation_rate, groups, terms, base)
-
-    def _kernel_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
-        return grad.conv1d_kernel(x, kernel.shape, gradient, self.strides, self.padding, self.data_format, self.dilation_rate,
-                                  groups=self.groups)
-
-    def _input_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
-        return grad.conv1d_input(x.shape, kernel, gradient, self.strides, self.padding, self.data_format, self.dilation_rate,
-                                 groups=self.groups)
+        super().__init__(filters, kernel_size, strides, padding, data_format, dilation_rate, groups, terms_of(locals()), base)
 
 
 class Conv2D(_Conv):
@@ -234,17 +202,7 @@ class Conv2D(_Conv):
                  kernel_initializer: Any = "glorot_uniform", bias_initializer: Any = "zeros", kernel_regularizer: Any = None,
                  bias_regularizer: Any = None, activity_regularizer: Any = None, kernel_constraint: Any = None,
                  bias_constraint: Any = None, **base: Any) -> None:
-        terms = dict(zip(TERMS, (activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
-                                 activity_regularizer, kernel_constraint, bias_constraint), strict=True))
-        super().__init__(filters, kernel_size, strides, padding, data_format, dilation_rate, groups, terms, base)
-
-    def _kernel_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
-        return grad.conv2d_kernel(x, kernel.shape, gradient, self.strides, self.padding, self.data_format, self.dilation_rate,
-                                  groups=self.groups)
-
-    def _input_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
-        return grad.conv2d_input(x.shape, kernel, gradient, self.strides, self.padding, self.data_format, self.dilation_rate,
-                                 groups=self.groups)
+        super().__init__(filters, kernel_size, strides, padding, data_format, dilation_rate, groups, terms_of(locals()), base)
 
 
 Convolution1D = Conv1D

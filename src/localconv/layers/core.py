@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array
-from ..geometry import CHANNELS_FIRST
+from ..config import CHANNELS_FIRST
+from ..engine import sum_of_rows
+from ..geometry import axis_windows
+from ..spec import CONV
 from . import activations
-from .arguments import Ints, Shape, check_output, data_format_name, int_tuple, output_length, padding_name, positive_int, shape_tuple
+from .arguments import Ints, Shape, check_output, data_format_name, int_tuple, padding_name, positive_int, shape_tuple
 from .base import InputSpec, Layer
-from .weighted import TERMS, WeightedLayer, sum_rows
+from .weighted import WeightedLayer, terms_of
 
 __all__ = ["Activation", "Dense", "Dropout", "Flatten", "InputLayer", "MaxPooling1D", "MaxPooling2D"]
 
@@ -76,9 +79,7 @@ class Dense(WeightedLayer):
     def __init__(self, units: int, activation: Any = None, use_bias: bool = True, kernel_initializer: Any = "glorot_uniform",
                  bias_initializer: Any = "zeros", kernel_regularizer: Any = None, bias_regularizer: Any = None,
                  activity_regularizer: Any = None, kernel_constraint: Any = None, bias_constraint: Any = None, **base: Any) -> None:
-        terms = dict(zip(TERMS, (activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
-                                 activity_regularizer, kernel_constraint, bias_constraint), strict=True))
-        super().__init__(terms, base)
+        super().__init__(terms_of(locals()), base)
         self.units = positive_int(units, "units")
         self.input_spec = InputSpec(min_ndim=2)
 
@@ -110,7 +111,7 @@ class Dense(WeightedLayer):
         return np.asarray(x.reshape(-1, x.shape[-1]).T @ gradient.reshape(-1, self.units))
 
     def _bias_gradient(self, gradient: Array) -> Array:
-        return sum_rows(gradient.reshape(-1, self.units))
+        return sum_of_rows(gradient.reshape(-1, self.units))
 
     def _input_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
         return np.asarray(np.matmul(gradient, kernel.T))
@@ -244,8 +245,7 @@ class _MaxPooling(Layer):
         """Return the input's shape with the pooled sizes. ValueError if one would be 0 or less."""
         shape = shape_tuple(input_shape, "input_shape")
         InputSpec(ndim=self.rank + 2).check(shape, self.name)
-        axes = zip(shape[self._axis :], self.pool_size, self.strides, strict=False)
-        output = tuple(output_length(n, k, self.padding, s) for n, k, s in axes)
+        output = tuple(None if n is None else self._windows(n, axis)[1] for axis, n in enumerate(shape[self._axis : self._axis + self.rank]))
         check_output(output, shape, self.name)
         return (*shape[: self._axis], *output, *shape[self._axis + self.rank :])
 
@@ -262,12 +262,17 @@ class _MaxPooling(Layer):
     def _build(self, shape: Shape) -> None:
         self.compute_output_shape(shape)
 
-    def _pads(self, shape: Ints, output: Ints) -> list[tuple[int, int]]:
-        """Padding of every axis: TensorFlow's SAME, the odd element behind."""
+    def _windows(self, n: int, axis: int) -> tuple[int, int]:
+        """Padding in front of a spatial axis of n elements, and its windows."""
+        return axis_windows(CONV, n, self.pool_size[axis], self.strides[axis], 1, self.padding)
+
+    def _pads(self, shape: Ints) -> list[tuple[int, int]]:
+        """Padding of every axis; behind, as much as the last window needs."""
         pads = [(0, 0)] * len(shape)
-        for axis, (k, s) in enumerate(zip(self.pool_size, self.strides, strict=True), self._axis):
-            total = max((output[axis] - 1) * s + k - shape[axis], 0) if self.padding == "same" else 0
-            pads[axis] = total // 2, total - total // 2
+        for axis, (k, s) in enumerate(zip(self.pool_size, self.strides, strict=True)):
+            n = shape[self._axis + axis]
+            before, windows = self._windows(n, axis)
+            pads[self._axis + axis] = before, max(0, (windows - 1) * s + k - before - n)
         return pads
 
     def _taps(self, output: Ints) -> Iterator[tuple[slice, ...]]:
@@ -280,7 +285,7 @@ class _MaxPooling(Layer):
 
     def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
         output: Any = self.compute_output_shape(x.shape)
-        padded = np.pad(x, self._pads(x.shape, output), constant_values=-np.inf)
+        padded = np.pad(x, self._pads(x.shape), constant_values=-np.inf)
         y = np.full(output, -np.inf, x.dtype)
         for places in self._taps(output):
             np.maximum(y, padded[places], out=y)
@@ -294,7 +299,7 @@ class _MaxPooling(Layer):
             here = left & (padded[places] == y)
             gradient[places] += grad_output * here
             left &= ~here
-        inner = tuple(slice(lo, lo + n) for n, (lo, _) in zip(shape, self._pads(shape, y.shape), strict=True))
+        inner = tuple(slice(lo, lo + n) for n, (lo, _) in zip(shape, self._pads(shape), strict=True))
         return np.asarray(gradient[inner])
 
 

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .. import backend, grad
+from ..arguments import Ints
 from ..arrays import Array
-from ..geometry import CHANNELS_FIRST
-from .arguments import Ints, Shape, check_output, data_format_name, int_tuple, output_length, padding_name, positive_int, shape_tuple
+from ..geometry import layout_of, windows_of
+from ..spec import LOCAL, Spec, local_spec
+from .arguments import Shape, check_output, shape_tuple
 from .base import InputSpec
-from .weighted import TERMS, WeightedLayer, sum_rows
+from .weighted import ConvolvingLayer, terms_of
 
 __all__ = ["LocallyConnected1D", "LocallyConnected2D", "convert_implementation"]
 
@@ -32,20 +33,19 @@ class Connections:
 
     Parameters
     ----------
-    spatial, kernel_size, strides : tuple of ints
-        One for each axis.
+    spec : Spec
+        Of a locally connected convolution without dilation and groups.
+    spatial : tuple of ints
+        The input's sizes.
     channels, filters : int
-    padding : {'valid', 'same'}
-    channels_first : bool
     """
 
-    def __init__(self, spatial: Ints, channels: int, filters: int, kernel_size: Ints, strides: Ints, padding: str,
-                 channels_first: bool) -> None:
-        self.spatial, self.channels, self.filters = spatial, channels, filters
-        self.kernel_size, self.strides, self.padding, self.channels_first = kernel_size, strides, padding, channels_first
-        lengths = [output_length(n, k, padding, s) for n, k, s in zip(spatial, kernel_size, strides, strict=True)]
-        self.output: Ints = tuple(n or 0 for n in lengths)
-        self.positions, self.taps = prod(self.output), prod(kernel_size)
+    def __init__(self, spec: Spec, spatial: Ints, channels: int, filters: int) -> None:
+        assert spec.kernel_size is not None
+        self.spec, self.spatial, self.channels, self.filters = spec, spatial, channels, filters
+        self.kernel_size, self.channels_first = spec.kernel_size, spec.channels_first
+        self.before, self.output = windows_of(spec, spatial, self.kernel_size)
+        self.positions, self.taps = prod(self.output), prod(self.kernel_size)
 
     def stored_shape(self, implementation: int) -> Ints:
         """The shape of the kernel as an implementation stores it."""
@@ -63,7 +63,7 @@ class Connections:
         if implementation == 2:
             return self._rows_of_dense(stored)
         order, mask = self._sparse_order
-        if self.padding == "valid":
+        if self._valid.all():
             full = stored.reshape(mask.shape)
         else:
             full = np.zeros(mask.shape, stored.dtype)
@@ -78,14 +78,13 @@ class Connections:
             return self._dense_of_rows(rows)
         order, mask = self._sparse_order
         ordered = rows.transpose(order)
-        return np.ascontiguousarray(ordered.reshape(-1) if self.padding == "valid" else ordered[mask])
+        return np.ascontiguousarray(ordered.reshape(-1) if self._valid.all() else ordered[mask])
 
     @cached_property
     def _taps_of_axes(self) -> list[tuple[Array, Array]]:
         """For each axis the input index of (position, tap), and whether it is inside."""
         found = []
-        for n, out, k, s in zip(self.spatial, self.output, self.kernel_size, self.strides, strict=True):
-            before = k // 2 if self.padding == "same" else 0
+        for n, out, k, s, before in zip(self.spatial, self.output, self.kernel_size, self.spec.strides, self.before, strict=True):
             index = np.arange(out)[:, None] * s + np.arange(k) - before
             found.append((index, (index >= 0) & (index < n)))
         return found
@@ -146,19 +145,14 @@ class Connections:
         return stored
 
 
-class _LocallyConnected(WeightedLayer):
+class _LocallyConnected(ConvolvingLayer):
     """What the layers of one and two dimensions share."""
 
-    rank: int
+    family = LOCAL
 
     def __init__(self, filters: int, kernel_size: Any, strides: Any, padding: str, data_format: str | None, implementation: int,
                  terms: dict[str, Any], base: dict[str, Any]) -> None:
-        super().__init__(terms, base)
-        self.filters = positive_int(filters, "filters")
-        self.kernel_size = int_tuple(kernel_size, self.rank, "kernel_size")
-        self.strides = int_tuple(strides, self.rank, "strides")
-        self.padding = padding_name(padding)
-        self.data_format = data_format_name(data_format)
+        super().__init__(filters, kernel_size, strides, padding, data_format, terms, base)
         try:
             self.implementation = operator.index(implementation)  # whether it is one that there is, `build` says, as in Keras
         except TypeError:
@@ -175,38 +169,41 @@ class _LocallyConnected(WeightedLayer):
         shape = shape_tuple(input_shape, "input_shape")
         InputSpec(ndim=self.rank + 2).check(shape, self.name)
         spatial, _ = self._split(shape)
-        output = tuple(output_length(n, k, self.padding, s) for n, k, s in zip(spatial, self.kernel_size, self.strides, strict=True))
+        output = self._output_size(spatial, (1,) * self.rank)
         check_output(output, shape, self.name)
-        return (shape[0], self.filters, *output) if self._channels_first else (shape[0], *output, self.filters)
+        return layout_of(shape[:1], output, self.filters, self._channels_first)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments as JSON can hold them."""
-        config = {"filters": self.filters, "kernel_size": self.kernel_size, "strides": self.strides, "padding": self.padding,
-                  "data_format": self.data_format} | self._terms_config() | {"implementation": self.implementation}
-        return super().get_config() | config
-
-    @property
-    def _channels_first(self) -> bool:
-        return self.data_format == CHANNELS_FIRST
+        config = super().get_config() | self._window_config() | self._terms_config()
+        return config | {"implementation": self.implementation}
 
     def _split(self, shape: Shape) -> tuple[Shape, int | None]:
         """Spatial sizes and channels of an input's shape."""
         return (shape[2:], shape[1]) if self._channels_first else (shape[1:-1], shape[-1])
 
     def _build(self, shape: Shape) -> None:
-        spatial, channels = self._known(shape)
         if self.padding == "causal":
+            self._known(shape)
             raise NotImplementedError('Padding type causal not supported. Only "valid" and "same" are implemented.')
-        connections = Connections(spatial, channels, self.filters, self.kernel_size, self.strides, self.padding, self._channels_first)
+        connections = self._connections_for(shape)
+        self._spec = connections.spec
         check_output(connections.output, shape, self.name)
         if self.implementation not in IMPLEMENTATIONS:
             raise ValueError(f"Unrecognized implementation mode: {self.implementation}.")
+        channels = connections.channels
         fans = connections.taps * channels, connections.taps * self.filters
         self._make_weights(connections.stored_shape(self.implementation), (*connections.output, self.filters), fans)
         first = 2 if self._channels_first else 1
-        axes = {1 if self._channels_first else -1: channels} | dict(enumerate(spatial, first))
+        axes = {1 if self._channels_first else -1: channels} | dict(enumerate(connections.spatial, first))
         self._connections, self._rows = connections, None
         self.input_spec = InputSpec(ndim=self.rank + 2, axes=axes)
+
+    def _connections_for(self, shape: Shape) -> Connections:
+        """The connections for inputs of a shape. ValueError if a size is unknown."""
+        spatial, channels = self._known(shape)
+        spec = local_spec(self.rank, self.kernel_size, self.strides, self.padding, self.data_format, 1, 1)
+        return Connections(spec, spatial, channels, self.filters)
 
     def _known(self, shape: Shape) -> tuple[Ints, int]:
         """Spatial sizes and channels of an input's shape, none of them unknown."""
@@ -228,21 +225,9 @@ class _LocallyConnected(WeightedLayer):
             self._rows = self.kernel.version, self._connections.rows(self.kernel.value, self.implementation)
         return self._rows[1]
 
-    def _product(self, x: Array, kernel: Array, bias: Array | None, relu: bool) -> Array:
-        return backend.local(self.rank, x, kernel, self.kernel_size, self.strides, None, self.data_format, self.padding, 1, 1, bias, None,
-                              relu)
-
     def _kernel_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
         assert self._connections is not None
-        return self._connections.stored(self._rows_gradient(x, kernel, gradient), self.implementation)
-
-    def _rows_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
-        raise NotImplementedError
-
-    def _bias_gradient(self, gradient: Array) -> Array:
-        assert self.bias is not None
-        # With channels_first the bias is reshaped, not transposed, to (filters, positions): so is its gradient back.
-        return sum_rows(gradient.reshape(len(gradient), self.bias.size)).reshape(self.bias.shape)
+        return self._connections.stored(super()._kernel_gradient(x, kernel, gradient), self.implementation)
 
 
 class LocallyConnected1D(_LocallyConnected):
@@ -317,15 +302,7 @@ class LocallyConnected1D(_LocallyConnected):
                  bias_initializer: Any = "zeros", kernel_regularizer: Any = None, bias_regularizer: Any = None,
                  activity_regularizer: Any = None, kernel_constraint: Any = None, bias_constraint: Any = None, implementation: int = 1,
                  **base: Any) -> None:
-        terms = dict(zip(TERMS, (activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
-                                 activity_regularizer, kernel_constraint, bias_constraint), strict=True))
-        super().__init__(filters, kernel_size, strides, padding, data_format, implementation, terms, base)
-
-    def _rows_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
-        return grad.local_conv1d_kernel(x, kernel.shape, gradient, self.kernel_size, self.strides, self.data_format, padding=self.padding)
-
-    def _input_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
-        return grad.local_conv1d_input(x.shape, kernel, gradient, self.kernel_size, self.strides, self.data_format, padding=self.padding)
+        super().__init__(filters, kernel_size, strides, padding, data_format, implementation, terms_of(locals()), base)
 
 
 class LocallyConnected2D(_LocallyConnected):
@@ -382,17 +359,7 @@ class LocallyConnected2D(_LocallyConnected):
                  bias_initializer: Any = "zeros", kernel_regularizer: Any = None, bias_regularizer: Any = None,
                  activity_regularizer: Any = None, kernel_constraint: Any = None, bias_constraint: Any = None, implementation: int = 1,
                  **base: Any) -> None:
-        terms = dict(zip(TERMS, (activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
-                                 activity_regularizer, kernel_constraint, bias_constraint), strict=True))
-        super().__init__(filters, kernel_size, strides, padding, data_format, implementation, terms, base)
-
-    def _rows_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
-        return grad.local_conv2d_kernel(x, kernel.shape, gradient, self.kernel_size, self.strides, None, self.data_format,
-                                        padding=self.padding)
-
-    def _input_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
-        return grad.local_conv2d_input(x.shape, kernel, gradient, self.kernel_size, self.strides, None, self.data_format,
-                                       padding=self.padding)
+        super().__init__(filters, kernel_size, strides, padding, data_format, implementation, terms_of(locals()), base)
 
 
 def convert_implementation(weights: Sequence[ArrayLike], config: Mapping[str, Any], to: int,
@@ -466,6 +433,4 @@ def _connections_of(config: Mapping[str, Any], input_shape: Shape) -> tuple[Conn
     if layer.implementation not in IMPLEMENTATIONS:
         raise ValueError(f"Unrecognized implementation mode: {layer.implementation}.")
     layer.input_spec.check(input_shape, layer.name)  # type: ignore[union-attr]
-    spatial, channels = layer._known(input_shape)
-    connections = Connections(spatial, channels, layer.filters, layer.kernel_size, layer.strides, layer.padding, layer._channels_first)
-    return connections, layer.implementation
+    return layer._connections_for(input_shape), layer.implementation

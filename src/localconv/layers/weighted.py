@@ -1,14 +1,17 @@
-"""What dense, convolutional and locally connected layers share: a kernel, a bias and an activation."""
+"""What dense, convolutional and locally connected layers share: a kernel, a bias and an activation; and what the last two share."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from ..arrays import FLOAT64, Array
+from .. import engine
+from ..arrays import Array
+from ..config import CHANNELS_FIRST
+from ..geometry import axis_windows
+from ..spec import Spec
 from . import activations, constraints, initializers, regularizers
-from .arguments import flag
+from .arguments import Ints, Shape, data_format_name, flag, int_tuple, padding_name, positive_int
 from .base import Fans, Layer
 from .variables import Variable
 
@@ -17,8 +20,9 @@ TERMS = ("activation", "use_bias", "kernel_initializer", "bias_initializer", "ke
          "activity_regularizer", "kernel_constraint", "bias_constraint")
 
 
-# Terms of a sum in the data's own type.
-SUMMED_AT_ONCE = 512
+def terms_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a constructor's arguments that `TERMS` names."""
+    return {name: arguments[name] for name in TERMS}
 
 
 class WeightedLayer(Layer):
@@ -116,17 +120,60 @@ class WeightedLayer(Layer):
         raise NotImplementedError
 
 
-def sum_rows(matrix: Array) -> Array:
-    """The sum of all rows: in blocks, and the blocks in float64, because one float32 sum of a million terms has few right digits.
+class ConvolvingLayer(WeightedLayer):
+    """A weighted layer whose product is a convolution of the engine.
 
-    The order of summation does not depend on the number of threads.
+    Parameters
+    ----------
+    filters, kernel_size, strides, padding, data_format
+        As they came to the subclass's constructor.
+    terms, base : dict
+        As in `WeightedLayer`.
+
+    Notes
+    -----
+    A subclass has a `rank` and a `family`, and sets `_spec` before it is first called.
     """
-    rows, columns = matrix.shape
-    whole = rows // SUMMED_AT_ONCE
-    with np.errstate(all="ignore"):
-        blocks = np.einsum("brc->bc", matrix[: whole * SUMMED_AT_ONCE].reshape(whole, SUMMED_AT_ONCE, columns))
-        total = blocks.sum(0, dtype=FLOAT64) + np.einsum("rc->c", matrix[whole * SUMMED_AT_ONCE :])
-    return np.asarray(total, matrix.dtype)
+
+    rank: int
+    family: str
+    _spec: Spec
+
+    def __init__(self, filters: int, kernel_size: Any, strides: Any, padding: str, data_format: str | None, terms: dict[str, Any],
+                 base: dict[str, Any]) -> None:
+        super().__init__(terms, base)
+        self.filters = positive_int(filters, "filters")
+        self.kernel_size = int_tuple(kernel_size, self.rank, "kernel_size")
+        self.strides = int_tuple(strides, self.rank, "strides")
+        self.padding = padding_name(padding)
+        self.data_format = data_format_name(data_format)
+
+    @property
+    def _channels_first(self) -> bool:
+        return self.data_format == CHANNELS_FIRST
+
+    def _window_config(self) -> dict[str, Any]:
+        """The config of the constructor's arguments that all such layers have."""
+        return {"filters": self.filters, "kernel_size": self.kernel_size, "strides": self.strides, "padding": self.padding,
+                "data_format": self.data_format}
+
+    def _output_size(self, spatial: Shape, dilation: Ints) -> Shape:
+        """Positions along each axis, None where the input's size is unknown; 0 or less where no window fits."""
+        axes = zip(spatial, self.kernel_size, self.strides, dilation, strict=True)
+        return tuple(None if n is None else axis_windows(self.family, n, k, s, d, self.padding)[1] for n, k, s, d in axes)
+
+    def _product(self, x: Array, kernel: Array, bias: Array | None, relu: bool) -> Array:
+        return engine.forward(self._spec, x, kernel, bias, None, relu)
+
+    def _kernel_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
+        return engine.grad_kernel(self._spec, x, kernel.shape, gradient)
+
+    def _input_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
+        return engine.grad_input(self._spec, x.shape, kernel, gradient)
+
+    def _bias_gradient(self, gradient: Array) -> Array:
+        assert self.bias is not None
+        return engine.grad_bias(self._spec, self.bias.shape, gradient)
 
 
 def _set_gradient(variable: Variable, gradient: Array) -> None:

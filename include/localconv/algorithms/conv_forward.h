@@ -1,0 +1,377 @@
+/* Shared convolution, direct: an implicit matrix product without im2col. And its gradient for the input, which is such a convolution.
+ *
+ * Rows of a register tile are output positions along one axis, a constant stride apart in the input, which is read in place; lanes
+ * are filters. The first pass packs the kernel into panels [panel][row of the kernel][filter], rows in the order of the runs. Zones
+ * (zones.h) share one list of runs.
+ *
+ *   conv_direct   one convolution
+ *   conv_phases   the gradient for the input. A window of stride s meets the pixels first, first + s, ... of an axis with the taps
+ *                 first, first + s, ... only: each remainder of s is a phase, itself a convolution of the output gradient, of stride
+ *                 1, with those taps reversed, and channels and filters exchanged. Its results lie s pixels apart.
+ */
+#ifndef LOCALCONV_CONV_FORWARD_H
+#define LOCALCONV_CONV_FORWARD_H
+
+#include "../zones.h"
+
+enum { LC_PACKED_ROWS = 64, LC_LATENCY_ROWS = 5, LC_AHEAD_STEPS = 6 };
+
+/* One of the convolutions that a job consists of. */
+typedef struct lc_part {
+    lc_geometry geometry; /* y is where its results lie in the caller's array, from `origin` on */
+    ptrdiff_t origin;
+    ptrdiff_t first_tap[3]; /* of a phase: that of the caller's kernel which is its last one */
+    lc_zone *zones;
+    ptrdiff_t zone_count, tiles, panel_parts, tile_parts;
+    ptrdiff_t packed_at, pack_parts;  /* elements in front of its packed kernel; tasks of one panel */
+    ptrdiff_t first_pack, first_task; /* of the job's passes */
+} lc_part;
+
+typedef struct lc_conv_plan {
+    lc_part *parts;
+    ptrdiff_t part_count;
+    ptrdiff_t panel_width, panels; /* filters of a full panel; panels of all groups */
+    int in_place;                  /* the kernel already lies as one panel, and is not packed */
+    ptrdiff_t step[3], kernel[3];  /* of phases: from one of their taps to the next, and taps, in the caller's kernel */
+    ptrdiff_t first_clear;         /* tasks of the first pass from here on set an image to 0: there are pixels in no phase */
+    ptrdiff_t stage_at;            /* in a thread's workspace; in front lie the runs */
+} lc_conv_plan;
+LC_PLAN_FITS(lc_conv_plan);
+
+/* Cuts one zone along the axis on which tiles of up to `rows` rows are fullest; last_piece becomes their number. A tile of few
+ * rows is bound by the latency of its multiply-adds, so it counts as LC_LATENCY_ROWS. */
+static inline void lc_cut_zone(lc_zone *z, ptrdiff_t batch, ptrdiff_t rows) {
+    ptrdiff_t best = -1;
+    for (int axis = 3; axis >= 0; --axis) {
+        const ptrdiff_t along = axis == 3 ? batch : z->count[axis], tiles = lc_ceil_div(along, rows);
+        const ptrdiff_t lines = z->count[0] * z->count[1] * z->count[2] * batch / along;
+        const ptrdiff_t cost = lines * tiles * lc_max(lc_ceil_div(along, tiles), LC_LATENCY_ROWS);
+        if (best >= 0 && (cost > best || (cost == best && axis != 2))) continue; /* equal: rather along the width */
+        best = cost;
+        z->axis = axis;
+        z->pieces_along = tiles;
+        z->last_piece = lines * tiles;
+    }
+}
+
+/* The phases along one axis: the first pixel of each, and its first tap. Returns how many; with first_pixel == NULL it only counts. */
+static inline ptrdiff_t lc_axis_phases(const lc_geometry *g, int axis, ptrdiff_t *first_pixel, ptrdiff_t *first_tap) {
+    const ptrdiff_t step = g->strides[axis], taps = lc_min(step, g->kernel[axis]);
+    ptrdiff_t count = 0;
+    for (ptrdiff_t tap = 0; tap < taps; ++tap) {
+        const ptrdiff_t pixel = ((tap - g->before[axis]) % step + step) % step;
+        if (pixel >= g->input[axis]) continue;
+        if (first_pixel) {
+            first_pixel[count] = pixel;
+            first_tap[count] = tap;
+        }
+        ++count;
+    }
+    return count;
+}
+
+/* The convolution of one phase of the gradient for the input of `g`. */
+static inline void lc_make_phase(const lc_geometry *g, const ptrdiff_t first_pixel[3], const ptrdiff_t first_tap[3],
+                                 lc_part *part) {
+    lc_geometry *phase = &part->geometry;
+    *phase = *g;
+    phase->channels = g->filters;
+    phase->filters = g->channels;
+    for (int axis = 0; axis < 3; ++axis) {
+        const ptrdiff_t step = g->strides[axis];
+        phase->input[axis] = g->output[axis];
+        phase->output[axis] = lc_ceil_div(g->input[axis] - first_pixel[axis], step);
+        phase->kernel[axis] = lc_ceil_div(g->kernel[axis] - first_tap[axis], step);
+        phase->strides[axis] = 1;
+        /* The first pixel meets its first tap in the window of this output position; the taps behind it, in earlier windows. */
+        const ptrdiff_t window = (first_pixel[axis] + g->before[axis] - first_tap[axis]) / step;
+        phase->before[axis] = (phase->kernel[axis] - 1) * g->dilation[axis] - window;
+        part->first_tap[axis] = first_tap[axis];
+    }
+    lc_derive(phase);
+    phase->y = g->x;
+    part->origin = lc_offset(&g->x, first_pixel);
+    for (int axis = 0; axis < 3; ++axis) phase->y.pixel[axis] *= g->strides[axis];
+}
+
+/* Makes the parts; their zones are not there yet. */
+static inline int lc_make_parts(lc_job *job, lc_conv_plan *p) {
+    const lc_geometry *g = &job->geometry;
+    ptrdiff_t counts[3], *numbers, most = 1;
+    p->part_count = 1;
+    for (int axis = 0; axis < 3 && job->algorithm == LC_conv_phases; ++axis) {
+        p->part_count *= counts[axis] = lc_axis_phases(g, axis, NULL, NULL);
+        most = lc_max(most, counts[axis]);
+    }
+    p->parts = (lc_part *)calloc((size_t)lc_max(1, p->part_count), sizeof(lc_part));
+    numbers = (ptrdiff_t *)malloc((size_t)(6 * most) * sizeof(ptrdiff_t));
+    job->memory = p->parts;
+    if (!p->parts || !numbers) {
+        free(numbers);
+        return LC_NO_MEMORY;
+    }
+    if (job->algorithm == LC_conv_direct) {
+        p->parts[0].geometry = *g;
+    } else {
+        for (int axis = 0; axis < 3; ++axis) lc_axis_phases(g, axis, numbers + 2 * axis * most, numbers + (2 * axis + 1) * most);
+        for (ptrdiff_t i = 0; i < p->part_count; ++i) {
+            const ptrdiff_t place[3] = {i / (counts[1] * counts[2]), i / counts[2] % counts[1], i % counts[2]};
+            ptrdiff_t first_pixel[3], first_tap[3];
+            for (int axis = 0; axis < 3; ++axis) {
+                first_pixel[axis] = numbers[2 * axis * most + place[axis]];
+                first_tap[axis] = numbers[(2 * axis + 1) * most + place[axis]];
+            }
+            lc_make_phase(g, first_pixel, first_tap, p->parts + i);
+        }
+    }
+    free(numbers);
+    return LC_OK;
+}
+
+/* Gives the parts their zones, which lie behind them in the job's memory, cut into register tiles. */
+static inline int lc_make_tiles(lc_job *job, lc_conv_plan *p) {
+    const ptrdiff_t rows = job->kernels->rows[job->choices.vectors];
+    ptrdiff_t zones = 0;
+    for (ptrdiff_t i = 0; i < p->part_count; ++i) zones += p->parts[i].zone_count = lc_count_zones(&p->parts[i].geometry);
+    if (zones > job->choices.zone_limit) return LC_REFUSED;
+    job->memory_bytes = p->part_count * (ptrdiff_t)sizeof(lc_part) + zones * (ptrdiff_t)sizeof(lc_zone);
+    lc_part *parts = (lc_part *)realloc(job->memory, (size_t)lc_max(1, job->memory_bytes));
+    if (!parts) return LC_NO_MEMORY;
+    job->memory = p->parts = parts;
+    lc_zone *zone = (lc_zone *)(parts + p->part_count);
+    for (ptrdiff_t i = 0; i < p->part_count; ++i) {
+        lc_part *part = parts + i;
+        part->zones = zone;
+        lc_fill_zones(&part->geometry, zone);
+        for (ptrdiff_t k = 0; k < part->zone_count; ++k, ++zone) {
+            lc_cut_zone(zone, part->geometry.batch, rows);
+            zone->first_piece = part->tiles;
+            part->tiles += zone->last_piece;
+            zone->last_piece = part->tiles;
+        }
+    }
+    return LC_OK;
+}
+
+/* Products that a part sums, padding counted. */
+LC_INLINE double lc_products(const lc_geometry *g) {
+    return (double)g->batch * (double)g->positions * (double)g->filters * (double)g->window;
+}
+
+/* Cuts the parts into tasks, each its share of those wanted by its share of the work. */
+static inline void lc_cut_parts(lc_job *job, lc_conv_plan *p) {
+    const ptrdiff_t itemsize = job->kernels->itemsize;
+    ptrdiff_t packed = 0, runs = 0;
+    double products = 0;
+    for (ptrdiff_t i = 0; i < p->part_count; ++i) products += lc_products(&p->parts[i].geometry);
+    for (ptrdiff_t i = 0; i < p->part_count; ++i) {
+        lc_part *part = p->parts + i;
+        const lc_geometry *g = &part->geometry;
+        const double share = p->part_count == 1 ? 1 : lc_products(g) / products;
+        const ptrdiff_t tasks = (ptrdiff_t)(share * (double)job->choices.tasks);
+        const ptrdiff_t panel_bytes = g->window * p->panel_width * itemsize;
+        part->panel_parts = lc_min(p->panels, lc_ceil_div(p->panels * panel_bytes, job->choices.panel_bytes));
+        part->tile_parts = lc_max(1, lc_min(part->tiles, lc_ceil_div(tasks, part->panel_parts)));
+        part->pack_parts = lc_min(g->taps, lc_ceil_div(g->window, LC_PACKED_ROWS));
+        part->packed_at = packed;
+        part->first_task = job->tasks[1];
+        part->first_pack = job->tasks[0];
+        job->tasks[1] += part->panel_parts * part->tile_parts;
+        if (!p->in_place) job->tasks[0] += p->panels * part->pack_parts;
+        packed += lc_align(p->in_place ? 0 : p->panels * panel_bytes) / itemsize;
+        runs = lc_max(runs, lc_run_limit(g));
+    }
+    p->first_clear = job->tasks[0];
+    for (int axis = 0; axis < 3 && job->algorithm == LC_conv_phases; ++axis)
+        if (p->step[axis] > p->kernel[axis]) job->tasks[0] = p->first_clear + job->geometry.batch;
+    job->shared_bytes = packed * itemsize;
+    p->stage_at = lc_align(runs * (ptrdiff_t)sizeof(lc_run));
+}
+
+static inline int lc_finish_conv_forward(lc_job *job) {
+    lc_conv_plan *p = LC_PLAN(lc_conv_plan, job);
+    const lc_geometry *g = &job->geometry;
+    const ptrdiff_t filters = job->algorithm == LC_conv_direct ? g->filters : g->channels;
+    if (!lc_vectors_fit(job) || job->choices.tasks < 1 || job->choices.panel_bytes < 1 || job->choices.tile_block < 1)
+        return LC_REFUSED;
+    p->panel_width = lc_tile_lanes(job);
+    p->panels = lc_ceil_div(filters / g->groups, p->panel_width) * g->groups;
+    for (int axis = 0; axis < 3; ++axis) {
+        p->step[axis] = g->strides[axis];
+        p->kernel[axis] = g->kernel[axis];
+    }
+    /* Rows that lie in the order of the runs, all filters in one panel: such a kernel is read where it is. */
+    p->in_place = job->algorithm == LC_conv_direct && (!g->channels_first || g->channels == 1) && g->groups == 1 &&
+                  g->filters <= p->panel_width;
+    int status = lc_make_parts(job, p);
+    if (status == LC_OK) status = lc_make_tiles(job, p);
+    if (status != LC_OK) return status;
+    lc_cut_parts(job, p);
+    const ptrdiff_t stage = g->channels_first ? job->kernels->rows[job->choices.vectors] * p->panel_width : 0;
+    job->thread_bytes = p->stage_at + lc_align(stage * job->kernels->itemsize);
+    return LC_OK;
+}
+
+/* The part that a task of a pass belongs to. */
+static inline const lc_part *lc_find_part(const lc_conv_plan *p, ptrdiff_t task, int packing) {
+    ptrdiff_t lo = 0, hi = p->part_count;
+    while (hi - lo > 1) {
+        const ptrdiff_t middle = lo + (hi - lo) / 2;
+        if ((packing ? p->parts[middle].first_pack : p->parts[middle].first_task) <= task)
+            lo = middle;
+        else
+            hi = middle;
+    }
+    return p->parts + lo;
+}
+
+#else
+
+/* Packs some taps of a panel; or sets the pixels of an image to 0, of which no phase has some. */
+LC_NOINLINE void LC_NAME(conv_pack)(const lc_job *job, const lc_call *c, ptrdiff_t task, char *shared, char *workspace) {
+    const lc_conv_plan *p = LC_CONST_PLAN(lc_conv_plan, job);
+    (void)workspace;
+    if (task >= p->first_clear) {
+        const ptrdiff_t size = job->geometry.x.image;
+        memset((LC_REAL *)c->result + (task - p->first_clear) * size, 0, (size_t)size * sizeof(LC_REAL));
+        return;
+    }
+    const lc_part *part = lc_find_part(p, task, 1);
+    const lc_geometry *g = &part->geometry;
+    const int phase = job->algorithm == LC_conv_phases;
+    const ptrdiff_t index = (task - part->first_pack) / part->pack_parts, share = (task - part->first_pack) % part->pack_parts;
+    const ptrdiff_t end = lc_share(g->taps, part->pack_parts, share + 1);
+    const lc_panel panel = lc_find_panel(g, p->panel_width, index);
+    LC_REAL *packed = (LC_REAL *)shared + part->packed_at + index * g->window * p->panel_width;
+    const ptrdiff_t row_tap = g->along_taps ? 1 : g->group_channels, row_channel = g->along_taps ? g->taps : 1;
+    for (ptrdiff_t tap = lc_share(g->taps, part->pack_parts, share); tap < end; ++tap) {
+        const LC_REAL *source = (const LC_REAL *)c->kernel;
+        lc_copy copy;
+        copy.count = 0;
+        if (!phase) {
+            source += tap * g->group_channels * g->filters + panel.first;
+            lc_add_dim(&copy, g->group_channels, g->filters, row_channel * p->panel_width);
+            lc_add_dim(&copy, panel.count, 1, 1);
+        } else { /* the caller's kernel has the phase's filters for channels */
+            const ptrdiff_t place[3] = {tap / (g->kernel[1] * g->kernel[2]), tap / g->kernel[2] % g->kernel[1], tap % g->kernel[2]};
+            ptrdiff_t theirs = 0;
+            for (int axis = 0; axis < 3; ++axis)
+                theirs = theirs * p->kernel[axis] + part->first_tap[axis] + (g->kernel[axis] - 1 - place[axis]) * p->step[axis];
+            source += (theirs * g->group_filters + panel.first - panel.group * g->group_filters) * g->channels +
+                      panel.group * g->group_channels;
+            lc_add_dim(&copy, g->group_channels, 1, row_channel * p->panel_width);
+            lc_add_dim(&copy, panel.count, g->channels, 1);
+        }
+        LC_NAME(move)(source, packed + tap * row_tap * p->panel_width, copy);
+    }
+}
+
+/* A register tile of a zone: the spatial output index of its first row, its image, its rows. */
+typedef struct {
+    ptrdiff_t index[3], image, rows;
+} LC_NAME(conv_rows);
+
+LC_INLINE LC_NAME(conv_rows) LC_NAME(find_rows)(const lc_geometry *g, const lc_zone *z, ptrdiff_t tile) {
+    LC_NAME(conv_rows) at;
+    ptrdiff_t place[4];
+    lc_zone_place(g, z, tile, z->pieces_along, place);
+    const ptrdiff_t along = lc_zone_along(g, z), i = place[z->axis];
+    place[z->axis] = lc_share(along, z->pieces_along, i);
+    at.rows = lc_share(along, z->pieces_along, i + 1) - place[z->axis];
+    for (int axis = 0; axis < 3; ++axis) at.index[axis] = z->start[axis] + place[axis];
+    at.image = place[3];
+    return at;
+}
+
+/* What the tiles of one task share. */
+typedef struct {
+    const lc_part *part;
+    const LC_REAL *kernel; /* packed, or in place */
+    LC_REAL *result, *stage;
+    const LC_REAL *bias;
+    ptrdiff_t panel_width, tile_block;
+} LC_NAME(conv_work);
+
+/* One register tile. */
+LC_INLINE void LC_NAME(conv_tile)(const LC_NAME(conv_work) *work, const lc_zone *z, const LC_NAME(conv_rows) *at,
+                                  const lc_panel *panel, lc_tile *t) {
+    static const ptrdiff_t corner[3] = {0, 0, 0};
+    const lc_geometry *g = &work->part->geometry;
+    const int vectors = LC_NAME(vectors_for)(panel->count);
+    const ptrdiff_t spacing = lc_output_spacing(g, z);
+    LC_REAL *out = work->result + at->image * g->y.image + panel->first * g->y.channel + lc_offset(&g->y, at->index);
+    t->broadcast_base = at->image * g->x.image + panel->group * g->group_channels * g->x.channel +
+                        lc_window_at(g, &g->x, at->index, corner);
+    if (g->y.channel == 1) {
+        t->out = out;
+        t->out_stride = spacing;
+        LC_NAME(run_tile)(t, (int)at->rows, vectors);
+        return;
+    }
+    lc_copy copy;
+    copy.count = 0;
+    t->out = work->stage;
+    t->out_stride = vectors * LC_LANES;
+    LC_NAME(run_tile)(t, (int)at->rows, vectors);
+    lc_add_dim(&copy, at->rows, t->out_stride, spacing);
+    lc_add_dim(&copy, panel->count, 1, g->y.channel);
+    LC_NAME(move)(work->stage, out, copy);
+}
+
+/* Tiles first .. last-1 of zone z (counted in the zone), panels from .. to-1. */
+LC_NOINLINE void LC_NAME(conv_zone)(const LC_NAME(conv_work) *work, const lc_zone *z, const ptrdiff_t first, const ptrdiff_t last,
+                                    const ptrdiff_t from, const ptrdiff_t to, lc_tile *t) {
+    const lc_geometry *g = &work->part->geometry;
+    for (ptrdiff_t start = first; start < last; start += work->tile_block)
+        for (ptrdiff_t index = from; index < to; ++index) {
+            const lc_panel panel = lc_find_panel(g, work->panel_width, index);
+            const ptrdiff_t end = lc_min(last, start + work->tile_block);
+            t->vector = work->kernel + index * g->window * work->panel_width;
+            t->lane_count = panel.count;
+            t->bias = work->bias ? work->bias + panel.first : NULL;
+            t->prefetch = (const char *)t->vector + LC_AHEAD_STEPS * t->prefetch_step;
+            for (ptrdiff_t tile = start; tile < end; ++tile) {
+                const LC_NAME(conv_rows) at = LC_NAME(find_rows)(g, z, tile);
+                LC_NAME(conv_tile)(work, z, &at, &panel, t);
+            }
+        }
+}
+
+/* Task: part `task % tile_parts` of a part's tiles for part `task / tile_parts` of its panels. */
+LC_NOINLINE void LC_NAME(conv_tiles)(const lc_job *job, const lc_call *c, ptrdiff_t task, char *shared, char *workspace) {
+    const lc_conv_plan *p = LC_CONST_PLAN(lc_conv_plan, job);
+    const lc_part *part = lc_find_part(p, task, 0);
+    const lc_geometry *g = &part->geometry;
+    const ptrdiff_t tiles = (task - part->first_task) % part->tile_parts, panels = (task - part->first_task) / part->tile_parts;
+    const ptrdiff_t first = lc_share(part->tiles, part->tile_parts, tiles), last = lc_share(part->tiles, part->tile_parts, tiles + 1);
+    const ptrdiff_t from = lc_share(p->panels, part->panel_parts, panels), to = lc_share(p->panels, part->panel_parts, panels + 1);
+    lc_run *runs = (lc_run *)workspace;
+    LC_NAME(conv_work) work;
+    lc_tile t;
+    memset(&t, 0, sizeof t);
+    if (task == 0) LC_NAME(sign)(c->ran);
+    work.part = part;
+    work.kernel = p->in_place ? (const LC_REAL *)c->kernel : (const LC_REAL *)shared + part->packed_at;
+    work.result = (LC_REAL *)c->result + part->origin;
+    work.stage = (LC_REAL *)(workspace + p->stage_at);
+    work.bias = (const LC_REAL *)c->bias;
+    work.panel_width = p->panel_width;
+    work.tile_block = job->choices.tile_block;
+    t.runs = runs;
+    t.broadcast = job->algorithm == LC_conv_direct ? c->input : c->gradient;
+    t.broadcast_step = lc_run_step(g, &g->x);
+    t.vector_step = p->in_place ? g->filters : p->panel_width;
+    t.prefetch_step = t.vector_step * (ptrdiff_t)sizeof(LC_REAL);
+    t.relu = c->relu;
+    t.bias_axis = c->bias ? LC_BIAS_LANES : LC_BIAS_NONE;
+    for (ptrdiff_t i = 0; i < part->zone_count; ++i) {
+        const lc_zone *z = part->zones + i;
+        const ptrdiff_t lo = lc_max(first, z->first_piece), hi = lc_min(last, z->last_piece);
+        if (lo >= hi) continue;
+        t.row_stride = lc_input_spacing(g, z);
+        t.run_count = lc_build_runs(g, &g->x, z->clip, t.vector_step, 0, runs);
+        LC_NAME(conv_zone)(&work, z, lo - z->first_piece, hi - z->first_piece, from, to, &t);
+    }
+}
+
+#endif

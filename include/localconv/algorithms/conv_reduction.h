@@ -1,0 +1,238 @@
+/* Gradient of a shared convolution for the kernel: a reduction over all positions of all images.
+ *
+ * Rows of a register tile are window elements, lanes filters; it sums over a block of at most LC_BLOCK_STEPS output positions, lines
+ * of a zone (zones.h), and adds that to a partial gradient in memory. A task of the first pass has a part of the blocks and a slice of
+ * the kernel; the second pass adds the partial gradients up, in order. How many there are follows from the geometry alone, so the
+ * number of threads changes nothing; and no float32 sum has more terms than a block has positions, a part blocks, or the kernel parts.
+ */
+#ifndef LOCALCONV_CONV_REDUCTION_H
+#define LOCALCONV_CONV_REDUCTION_H
+
+#include "../zones.h"
+
+/* Positions of a block; a width too short for lines along it; elements of the kernel that one task adds up. */
+enum { LC_BLOCK_STEPS = 128, LC_LINE_STEPS = 16, LC_SUM_ELEMENTS = 4096 };
+
+typedef struct lc_reduction_plan {
+    int pack; /* a panel's output gradients are brought together before they are read */
+    ptrdiff_t panel_width, panels;
+    ptrdiff_t position_parts, panel_parts, row_parts; /* the choices, as far as there is so much to cut */
+    ptrdiff_t blocks, zone_count;
+    lc_zone *zones;
+    ptrdiff_t lines_at, stage_at; /* in a thread's workspace; in front lie the strips */
+} lc_reduction_plan;
+LC_PLAN_FITS(lc_reduction_plan);
+
+/* Makes the zones and cuts them into blocks of lines along the width or, where it is short, along the longest axis. */
+static inline int lc_make_blocks(lc_job *job, lc_reduction_plan *p) {
+    const lc_geometry *g = &job->geometry;
+    p->zone_count = lc_count_zones(g);
+    if (p->zone_count > job->choices.zone_limit) return LC_REFUSED;
+    job->memory_bytes = p->zone_count * (ptrdiff_t)sizeof(lc_zone);
+    job->memory = p->zones = (lc_zone *)malloc((size_t)job->memory_bytes);
+    if (!p->zones) return LC_NO_MEMORY;
+    lc_fill_zones(g, p->zones);
+    for (ptrdiff_t k = 0; k < p->zone_count; ++k) {
+        lc_zone *z = p->zones + k;
+        z->axis = 2;
+        for (int axis = 0; axis < 3 && z->count[2] < LC_LINE_STEPS; ++axis)
+            if (z->count[axis] > z->count[z->axis]) z->axis = axis;
+        if (lc_zone_along(g, z) < LC_LINE_STEPS && g->batch > lc_zone_along(g, z)) z->axis = 3;
+        const ptrdiff_t along = lc_zone_along(g, z), together = lc_max(1, LC_BLOCK_STEPS / along);
+        z->pieces_along = lc_ceil_div(along, LC_BLOCK_STEPS);
+        z->first_piece = p->blocks;
+        p->blocks += lc_ceil_div(lc_zone_lines(g, z), together) * z->pieces_along;
+        z->last_piece = p->blocks;
+    }
+    return LC_OK;
+}
+
+static inline int lc_finish_conv_reduction(lc_job *job) {
+    const lc_geometry *g = &job->geometry;
+    const lc_choices *choices = &job->choices;
+    const ptrdiff_t itemsize = job->kernels->itemsize;
+    lc_reduction_plan *p = LC_PLAN(lc_reduction_plan, job);
+    if (!lc_vectors_fit(job) || choices->position_parts < 1 || choices->panel_parts < 1 || choices->row_parts < 1) return LC_REFUSED;
+    const int status = lc_make_blocks(job, p);
+    if (status != LC_OK) return status;
+    p->panel_width = lc_tile_lanes(job);
+    p->panels = lc_count_panels(g, p->panel_width);
+    p->pack = g->filters > (g->channels_first ? 1 : p->panel_width);
+    p->panel_parts = lc_min(choices->panel_parts, p->panels);
+    p->row_parts = lc_min(choices->row_parts, g->window);
+    p->position_parts = lc_min(choices->position_parts, p->blocks);
+    p->lines_at = lc_align(lc_strip_limit(g) * (ptrdiff_t)sizeof(lc_strip));
+    p->stage_at = p->lines_at + lc_align(2 * LC_BLOCK_STEPS * (ptrdiff_t)sizeof(lc_run));
+    job->thread_bytes = p->stage_at + lc_align(p->pack ? LC_BLOCK_STEPS * p->panel_width * itemsize : 0);
+    job->tasks[0] = p->position_parts * p->panel_parts * p->row_parts;
+    if (p->position_parts > 1) {
+        job->shared_bytes = p->position_parts * g->window * g->filters * itemsize;
+        job->tasks[1] = lc_ceil_div(g->window * g->filters, LC_SUM_ELEMENTS);
+    }
+    return LC_OK;
+}
+
+#else
+
+/* A slice of the kernel, and the partial gradient it belongs to. */
+typedef struct {
+    ptrdiff_t first_panel, last_panel, first_row, last_row;
+    LC_REAL *partial;
+} LC_NAME(kernel_slice);
+
+/* The lines of one block: `count` of them, all `steps` long, as the runs of register tiles. */
+typedef struct {
+    ptrdiff_t count, steps;
+    lc_run *runs;
+} LC_NAME(block_lines);
+
+/* Offsets in the input and in the output gradient of line `line` of a zone, from step `first` of it on. */
+LC_INLINE lc_run LC_NAME(zone_line)(const lc_geometry *g, const lc_zone *z, ptrdiff_t line, ptrdiff_t first, ptrdiff_t steps) {
+    static const ptrdiff_t corner[3] = {0, 0, 0};
+    ptrdiff_t place[4], index[3];
+    lc_run run;
+    lc_zone_place(g, z, line, 1, place);
+    place[z->axis] = first;
+    for (int axis = 0; axis < 3; ++axis) index[axis] = z->start[axis] + place[axis];
+    run.broadcast = place[3] * g->x.image + lc_window_at(g, &g->x, index, corner);
+    run.vector = place[3] * g->y.image + lc_offset(&g->y, index);
+    run.n = steps;
+    return run;
+}
+
+LC_NOINLINE void LC_NAME(find_lines)(const lc_geometry *g, const lc_zone *z, ptrdiff_t block, LC_NAME(block_lines) *lines) {
+    const ptrdiff_t along = lc_zone_along(g, z), all = lc_zone_lines(g, z), together = lc_max(1, LC_BLOCK_STEPS / along);
+    const ptrdiff_t start = block / z->pieces_along * together, segment = block % z->pieces_along;
+    const ptrdiff_t first = lc_share(along, z->pieces_along, segment), last = lc_share(along, z->pieces_along, segment + 1);
+    lines->count = lc_min(together, all - start);
+    lines->steps = last - first;
+    for (ptrdiff_t i = 0; i < lines->count; ++i) lines->runs[i] = LC_NAME(zone_line)(g, z, start + i, first, last - first);
+}
+
+/* Copies a panel's output gradients to [line][step][filter] and lets the runs read them there. */
+LC_NOINLINE void LC_NAME(pack_gradient)(const lc_geometry *g, const lc_call *c, const lc_zone *z, const LC_NAME(block_lines) *lines,
+                                        const lc_panel *panel, ptrdiff_t width, LC_REAL *target, lc_run *runs) {
+    const LC_REAL *source = (const LC_REAL *)c->gradient + panel->first * g->y.channel;
+    lc_copy copy;
+    copy.count = 0;
+    lc_add_dim(&copy, lines->steps, lc_output_spacing(g, z), width);
+    lc_add_dim(&copy, panel->count, g->y.channel, 1);
+    for (ptrdiff_t i = 0; i < lines->count; ++i) {
+        runs[i] = lines->runs[i];
+        runs[i].vector = i * lines->steps * width;
+        LC_NAME(move)(source + lines->runs[i].vector, target + runs[i].vector, copy);
+    }
+}
+
+/* One block for one panel: adds its products to the slice's partial gradient. */
+LC_NOINLINE void LC_NAME(reduce_block)(const lc_job *job, const LC_NAME(kernel_slice) *slice, const lc_panel *panel,
+                                       const lc_strips *way, const lc_strip *strips, ptrdiff_t strip_count, lc_tile *t) {
+    const lc_geometry *g = &job->geometry;
+    const int vectors = LC_NAME(vectors_for)(panel->count), limit = job->kernels->rows[vectors];
+    const ptrdiff_t group = panel->group * g->group_channels * g->x.channel;
+    for (ptrdiff_t s = 0; s < strip_count; ++s) {
+        const lc_strip *strip = strips + s;
+        const ptrdiff_t from = lc_max(0, lc_ceil_div(lc_max(0, slice->first_row - strip->row), way->row_step));
+        const ptrdiff_t to = lc_min(strip->n, lc_ceil_div(lc_max(0, slice->last_row - strip->row), way->row_step));
+        const ptrdiff_t tiles = lc_ceil_div(lc_max(0, to - from), limit);
+        for (ptrdiff_t i = 0, row = from, end; i < tiles; ++i, row = end) {
+            end = from + lc_share(to - from, tiles, i + 1);
+            t->broadcast_base = strip->input + row * way->input_step + group;
+            t->prefetch = (const char *)((const LC_REAL *)t->broadcast + t->broadcast_base + t->runs[0].broadcast +
+                                         LC_AHEAD_STEPS * t->broadcast_step);
+            t->out = slice->partial + (strip->row + row * way->row_step) * g->filters + panel->first;
+            LC_NAME(run_tile)(t, (int)(end - row), vectors);
+        }
+    }
+}
+
+/* Blocks first .. last-1 of zone z, counted in the zone. */
+LC_NOINLINE void LC_NAME(reduce_zone)(const lc_job *job, const lc_call *c, const lc_zone *z, ptrdiff_t first, ptrdiff_t last,
+                                      const LC_NAME(kernel_slice) *slice, char *workspace, lc_tile *t) {
+    const lc_geometry *g = &job->geometry;
+    const lc_reduction_plan *p = LC_CONST_PLAN(lc_reduction_plan, job);
+    const lc_strips way = lc_strips_of(g, &g->x, 0);
+    lc_strip *strips = (lc_strip *)workspace;
+    lc_run *packed_runs = (lc_run *)(workspace + p->lines_at) + LC_BLOCK_STEPS;
+    LC_REAL *stage = (LC_REAL *)(workspace + p->stage_at);
+    LC_NAME(block_lines) lines = {0, 0, (lc_run *)(workspace + p->lines_at)};
+    const ptrdiff_t strip_count = lc_build_strips(g, &g->x, &way, z->clip, strips);
+    t->row_stride = way.input_step;
+    t->broadcast_step = lc_input_spacing(g, z);
+    t->prefetch_step = t->broadcast_step * (ptrdiff_t)sizeof(LC_REAL);
+    t->out_stride = way.row_step * g->filters;
+    for (ptrdiff_t block = first; block < last; ++block) {
+        LC_NAME(find_lines)(g, z, block, &lines);
+        t->run_count = lines.count;
+        for (ptrdiff_t i = slice->first_panel; i < slice->last_panel; ++i) {
+            const lc_panel panel = lc_find_panel(g, p->panel_width, i);
+            t->lane_count = panel.count;
+            if (p->pack) {
+                LC_NAME(pack_gradient)(g, c, z, &lines, &panel, p->panel_width, stage, packed_runs);
+                t->vector = stage;
+                t->runs = packed_runs;
+                t->vector_step = p->panel_width;
+            } else {
+                t->vector = (const LC_REAL *)c->gradient + panel.first;
+                t->runs = lines.runs;
+                t->vector_step = lc_output_spacing(g, z);
+            }
+            LC_NAME(reduce_block)(job, slice, &panel, &way, strips, strip_count, t);
+        }
+    }
+}
+
+/* Task: [part of the positions][part of the panels][part of the rows]. */
+LC_NOINLINE void LC_NAME(reduce_part)(const lc_job *job, const lc_call *c, ptrdiff_t task, char *shared, char *workspace) {
+    const lc_geometry *g = &job->geometry;
+    const lc_reduction_plan *p = LC_CONST_PLAN(lc_reduction_plan, job);
+    const ptrdiff_t rows = task % p->row_parts, panels = task / p->row_parts % p->panel_parts;
+    const ptrdiff_t part = task / (p->row_parts * p->panel_parts);
+    const ptrdiff_t from = lc_share(p->blocks, p->position_parts, part), to = lc_share(p->blocks, p->position_parts, part + 1);
+    const int partial = p->position_parts > 1;
+    LC_NAME(kernel_slice) slice;
+    lc_tile t;
+    if (task == 0) LC_NAME(sign)(c->ran);
+    memset(&t, 0, sizeof t);
+    t.broadcast = c->input;
+    t.accumulate = 1;
+    slice.first_panel = lc_share(p->panels, p->panel_parts, panels);
+    slice.last_panel = lc_share(p->panels, p->panel_parts, panels + 1);
+    slice.first_row = lc_share(g->window, p->row_parts, rows);
+    slice.last_row = lc_share(g->window, p->row_parts, rows + 1);
+    slice.partial = partial ? (LC_REAL *)shared + part * g->window * g->filters : (LC_REAL *)c->result;
+    if (partial || !c->accumulate) {
+        const lc_panel last = lc_find_panel(g, p->panel_width, slice.last_panel - 1);
+        const ptrdiff_t filter = lc_find_panel(g, p->panel_width, slice.first_panel).first;
+        lc_copy copy;
+        copy.count = 0;
+        lc_add_dim(&copy, slice.last_row - slice.first_row, 0, g->filters);
+        lc_add_dim(&copy, last.first + last.count - filter, 0, 1);
+        LC_NAME(clear)(slice.partial + slice.first_row * g->filters + filter, copy);
+    }
+    for (ptrdiff_t i = 0; i < p->zone_count; ++i) {
+        const lc_zone *z = p->zones + i;
+        const ptrdiff_t lo = lc_max(from, z->first_piece), hi = lc_min(to, z->last_piece);
+        if (lo < hi) LC_NAME(reduce_zone)(job, c, z, lo - z->first_piece, hi - z->first_piece, &slice, workspace, &t);
+    }
+}
+
+/* Adds up some elements of the partial gradients of all parts. */
+LC_NOINLINE void LC_NAME(sum_parts)(const lc_job *job, const lc_call *c, ptrdiff_t task, char *shared, char *workspace) {
+    const ptrdiff_t size = job->geometry.window * job->geometry.filters;
+    const ptrdiff_t parts = LC_CONST_PLAN(lc_reduction_plan, job)->position_parts;
+    const ptrdiff_t last = lc_min(size, (task + 1) * LC_SUM_ELEMENTS);
+    const LC_REAL *partial = (const LC_REAL *)shared;
+    (void)workspace;
+    for (ptrdiff_t i = task * LC_SUM_ELEMENTS; i < last; i += LC_LANES) {
+        const LC_MASK there = LC_NAME(first)(lc_min(last - i, LC_LANES));
+        LC_REAL *out = (LC_REAL *)c->result + i;
+        LC_VEC sum = LC_NAME(load_first)(partial + i, there);
+        for (ptrdiff_t part = 1; part < parts; ++part)
+            sum = LC_NAME(add)(sum, LC_NAME(load_first)(partial + part * size + i, there));
+        if (c->accumulate) sum = LC_NAME(add)(LC_NAME(load_first)(out, there), sum);
+        LC_NAME(store_first)(out, there, sum);
+    }
+}
+
+#endif

@@ -1,0 +1,242 @@
+/* Gradient of a locally connected convolution for the input.
+ *
+ * A task owns a block of *input* pixels and goes through all positions whose windows touch it, in the positions' order, with the
+ * taps clipped to the block as padding clips them elsewhere. So no two tasks write one pixel, every kernel value is read once, and an
+ * input value's sum has the same order whatever the blocks. Rows are window elements:
+ *
+ *   local_input_placed   lanes along the filters, one image at a time; LANES window elements are reduced together
+ *   local_input_boxed    lanes = images, summed over the filters, in a box [element][image] that is brought to the caller at the end
+ */
+#ifndef LOCALCONV_LOCAL_GRAD_INPUT_H
+#define LOCALCONV_LOCAL_GRAD_INPUT_H
+
+typedef struct lc_local_input_plan {
+    int boxed;
+    ptrdiff_t box_at, stage_at; /* in a thread's workspace; in front lie the strips */
+} lc_local_input_plan;
+LC_PLAN_FITS(lc_local_input_plan);
+
+static inline int lc_finish_local_grad_input(lc_job *job) {
+    const lc_geometry *g = &job->geometry;
+    const lc_choices *choices = &job->choices;
+    const ptrdiff_t itemsize = job->kernels->itemsize;
+    lc_local_input_plan *p = LC_PLAN(lc_local_input_plan, job);
+    p->boxed = job->algorithm == LC_local_input_boxed;
+    if (!lc_vectors_fit(job) || !lc_block_fits(job, g->input)) return LC_REFUSED;
+    if (choices->batch_tile != (p->boxed ? lc_tile_lanes(job) : 1)) return LC_REFUSED;
+    if (choices->batch_chunk < 1 || choices->segment < 1) return LC_REFUSED;
+
+    const ptrdiff_t images = lc_round_up(choices->batch_chunk, choices->batch_tile);
+    ptrdiff_t box = p->boxed ? images * g->channels : 0;
+    for (int axis = 0; axis < 3; ++axis) box *= choices->block[axis];
+    const ptrdiff_t stage = p->boxed || g->channels_first ? images * choices->segment * g->filters : 0;
+    p->box_at = lc_align(lc_strip_limit(g) * (ptrdiff_t)sizeof(lc_strip));
+    job->box_bytes = box * itemsize;
+    p->stage_at = p->box_at + lc_align(job->box_bytes);
+    job->thread_bytes = p->stage_at + lc_align(stage * itemsize);
+    job->tasks[0] = lc_count_blocks(g->input, choices->block);
+    return LC_OK;
+}
+
+#else
+
+/* Adds to `count` <= LANES values, `out_step` apart, the dot products of as many kernel rows, `stride` apart, with `n` gradients. */
+LC_INLINE void LC_NAME(dot_rows)(const LC_REAL *rows, ptrdiff_t stride, ptrdiff_t count, const LC_REAL *gradient, ptrdiff_t n,
+                                 LC_REAL *out, ptrdiff_t out_step, int fetch) {
+    LC_VEC acc[LC_LANES];
+    const LC_REAL *row[LC_LANES];
+    ptrdiff_t f = 0;
+    LC_UNROLL for (int r = 0; r < LC_LANES; ++r) {
+        acc[r] = LC_NAME(zero)();
+        row[r] = rows + lc_min(r, count - 1) * stride; /* rows that are not there repeat the last one, and are not stored */
+    }
+    for (; f + LC_LANES <= n; f += LC_LANES) {
+        const LC_VEC x = LC_NAME(load)(gradient + f);
+        LC_UNROLL for (int r = 0; r < LC_LANES; ++r) acc[r] = LC_NAME(fma)(LC_NAME(load)(row[r] + f), x, acc[r]);
+    }
+    if (f < n) {
+        const LC_MASK tail = LC_NAME(first)(n - f);
+        const LC_VEC x = LC_NAME(load_first)(gradient + f, tail);
+        LC_UNROLL for (int r = 0; r < LC_LANES; ++r) {
+            acc[r] = LC_NAME(fma)(LC_NAME(load_first)(row[r] + f, tail), x, acc[r]);
+        }
+    }
+    if (fetch)
+        for (ptrdiff_t r = 2 * LC_LANES; r < 2 * LC_LANES + count; ++r)
+            for (ptrdiff_t i = 0; i < n; i += 64 / (ptrdiff_t)sizeof(LC_REAL)) LC_PREFETCH_L1(rows + r * stride + i);
+    const LC_VEC sums = LC_NAME(sums)(acc);
+    if (out_step == 1) {
+        const LC_MASK there = LC_NAME(first)(count);
+        LC_NAME(store_first)(out, there, LC_NAME(add)(LC_NAME(load_first)(out, there), sums));
+        return;
+    }
+    LC_REAL sum[LC_LANES];
+    LC_NAME(store)(sum, sums);
+    for (ptrdiff_t r = 0; r < count; ++r) out[r * out_step] += sum[r];
+}
+
+/* One position for images first .. first+images-1, one after the other; gradient: of the first, contiguous over the filters. */
+LC_NOINLINE void LC_NAME(input_gradient_placed)(const lc_geometry *g, const lc_call *c, const LC_NAME(walk) *w, ptrdiff_t index,
+                                                ptrdiff_t first, ptrdiff_t images, const LC_REAL *gradient,
+                                                ptrdiff_t gradient_image) {
+    LC_REAL *inputs = (LC_REAL *)c->result + first * g->x.image + w->window;
+    const LC_REAL *kernels = (const LC_REAL *)c->kernel + index * g->window * g->filters;
+    const ptrdiff_t stride = w->way.row_step * g->filters;
+    for (ptrdiff_t group = 0; group < g->groups; ++group)
+        for (ptrdiff_t s = 0; s < w->strip_count; ++s) {
+            const lc_strip *strip = w->strips + s;
+            const LC_REAL *kernel = kernels + strip->row * g->filters + group * g->group_filters;
+            LC_REAL *out = inputs + strip->input + group * g->group_channels * w->layout.channel;
+            for (ptrdiff_t row = 0; row < strip->n; row += LC_LANES)
+                for (ptrdiff_t image = 0; image < images; ++image)
+                    LC_NAME(dot_rows)(kernel + row * stride, stride, lc_min(LC_LANES, strip->n - row),
+                                      gradient + image * gradient_image + group * g->group_filters, g->group_filters,
+                                      out + image * g->x.image + row * w->way.input_step, w->way.input_step, image == 0);
+        }
+}
+
+/* One position for the images of one chunk, side by side. gradient: [tile][filter][image], tiles `gradient_tile` elements apart. */
+LC_NOINLINE void LC_NAME(input_gradient_boxed)(const lc_job *job, const lc_call *c, const LC_NAME(walk) *w, ptrdiff_t index,
+                                               ptrdiff_t images, const LC_REAL *gradient, ptrdiff_t gradient_tile, LC_REAL *box,
+                                               lc_tile *t) {
+    const lc_geometry *g = &job->geometry;
+    const int limit = job->kernels->rows[job->choices.vectors];
+    const ptrdiff_t tile_images = job->choices.batch_tile;
+    const LC_REAL *next = (const LC_REAL *)c->kernel + lc_min(index + 1, g->positions - 1) * g->window * g->filters;
+    t->broadcast = (const LC_REAL *)c->kernel + index * g->window * g->filters;
+    t->row_stride = w->way.row_step * g->filters;
+    t->out_stride = w->way.input_step;
+    for (ptrdiff_t group = 0; group < g->groups; ++group)
+        for (ptrdiff_t s = 0; s < w->strip_count; ++s) {
+            const lc_strip *strip = w->strips + s;
+            const ptrdiff_t parts = lc_ceil_div(strip->n, limit);
+            LC_REAL *pixels = box + w->window + strip->input + group * g->group_channels * w->layout.channel;
+            for (ptrdiff_t i = 0, row = 0, end; i < parts; ++i, row = end) {
+                end = lc_share(strip->n, parts, i + 1);
+                t->broadcast_base = (strip->row + row * w->way.row_step) * g->filters + group * g->group_filters;
+                t->prefetch = (const char *)(next + t->broadcast_base);
+                t->prefetch_step = (end - row) * (ptrdiff_t)sizeof(LC_REAL); /* as many bytes as the tile's own rows */
+                for (ptrdiff_t tile = 0; tile * tile_images < images; ++tile) {
+                    const int vectors = LC_NAME(vectors_for)(lc_min(tile_images, images - tile * tile_images));
+                    t->lane_count = (ptrdiff_t)vectors * LC_LANES;
+                    t->vector = gradient + tile * gradient_tile + group * g->group_filters * tile_images;
+                    t->out = pixels + tile * w->elements * tile_images + row * w->way.input_step;
+                    LC_NAME(run_tile)(t, (int)(end - row), vectors);
+                    t->prefetch_step = 0;
+                }
+            }
+        }
+}
+
+/* The output gradient of `count` positions with the images side by side: [tile][position][filter][image]. */
+LC_NOINLINE void LC_NAME(interleave_gradient)(const lc_job *job, const lc_call *c, ptrdiff_t index, ptrdiff_t count,
+                                              ptrdiff_t first, ptrdiff_t images, LC_REAL *target) {
+    const lc_geometry *g = &job->geometry;
+    const ptrdiff_t tile = job->choices.batch_tile;
+    const LC_REAL *source = (const LC_REAL *)c->gradient + first * g->y.image + index * g->y.pixel[2];
+    lc_copy copy;
+    copy.count = 0;
+    lc_add_dim(&copy, count, g->y.pixel[2], g->filters * tile);
+    lc_add_dim(&copy, g->filters, g->y.channel, tile);
+    for (ptrdiff_t image = 0; image < images; image += tile, target += count * g->filters * tile)
+        LC_NAME(interleave)(source + image * g->y.image, target, lc_min(tile, images - image), g->y.image, copy, 1);
+}
+
+/* The box of input gradients to the caller's array. */
+LC_NOINLINE void LC_NAME(deliver_box)(const lc_job *job, const lc_call *c, const LC_NAME(walk) *w, ptrdiff_t first,
+                                      ptrdiff_t images, const LC_REAL *box) {
+    const lc_geometry *g = &job->geometry;
+    const ptrdiff_t tile = job->choices.batch_tile;
+    LC_REAL *out = (LC_REAL *)c->result + first * g->x.image + lc_offset(&g->x, w->from);
+    for (ptrdiff_t image = 0; image < images; image += tile, box += w->elements * tile) {
+        lc_copy copy = lc_copy_box(w->extent, g->channels, &w->layout, &g->x);
+        lc_add_dim(&copy, lc_min(tile, images - image), 1, g->x.image);
+        LC_NAME(move)(box, out + image * g->x.image, copy);
+    }
+}
+
+/* A line of the positions whose windows touch the block. */
+LC_NOINLINE void LC_NAME(input_gradient_line)(const lc_job *job, const lc_call *c, LC_NAME(walk) *w, const ptrdiff_t line[2],
+                                              ptrdiff_t first, ptrdiff_t images, char *workspace, lc_tile *t) {
+    const lc_geometry *g = &job->geometry;
+    const lc_local_input_plan *p = LC_CONST_PLAN(lc_local_input_plan, job);
+    const ptrdiff_t start = (line[0] * g->output[1] + line[1]) * g->output[2], segment = job->choices.segment;
+    LC_REAL *stage = (LC_REAL *)(workspace + p->stage_at), *box = (LC_REAL *)(workspace + p->box_at);
+    for (ptrdiff_t k = w->lo[2]; k < w->hi[2]; k += segment) {
+        const ptrdiff_t count = lc_min(segment, w->hi[2] - k);
+        const LC_REAL *gradient = stage;
+        ptrdiff_t image = count * g->filters; /* from one image, or tile of images, to the next */
+        if (p->boxed) {
+            LC_NAME(interleave_gradient)(job, c, start + k, count, first, images, stage);
+            image *= job->choices.batch_tile;
+        } else if (g->channels_first) {
+            LC_NAME(gather_gradient)(g, c, start + k, count, first, images, stage, image);
+        } else {
+            gradient = (const LC_REAL *)c->gradient + first * g->y.image + (start + k) * g->filters;
+            image = g->y.image;
+        }
+        for (ptrdiff_t i = 0; i < count; ++i) {
+            const ptrdiff_t index[3] = {line[0], line[1], k + i};
+            LC_NAME(walk_to)(g, index, w);
+            if (p->boxed)
+                LC_NAME(input_gradient_boxed)(job, c, w, start + k + i, images,
+                                              gradient + i * g->filters * job->choices.batch_tile, image, box, t);
+            else
+                LC_NAME(input_gradient_placed)(g, c, w, start + k + i, first, images, gradient + i * g->filters, image);
+        }
+    }
+}
+
+/* Sets the block's pixels of all images in the caller's array to 0. */
+LC_NOINLINE void LC_NAME(clear_block)(const lc_geometry *g, const lc_call *c, const LC_NAME(walk) *w) {
+    const lc_copy copy = lc_copy_box(w->extent, g->channels, &g->x, &g->x);
+    for (ptrdiff_t image = 0; image < g->batch; ++image)
+        LC_NAME(clear)((LC_REAL *)c->result + image * g->x.image + lc_offset(&g->x, w->from), copy);
+}
+
+LC_NOINLINE void LC_NAME(local_grad_input_task)(const lc_job *job, const lc_call *c, ptrdiff_t task, char *shared,
+                                                char *workspace) {
+    const lc_geometry *g = &job->geometry;
+    const lc_local_input_plan *p = LC_CONST_PLAN(lc_local_input_plan, job);
+    const ptrdiff_t chunk = job->choices.batch_chunk, tile = job->choices.batch_tile;
+    LC_REAL *box = (LC_REAL *)(workspace + p->box_at);
+    LC_NAME(walk) w;
+    lc_layout layout = g->x;
+    lc_run filters = {0, 0, g->group_filters};
+    ptrdiff_t to[3];
+    lc_tile t;
+    (void)shared;
+    if (task == 0) LC_NAME(sign)(c->ran);
+    memset(&t, 0, sizeof t);
+    lc_find_block(g->input, job->choices.block, task, w.from, to);
+    for (int axis = 0; axis < 3; ++axis) {
+        const lc_range touching = lc_positions_meeting(g, axis, w.from[axis], to[axis]);
+        w.extent[axis] = to[axis] - w.from[axis];
+        w.corner[axis] = p->boxed ? w.from[axis] : 0;
+        w.lo[axis] = touching.lo;
+        w.hi[axis] = touching.hi;
+    }
+    if (p->boxed) layout = lc_layout_of(w.extent, g->channels, 0);
+    w.elements = layout.image;
+    if (p->boxed) layout = lc_interleaved(layout, tile);
+    LC_NAME(begin_walk)(g, &layout, workspace, &w);
+    t.runs = &filters;
+    t.run_count = 1;
+    t.broadcast_step = 1;
+    t.vector_step = tile;
+    t.accumulate = 1;
+    if (!p->boxed) LC_NAME(clear_block)(g, c, &w);
+    for (ptrdiff_t first = 0; first < g->batch; first += chunk) {
+        const ptrdiff_t images = lc_min(chunk, g->batch - first);
+        if (p->boxed)
+            memset(box, 0, (size_t)(lc_round_up(images, tile) * w.elements) * sizeof(LC_REAL));
+        for (ptrdiff_t i = w.lo[0]; i < w.hi[0]; ++i)
+            for (ptrdiff_t j = w.lo[1]; j < w.hi[1]; ++j) {
+                const ptrdiff_t line[2] = {i, j};
+                LC_NAME(input_gradient_line)(job, c, &w, line, first, images, workspace, &t);
+            }
+        if (p->boxed) LC_NAME(deliver_box)(job, c, &w, first, images, box);
+    }
+}
+
+#endif

@@ -1,0 +1,155 @@
+/* Gradient of a locally connected convolution for the kernel.
+ *
+ * One position's gradient is the matrix product (window elements x images) (images x filters). Rows of a register tile are window
+ * elements, lanes filters, and the sum runs over the batch: every value is written once, from the registers.
+ */
+#ifndef LOCALCONV_LOCAL_GRAD_KERNEL_H
+#define LOCALCONV_LOCAL_GRAD_KERNEL_H
+
+typedef struct lc_local_kernel_plan {
+    int boxed, packed; /* packed: output gradients are brought together, too */
+    ptrdiff_t panel_filters, panels;
+    ptrdiff_t box_at, stage_at; /* in a thread's workspace; in front lie the strips */
+} lc_local_kernel_plan;
+LC_PLAN_FITS(lc_local_kernel_plan);
+
+static inline int lc_finish_local_grad_kernel(lc_job *job) {
+    const lc_geometry *g = &job->geometry;
+    const lc_choices *choices = &job->choices;
+    const ptrdiff_t itemsize = job->kernels->itemsize;
+    lc_local_kernel_plan *p = LC_PLAN(lc_local_kernel_plan, job);
+    if (!lc_vectors_fit(job) || !lc_block_fits(job, g->output)) return LC_REFUSED;
+    p->boxed = job->algorithm == LC_local_kernel_boxed;
+    p->packed = p->boxed || g->channels_first;
+    p->panel_filters = lc_tile_lanes(job);
+    p->panels = lc_count_panels(g, p->panel_filters);
+    if (choices->filter_parts < 1 || choices->filter_parts > p->panels) return LC_REFUSED;
+    if (choices->batch_chunk < 1 || choices->segment < 1) return LC_REFUSED;
+
+    ptrdiff_t elements = g->channels;
+    for (int axis = 0; axis < 3; ++axis) elements *= lc_box_extent(g, axis, choices->block[axis]);
+    const ptrdiff_t box = p->boxed ? lc_spread(elements, itemsize) : 0;
+    const ptrdiff_t stage = p->packed ? lc_spread(choices->segment * g->filters, itemsize) : 0;
+    p->box_at = lc_align(lc_strip_limit(g) * (ptrdiff_t)sizeof(lc_strip));
+    job->box_bytes = choices->batch_chunk * box * itemsize;
+    p->stage_at = p->box_at + lc_align(job->box_bytes);
+    job->thread_bytes = p->stage_at + lc_align(choices->batch_chunk * stage * itemsize);
+    job->tasks[0] = lc_count_blocks(g->output, choices->block) * choices->filter_parts;
+    return LC_OK;
+}
+
+#else
+
+/* Copies the walk's box of images first .. first+count-1, one image behind the other, channels inside. */
+LC_NOINLINE void LC_NAME(fill_pixel_box)(const lc_geometry *g, const lc_call *c, const LC_NAME(walk) *w, ptrdiff_t first,
+                                         ptrdiff_t count, LC_REAL *box) {
+    const LC_REAL *source = (const LC_REAL *)c->input + first * g->x.image + lc_offset(&g->x, w->from);
+    const lc_copy copy = lc_copy_box(w->extent, g->channels, &g->x, &w->layout);
+    for (ptrdiff_t image = 0; image < count; ++image)
+        LC_NAME(move)(source + image * g->x.image, box + image * w->elements, copy);
+}
+
+/* One position's gradient, all tiles of the panels. gradient: of the first image, at filter 0. */
+LC_NOINLINE void LC_NAME(kernel_gradient_at)(const lc_job *job, const lc_call *c, const LC_NAME(walk) *w, ptrdiff_t index,
+                                             const ptrdiff_t panels[2], const LC_REAL *gradient, lc_tile *t) {
+    const lc_geometry *g = &job->geometry;
+    LC_REAL *out = (LC_REAL *)c->result + index * g->window * g->filters;
+    t->out_stride = w->way.row_step * g->filters;
+    for (ptrdiff_t k = panels[0]; k < panels[1]; ++k) {
+        const lc_panel panel = lc_find_panel(g, lc_tile_lanes(job), k);
+        const int vectors = LC_NAME(vectors_for)(panel.count), limit = job->kernels->rows[vectors];
+        t->lane_count = panel.count;
+        t->vector = gradient + panel.first;
+        t->prefetch = (const char *)t->vector;
+        for (ptrdiff_t s = 0; s < w->strip_count; ++s) {
+            const lc_strip *strip = w->strips + s;
+            const ptrdiff_t tiles = lc_ceil_div(strip->n, limit);
+            const ptrdiff_t base = w->window + strip->input + panel.group * g->group_channels * w->layout.channel;
+            for (ptrdiff_t i = 0, row = 0, end; i < tiles; ++i, row = end) {
+                end = lc_share(strip->n, tiles, i + 1);
+                t->broadcast_base = base + row * w->way.input_step;
+                t->out = out + (strip->row + row * w->way.row_step) * g->filters + panel.first;
+                LC_NAME(run_tile)(t, (int)(end - row), vectors);
+            }
+        }
+    }
+}
+
+/* Sets one position's gradient to 0 in the panels: the rows that meet padding stay so. */
+LC_NOINLINE void LC_NAME(clear_panels)(const lc_job *job, const lc_call *c, ptrdiff_t index, const ptrdiff_t panels[2]) {
+    const lc_geometry *g = &job->geometry;
+    const lc_panel last = lc_find_panel(g, lc_tile_lanes(job), panels[1] - 1);
+    const ptrdiff_t first = lc_find_panel(g, lc_tile_lanes(job), panels[0]).first;
+    lc_copy copy;
+    copy.count = 0;
+    lc_add_dim(&copy, g->window, 0, g->filters);
+    lc_add_dim(&copy, last.first + last.count - first, 0, 1);
+    LC_NAME(clear)((LC_REAL *)c->result + index * g->window * g->filters + first, copy);
+}
+
+/* A line of the walk's positions, for the images of one chunk. */
+LC_NOINLINE void LC_NAME(kernel_gradient_line)(const lc_job *job, const lc_call *c, LC_NAME(walk) *w, const ptrdiff_t line[2],
+                                               const ptrdiff_t panels[2], ptrdiff_t first, ptrdiff_t images, LC_REAL *stage,
+                                               lc_tile *t) {
+    const lc_geometry *g = &job->geometry;
+    const int packed = LC_CONST_PLAN(lc_local_kernel_plan, job)->packed;
+    const ptrdiff_t start = (line[0] * g->output[1] + line[1]) * g->output[2], segment = job->choices.segment;
+    const ptrdiff_t stride = lc_spread(segment * g->filters, (ptrdiff_t)sizeof(LC_REAL));
+    t->vector_step = packed ? stride : g->y.image;
+    for (ptrdiff_t k = w->lo[2]; k < w->hi[2]; k += segment) {
+        const ptrdiff_t count = lc_min(segment, w->hi[2] - k);
+        const LC_REAL *gradient = stage;
+        if (packed)
+            LC_NAME(gather_gradient)(g, c, start + k, count, first, images, stage, stride);
+        else
+            gradient = (const LC_REAL *)c->gradient + first * g->y.image + (start + k) * g->filters;
+        for (ptrdiff_t i = 0; i < count; ++i) {
+            const ptrdiff_t index[3] = {line[0], line[1], k + i};
+            const int clipped = LC_NAME(walk_to)(g, index, w);
+            if (clipped && !t->accumulate) LC_NAME(clear_panels)(job, c, start + k + i, panels);
+            LC_NAME(kernel_gradient_at)(job, c, w, start + k + i, panels, gradient + i * g->filters, t);
+        }
+    }
+}
+
+LC_NOINLINE void LC_NAME(local_grad_kernel_task)(const lc_job *job, const lc_call *c, ptrdiff_t task, char *shared,
+                                                 char *workspace) {
+    const lc_geometry *g = &job->geometry;
+    const lc_local_kernel_plan *p = LC_CONST_PLAN(lc_local_kernel_plan, job);
+    const ptrdiff_t parts = job->choices.filter_parts, part = task % parts, chunk = job->choices.batch_chunk;
+    const ptrdiff_t panels[2] = {lc_share(p->panels, parts, part), lc_share(p->panels, parts, part + 1)};
+    LC_REAL *box = (LC_REAL *)(workspace + p->box_at), *stage = (LC_REAL *)(workspace + p->stage_at);
+    LC_NAME(walk) w;
+    lc_layout layout = g->x;
+    lc_run batch = {0, 0, 0};
+    lc_tile t;
+    (void)shared;
+    if (task == 0) LC_NAME(sign)(c->ran);
+    memset(&t, 0, sizeof t);
+    lc_find_block(g->output, job->choices.block, task / parts, w.lo, w.hi);
+    for (int axis = 0; axis < 3; ++axis) {
+        lc_input_box(g, axis, w.lo[axis], w.hi[axis], w.from + axis, w.extent + axis);
+        w.corner[axis] = p->boxed ? w.from[axis] : 0;
+    }
+    if (p->boxed) layout = lc_layout_of(w.extent, g->channels, 0);
+    w.elements = lc_spread(layout.image, (ptrdiff_t)sizeof(LC_REAL));
+    LC_NAME(begin_walk)(g, &layout, workspace, &w);
+    t.runs = &batch;
+    t.run_count = 1;
+    t.row_stride = w.way.input_step;
+    t.broadcast_step = p->boxed ? w.elements : g->x.image;
+    for (ptrdiff_t first = 0; first < g->batch; first += chunk) {
+        const ptrdiff_t images = lc_min(chunk, g->batch - first);
+        batch.n = images;
+        t.broadcast = p->boxed ? box : (const LC_REAL *)c->input + first * g->x.image;
+        t.accumulate = c->accumulate || first > 0;
+        if (p->boxed) LC_NAME(fill_pixel_box)(g, c, &w, first, images, box);
+        for (ptrdiff_t i = w.lo[0]; i < w.hi[0]; ++i)
+            for (ptrdiff_t j = w.lo[1]; j < w.hi[1]; ++j) {
+                const ptrdiff_t line[2] = {i, j};
+                LC_NAME(kernel_gradient_line)(job, c, &w, line, panels, first, images, stage, &t);
+            }
+    }
+}
+
+#endif

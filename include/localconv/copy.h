@@ -1,0 +1,89 @@
+/* Copies between the caller's layouts and those of the workspaces. (Body: included once per instance.) */
+
+/* One block of at most LANES x LANES. pad: write whole vectors, the lanes behind the last row as 0. */
+LC_INLINE void LC_NAME(transpose_block)(const LC_REAL *source, ptrdiff_t source_stride, ptrdiff_t rows,
+                                        ptrdiff_t columns, LC_REAL *target, ptrdiff_t target_stride, int pad) {
+    LC_VEC r[LC_LANES];
+    const LC_MASK in = LC_NAME(first)(columns), out = LC_NAME(first)(pad ? LC_LANES : rows);
+    LC_UNROLL for (int i = 0; i < LC_LANES; ++i) {
+        r[i] = i < rows ? LC_NAME(load_first)(source + i * source_stride, in) : LC_NAME(zero)();
+    }
+    LC_NAME(transpose)(r);
+    LC_UNROLL for (int i = 0; i < LC_LANES; ++i) {
+        if (i < columns) LC_NAME(store_first)(target + i * target_stride, out, r[i]);
+    }
+}
+
+LC_INLINE void LC_NAME(transpose_whole_block)(const LC_REAL *source, ptrdiff_t source_stride, LC_REAL *target,
+                                              ptrdiff_t target_stride) {
+    LC_VEC r[LC_LANES];
+    LC_UNROLL for (int i = 0; i < LC_LANES; ++i) r[i] = LC_NAME(load)(source + i * source_stride);
+    LC_NAME(transpose)(r);
+    LC_UNROLL for (int i = 0; i < LC_LANES; ++i) LC_NAME(store)(target + i * target_stride, r[i]);
+}
+
+/* target[c * target_stride + r] = source[r * source_stride + c] for r < rows, c < columns. */
+LC_NOINLINE void LC_NAME(transpose_copy)(const LC_REAL *source, ptrdiff_t source_stride, ptrdiff_t rows, ptrdiff_t columns,
+                                         LC_REAL *target, ptrdiff_t target_stride, int pad) {
+    for (ptrdiff_t r = 0; r < rows; r += LC_LANES) {
+        const ptrdiff_t high = lc_min(rows - r, LC_LANES);
+        ptrdiff_t c = 0;
+        if (high == LC_LANES)
+            for (; c + LC_LANES <= columns; c += LC_LANES)
+                LC_NAME(transpose_whole_block)(source + r * source_stride + c, source_stride,
+                                               target + c * target_stride + r, target_stride);
+        for (; c < columns; c += LC_LANES)
+            LC_NAME(transpose_block)(source + r * source_stride + c, source_stride, high, lc_min(columns - c, LC_LANES),
+                                     target + c * target_stride + r, target_stride, pad);
+    }
+}
+
+/* Two dimensions: `row` is contiguous in the source if it is longer than one element, `column` in the target. */
+LC_INLINE void LC_NAME(copy_plane)(const LC_REAL *source, LC_REAL *target, lc_dim row, lc_dim column) {
+    if (row.target == 1 && column.count == 1)
+        memcpy(target, source, (size_t)row.count * sizeof(LC_REAL));
+    else if (column.count > 1)
+        LC_NAME(transpose_copy)(source, column.source, column.count, row.count, target, row.target, 0);
+    else
+        for (ptrdiff_t i = 0; i < row.count; ++i) target[i * row.target] = source[i];
+}
+
+/* Copies from one layout to another. */
+LC_NOINLINE void LC_NAME(move)(const LC_REAL *source, LC_REAL *target, lc_copy copy) {
+    ptrdiff_t index[LC_DIMS] = {0}, from = 0, to = 0;
+    if (!lc_join_dims(&copy)) return;
+    const lc_dim row = lc_take_contiguous(&copy, 0), column = lc_take_contiguous(&copy, 1);
+    do LC_NAME(copy_plane)(source + from, target + to, row, column);
+    while (lc_next(&copy, index, &from, &to));
+}
+
+/* Adds what lies in one layout to what lies in another. */
+LC_NOINLINE void LC_NAME(move_adding)(const LC_REAL *source, LC_REAL *target, lc_copy copy) {
+    ptrdiff_t index[LC_DIMS] = {0}, from = 0, to = 0;
+    if (!lc_join_dims(&copy)) return;
+    const lc_dim row = lc_take_contiguous(&copy, 0);
+    do {
+        for (ptrdiff_t i = 0; i < row.count; ++i) target[to + i * row.target] += source[from + i];
+    } while (lc_next(&copy, index, &from, &to));
+}
+
+/* Copies `images` images, `stride` elements apart in the source, side by side in the target. `copy`: the dimensions of one image.
+ * pad: whole vectors are written, 0 behind the last image. */
+LC_NOINLINE void LC_NAME(interleave)(const LC_REAL *source, LC_REAL *target, ptrdiff_t images, ptrdiff_t stride,
+                                     lc_copy copy, int pad) {
+    ptrdiff_t index[LC_DIMS] = {0}, from = 0, to = 0;
+    if (!lc_join_dims(&copy)) return;
+    const lc_dim row = lc_take_contiguous(&copy, 0);
+    do LC_NAME(transpose_copy)(source + from, stride, images, row.count, target + to, row.target, pad);
+    while (lc_next(&copy, index, &from, &to));
+}
+
+/* Sets what a copy would write to 0. */
+LC_NOINLINE void LC_NAME(clear)(LC_REAL *target, lc_copy copy) {
+    ptrdiff_t index[LC_DIMS] = {0}, from = 0, to = 0;
+    for (int i = 0; i < copy.count; ++i) copy.dims[i].source = copy.dims[i].target;
+    if (!lc_join_dims(&copy)) return;
+    const lc_dim row = lc_take_contiguous(&copy, 1);
+    do memset(target + to, 0, (size_t)row.count * sizeof(LC_REAL));
+    while (lc_next(&copy, index, &from, &to));
+}

@@ -1,0 +1,157 @@
+/* A job: one operation on one geometry, cut into tasks by an algorithm and its choices.
+ *
+ * The caller proposes an algorithm and choices; lc_make_job answers with the passes' tasks and the bytes that they need, or refuses. A
+ * pass is so many tasks that any threads may take in any order; the passes follow each other. All tasks of a call share
+ * `shared_bytes`, and each thread has `thread_bytes` of its own.
+ */
+#ifndef LOCALCONV_JOB_H
+#define LOCALCONV_JOB_H
+
+#include "dtypes.h"
+#include "platform.h"
+#include "view.h"
+
+/* ---------------------------------------------------------------------------------------------------------------- algorithms */
+
+/* Every algorithm: its name, the operation it is for, how it is finished, and the tasks of its passes. */
+#define LC_ALGORITHMS(X)                                                                                  \
+    X(local_dot, local_forward, local_forward, local_task, no_task)                                       \
+    X(local_stream, local_forward, local_forward, local_task, no_task)                                    \
+    X(local_rows, local_forward, local_forward, local_task, no_task)                                      \
+    X(local_images, local_forward, local_forward, local_task, no_task)                                    \
+    X(local_kernel_placed, local_grad_kernel, local_grad_kernel, local_grad_kernel_task, no_task)         \
+    X(local_kernel_boxed, local_grad_kernel, local_grad_kernel, local_grad_kernel_task, no_task)          \
+    X(local_input_placed, local_grad_input, local_grad_input, local_grad_input_task, no_task)             \
+    X(local_input_boxed, local_grad_input, local_grad_input, local_grad_input_task, no_task)              \
+    X(conv_direct, conv_forward, conv_forward, conv_pack, conv_tiles)                                     \
+    X(conv_phases, conv_grad_input, conv_forward, conv_pack, conv_tiles)                                  \
+    X(conv_narrow, conv_grad_input, conv_narrow, narrow_pack, narrow_lines)                               \
+    X(conv_reduction, conv_grad_kernel, conv_reduction, reduce_part, sum_parts)                           \
+    X(im2col, im2col, columns, gather_windows, no_task)                                                   \
+    X(col2im, col2im, columns, scatter_windows, no_task)
+
+enum {
+#define LC_ROW(name, operation, finish, first, second) LC_##name,
+    LC_ALGORITHMS(LC_ROW)
+#undef LC_ROW
+    lc_algorithm_count
+};
+
+typedef struct lc_algorithm {
+    const char *name, *operation;
+} lc_algorithm;
+
+static const lc_algorithm lc_algorithms[] = {
+#define LC_ROW(name, operation, finish, first, second) {#name, #operation},
+    LC_ALGORITHMS(LC_ROW)
+#undef LC_ROW
+};
+
+/* ------------------------------------------------------------------------------------------------------------------ choices */
+
+/* What a caller may choose. An algorithm uses some of these; 0 stands for those that it does not use. */
+#define LC_CHOICES(X)                                                                                             \
+    X(vectors, vectors)               /* width of a register tile, in vectors: 1 to 4 */                          \
+    X(block, block[3])                /* what a task owns along the axes: output positions, or input pixels */    \
+    X(batch_tile, batch_tile)         /* images of one register tile */                                           \
+    X(batch_chunk, batch_chunk)       /* images that are brought into the workspace together */                   \
+    X(segment, segment)               /* positions whose output gradients are brought there together */           \
+    X(filter_parts, filter_parts)     /* tasks that share a block, each with its part of the filters */           \
+    X(tasks, tasks)                   /* into how many the whole is cut, about */                                 \
+    X(zone_limit, zone_limit)         /* zones beyond which the algorithm refuses the geometry */                 \
+    X(panel_bytes, panel_bytes)       /* bytes of the packed kernel that one task goes through */                 \
+    X(tile_block, tile_block)         /* register tiles that meet all panels of a task before the next ones do */ \
+    X(position_parts, position_parts) /* partial gradients */                                                     \
+    X(panel_parts, panel_parts)       /* slices of the kernel by filters */                                       \
+    X(row_parts, row_parts)           /* slices of the kernel by rows */
+
+typedef struct lc_choices {
+#define LC_ROW(name, declarator) ptrdiff_t declarator;
+    LC_CHOICES(LC_ROW)
+#undef LC_ROW
+} lc_choices;
+
+/* Each choice by its name: how many numbers it is, and where the first one lies. */
+typedef struct lc_choice {
+    const char *name;
+    size_t count, offset;
+} lc_choice;
+
+static const lc_choice lc_choice_table[] = {
+#define LC_ROW(name, declarator) \
+    {#name, sizeof(((lc_choices *)0)->name) / sizeof(ptrdiff_t), offsetof(lc_choices, name)},
+    LC_CHOICES(LC_ROW)
+#undef LC_ROW
+};
+enum { lc_choice_count = (int)(sizeof lc_choice_table / sizeof lc_choice_table[0]) };
+
+/* --------------------------------------------------------------------------------------------------------------------- calls */
+
+/* Which kernels ran: written by the first task of a call, from inside its own instance. */
+typedef struct lc_ran {
+    const char *isa, *dtype;
+} lc_ran;
+
+/* One call: the arrays and what happens to a finished sum. gradient: for the output. An operation leaves out the arrays that it does
+ * not need, and the one of them that it makes: that is `result`. */
+typedef struct lc_call {
+    const void *input, *kernel, *gradient, *bias; /* bias may be NULL */
+    void *result;
+    int accumulate; /* add to what the result holds (kernel gradients) */
+    int relu;
+    ptrdiff_t bias_position, bias_filter; /* elements from one position's, one filter's bias to the next */
+    ptrdiff_t first, count;               /* im2col, col2im: which windows */
+    lc_ran *ran;
+} lc_call;
+
+/* ---------------------------------------------------------------------------------------------------------------------- jobs */
+
+typedef struct lc_job lc_job;
+typedef void lc_task(const lc_job *job, const lc_call *call, ptrdiff_t task, char *shared, char *workspace);
+
+enum { LC_PASSES = 2, LC_TILE_VECTORS = 4, LC_DOT_ROWS = 4 };
+
+/* One instance of every kernel: what is compiled for one element type and instruction set. */
+typedef struct lc_kernels {
+    const char *isa, *dtype;
+    int lanes, itemsize;
+    int rows[LC_TILE_VECTORS + 1]; /* of the largest register tile of each width */
+    lc_task *passes[lc_algorithm_count][LC_PASSES];
+} lc_kernels;
+
+struct lc_job {
+    lc_geometry geometry;
+    lc_choices choices;
+    const lc_kernels *kernels;
+    int algorithm;
+    ptrdiff_t tasks[LC_PASSES]; /* 0: there is no such pass */
+    ptrdiff_t shared_bytes, thread_bytes;
+    ptrdiff_t box_bytes; /* of a thread's: the box of pixels that a task brings together, for whoever weighs its size */
+    void *memory;        /* what the plan points to */
+    ptrdiff_t memory_bytes;
+    ptrdiff_t plan[24]; /* what the algorithm has derived, a struct of its own */
+};
+
+/* An algorithm's own part of a job. */
+#define LC_PLAN(type, job) ((type *)(job)->plan)
+#define LC_CONST_PLAN(type, job) ((const type *)(job)->plan)
+#define LC_PLAN_FITS(type) typedef char type##_fits[sizeof(type) <= sizeof(((lc_job *)0)->plan) ? 1 : -1]
+
+enum { LC_OK, LC_NO_MEMORY, LC_REFUSED };
+
+/* Width of a register tile in lanes. */
+LC_INLINE ptrdiff_t lc_tile_lanes(const lc_job *job) { return job->choices.vectors * job->kernels->lanes; }
+
+/* Whether a register tile can be so wide. */
+LC_INLINE int lc_vectors_fit(const lc_job *job) {
+    return job->choices.vectors >= 1 && job->choices.vectors <= LC_TILE_VECTORS;
+}
+
+/* Whether the choice of a block makes sense for what is cut. */
+LC_INLINE int lc_block_fits(const lc_job *job, const ptrdiff_t size[3]) {
+    for (int axis = 0; axis < 3; ++axis)
+        if (job->choices.block[axis] < 1 || job->choices.block[axis] > lc_max(1, size[axis])) return 0;
+    return 1;
+}
+
+#endif

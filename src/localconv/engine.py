@@ -1,0 +1,232 @@
+"""The operations on arrays: what the functions, the layers and every bridge call. Nothing here knows of Keras's signatures.
+
+A call goes down once: arrays and a `Spec` come in; the job for their shapes, element type and the settings of the moment is found or made
+(geometry.py checks, policy.py plans); it runs; the result comes back. The operations are the six of the two families, forward and both
+gradients, the gradient for the bias, and im2col and col2im.
+"""
+
+from __future__ import annotations
+
+import threading
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from . import machine, policy, settings
+from .arguments import Ints
+from .arrays import FLOAT64, Array, ElementType, as_float_array, check_accumulate, deliver, deliver_sum, element_type, flat, output_for
+from .geometry import Geometry, Mismatch, Names, column_geometry, geometry_of, layout_of
+from .spec import LOCAL, Spec
+
+# Bytes of plans that are kept, and of what a plan weighs beside its job.
+KEPT_BYTES = 32 * 2**20
+OVERHEAD = 2048
+
+# Terms of a sum for the bias in the data's own type.
+SUMMED_AT_ONCE = 512
+
+
+class Prepared(NamedTuple):
+    """What is known of a call before its arrays' values: the job, the output's shape, those of an acceptable bias, and its own bytes."""
+
+    job: Any
+    output: Ints
+    bias_shapes: tuple[Ints, ...]
+    nbytes: int
+
+
+class Nothing:
+    """The job of an operation that has nothing to sum: no images, or no pixels to compute a gradient for."""
+
+    nbytes = 0
+
+    def run(self, result: Array, *, accumulate: bool = False, **arrays: Any) -> None:
+        """Set the result to 0, unless it is to be added to."""
+        if not accumulate:
+            result[...] = 0
+
+
+class Plans:
+    """Plans by what they were made for: the newest ones, as many as their bytes allow."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.nbytes = limit, 0
+        self.kept: dict[tuple[Any, ...], Prepared] = {}
+        self.get = self.kept.get
+        self._adding = threading.Lock()
+
+    def keep(self, key: tuple[Any, ...], plan: Prepared) -> Prepared:
+        """Keep a plan unless it is too large, and return it."""
+        # Another thread may be adding; and where the process was forked while one did, none will ever end. Then this plan is not kept.
+        if plan.nbytes <= self.limit // 4 and self._adding.acquire(blocking=False):
+            try:
+                if key not in self.kept:
+                    while self.nbytes + plan.nbytes > self.limit:
+                        self.nbytes -= self.kept.pop(next(iter(self.kept))).nbytes
+                    self.kept[key] = plan
+                    self.nbytes += plan.nbytes
+            finally:
+                self._adding.release()
+        return plan
+
+    def clear(self) -> None:
+        """Forget all plans."""
+        with self._adding:
+            self.kept.clear()
+            self.nbytes = 0
+
+
+plans = Plans(KEPT_BYTES)
+
+
+def prepare(operation: str, spec: Spec, x_shape: Ints, kernel_shape: Ints, element: ElementType) -> Prepared:
+    """The plan of an operation on arrays of these shapes and this element type. Mismatch where they do not fit the spec or each other."""
+    key = (operation, spec, x_shape, kernel_shape, element, settings.current, machine.threads())
+    return plans.get(key) or plans.keep(key, _plan(*key))
+
+
+def _plan(operation: str, spec: Spec, x_shape: Ints, kernel_shape: Ints, element: ElementType, now: settings.Settings,
+          threads: int) -> Prepared:
+    geometry = geometry_of(spec, x_shape, kernel_shape)
+    output = geometry.output[3 - spec.rank :]
+    shape = layout_of(x_shape[: -spec.rank - 1], output, geometry.filters, geometry.channels_first)
+    # What layers of several dimensions store for an unshared kernel; a shared one has a bias for each filter alone.
+    biases: tuple[Ints, ...] = ((geometry.filters,),)
+    if spec.family == LOCAL:
+        biases = (*biases, (*output, geometry.filters))
+    nothing = geometry.batch == 0 or (operation.endswith("grad_input") and 0 in geometry.input)
+    job = Nothing() if nothing else policy.plan(operation, geometry, element.number, now, threads)
+    return Prepared(job, shape, biases, job.nbytes + OVERHEAD)
+
+
+# ---------------------------------------------------------------------------------------------------------------------- the operations
+
+
+def forward(spec: Spec, x: ArrayLike, kernel: ArrayLike, bias: ArrayLike | None = None, out: Array | None = None, relu: bool = False,
+            names: Names = Names()) -> Array:  # noqa: B008  # immutable
+    """The convolution of x with kernel, plus bias; relu: in the same pass. Errors call the arguments by `names`."""
+    x, kernel = as_float_array(x, names.input), as_float_array(kernel, names.kernel)
+    b = None if bias is None else as_float_array(bias, "bias")
+    element = element_type(x, kernel, b)
+    try:
+        plan = prepare(f"{spec.family}_forward", spec, x.shape, kernel.shape, element)
+    except Mismatch as error:
+        raise error.named(names) from None
+    if b is not None and b.shape not in plan.bias_shapes:
+        raise ValueError(f"bias must have shape {' or '.join(map(str, plan.bias_shapes))}, got {b.shape}")
+    dtype = element.dtype
+    result = output_for(out, plan.output, dtype, (x, kernel, b))
+    if b is not None:
+        b = flat(b, dtype)
+    plan.job.run(result.reshape(-1), input=flat(x, dtype), kernel=flat(kernel, dtype), bias=b, relu=relu)
+    return deliver(result, out)
+
+
+def grad_input(spec: Spec, input_shape: Ints, kernel: ArrayLike, gradient: ArrayLike, out: Array | None = None,
+               names: Names = Names()) -> Array:  # noqa: B008
+    """The gradient for the input; `gradient`: for the output."""
+    kernel, gradient = as_float_array(kernel, names.kernel), as_float_array(gradient, names.gradient)
+    element = element_type(kernel, gradient)
+    try:
+        plan = prepare(f"{spec.family}_grad_input", spec, input_shape, kernel.shape, element)
+    except Mismatch as error:
+        raise error.named(names) from None
+    _check_gradient(gradient, plan, names)
+    dtype = element.dtype
+    result = output_for(out, input_shape, dtype, (kernel, gradient))
+    plan.job.run(result.reshape(-1), kernel=flat(kernel, dtype), gradient=flat(gradient, dtype))
+    return deliver(result, out)
+
+
+def grad_kernel(spec: Spec, x: ArrayLike, kernel_shape: Ints, gradient: ArrayLike, out: Array | None = None, accumulate: bool = False,
+                names: Names = Names()) -> Array:  # noqa: B008
+    """The gradient for the kernel; accumulate: added to what out holds."""
+    x, gradient = as_float_array(x, names.input), as_float_array(gradient, names.gradient)
+    element = element_type(x, gradient)
+    try:
+        plan = prepare(f"{spec.family}_grad_kernel", spec, x.shape, kernel_shape, element)
+    except Mismatch as error:
+        raise error.named(names) from None
+    _check_gradient(gradient, plan, names)
+    check_accumulate(accumulate, out)
+    dtype = element.dtype
+    result = output_for(out, kernel_shape, dtype, (x, gradient))
+    add = accumulate and result is out
+    plan.job.run(result.reshape(-1), input=flat(x, dtype), gradient=flat(gradient, dtype), accumulate=add)
+    return deliver_sum(result, out, accumulate)
+
+
+def grad_bias(spec: Spec, bias_shape: Ints, gradient: ArrayLike, out: Array | None = None, names: Names = Names()) -> Array:  # noqa: B008
+    """The gradient for the bias: the output's gradient summed over the images and, for a bias of shape (filters,), the positions.
+
+    Sums run in blocks, and the blocks in float64, because one float32 sum of a million terms has few right digits. Their order does not
+    depend on the number of threads.
+    """
+    gradient = as_float_array(gradient, names.gradient)
+    element = element_type(gradient)
+    result = output_for(out, bias_shape, element.dtype, (gradient,))
+    gradient = flat(gradient, element.dtype).reshape(gradient.shape)
+    filters = bias_shape[-1]
+    if len(bias_shape) > 1:
+        # With channels_first the bias is reshaped, not transposed, to (filters, positions): so is its gradient back.
+        rows = gradient.reshape(len(gradient), result.size)
+    elif spec.channels_first:
+        # NumPy sums along contiguous axes pairwise: precise already.
+        with np.errstate(all="ignore"):
+            rows = gradient.reshape(-1, filters, prod(gradient.shape[-spec.rank :])).sum(2)
+    else:
+        rows = gradient.reshape(-1, filters)
+    result[...] = sum_of_rows(rows).reshape(bias_shape)
+    return deliver(result, out)
+
+
+def im2col(spec: Spec, x: ArrayLike, out: Array | None = None, names: Names = Names()) -> Array:  # noqa: B008
+    """Every window of x as a row; `spec`: a `column_spec`."""
+    x = as_float_array(x, names.input)
+    element = element_type(x)
+    plan, geometry = _prepare_columns("im2col", spec, x.shape, element, names)
+    result = output_for(out, (geometry.batch, geometry.positions, geometry.window), element.dtype, (x,))
+    plan.run(result.reshape(-1), input=flat(x, element.dtype), count=geometry.batch * geometry.positions)
+    return deliver(result, out)
+
+
+def col2im(spec: Spec, columns: ArrayLike, x_shape: Ints, out: Array | None = None, names: Names = Names()) -> Array:  # noqa: B008
+    """Rows of windows added back into an input of that shape; `spec`: a `column_spec`; names.kernel is that of the columns."""
+    columns = as_float_array(columns, names.kernel)
+    element = element_type(columns)
+    plan, geometry = _prepare_columns("col2im", spec, x_shape, element, names)
+    expected = (geometry.batch, geometry.positions, geometry.window)
+    if columns.shape != expected:
+        raise ValueError(f"{names.kernel} must have shape (batch, positions, prod(kernel_size) * channels) = {expected}, got {columns.shape}")
+    result = output_for(out, x_shape, element.dtype, (columns,))
+    result[...] = 0
+    plan.run(result.reshape(-1), gradient=flat(columns, element.dtype), count=geometry.batch * geometry.positions, accumulate=True)
+    return deliver(result, out)
+
+
+def _prepare_columns(operation: str, spec: Spec, x_shape: Ints, element: ElementType, names: Names) -> tuple[Any, Geometry]:
+    """The job and the geometry of im2col or col2im; they are made anew each time, which is little beside the copy."""
+    try:
+        geometry = column_geometry(spec, x_shape)
+    except Mismatch as error:
+        raise error.named(names) from None
+    if 0 in (geometry.batch, *geometry.input):
+        return Nothing(), geometry
+    return policy.plan(operation, geometry, element.number, settings.current, machine.threads()), geometry
+
+
+def _check_gradient(gradient: Array, plan: Prepared, names: Names) -> None:
+    if gradient.shape != plan.output:
+        raise ValueError(f"{names.gradient} must have the shape of the forward result, {plan.output}, got {gradient.shape}")
+
+
+def sum_of_rows(matrix: Array) -> Array:
+    """The sum of all rows, as `grad_bias` says."""
+    rows, columns = matrix.shape
+    whole = rows // SUMMED_AT_ONCE
+    with np.errstate(all="ignore"):
+        blocks = np.einsum("brc->bc", matrix[: whole * SUMMED_AT_ONCE].reshape(whole, SUMMED_AT_ONCE, columns))
+        total = blocks.sum(0, dtype=FLOAT64) + np.einsum("rc->c", matrix[whole * SUMMED_AT_ONCE :])
+        return np.asarray(total, matrix.dtype)

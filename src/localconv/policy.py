@@ -1,0 +1,374 @@
+"""Which algorithm an operation takes and how its work is cut: all policy, and nothing else.
+
+A plan proposes an algorithm with its choices (job.h says what they mean); the core answers with the bytes that they need, and the plan
+shrinks them until they fit. How work is cut never changes the order in which one output value is summed within an algorithm, but for the
+gradients of kernels; these are cut by the geometry and the element type alone. So results depend neither on the number of threads nor
+on the sizes of the caches.
+
+Numbers without a word about their origin were measured with ``make bench``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from math import ceil, prod
+from typing import Any
+
+from . import _core
+from .arguments import Ints
+from .columns import ColumnsForward, ColumnsGradInput, ColumnsGradKernel
+from .geometry import Geometry, reach_of
+from .machine import caches
+from .settings import COLUMNS, Settings
+
+# A thread's workspace must stay below this, whatever the arrays' sizes, but for the list of a window's runs; so must the packed kernel's
+# and the partial gradients' part that does not follow from the kernel's own size.
+WORKSPACE_LIMIT = 16 * 2**20
+RUN_BYTES = 64
+# What a task brings together should stay in the second-level cache of its core, with room for what streams through: boxes of inputs and
+# staged results, boxes of input gradients, and the packed kernel's panels.
+BOX_TARGET = int(1.2 * caches.second)
+GRADIENT_BOX_TARGET = int(0.6 * caches.second)
+PANELS_TARGET = int(0.3 * caches.second)
+# Output gradients brought together for a few positions.
+SEGMENT_TARGET = 2 * caches.first
+# Tasks for each thread: enough to even out what the machine's other users take, few enough to cost nothing; and the multiply-adds that a
+# task should have at least.
+TASKS_PER_THREAD = 6
+PRODUCTS_PER_TASK = 300_000
+# Multiply-adds below which a second thread costs more than it brings.
+PRODUCTS_PER_THREAD = 500_000
+# Images up to which reading them in place costs nothing: a tile has few rows then, and they do not crowd each other out of a cache set.
+IN_PLACE_UP_TO = 16
+# Products of one output value from which transposing it, with the images in the lanes, no longer shows.
+IMAGES_WINDOW = 200
+# Rectangles of output positions that padding clips alike, beyond which the direct kernel's tiles would be mostly borders; and phases of a
+# strided gradient for the input beyond which its tiles, and its plan, would be mostly overhead.
+ZONES_LIMIT = 50_000
+PHASES_LIMIT = 256
+# Register tiles that go through all panels of a task before the next tiles do.
+TILE_BLOCK = 16
+# Images that a kernel gradient is summed over before it is added to the sum so far.
+BATCH_SUM = 1024
+# Tasks of a reduction over positions, positions that each should have at least, and bytes of the kernel's slice of one task.
+REDUCTION_TASKS = 16
+REDUCTION_POSITIONS = 256
+SLICE_TARGET = 384 * 2**10
+
+
+class Planner:
+    """Makes jobs of proposals for one operation on one geometry.
+
+    `dtype`: number of the element type in `_core.DTYPES`; `limit`: threads that may be used. `lanes`, `rows`: elements of a vector, and
+    rows of the largest register tile by its width in vectors, minus one.
+    """
+
+    def __init__(self, geometry: Geometry, dtype: int, settings: Settings, limit: int) -> None:
+        self.geometry, self.dtype, self.settings = geometry, dtype, settings
+        self.lanes, self.itemsize, self.rows = _core.tile_limits(settings.isa, dtype)
+        self.threads = max(1, min(limit, geometry.products // PRODUCTS_PER_THREAD))
+        self.tasks = 1
+        if self.threads > 1:
+            self.tasks = max(self.threads, min(self.threads * TASKS_PER_THREAD, geometry.products // PRODUCTS_PER_TASK))
+        self.filters, self.channels = geometry.filters // geometry.groups, geometry.channels // geometry.groups
+        # Bytes that no choice can spare, and the workspace with them.
+        self.run_bytes = RUN_BYTES * (geometry.window + 2)
+        self.limit = WORKSPACE_LIMIT + self.run_bytes
+
+    def job(self, algorithm: str, geometry: Geometry | None = None, **choices: Any) -> _core.Job:
+        """The job of a proposal; `_core.Refused` if the algorithm cannot do it."""
+        return _core.Job(geometry or self.geometry, self.settings.isa, self.dtype, algorithm, choices, self.threads)
+
+    def shrunk(self, chunk: int, tile: int, job: Callable[[int], _core.Job]) -> _core.Job:
+        """The job of the largest chunk of images, up to `chunk`, whose workspace keeps the limit; or that of one tile."""
+        while True:
+            found = job(chunk)
+            if found.thread_bytes <= self.limit or chunk <= tile:
+                return found
+            fitting = int(chunk * WORKSPACE_LIMIT / 2 / found.thread_bytes) // tile * tile
+            chunk = max(tile, min(fitting, chunk - 1))
+
+    def grown(self, size: Ints, job: Callable[[Ints], _core.Job], fits: Callable[[_core.Job, Ints], bool],
+              cost: Callable[[_core.Job, Ints], float]) -> Ints:
+        """The block that one of 1 x 1 x 1 grows to, an axis at a time the one that costs least, while it fits and leaves tasks enough."""
+        block: Ints = (1, 1, 1)
+        while True:
+            candidates = []
+            for axis in (2, 1, 0):
+                wider = tuple(min(2 * n, size[axis]) if k == axis else n for k, n in enumerate(block))
+                if wider == block or _blocks(size, wider) < self.tasks:
+                    continue
+                found = job(wider)
+                if fits(found, wider):
+                    candidates.append((cost(found, wider), wider))
+            if not candidates:
+                # Blocks of equal size: no short one at the end.
+                return tuple(_even(n, b) for n, b in zip(size, block, strict=True))
+            block = min(candidates, key=lambda candidate: candidate[0])[1]
+
+    def width(self, filters: int) -> int:
+        """Vectors side by side in a register tile with so many filters in its lanes.
+
+        Wide tiles need the fewest broadcasts, where the registers leave them six rows; then the width is the one whose last panel is
+        fullest.
+        """
+        needed = ceil(filters / self.lanes)
+        widest = 4 if self.rows[3] >= 6 else 2
+        if needed <= widest:
+            return needed
+        return max(range(2, widest + 1), key=lambda v: (((needed - 1) % v + 1) / v, v))
+
+    def filter_parts(self, panel_filters: int, blocks: int) -> int:
+        """Tasks that share a block where there are few blocks."""
+        panels = ceil(self.filters / panel_filters) * self.geometry.groups
+        return max(1, min(panels, self.threads * 2 // blocks)) if self.threads > 1 else 1
+
+    def segment(self, width: int, images: int) -> int:
+        """Positions whose output gradients are brought into the workspace together."""
+        return max(1, min(width, SEGMENT_TARGET // max(1, images * self.geometry.filters * self.itemsize)))
+
+
+def plan(operation: str, geometry: Geometry, dtype: int, settings: Settings, limit: int) -> Any:
+    """The job of an operation: a `_core.Job`, or one of columns.py. ValueError if a forced algorithm cannot do the geometry."""
+    planner = Planner(geometry, dtype, settings, limit)
+    candidates, make = _PLANS[operation]
+    chosen: Iterable[str] = [name for name in settings.forced if name in make] or candidates(planner)
+    for name in chosen:
+        try:
+            job = make[name](planner, name)
+        except _core.Refused:
+            continue
+        if job is not None:
+            return job
+    raise ValueError(f"the algorithm {', '.join(chosen)} cannot do this geometry: {geometry}")
+
+
+# ------------------------------------------------------------------------------------------------------ locally connected convolution
+
+
+def _local_algorithms(p: Planner) -> list[str]:
+    """The best algorithm for a locally connected convolution, and what does any geometry."""
+    g = p.geometry
+    images, filters = _filled(g.batch, p.lanes), _filled(p.filters, p.lanes)
+    if g.batch >= p.lanes and images > filters:
+        best = "local_images"
+    elif g.batch >= 2 * p.lanes and images == filters and (p.filters <= p.lanes or g.window >= IMAGES_WINDOW):
+        best = "local_images"
+    else:
+        best = "local_stream" if g.batch <= IN_PLACE_UP_TO else "local_rows"
+    # One filter and few images: dot products, where a window's elements are neighbours.
+    return [*(["local_dot"] if g.filters == 1 and g.batch < p.lanes else []), best, "local_stream"]
+
+
+def _local(p: Planner, algorithm: str) -> _core.Job | None:
+    """None: not even one position of one tile of images fits the workspace."""
+    g = p.geometry
+    if algorithm == "local_dot":
+        vectors, panel_filters, tile = 1, 1, 4
+    elif algorithm == "local_images":
+        vectors = min(ceil(g.batch / p.lanes), 2 if p.filters > p.rows[3] else 4)
+        panel_filters, tile = _even(p.filters, p.rows[vectors - 1]), vectors * p.lanes
+    else:
+        vectors = min(ceil(p.filters / p.lanes), 4 if g.batch <= IN_PLACE_UP_TO // 2 else 2)
+        panel_filters, tile = vectors * p.lanes, _even(g.batch, p.rows[vectors - 1])
+
+    def job(block: Ints, chunk: int, tile: int = tile, parts: int = 1) -> _core.Job:
+        return p.job(algorithm, vectors=vectors, block=block, batch_tile=tile, batch_chunk=chunk, filter_parts=parts)
+
+    smallest = p.shrunk(ceil(g.batch / tile) * tile, tile, lambda chunk: job((1, 1, 1), chunk))
+    while smallest.thread_bytes > p.limit:
+        if algorithm != "local_stream" or tile == 1:
+            return None if algorithm != "local_stream" else smallest
+        tile //= 2
+        smallest = job((1, 1, 1), tile, tile)
+    chunk = smallest.batch_chunk
+
+    def cost(found: _core.Job, block: Ints) -> float:
+        return found.box_bytes / prod(block) if found.box_bytes else -block[2]
+
+    block = p.grown(g.output, lambda block: job(block, chunk, tile), lambda found, _: found.thread_bytes <= BOX_TARGET + p.run_bytes, cost)
+    return job(block, chunk, tile, p.filter_parts(panel_filters, _blocks(g.output, block)))
+
+
+def _local_grad_kernel_algorithms(p: Planner) -> list[str]:
+    return ["local_kernel_boxed" if p.geometry.batch > IN_PLACE_UP_TO else "local_kernel_placed", "local_kernel_placed"]
+
+
+def _local_grad_kernel(p: Planner, algorithm: str) -> _core.Job | None:
+    """None: not even one position of one image fits the workspace. The chunk of images is what sums follow."""
+    g = p.geometry
+    boxed = algorithm == "local_kernel_boxed"
+    vectors = p.width(p.filters)
+
+    def job(block: Ints, chunk: int, segment: int = 1, parts: int = 1) -> _core.Job:
+        return p.job(algorithm, vectors=vectors, block=block, batch_chunk=chunk, segment=segment, filter_parts=parts)
+
+    smallest = p.shrunk(min(g.batch, BATCH_SUM) if boxed else g.batch, 1, lambda chunk: job((1, 1, 1), chunk))
+    if boxed and smallest.thread_bytes > p.limit:
+        return None
+    chunk = smallest.batch_chunk
+    block = p.grown(g.output, lambda block: job(block, chunk), lambda found, _: found.box_bytes <= BOX_TARGET,
+                    lambda found, block: found.box_bytes / prod(block) if found.box_bytes else -block[2])
+    return job(block, chunk, p.segment(block[2], chunk), p.filter_parts(vectors * p.lanes, _blocks(g.output, block)))
+
+
+def _local_grad_input_algorithms(p: Planner) -> list[str]:
+    """Boxed where LANES window elements cost less with the images in the lanes than one image at a time, by counting instructions.
+
+    One image: its products, half a cycle each, and a transpose with additions, some five for each of them.
+    """
+    one_image = ceil(p.filters / p.lanes) * p.lanes / 2 + 5 * p.lanes
+    together = ceil(p.geometry.batch / p.lanes) * p.filters * p.lanes / 2
+    boxed = together < p.geometry.batch * one_image
+    return ["local_input_boxed" if boxed else "local_input_placed", "local_input_placed"]
+
+
+def _local_grad_input(p: Planner, algorithm: str) -> _core.Job | None:
+    """None: not even one pixel of one tile of images fits the workspace."""
+    g = p.geometry
+    boxed = algorithm == "local_input_boxed"
+    vectors = min(ceil(g.batch / p.lanes), 2) if boxed else 1
+    tile = vectors * p.lanes if boxed else 1
+
+    def job(block: Ints, chunk: int, segment: int = 1) -> _core.Job:
+        return p.job(algorithm, vectors=vectors, block=block, batch_tile=tile, batch_chunk=chunk, segment=segment)
+
+    smallest = p.shrunk(ceil(g.batch / tile) * tile, tile, lambda chunk: job((1, 1, 1), chunk))
+    if boxed and smallest.thread_bytes > p.limit:
+        return None
+    chunk = smallest.batch_chunk
+
+    def touching(_: _core.Job, block: Ints) -> float:
+        """Windows that touch the block, for each of its pixels."""
+        return prod(reach_of(k, d) - 1 + n for k, d, n in zip(g.kernel, g.dilation, block, strict=True)) / prod(block)
+
+    block = p.grown(g.input, lambda block: job(block, chunk), lambda found, _: found.box_bytes <= GRADIENT_BOX_TARGET, touching)
+    return job(block, chunk, p.segment(g.output[2], chunk))
+
+
+# ------------------------------------------------------------------------------------------------------------------ shared convolution
+
+
+def _conv_algorithms(p: Planner, *compiled: str) -> list[str]:
+    """The compiled algorithms, which read the input in place and win wherever their vectors are full, and what they leave.
+
+    On Apple's processors NumPy's BLAS (Accelerate) drives matrix hardware that no vector kernel reaches, so there large products go
+    through it. So does a kernel so large that nearly every position could be clipped by padding in a way of its own: the compiled
+    algorithms refuse it.
+    """
+    g = p.geometry
+    if sys.platform == "darwin" and g.groups == 1 and g.window >= 64 and g.filters >= 32:
+        return [COLUMNS]
+    return [*compiled, COLUMNS]
+
+
+def _conv_forward_algorithms(p: Planner) -> list[str]:
+    return _conv_algorithms(p, "conv_direct")
+
+
+def _conv_grad_input_algorithms(p: Planner) -> list[str]:
+    """Pixels in the lanes where channels are few; by phases while these are."""
+    g = p.geometry
+    if prod(min(s, k, n) for s, k, n in zip(g.strides, g.kernel, g.input, strict=True)) > PHASES_LIMIT:
+        return [COLUMNS]
+    narrow = p.channels * 2 <= p.lanes and g.output[2] >= p.lanes and g.strides[2] <= g.kernel[2]
+    return _conv_algorithms(p, *(["conv_narrow"] if narrow else []), "conv_phases")
+
+
+def _conv_grad_kernel_algorithms(p: Planner) -> list[str]:
+    return _conv_algorithms(p, "conv_reduction")
+
+
+def _conv(p: Planner, algorithm: str) -> _core.Job:
+    filters = p.filters if algorithm == "conv_direct" else p.channels
+    return p.job(algorithm, vectors=p.width(filters), tasks=p.tasks, panel_bytes=PANELS_TARGET, tile_block=TILE_BLOCK,
+                 zone_limit=ZONES_LIMIT)
+
+
+def _conv_narrow(p: Planner, algorithm: str) -> _core.Job | None:
+    """None: even the smallest workspace is too large."""
+    g = p.geometry
+    # What is cut along the width: pixels of the padded input in steps of the stride (conv_narrow.h has the letters).
+    step, before = g.strides[2], g.before[2]
+    size = (*g.input[:2], (before + g.input[2] - 1) // step + 1 - before // step)
+    tasks = ceil(p.tasks / g.batch)
+
+    def job(vectors: int, block: Ints) -> _core.Job:
+        return p.job(algorithm, vectors=vectors, block=tuple(_even(n, b) for n, b in zip(size, block, strict=True)))
+
+    for vectors in range(min(4, ceil(size[2] / p.lanes)), 0, -1):
+        block: Ints = (1, 1, min(size[2], vectors * p.lanes))
+        best = job(vectors, block)
+        if best.thread_bytes <= p.limit:
+            break
+    else:
+        return None
+    for axis in (2, 1, 0):
+        while block[axis] < size[axis]:
+            wider = tuple(min(size[axis], 2 * n) if k == axis else n for k, n in enumerate(block))
+            candidate = job(vectors, wider)
+            if candidate.thread_bytes > GRADIENT_BOX_TARGET or _blocks(size, wider) < tasks:
+                break
+            best, block = candidate, wider
+    return best
+
+
+def _conv_reduction(p: Planner, algorithm: str) -> _core.Job:
+    """Nothing but the geometry and the element type cuts the sums."""
+    g = p.geometry
+    vectors = p.width(p.filters)
+    panels = ceil(p.filters / (vectors * p.lanes)) * g.groups
+    tasks = max(1, min(REDUCTION_TASKS, g.products // PRODUCTS_PER_TASK))
+    slices = ceil(g.window * g.filters * p.itemsize / SLICE_TARGET)
+    position_parts = min(ceil(tasks / slices), max(1, g.batch * g.positions // REDUCTION_POSITIONS))
+    slices = max(slices, ceil(tasks / position_parts))
+    panel_parts = min(panels, slices)
+    row_parts = min(ceil(slices / panel_parts), ceil(g.window / p.rows[vectors - 1]))
+    return p.job(algorithm, vectors=vectors, position_parts=position_parts, panel_parts=panel_parts, row_parts=row_parts,
+                 zone_limit=ZONES_LIMIT)
+
+
+# ----------------------------------------------------------------------------------------------------------------------------- columns
+
+
+def _windows(p: Planner, algorithm: str) -> _core.Job:
+    return p.job(algorithm, tasks=p.tasks)
+
+
+def _columns(kind: Callable[..., Any]) -> Callable[[Planner, str], Any]:
+    """The plan of an operation by columns of one image and group at a time."""
+
+    def make(p: Planner, _: str) -> Any:
+        one = p.geometry.one_group()
+        return kind(p.geometry, one, p.job("im2col", one, tasks=p.tasks), p.job("col2im", one, tasks=1))
+
+    return make
+
+
+_PLANS: dict[str, tuple[Callable[[Planner], list[str]], dict[str, Callable[[Planner, str], Any]]]] = {
+    "local_forward": (_local_algorithms, dict.fromkeys(("local_dot", "local_stream", "local_rows", "local_images"), _local)),
+    "local_grad_kernel": (_local_grad_kernel_algorithms, dict.fromkeys(("local_kernel_placed", "local_kernel_boxed"), _local_grad_kernel)),
+    "local_grad_input": (_local_grad_input_algorithms, dict.fromkeys(("local_input_placed", "local_input_boxed"), _local_grad_input)),
+    "conv_forward": (_conv_forward_algorithms, {"conv_direct": _conv, COLUMNS: _columns(ColumnsForward)}),
+    "conv_grad_input": (_conv_grad_input_algorithms,
+                        {"conv_phases": _conv, "conv_narrow": _conv_narrow, COLUMNS: _columns(ColumnsGradInput)}),
+    "conv_grad_kernel": (_conv_grad_kernel_algorithms, {"conv_reduction": _conv_reduction, COLUMNS: _columns(ColumnsGradKernel)}),
+    "im2col": (lambda _: ["im2col"], {"im2col": _windows}),
+    "col2im": (lambda _: ["col2im"], {"col2im": _windows}),
+}
+
+
+def _blocks(size: Ints, block: Ints) -> int:
+    """Into how many blocks of that size, or less at the ends, something is cut."""
+    return prod(ceil(n / b) for n, b in zip(size, block, strict=True))
+
+
+def _filled(n: int, lanes: int) -> float:
+    """How full the vectors are that hold n elements."""
+    return n / (ceil(n / lanes) * lanes)
+
+
+def _even(n: int, limit: int) -> int:
+    """The size of the parts when n is cut into as few as possible, none larger than `limit`, as equal as can be."""
+    return ceil(n / ceil(n / limit))

@@ -1,0 +1,79 @@
+"""What holds for the calls of this process until somebody changes it: the instruction set, and algorithms that tests force.
+
+A call reads `current` once, and passes it down; it is replaced as a whole, never changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from . import _core
+
+# Shared convolution and its gradients through im2col and NumPy's BLAS: the one algorithm that is not compiled here.
+COLUMNS = "columns"
+
+# The algorithms of every operation that has some to choose from, as they can be forced.
+ALGORITHMS: dict[str, tuple[str, ...]] = {}
+for _name, _operation in _core.ALGORITHMS.items():
+    ALGORITHMS[_operation] = (*ALGORITHMS.get(_operation, ()), _name)
+for _operation in ("conv_forward", "conv_grad_input", "conv_grad_kernel"):
+    ALGORITHMS[_operation] = (*ALGORITHMS[_operation], COLUMNS)
+
+
+class Settings(NamedTuple):
+    """`isa`: the instruction set; `forced`: names of algorithms that their operations take, whatever policy.py would choose."""
+
+    isa: str
+    forced: tuple[str, ...] = ()
+
+
+current = Settings(_core.available_isas()[0])
+
+
+def set_isa(name: str) -> None:
+    """Use the instruction set of that name for the calls that follow. TypeError or ValueError if it cannot run here."""
+    global current
+    if not isinstance(name, str):
+        raise TypeError(f"isa must be a string, got {name!r}")
+    if name not in _core.available_isas():
+        raise ValueError(f"instruction set {name!r} is unknown or cannot run here; available: {', '.join(_core.available_isas())}")
+    current = current._replace(isa=name)
+
+
+def get_isa() -> str:
+    """The name of the instruction set in use."""
+    return current.isa
+
+
+@contextlib.contextmanager
+def forced(*algorithms: str) -> Iterator[None]:
+    """Force algorithms, for tests and measurements; each for the operations that have one of its name.
+
+    The setting is the process's, not the thread's. Raises ValueError for an unknown name. Within it a call raises ValueError where the
+    algorithm cannot do its geometry.
+    """
+    global current
+    known = {name for names in ALGORITHMS.values() for name in names}
+    for name in algorithms:
+        if name not in known:
+            raise ValueError(f"algorithms must be among {sorted(known)}, got {name!r}")
+    before = current.forced
+    current = current._replace(forced=algorithms)
+    try:
+        yield
+    finally:
+        current = current._replace(forced=before)
+
+
+def _read_environment() -> None:
+    if "LOCALCONV_ISA" in os.environ:
+        try:
+            set_isa(os.environ["LOCALCONV_ISA"])
+        except ValueError as error:
+            raise ValueError(f"LOCALCONV_ISA: {error}") from None
+
+
+_read_environment()
