@@ -9,10 +9,11 @@ import sys
 import hypothesis
 import numpy as np
 import pytest
-from oracle import STRATEGIES, Gradient, gradients
+import ways
+from oracle import Gradient, gradients
 
 import localconv
-from localconv import _core, dispatch
+from localconv import _core, settings
 
 # Runs are repeatable where CI sets its usual variable (or anyone asks for that profile); elsewhere they explore.
 hypothesis.settings.register_profile("explore", deadline=None, max_examples=60)
@@ -23,9 +24,9 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os
 @pytest.fixture(autouse=True)
 def settings_restored():
     """No test leaves the package's process-wide settings changed."""
-    isa, data_format, floatx = _core.get_isa(), localconv.image_data_format(), localconv.floatx()
+    isa, data_format, floatx = settings.get_isa(), localconv.image_data_format(), localconv.floatx()
     yield
-    _core.set_isa(isa)
+    settings.set_isa(isa)
     localconv.set_image_data_format(data_format)
     localconv.set_floatx(floatx)
     localconv.set_num_threads(None)
@@ -34,7 +35,7 @@ def settings_restored():
 @pytest.fixture(params=_core.available_isas())
 def isa(request):
     """Every instruction set that runs here, each in force for one run of the test."""
-    _core.set_isa(request.param)
+    settings.set_isa(request.param)
     return request.param
 
 
@@ -43,22 +44,19 @@ def dtype(request):
     return request.param
 
 
-@pytest.fixture(params=STRATEGIES["local"])
-def local_strategy(request):
-    with dispatch.forced(local=request.param):
-        yield request.param
+def each_way(choices):
+    """A fixture that forces each way in turn, and gives it to the test."""
+
+    @pytest.fixture(params=choices, ids=ways.name)
+    def way(request):
+        with settings.forced(*request.param):
+            yield request.param
+
+    return way
 
 
-@pytest.fixture(params=STRATEGIES["conv"])
-def conv_strategy(request):
-    with dispatch.forced(conv=request.param):
-        yield request.param
-
-
-@pytest.fixture(params=dispatch.GRADIENT_STRATEGIES)
-def gradient_strategy(request):
-    with dispatch.forced(gradient=request.param):
-        yield request.param
+local_way, conv_way = each_way(ways.FORWARD["local"]), each_way(ways.FORWARD["conv"])
+local_gradient_way, conv_gradient_way = each_way(ways.GRADIENTS["local"]), each_way(ways.GRADIENTS["conv"])
 
 
 @pytest.fixture

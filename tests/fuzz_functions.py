@@ -3,10 +3,11 @@
 import numpy as np
 import oracle
 from fuzz_values import NUMBERS, ODD, REFUSALS, Finding, bits, describe, dress, spoil
-from oracle import STRATEGIES, Case, Gradient
+import ways
+from oracle import Case, Gradient
 
 import localconv
-from localconv import _core, dispatch, grad
+from localconv import _core, grad, settings
 
 FUNCTIONS = ("local_conv1d", "local_conv2d", "conv1d", "conv2d")
 
@@ -82,7 +83,7 @@ def draw_columns(rng, case, inputs):
 def call_round(rng, seed):
     """One call of a function."""
     name, module, arguments, expected = draw_call(rng)
-    _core.set_isa(rng.choice(_core.available_isas()))
+    settings.set_isa(rng.choice(_core.available_isas()))
     localconv.set_num_threads(rng.choice([1, 2]))
     wrong = {}
     if rng.random() < 0.6:
@@ -95,10 +96,9 @@ def call_round(rng, seed):
     dressed = {key: dress(rng, v) if isinstance(v, np.ndarray) else v for key, v in arguments.items()}
     given = dressed | wrong
     before = bits({k: v for k, v in given.items() if k != "out"})
-    choices = {"conv": STRATEGIES["conv"], "local": STRATEGIES["local"], "gradient": dispatch.GRADIENT_STRATEGIES}
-    force = {family: rng.choice([None, rng.choice(strategies)]) for family, strategies in choices.items()}
+    force = [name for family in ways.ALL for name in rng.choice([(), rng.choice(ways.ALL[family])])]
     try:
-        with dispatch.forced(**force):
+        with settings.forced(*force):
             result = getattr(module, name)(**given)
     except REFUSALS as error:
         if not wrong:
@@ -149,7 +149,7 @@ def settings_round(rng, seed):
         (localconv.set_floatx, localconv.floatx, ["float32", "float64"]),
         (localconv.set_image_data_format, localconv.image_data_format, list(oracle.FORMATS)),
         (localconv.set_num_threads, localconv.get_num_threads, [1, 1000, None]),
-        (_core.set_isa, _core.get_isa, _core.available_isas()),
+        (settings.set_isa, settings.get_isa, _core.available_isas()),
     ])
     before, value = getter(), rng.choice([*right, *right, *ODD, *NUMBERS])
     try:

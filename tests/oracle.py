@@ -38,8 +38,6 @@ PADDINGS = {
     1: ("valid", "same", "causal", ((1, 0),), ((0, 2),), ((9, 4),)),
     2: ("valid", "same", ((1, 2), (0, 3)), ((7, 0), (2, 9))),
 }
-# The package's algorithms that take any geometry; 'dot' takes only some and has tests of its own.
-STRATEGIES = {"local": ("stream", "rows", "lanes"), "conv": ("direct", "im2col")}
 
 # --- the operations ---------------------------------------------------------------------------------------------------
 
@@ -533,7 +531,7 @@ class Case:
 
     @property
     def family(self):
-        """The key of STRATEGIES."""
+        """'local' or 'conv'."""
         return "local" if self.local else "conv"
 
     @property

@@ -2,11 +2,13 @@
 
 import decimal
 
+import re
+
 import numpy as np
 import pytest
 
 import localconv
-from localconv import _core, dispatch
+from localconv import _core, settings
 
 
 def zeros(*shape, dtype="float32"):
@@ -478,14 +480,15 @@ def test_number_of_threads():
 
 @pytest.mark.parametrize("wrong", ["sse9", "", "AVX2", "avx2 "])
 def test_unknown_isa(wrong):
-    before = _core.get_isa()
+    before = settings.get_isa()
     with pytest.raises(ValueError, match=r"isa|instruction") as caught:
-        _core.set_isa(wrong)
+        settings.set_isa(wrong)
     assert repr(wrong) in str(caught.value)
-    assert _core.get_isa() == before
+    assert settings.get_isa() == before
 
 
-def test_unknown_strategies():
-    for wrong in ({"conv": "winograd"}, {"local": "direct"}, {"local": "Rows"}, {"conv": ""}):
-        with pytest.raises(ValueError, match=repr(*wrong.values())), dispatch.forced(**wrong):
-            pass
+@pytest.mark.parametrize("wrong", ["winograd", "Columns", "", None, 3])
+def test_unknown_algorithms(wrong):
+    with pytest.raises(ValueError, match=re.escape(repr(wrong))), settings.forced("columns", wrong):
+        pass
+    assert settings.current.forced == ()

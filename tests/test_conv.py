@@ -12,19 +12,19 @@ STEPS = ((1, 1), (2, 1), (3, 1), (1, 2), (1, 5))  # (strides, dilation): one of 
 
 
 @pytest.mark.parametrize("filters", FILTERS)
-def test_filter_counts(solve, dtype, conv_strategy, filters):
+def test_filter_counts(solve, dtype, conv_way, filters):
     solve(Case("conv1d", (7,), (3,), batch=3, channels=2, filters=filters, dtype=dtype))
     solve(Case("conv2d", (5, 4), (2, 3), batch=1, channels=3, filters=filters, dtype=dtype))
 
 
 @pytest.mark.parametrize("batch", BATCHES)
-def test_batch_sizes(solve, dtype, conv_strategy, batch):
+def test_batch_sizes(solve, dtype, conv_way, batch):
     for filters in (3, 19):
         solve(Case("conv1d", (7,), (3,), batch=batch, channels=2, filters=filters, dtype=dtype))
 
 
 @pytest.mark.parametrize("width", range(1, 31))
-def test_output_widths(solve, dtype, conv_strategy, width):
+def test_output_widths(solve, dtype, conv_way, width):
     for filters in (1, 37):
         solve(Case("conv1d", (width + 2,), (3,), channels=1, filters=filters, dtype=dtype))
         solve(Case("conv2d", (4, width + 1), (2, 2), filters=filters, dtype=dtype))
@@ -32,7 +32,7 @@ def test_output_widths(solve, dtype, conv_strategy, width):
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
-def test_depths(solve, dtype, conv_strategy, depth):
+def test_depths(solve, dtype, conv_way, depth):
     """D of all sizes, as channels and as taps."""
     for filters in (6, 34):
         solve(Case("conv1d", (17,), (1,), channels=depth, filters=filters, dtype=dtype))
@@ -41,7 +41,7 @@ def test_depths(solve, dtype, conv_strategy, depth):
 
 @pytest.mark.parametrize("data_format", FORMATS)
 @pytest.mark.parametrize("padding", PADDINGS[1], ids=str)
-def test_geometry_1d(solve, dtype, conv_strategy, padding, data_format):
+def test_geometry_1d(solve, dtype, conv_way, padding, data_format):
     for (strides, dilation), groups, size in itertools.product(STEPS, (1, 2), (1, 2, 3)):
         case = Case("conv1d", (17,), (size,), 3, 4, 6, strides, dilation, groups, padding, data_format, dtype=dtype)
         solve(case)
@@ -50,7 +50,7 @@ def test_geometry_1d(solve, dtype, conv_strategy, padding, data_format):
 @pytest.mark.parametrize("data_format", FORMATS)
 @pytest.mark.parametrize("padding", PADDINGS[2], ids=str)
 @pytest.mark.parametrize("groups", [1, 3])
-def test_geometry_2d(solve, dtype, conv_strategy, padding, data_format, groups):
+def test_geometry_2d(solve, dtype, conv_way, padding, data_format, groups):
     steps = ((1, 1), ((2, 3), 1), (2, 1), (1, (2, 1)), (1, (1, 3)))
     for (strides, dilation), size in itertools.product(steps, ((2, 2), (1, 3), (4, 3))):
         case = Case("conv2d", (8, 7), size, 2, 6, 9, strides, dilation, groups, padding, data_format, dtype=dtype)
@@ -58,7 +58,7 @@ def test_geometry_2d(solve, dtype, conv_strategy, padding, data_format, groups):
 
 
 @pytest.mark.parametrize("data_format", FORMATS)
-def test_bias(solve, dtype, conv_strategy, data_format):
+def test_bias(solve, dtype, conv_way, data_format):
     for filters in (1, 5, 33):
         shared = {"filters": filters, "data_format": data_format, "bias": "filters", "dtype": dtype}
         solve(Case("conv1d", (16,), (2,), padding="causal", **shared))
@@ -67,7 +67,7 @@ def test_bias(solve, dtype, conv_strategy, data_format):
 
 @pytest.mark.parametrize("data_format", FORMATS)
 @pytest.mark.parametrize("groups", [2, 5, 30])
-def test_groups(solve, dtype, conv_strategy, data_format, groups):
+def test_groups(solve, dtype, conv_way, data_format, groups):
     """Up to one channel a group (depthwise), with filters a group that fill no vector and no tile."""
     for filters in (30, 60):
         shared = {"batch": 2, "filters": filters, "groups": groups, "data_format": data_format, "dtype": dtype}
@@ -77,7 +77,7 @@ def test_groups(solve, dtype, conv_strategy, data_format, groups):
 
 @pytest.mark.parametrize("data_format", FORMATS)
 @pytest.mark.parametrize("batch", [(2, 3), (1, 2, 1, 3), (2, 0)], ids=str)
-def test_extended_batch_shapes(dtype, conv_strategy, data_format, batch):
+def test_extended_batch_shapes(dtype, conv_way, data_format, batch):
     """Any number of batch axes in front of the image's."""
     for padding in ("valid", "same", "causal"):
         case = Case("conv1d", (9,), (3,), batch, data_format=data_format, padding=padding, dtype=dtype)
@@ -87,7 +87,7 @@ def test_extended_batch_shapes(dtype, conv_strategy, data_format, batch):
 
 
 @pytest.mark.parametrize("data_format", FORMATS)
-def test_rounding(solve, dtype, conv_strategy, data_format):
+def test_rounding(solve, dtype, conv_way, data_format):
     """Values that fill the mantissa, against the wider twin: no more error than the sums' own rounding."""
     for seed, (batch, filters, channels) in enumerate([(1, 5, 7), (4, 33, 3), (9, 2, 40), (1, 65, 60)]):
         shared = {"data_format": data_format, "dtype": dtype, "exact": False, "seed": seed, "bias": "filters"}
@@ -97,7 +97,7 @@ def test_rounding(solve, dtype, conv_strategy, data_format):
 
 @pytest.mark.parametrize("data_format", FORMATS)
 @pytest.mark.parametrize(("side", "channels", "filters", "size"), [(150, 24, 5, 5), (230, 3, 40, 3), (60, 200, 9, 1)])
-def test_large_images(isa, conv_strategy, data_format, side, channels, filters, size):
+def test_large_images(isa, conv_way, data_format, side, channels, filters, size):
     """Patches of many times 16 MiB, so that bounded workspaces are used in several blocks by every thread."""
     case = Case("conv2d", (side, side - 1), (size, size), 2, channels, filters, data_format=data_format)
     x, kernel, _ = case.arrays()
@@ -113,7 +113,7 @@ def test_large_images(isa, conv_strategy, data_format, side, channels, filters, 
 
 
 @pytest.mark.parametrize("data_format", FORMATS)
-def test_windows_that_see_only_padding_give_the_bias(isa, dtype, conv_strategy, data_format):
+def test_windows_that_see_only_padding_give_the_bias(isa, dtype, conv_way, data_format):
     case = Case("conv1d", (3,), (2,), 2, 3, 4, padding=((4, 5),), data_format=data_format, dtype=dtype)
     x, kernel, _ = case.arrays()
     x[:] = np.nan
@@ -129,7 +129,7 @@ def test_windows_that_see_only_padding_give_the_bias(isa, dtype, conv_strategy, 
 @pytest.mark.parametrize("data_format", FORMATS)
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize("place", ["x", "kernel", "bias"])
-def test_nan_and_inf(solve, dtype, conv_strategy, data_format, place, padding):
+def test_nan_and_inf(solve, dtype, conv_way, data_format, place, padding):
     """They reach exactly the outputs whose sums hold them; the values hold zeros too, and 0 * inf is NaN."""
     for filters, columns in ((5, 20), (34, 15)):
         shared = {"padding": padding, "data_format": data_format, "bias": "filters", "dtype": dtype}
@@ -141,7 +141,7 @@ def test_nan_and_inf(solve, dtype, conv_strategy, data_format, place, padding):
         assert 0 < np.isfinite(result).sum() < result.size
 
 
-def test_nothing_is_left_of_an_earlier_call(solve, dtype, conv_strategy):
+def test_nothing_is_left_of_an_earlier_call(solve, dtype, conv_way):
     """Workspaces and lanes that one call filled with NaN do not reach the next, whose tiles are not full."""
     for filters, channels, columns in ((3, 2, 3), (19, 3, 13), (2, 1, 15), (33, 5, 29)):
         full = Case("conv2d", (9, 64), (3, 3), 2, channels, 64, dtype=dtype)
@@ -149,7 +149,7 @@ def test_nothing_is_left_of_an_earlier_call(solve, dtype, conv_strategy):
         solve(Case("conv2d", (3, columns), (3, 3), 1, channels, filters, padding="same", dtype=dtype))
 
 
-def test_overflow_and_subnormals(isa, dtype, conv_strategy):
+def test_overflow_and_subnormals(isa, dtype, conv_way):
     """Past the largest number is inf, and the smallest numbers are not flushed to zero."""
     limits = np.finfo(dtype)
     x = np.array([[limits.max], [limits.smallest_subnormal], [limits.smallest_normal], [-limits.max]], dtype)[None]
@@ -188,7 +188,7 @@ def test_default_data_format(data_format):
         case.check(case.run(localconv, case.arrays(), data_format=None))
 
 
-def test_mixed_dtypes_promote(isa, conv_strategy):
+def test_mixed_dtypes_promote(isa, conv_way):
     """float64 anywhere makes the result float64, summed in float64."""
     case = Case("conv1d", (9,), (3,), bias="filters", exact=False)
     arrays = case.arrays()
@@ -199,7 +199,7 @@ def test_mixed_dtypes_promote(isa, conv_strategy):
         case.check(result, mixed)
 
 
-def test_windows_larger_than_any_machine_reads(solve, dtype, conv_strategy):
+def test_windows_larger_than_any_machine_reads(solve, dtype, conv_way):
     """Strides and dilation may be far larger than the input: index arithmetic is 64-bit."""
     huge = 2**40
     solve(Case("conv1d", (5,), (3,), strides=huge, padding="same", dtype=dtype))

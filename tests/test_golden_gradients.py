@@ -10,9 +10,10 @@ import pathlib
 import numpy as np
 import oracle
 import pytest
+import ways
 
 import localconv
-from localconv import dispatch, grad
+from localconv import grad, settings
 
 
 def golden_cases():
@@ -34,8 +35,8 @@ def test_agrees(function, arrays, arguments, expected):
     twin = getattr(oracle, function)(**arrays, **arguments)
     np.testing.assert_array_equal(twin.astype(expected.dtype), expected, strict=True)
     compiled = getattr(localconv if "transpose" in function else grad, function)
-    for algorithm in ("direct", "im2col"):
-        with dispatch.forced(conv=algorithm):
+    for way in (*ways.GRADIENTS["conv"], *ways.GRADIENTS["local"]):
+        with settings.forced(*way):
             np.testing.assert_array_equal(compiled(**arrays, **arguments), expected, strict=True)
 
 

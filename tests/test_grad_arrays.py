@@ -7,22 +7,19 @@ import itertools
 import numpy as np
 import oracle
 import pytest
-from oracle import FORMATS, STRATEGIES, Case, Gradient, assert_same_bits, gradients
+import ways
+from oracle import FORMATS, Case, Gradient, assert_same_bits, gradients
 from test_arrays import FORMS, OUT_FORMS, Subclass, gaps, spaced
 from test_threads import CPUS, OPENMP
 
 import localconv
-from localconv import _core, dispatch, grad
+from localconv import _core, grad, settings
 
 CASES = {
     "local_conv1d": Case("local_conv1d", (9,), (3,), 5, 4, 6, padding="same", exact=False),
     "local_conv2d": Case("local_conv2d", (6, 5), (3, 2), 5, 4, 6, padding="same", exact=False),
     "conv1d": Case("conv1d", (9,), (3,), 5, 4, 6, padding="same", exact=False),
     "conv2d": Case("conv2d", (6, 5), (3, 2), 5, 4, 6, strides=2, exact=False),
-}
-FORCED = {
-    "local": [{"gradient": strategy} for strategy in dispatch.GRADIENT_STRATEGIES],
-    "conv": [{"conv": strategy} for strategy in STRATEGIES["conv"]],
 }
 
 
@@ -41,8 +38,8 @@ def every(gradient):
     """The gradient in both formats, for a batch of one and of more, under every algorithm in turn."""
     for data_format, batch in itertools.product(FORMATS, (1, 18)):
         case = dataclasses.replace(gradient.case, batch=batch, data_format=data_format)
-        for forced in FORCED[case.family]:
-            with dispatch.forced(**forced):
+        for way in ways.GRADIENTS[case.family]:
+            with settings.forced(*way):
                 yield Gradient(case, gradient.of)
 
 
@@ -141,10 +138,10 @@ def test_accumulated_over_a_batch(isa, dtype, data_format):
         whole.check(out)
 
 
-def test_accumulating_nan_and_inf(isa, dtype, gradient_strategy, conv_strategy):
+@pytest.mark.parametrize("name", CASES)
+def test_accumulating_nan_and_inf(isa, dtype, name):
     """What out holds is added to, and only there."""
-    for name in CASES:
-        gradient = Gradient(dataclasses.replace(CASES[name], dtype=dtype, exact=True), "kernel")
+    for gradient in every(Gradient(dataclasses.replace(CASES[name], dtype=dtype, exact=True), "kernel")):
         start = np.zeros(gradient.shape, dtype)
         start.flat[[0, start.size // 2, start.size - 1]] = np.nan, np.inf, -np.inf
         out = start.copy()
@@ -187,17 +184,17 @@ LARGE = {
         Case("conv1d", (90_003,), (3,), 1, 2, 3, exact=False),
     ],
 }
-LARGE_CHOICES = [(case, forced) for family, cases in LARGE.items() for case in cases for forced in FORCED[family]]
+LARGE_CHOICES = [(case, way) for family, cases in LARGE.items() for case in cases for way in ways.GRADIENTS[family]]
 
 
-@pytest.mark.parametrize(("case", "forced"), LARGE_CHOICES, ids=lambda value: getattr(value, "function", None) or str(value))
+@pytest.mark.parametrize(("case", "way"), LARGE_CHOICES, ids=lambda value: getattr(value, "function", None) or ways.name(value))
 @pytest.mark.parametrize("of", ["input", "kernel"])
-def test_same_bits_for_any_number_of_threads(isa, case, forced, of):
+def test_same_bits_for_any_number_of_threads(isa, case, way, of):
     """Added to what out holds too."""
     gradient = Gradient(case, of)
     arrays, results, sums, ran = gradient.arrays(), [], [], []
     start = np.random.default_rng(1).standard_normal(gradient.shape).astype(case.dtype)
-    with dispatch.forced(**forced):
+    with settings.forced(*way):
         for threads in (1, 2, 3):
             localconv.set_num_threads(threads)
             results.append(gradient.run(grad, arrays))

@@ -10,32 +10,32 @@ import localconv
 from localconv import _core, grad
 
 
-def strategy_ran(strategy):
-    return _core.last_run()["strategy"] == strategy
+def ran(way):
+    return _core.last_run()["algorithm"] in way
 
 
 @pytest.mark.parametrize("counts", thirds(FILTERS), ids=str)
-def test_filter_counts(solve_gradient, dtype, gradient_strategy, counts):
+def test_filter_counts(solve_gradient, dtype, local_gradient_way, counts):
     for filters, batch in itertools.product(counts, (1, 5)):
         for gradient in gradients(Case("local_conv1d", (7,), (3,), batch, 2, filters, dtype=dtype)):
             solve_gradient(gradient)
-            assert strategy_ran(gradient_strategy)
+            assert ran(local_gradient_way)
 
 
 @pytest.mark.parametrize("batches", thirds(BATCHES), ids=str)
-def test_batch_sizes(solve_gradients, dtype, gradient_strategy, batches):
+def test_batch_sizes(solve_gradients, dtype, local_gradient_way, batches):
     for batch, filters in itertools.product(batches, (3, 19)):
         solve_gradients(Case("local_conv1d", (7,), (3,), batch, 2, filters, dtype=dtype))
 
 
-def test_output_widths(solve_gradients, dtype, gradient_strategy):
+def test_output_widths(solve_gradients, dtype, local_gradient_way):
     for positions in (1, 2, 3, 5, 8, 13, 16, 17, 30):
         solve_gradients(Case("local_conv1d", (positions + 2,), (3,), 3, 1, 5, dtype=dtype))
         solve_gradients(Case("local_conv2d", (4, positions + 1), (2, 2), 2, 3, 9, dtype=dtype))
 
 
 @pytest.mark.parametrize("depths", thirds(DEPTHS), ids=str)
-def test_depths(solve_gradients, dtype, gradient_strategy, depths):
+def test_depths(solve_gradients, dtype, local_gradient_way, depths):
     """D of all sizes, as channels and as taps."""
     for depth, (batch, filters) in itertools.product(depths, ((1, 6), (9, 17))):
         solve_gradients(Case("local_conv1d", (3,), (1,), batch, depth, filters, dtype=dtype))
@@ -44,7 +44,7 @@ def test_depths(solve_gradients, dtype, gradient_strategy, depths):
 
 @pytest.mark.parametrize("data_format", FORMATS)
 @pytest.mark.parametrize("padding", PADDINGS[1], ids=str)
-def test_geometry_1d(solve_gradients, dtype, gradient_strategy, padding, data_format):
+def test_geometry_1d(solve_gradients, dtype, local_gradient_way, padding, data_format):
     """Strides below, at and above the kernel's size and reach."""
     for number, (strides, dilation, size) in enumerate(itertools.product((1, 2, 4), (1, 3), (1, 2, 3))):
         steps = {"strides": strides, "dilation_rate": dilation, "groups": 1 + number % 2, "padding": padding}
@@ -53,7 +53,7 @@ def test_geometry_1d(solve_gradients, dtype, gradient_strategy, padding, data_fo
 
 @pytest.mark.parametrize("data_format", FORMATS)
 @pytest.mark.parametrize("padding", PADDINGS[2], ids=str)
-def test_geometry_2d(solve_gradients, dtype, gradient_strategy, padding, data_format):
+def test_geometry_2d(solve_gradients, dtype, local_gradient_way, padding, data_format):
     steps = ((1, 1), (1, (2, 1)), ((2, 3), 1), ((3, 2), 3))
     for (strides, dilation), (size, groups) in itertools.product(steps, (((2, 2), 1), ((1, 3), 3), ((3, 2), 3))):
         case = Case("local_conv2d", (7, 7), size, 2, 6, 9, strides, dilation, groups, padding, data_format, dtype=dtype)
@@ -62,7 +62,7 @@ def test_geometry_2d(solve_gradients, dtype, gradient_strategy, padding, data_fo
 
 @pytest.mark.parametrize("data_format", FORMATS)
 @pytest.mark.parametrize("groups", [2, 5, 30])
-def test_groups(solve_gradients, dtype, gradient_strategy, data_format, groups):
+def test_groups(solve_gradients, dtype, local_gradient_way, data_format, groups):
     """Up to one channel a group, with filters a group that fill no vector and no tile."""
     for batch, filters in ((1, 60), (9, 30)):
         shared = {"groups": groups, "data_format": data_format, "dtype": dtype}
@@ -70,7 +70,7 @@ def test_groups(solve_gradients, dtype, gradient_strategy, data_format, groups):
 
 
 @pytest.mark.parametrize("data_format", FORMATS)
-def test_many_positions(solve_gradients, dtype, gradient_strategy, data_format):
+def test_many_positions(solve_gradients, dtype, local_gradient_way, data_format):
     """Enough of them for many tasks on every thread, and for batch tiles that are full and not."""
     shared = {"data_format": data_format, "dtype": dtype, "padding": "same"}
     solve_gradients(Case("local_conv1d", (2000,), (4,), 1, 2, 8, **shared))
@@ -78,7 +78,7 @@ def test_many_positions(solve_gradients, dtype, gradient_strategy, data_format):
 
 
 @pytest.mark.parametrize("data_format", FORMATS)
-def test_rounding(solve_gradients, dtype, gradient_strategy, data_format):
+def test_rounding(solve_gradients, dtype, local_gradient_way, data_format):
     """Values that fill the mantissa, against the wider twin: no more error than the sums' own rounding."""
     for seed, (batch, filters, channels) in enumerate([(1, 5, 7), (4, 33, 3), (19, 2, 40), (1, 65, 60), (65, 4, 3)]):
         shared = {"data_format": data_format, "dtype": dtype, "exact": False, "seed": seed}
@@ -88,7 +88,7 @@ def test_rounding(solve_gradients, dtype, gradient_strategy, data_format):
 
 @pytest.mark.parametrize("data_format", FORMATS)
 def test_one_filter_and_one_channel(solve_gradients, dtype, data_format):
-    """By whatever algorithm dispatch picks by itself."""
+    """By whatever algorithm policy picks by itself."""
     for batch, channels, groups in itertools.product((1, 2, 17), (1, 4), (1, 4)):
         if channels % groups == 0:
             shared = {"filters": groups, "groups": groups, "data_format": data_format, "dtype": dtype}
@@ -101,7 +101,7 @@ def test_one_filter_and_one_channel(solve_gradients, dtype, data_format):
 
 @pytest.mark.parametrize("data_format", FORMATS)
 @pytest.mark.parametrize("padding", ["same", ((2, 1), (0, 3)), ((4, 5), (3, 4))], ids=str)
-def test_weights_that_meet_padding_do_nothing(solve_gradient, dtype, gradient_strategy, data_format, padding):
+def test_weights_that_meet_padding_do_nothing(solve_gradient, dtype, local_gradient_way, data_format, padding):
     """NaN and inf in such rows of the kernel; the twin leaves these products out."""
     for batch, filters, groups in ((1, 6, 1), (3, 18, 2), (17, 2, 1)):
         shared = {"groups": groups, "padding": padding, "data_format": data_format, "dtype": dtype}
@@ -117,7 +117,7 @@ def test_weights_that_meet_padding_do_nothing(solve_gradient, dtype, gradient_st
 @pytest.mark.parametrize("data_format", FORMATS)
 @pytest.mark.parametrize("padding", ["same", ((2, 1), (0, 3)), ((4, 5), (3, 4))], ids=str)
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
-def test_weights_that_meet_padding_have_no_gradient(isa, dtype, gradient_strategy, data_format, padding, wrong):
+def test_weights_that_meet_padding_have_no_gradient(isa, dtype, local_gradient_way, data_format, padding, wrong):
     """Exactly 0, or what out held, even where everything else is NaN or inf."""
     for batch, filters, groups in ((1, 6, 1), (3, 18, 2), (17, 2, 1)):
         shared = {"groups": groups, "padding": padding, "data_format": data_format, "dtype": dtype}
@@ -139,7 +139,7 @@ def test_weights_that_meet_padding_have_no_gradient(isa, dtype, gradient_strateg
 @pytest.mark.parametrize("data_format", FORMATS)
 @pytest.mark.parametrize("of", ["input", "kernel"])
 @pytest.mark.parametrize("place", [0, 1], ids=["operand", "grad_output"])
-def test_nan_and_inf(solve_gradient, dtype, gradient_strategy, data_format, of, place):
+def test_nan_and_inf(solve_gradient, dtype, local_gradient_way, data_format, of, place):
     """They reach exactly the elements whose sums hold them; the values hold zeros too, and 0 * inf is NaN."""
     for batch, filters in ((1, 5), (3, 17), (15, 2)):
         shared = {"padding": "same", "data_format": data_format, "dtype": dtype}
@@ -153,7 +153,7 @@ def test_nan_and_inf(solve_gradient, dtype, gradient_strategy, data_format, of, 
         assert 0 < np.isfinite(result).sum() < result.size
 
 
-def test_elements_that_no_window_reads_get_zero(isa, dtype, gradient_strategy):
+def test_elements_that_no_window_reads_get_zero(isa, dtype, local_gradient_way):
     """Strides above the window's size, and the rest behind the last window: 0 whatever the weights are."""
     for batch, filters, data_format in itertools.product((1, 9, 33), (1, 5, 33), FORMATS):
         shared = {"strides": 5, "data_format": data_format, "dtype": dtype}
@@ -166,7 +166,7 @@ def test_elements_that_no_window_reads_get_zero(isa, dtype, gradient_strategy):
         assert (last[:, ~read] == 0).all()
 
 
-def test_nothing_is_left_of_an_earlier_call(solve_gradients, dtype, gradient_strategy):
+def test_nothing_is_left_of_an_earlier_call(solve_gradients, dtype, local_gradient_way):
     """Workspaces and lanes that one call filled with NaN do not reach the next, whose tiles are not full."""
     for batch, filters, channels in ((1, 3, 2), (5, 19, 3), (17, 2, 1), (33, 33, 5)):
         full = Case("local_conv1d", (40,), (5,), 64, channels, 64, dtype=dtype)
@@ -175,7 +175,7 @@ def test_nothing_is_left_of_an_earlier_call(solve_gradients, dtype, gradient_str
         solve_gradients(Case("local_conv1d", (9,), (5,), batch, channels, filters, padding="same", dtype=dtype))
 
 
-def test_overflow_and_subnormals(isa, dtype, gradient_strategy):
+def test_overflow_and_subnormals(isa, dtype, local_gradient_way):
     """Past the largest number is inf, and the smallest numbers are not flushed to zero."""
     limits = np.finfo(dtype)
     values = np.array([limits.max, limits.smallest_subnormal, limits.smallest_normal, -limits.max], dtype)
@@ -247,7 +247,7 @@ def test_default_data_format(function, data_format):
 
 
 @pytest.mark.parametrize("data_format", FORMATS)
-def test_empty_batch(dtype, gradient_strategy, data_format):
+def test_empty_batch(dtype, local_gradient_way, data_format):
     """An empty gradient of the input, and zeros for the kernel, added or not."""
     for case in (
         Case("local_conv1d", (7,), (3,), batch=0, data_format=data_format, dtype=dtype),
@@ -264,7 +264,7 @@ def test_empty_batch(dtype, gradient_strategy, data_format):
         assert (out == 7).all()
 
 
-def test_mixed_dtypes_promote(isa, gradient_strategy):
+def test_mixed_dtypes_promote(isa, local_gradient_way):
     """float64 anywhere makes the result float64, summed in float64."""
     for gradient in gradients(Case("local_conv1d", (9,), (3,), exact=False)):
         for kinds in itertools.product(("float32", "float64"), repeat=2):
@@ -274,7 +274,7 @@ def test_mixed_dtypes_promote(isa, gradient_strategy):
             gradient.check(result, mixed)
 
 
-def test_windows_larger_than_any_machine_reads(solve_gradients, dtype, gradient_strategy):
+def test_windows_larger_than_any_machine_reads(solve_gradients, dtype, local_gradient_way):
     """Strides and dilation may be far larger than the input: index arithmetic is 64-bit."""
     huge = 2**40
     solve_gradients(Case("local_conv1d", (5,), (3,), strides=huge, padding="same", dtype=dtype))

@@ -5,15 +5,15 @@ import pytest
 from oracle import Case, assert_same_bits
 
 import localconv
-from localconv import _core
+from localconv import _core, settings
 
 KNOWN = ("avx512", "avx2", "neon", "scalar")
 SHOW = """
 import numpy as np
 import localconv
-from localconv import _core
+from localconv import _core, settings
 localconv.conv1d(np.ones((1, 9, 2)), np.ones((3, 2, 5)))
-print(_core.get_isa(), _core.last_run()["isa"])
+print(settings.get_isa(), _core.last_run()["isa"])
 """
 
 
@@ -45,7 +45,7 @@ def test_unsupported(python):
     assert missing
     for name in missing:
         with pytest.raises(ValueError, match=name):
-            _core.set_isa(name)
+            settings.set_isa(name)
         refused_at_import(python, name)
 
 
@@ -58,7 +58,7 @@ def refused_at_import(python, name):
 
 
 def test_set_isa_holds_for_all_threads_and_calls(isa):
-    assert _core.get_isa() == isa
+    assert settings.get_isa() == isa
     for function, spatial, size in (("local_conv1d", (9,), (3,)), ("conv2d", (9, 8), (3, 3))):
         case = Case(function, spatial, size)
         case.check(case.run(localconv, case.arrays()))
@@ -72,7 +72,7 @@ def test_last_run(isa, dtype):
         case.run(localconv, case.arrays())
         ran = _core.last_run()
         assert (ran["operation"], ran["isa"], ran["dtype"], ran["threads"]) == (operation, isa, dtype, 1)
-        assert isinstance(ran["strategy"], str)
+        assert isinstance(ran["algorithm"], str)
 
 
 def test_all_agree(dtype):
@@ -83,7 +83,7 @@ def test_all_agree(dtype):
     ):
         results = []
         for isa in _core.available_isas():
-            _core.set_isa(isa)
+            settings.set_isa(isa)
             results.append(case.run(localconv, case.arrays()))
             case.check(results[-1])
         single = np.ones_like(results[0])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import localconv
-from localconv import dispatch, layers
+from localconv import layers, settings
 
 
 def built(**arguments):
@@ -478,7 +478,7 @@ def test_relu_and_bias_by_columns():
     layer = layers.Conv2D(3, 2, activation="relu", bias_initializer="ones", input_shape=(4, 5, 2))
     x = np.random.default_rng(0).normal(size=(2, 4, 5, 2)).astype(np.float32)
     direct = layer(x)
-    with dispatch.forced(conv="im2col"):
+    with settings.forced(settings.COLUMNS):
         np.testing.assert_allclose(layer(x), direct, rtol=1e-5, atol=1e-6)
     assert (direct == 0).any()
 

@@ -16,7 +16,7 @@ import ctypes, sys
 from pathlib import Path
 import numpy as np
 import localconv
-from localconv import dispatch, grad
+from localconv import engine, grad, settings
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
@@ -27,43 +27,36 @@ def ones(*shape):
 def operations():
     local, last = dict(kernel_size=3, strides=1, data_format="channels_last"), dict(data_format="channels_last")
     x, w, y = ones(64, 40, 32), ones(38, 96, 32), ones(64, 38, 32)
-    for strategy in ("rows", "lanes"):
-        yield f"local_forward {strategy}", dict(local=strategy), lambda out: localconv.local_conv1d(x, w, **local, out=out), y
-    yield "local_grad_input boxed", dict(gradient="boxed"), lambda out: grad.local_conv1d_input(x.shape, w, y, **local, out=out), x
-    yield "local_grad_kernel boxed", dict(gradient="boxed"), lambda out: grad.local_conv1d_kernel(x, w.shape, y, **local, out=out), w
+    for algorithm in ("local_rows", "local_images"):
+        yield algorithm, algorithm, lambda out: localconv.local_conv1d(x, w, **local, out=out), y
+    yield "local_grad_input", "local_input_boxed", lambda out: grad.local_conv1d_input(x.shape, w, y, **local, out=out), x
+    yield "local_grad_kernel", "local_kernel_boxed", lambda out: grad.local_conv1d_kernel(x, w.shape, y, **local, out=out), w
     a, k, z = ones(16, 40, 64), ones(3, 64, 128), ones(16, 38, 128)
     turned = np.ascontiguousarray(a.transpose(0, 2, 1))
-    first, direct = dict(data_format="channels_first"), dict(conv="direct")
-    yield "conv_forward", direct, lambda out: localconv.conv1d(turned, k, **first, out=out), ones(16, 128, 38)
-    yield "conv_grad_input", direct, lambda out: grad.conv1d_input(a.shape, k, z, **last, out=out), a
-    yield "conv_grad_kernel", direct, lambda out: grad.conv1d_kernel(a, k.shape, z, **last, out=out), k
+    first = dict(data_format="channels_first")
+    yield "conv_forward", "conv_direct", lambda out: localconv.conv1d(turned, k, **first, out=out), ones(16, 128, 38)
+    yield "conv_grad_input", "conv_phases", lambda out: grad.conv1d_input(a.shape, k, z, **last, out=out), a
+    yield "conv_grad_kernel", "conv_reduction", lambda out: grad.conv1d_kernel(a, k.shape, z, **last, out=out), k
     n, m, o = ones(8, 300, 1), ones(3, 1, 64), ones(8, 298, 64)
-    yield "conv_grad_input narrow", direct, lambda out: grad.conv1d_input(n.shape, m, o, **last, out=out), n
+    yield "conv_grad_input narrow", "conv_narrow", lambda out: grad.conv1d_input(n.shape, m, o, **last, out=out), n
     wide = ones(1, 2000, 1)
     long, same = ones(1999, 1, 1), dict(padding="same", data_format="channels_last")
-    yield "plan of conv_forward", direct, lambda out: localconv.conv1d(wide, long, **same, out=out), wide
+    yield "plan of conv_forward", "conv_direct", lambda out: localconv.conv1d(wide, long, **same, out=out), wide
     far = ones(1, 4000, 8), ones(400, 8, 8), ones(1, 10, 8)
-    yield "plan of conv_grad_input", direct, lambda out: grad.conv1d_input(far[0].shape, far[1], far[2], strides=400, padding="same",
+    yield "plan of conv_grad_input", "conv_phases", lambda out: grad.conv1d_input(far[0].shape, far[1], far[2], strides=400, padding="same",
                                                                           **last, out=out), far[0]
-    yield "plan of conv_grad_kernel", direct, lambda out: grad.conv1d_kernel(wide, long.shape, wide, **same, out=out), long
+    yield "plan of conv_grad_kernel", "conv_reduction", lambda out: grad.conv1d_kernel(wide, long.shape, wide, **same, out=out), long
 """
 TRY_ALL = """
-from localconv import backend
-
-def forget_plans():
-    for module in (backend, grad):
-        module._prepare_local.cache_clear()
-        module._prepare_shared.cache_clear()
-
 shim = ctypes.CDLL(None)
 shim.refuse_over.argtypes = [ctypes.c_size_t]
 for name, forced, call, like in operations():
     out, before = like.copy(), like.copy()
-    with dispatch.forced(**forced):
+    with settings.forced(forced):
         for threads in (1, 2):
             localconv.set_num_threads(threads)
             for attempt in range(40):
-                forget_plans()
+                engine.plans.clear()
                 shim.refuse_over(int(sys.argv[1]))
                 try:
                     call(out)

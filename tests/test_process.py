@@ -5,7 +5,6 @@ import os
 import sys
 
 import pytest
-import threadpoolctl
 
 only_posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="signals to oneself and fork are POSIX")
 
@@ -108,18 +107,20 @@ ORDERS = {
 }
 
 
-def gnu_runtime():
-    """The path of the OpenMP runtime in use, if it has GNU's entry for parallel regions."""
-    for pool in threadpoolctl.threadpool_info():
-        if pool["user_api"] == "openmp" and hasattr(ctypes.CDLL(pool["filepath"]), "GOMP_parallel"):
-            return pool["filepath"]
-    pytest.skip("this build's OpenMP runtime has no GOMP_parallel to call from here")
+@pytest.fixture
+def gnu_runtime(python):
+    """The path of the OpenMP runtime that localconv loads, if it has GNU's entry for parallel regions."""
+    code = "import localconv, threadpoolctl\nprint(*[p['filepath'] for p in threadpoolctl.threadpool_info() if p['user_api'] == 'openmp'])"
+    paths = python(code).split()
+    if len(paths) != 1 or not hasattr(ctypes.CDLL(paths[0]), "GOMP_parallel"):
+        pytest.skip("this build's OpenMP runtime has no GOMP_parallel to call from here")
+    return paths[0]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="GNU's runtime, which does not survive a fork, is that of Linux builds")
 @pytest.mark.parametrize("order", ORDERS)
-def test_fork_after_somebody_else_ran_in_parallel(python, order):
-    assert python(OTHER_USER + ORDERS[order], gnu_runtime()) == "0\n"
+def test_fork_after_somebody_else_ran_in_parallel(python, gnu_runtime, order):
+    assert python(OTHER_USER + ORDERS[order], gnu_runtime) == "0\n"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the forks that are known to be without an exec are those of Linux")
@@ -180,11 +181,11 @@ except ImportError:
     import _xxsubinterpreters as interpreters
 code = '''
 try:
-    from localconv import _core
+    from localconv import settings
 except ImportError as error:
     outcome = "refused"
 else:
-    outcome = _core.get_isa()
+    outcome = settings.get_isa()
 import os
 os.write(1, outcome.encode())
 '''

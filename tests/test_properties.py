@@ -2,14 +2,16 @@
 
 import dataclasses
 
+import hypothesis
 import numpy as np
 import oracle
-from hypothesis import given, settings
+import ways
+from hypothesis import given
 from hypothesis import strategies as st
-from oracle import FORMATS, STRATEGIES, Case, assert_same_bits, gradients
+from oracle import FORMATS, Case, assert_same_bits, gradients
 
 import localconv
-from localconv import _core, dispatch, grad
+from localconv import _core, grad, settings
 
 
 @st.composite
@@ -60,12 +62,12 @@ isas = st.sampled_from(_core.available_isas())
 
 def choices(family):
     """How to force the algorithm: each of them, or none."""
-    return st.sampled_from([None, *STRATEGIES[family]]).map(lambda strategy: {family: strategy})
+    return st.sampled_from([(), *ways.FORWARD[family]])
 
 
 def check(case, isa, forced):
-    _core.set_isa(isa)
-    with dispatch.forced(**forced):
+    settings.set_isa(isa)
+    with settings.forced(*forced):
         result = case.run(localconv, case.arrays())
         ran = _core.last_run()
         out = np.full_like(result, np.nan)
@@ -75,13 +77,13 @@ def check(case, isa, forced):
     assert (ran["isa"], ran["dtype"]) == (isa, case.dtype)
 
 
-@settings(max_examples=400)
+@hypothesis.settings(max_examples=400)
 @given(cases(local=True), isas, choices("local"))
 def test_local(case, isa, forced):
     check(case, isa, forced)
 
 
-@settings(max_examples=400)
+@hypothesis.settings(max_examples=400)
 @given(cases(local=False), isas, choices("conv"))
 def test_conv(case, isa, forced):
     check(case, isa, forced)
@@ -90,7 +92,7 @@ def test_conv(case, isa, forced):
 @given(cases(local=False, exact=True), isas)
 def test_local_with_the_same_kernel_everywhere_is_conv(case, isa):
     """Explicit pairs make the two paddings one."""
-    _core.set_isa(isa)
+    settings.set_isa(isa)
     firsts_and_lasts = [(int(axis[0, 0]), int(axis[-1, -1])) for axis in case.taps]
     pairs = [(-first, max(0, last - n + 1)) for (first, last), n in zip(firsts_and_lasts, case.spatial, strict=True)]
     case = dataclasses.replace(case, padding=tuple(pairs))
@@ -105,7 +107,7 @@ def test_local_with_the_same_kernel_everywhere_is_conv(case, isa):
 @given(st.booleans().flatmap(lambda local: cases(local, exact=True)), isas)
 def test_linear(case, isa):
     """In the input, in the kernel and in the bias; integers, so that it holds to the bit."""
-    _core.set_isa(isa)
+    settings.set_isa(isa)
     x, kernel, bias = case.arrays()
     y, other, _ = dataclasses.replace(case, seed=case.seed + 1).arrays()
 
@@ -121,7 +123,7 @@ def test_linear(case, isa):
 @given(cases(local=False, exact=True), isas)
 def test_patches(case, isa):
     """im2col is its twin; col2im is im2col's adjoint: <im2col(x), c> = <x, col2im(c)>, in exact integers."""
-    _core.set_isa(isa)
+    settings.set_isa(isa)
     names = ("kernel_size", "strides", "padding", "data_format", "dilation_rate")
     options = {name: getattr(case, name) for name in names}
     x = case.arrays()[0]
@@ -155,14 +157,14 @@ def with_specials(arrays, places):
     return tuple(copies)
 
 
-@settings(max_examples=300)
+@hypothesis.settings(max_examples=300)
 @given(st.booleans().flatmap(lambda local: st.tuples(cases(local, exact=True), choices("local" if local else "conv"))), isas, specials)
 def test_specials_reach_what_holds_them(case_and_forced, isa, places):
     """NaN and inf in any array come out just where the twin has them: what is not in a sum is not multiplied."""
     case, forced = case_and_forced
-    _core.set_isa(isa)
+    settings.set_isa(isa)
     arrays = with_specials(case.arrays(), places)
-    with dispatch.forced(**forced):
+    with settings.forced(*forced):
         result = case.run(localconv, arrays)
     with np.errstate(invalid="ignore"):
         case.check(result, arrays)
@@ -172,12 +174,8 @@ def test_specials_reach_what_holds_them(case_and_forced, isa, places):
 
 
 def gradient_choices(family):
-    """How to force the gradients' algorithm: each of them, or none."""
-    if family == "local":
-        return st.sampled_from([{"gradient": name} for name in (None, *dispatch.GRADIENT_STRATEGIES)])
-    # Shared ones: by im2col, or by a kernel whose lanes are filters or, forced, the pixels of an input of any few channels.
-    narrow = [{"conv": "direct", "gradient": name} for name in dispatch.GRADIENT_STRATEGIES]
-    return st.sampled_from([{}, *({"conv": name} for name in STRATEGIES["conv"]), *narrow])
+    """How to force the gradients' algorithms: each of them, or none."""
+    return st.sampled_from([(), *ways.GRADIENTS[family]])
 
 
 any_case_to_differentiate = st.booleans().flatmap(
@@ -185,14 +183,14 @@ any_case_to_differentiate = st.booleans().flatmap(
 )
 
 
-@settings(max_examples=400)
+@hypothesis.settings(max_examples=400)
 @given(any_case_to_differentiate, isas)
 def test_gradients(case_and_forced, isa):
     """Equal to the twins, and the same bits in an out that held something else."""
     case, forced = case_and_forced
-    _core.set_isa(isa)
+    settings.set_isa(isa)
     for gradient in gradients(case):
-        with dispatch.forced(**forced):
+        with settings.forced(*forced):
             result = gradient.run(grad, gradient.arrays())
             ran = _core.last_run()
             out = np.full_like(result, np.nan)
@@ -203,15 +201,15 @@ def test_gradients(case_and_forced, isa):
             assert (ran["isa"], ran["dtype"]) == (isa, case.dtype)
 
 
-@settings(max_examples=500)
+@hypothesis.settings(max_examples=500)
 @given(any_case_to_differentiate, isas, specials)
 def test_specials_reach_the_gradients_that_hold_them(case_and_forced, isa, places):
     """As `test_specials_reach_what_holds_them`."""
     case, forced = case_and_forced
-    _core.set_isa(isa)
+    settings.set_isa(isa)
     for gradient in gradients(dataclasses.replace(case, exact=True)):
         arrays = with_specials(gradient.arrays(), places)
-        with dispatch.forced(**forced):
+        with settings.forced(*forced):
             result = gradient.run(grad, arrays)
         gradient.check(result, arrays)
 
@@ -220,11 +218,11 @@ def test_specials_reach_the_gradients_that_hold_them(case_and_forced, isa, place
 def test_accumulated_gradients(case_and_forced, isa):
     """Twice into what is no zero."""
     case, forced = case_and_forced
-    _core.set_isa(isa)
+    settings.set_isa(isa)
     gradient = gradients(case)[1]
     start = np.random.default_rng(case.seed).integers(-8, 9, gradient.shape).astype(case.dtype)
     out = start.copy()
-    with dispatch.forced(**forced):
+    with settings.forced(*forced):
         assert gradient.run(grad, gradient.arrays(), out=out, accumulate=True) is out
         gradient.check(out, start=start)
         start = out.copy()
@@ -232,18 +230,18 @@ def test_accumulated_gradients(case_and_forced, isa):
     gradient.check(out, start=start)
 
 
-@settings(max_examples=400)
+@hypothesis.settings(max_examples=400)
 @given(any_case_to_differentiate, isas, st.integers(1, 3))
 def test_gradients_are_adjoint(case_and_forced, isa, threads):
     """<conv(x), g> = <x, input gradient> = <kernel, kernel gradient>, in exact integers: no twin is asked."""
     case, forced = case_and_forced
     case = dataclasses.replace(case, exact=True, bias=None)
-    _core.set_isa(isa)
+    settings.set_isa(isa)
     localconv.set_num_threads(threads)
     of_input, of_kernel = gradients(case)
     x, grad_output = of_kernel.arrays()
     kernel = of_input.arrays()[0]
-    with dispatch.forced(**forced):
+    with settings.forced(*forced):
         output = case.run(localconv, (x, kernel, None))
         by_input = of_input.run(grad, (kernel, grad_output))
         by_kernel = of_kernel.run(grad, (x, grad_output))
@@ -259,9 +257,9 @@ def integer_product(a, b):
 @given(any_case_to_differentiate, isas)
 def test_transposed_convolution_is_the_gradient(case_and_forced, isa):
     case, forced = case_and_forced
-    _core.set_isa(isa)
+    settings.set_isa(isa)
     gradient = gradients(case)[0]
-    with dispatch.forced(**forced):
+    with settings.forced(*forced):
         expected = gradient.run(grad, gradient.arrays())
         assert_same_bits(gradient.transposed(localconv, gradient.arrays()), expected)
 
@@ -269,7 +267,7 @@ def test_transposed_convolution_is_the_gradient(case_and_forced, isa):
 @given(st.booleans().flatmap(lambda local: cases(local, exact=True)), isas)
 def test_gradients_are_linear(case, isa):
     """In each of their arrays; integers, so that it holds to the bit."""
-    _core.set_isa(isa)
+    settings.set_isa(isa)
     for gradient in gradients(case):
         first, second = gradient.arrays()
         others = dataclasses.replace(gradient, case=dataclasses.replace(case, seed=case.seed + 1)).arrays()

@@ -11,10 +11,11 @@ import numpy as np
 import oracle
 import pytest
 import threadpoolctl
-from oracle import STRATEGIES, Case, assert_same_bits
+import ways
+from oracle import Case, assert_same_bits
 
 import localconv
-from localconv import _core, dispatch
+from localconv import _core, settings
 
 LINUX = sys.platform == "linux"
 CPUS = len(os.sched_getaffinity(0)) if LINUX else os.cpu_count()
@@ -36,7 +37,7 @@ LARGE = {
         Case("conv2d", (7, 9), (3, 3), 1, 256, 256, exact=False, padding="same"),
     ],
 }
-CHOICES = [(family, strategy) for family, strategies in STRATEGIES.items() for strategy in strategies]
+CHOICES = [(family, way) for family in ways.FORWARD for way in ways.FORWARD[family]]
 
 # The start of the scripts below: one large call, the same in every process.
 LARGE_CALL = """
@@ -167,12 +168,12 @@ print(localconv.get_num_threads(), large_call())
 # --- the same results -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("family", "strategy"), CHOICES)
+@pytest.mark.parametrize(("family", "way"), CHOICES, ids=str)
 @pytest.mark.parametrize("number", range(3))
-def test_same_bits_for_any_number_of_threads(isa, dtype, family, strategy, number):
+def test_same_bits_for_any_number_of_threads(isa, dtype, family, way, number):
     case = Case(**(vars(LARGE[family][number]) | {"dtype": dtype}))
     arrays = case.arrays()
-    with dispatch.forced(**{family: strategy}):
+    with settings.forced(*way):
         results = []
         for threads in (1, 2, 3):
             localconv.set_num_threads(threads)
@@ -208,8 +209,8 @@ def test_concurrent_calls(isa):
         assert all(pool.map(work, range(6)))
 
 
-@pytest.mark.parametrize(("family", "strategy"), CHOICES)
-def test_the_gil_is_released(family, strategy):
+@pytest.mark.parametrize(("family", "way"), CHOICES, ids=str)
+def test_the_gil_is_released(family, way):
     """Another Python thread goes on all through a call. Were the GIL kept, it would stand still from end to end."""
     case = {
         "local": Case("local_conv1d", (3000,), (9,), 64, 16, 64),
@@ -222,9 +223,9 @@ def test_the_gil_is_released(family, strategy):
         case.run(localconv, arrays)
         span.append(time.perf_counter())
 
-    _core.set_isa("scalar")
+    settings.set_isa("scalar")
     localconv.set_num_threads(1)
-    with dispatch.forced(**{family: strategy}):
+    with settings.forced(*way):
         worker = threading.Thread(target=call)
         worker.start()
         while worker.is_alive():
@@ -327,14 +328,14 @@ PEAK = """
 import resource, sys
 import numpy as np
 import localconv
-from localconv import dispatch
+from localconv import settings
 from oracle import Case
-threads, small, large = map(eval, sys.argv[2:])
+way, threads, small, large = map(eval, sys.argv[1:])
 localconv.set_num_threads(threads)
 unit = 2**20 if sys.platform == "darwin" else 2**10
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-with dispatch.forced(**{large.family: sys.argv[1]}):
+with settings.forced(*way):
     np.matmul(np.ones((300, 300), "float32"), np.ones((300, 300), "float32"))
     small.run(localconv, small.arrays())
     arrays = [np.ones(shape, "float32") for shape in large.shapes()[:2]]
@@ -358,11 +359,11 @@ PEAKS = {  # (small, large): the larger inputs and outputs are of 60 to 250 MiB,
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the standard library tells no peak of memory there")
-@pytest.mark.parametrize(("name", "strategy"), [(n, s) for n in PEAKS for s in STRATEGIES[PEAKS[n][0].family]])
-def test_workspace_is_bounded(python, name, strategy):
+@pytest.mark.parametrize(("name", "way"), [(name, way) for name in PEAKS for way in ways.FORWARD[PEAKS[name][0].family]], ids=str)
+def test_workspace_is_bounded(python, name, way):
     """Packed weights and 16 MiB a thread, whatever the input's size; 4 MiB are for the allocators and stacks."""
     for threads in (1, 2):
-        arguments = (strategy, threads, *map(repr, PEAKS[name]))
+        arguments = map(repr, (way, threads, *PEAKS[name]))
         assert float(python(PEAK, *arguments, PYTHONPATH=os.path.dirname(oracle.__file__))) <= 4 + 16 * threads
 
 

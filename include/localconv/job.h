@@ -126,8 +126,9 @@ struct lc_job {
     int algorithm;
     ptrdiff_t tasks[LC_PASSES]; /* 0: there is no such pass */
     ptrdiff_t shared_bytes, thread_bytes;
-    ptrdiff_t box_bytes; /* of a thread's: the box of pixels that a task brings together, for whoever weighs its size */
-    void *memory;        /* what the plan points to */
+    ptrdiff_t list_bytes; /* of a thread's: the lists of runs and strips of a window, which no choice makes shorter */
+    ptrdiff_t box_bytes;  /* of a thread's: the box of pixels that a task brings together */
+    void *memory; /* what the plan points to */
     ptrdiff_t memory_bytes;
     ptrdiff_t plan[24]; /* what the algorithm has derived, a struct of its own */
 };

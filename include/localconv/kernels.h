@@ -84,7 +84,7 @@ static inline int lc_make_job(lc_job *job) {
     };
     lc_derive(&job->geometry);
     job->memory = NULL;
-    job->memory_bytes = job->shared_bytes = job->thread_bytes = job->box_bytes = 0;
+    job->memory_bytes = job->shared_bytes = job->thread_bytes = job->list_bytes = job->box_bytes = 0;
     for (int pass = 0; pass < LC_PASSES; ++pass) job->tasks[pass] = 0;
     memset(job->plan, 0, sizeof job->plan);
     return finish[job->algorithm](job);

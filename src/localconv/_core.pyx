@@ -66,7 +66,7 @@ cdef extern from "localconv/kernels.h" nogil:
         const lc_kernels *kernels
         int algorithm
         ptrdiff_t *tasks
-        ptrdiff_t shared_bytes, thread_bytes, box_bytes, memory_bytes
+        ptrdiff_t shared_bytes, thread_bytes, list_bytes, box_bytes, memory_bytes
     const lc_algorithm *lc_algorithms
     const lc_choice *lc_choice_table
     const lc_dtype *lc_dtypes
@@ -266,6 +266,11 @@ cdef class Job:
     def thread_bytes(self):
         """Bytes of each thread's own workspace."""
         return self.job.thread_bytes
+
+    @property
+    def work_bytes(self):
+        """Those of `thread_bytes` that choices can change: all but the lists of a window's runs."""
+        return self.job.thread_bytes - self.job.list_bytes
 
     @property
     def batch_chunk(self):

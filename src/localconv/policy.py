@@ -22,10 +22,8 @@ from .geometry import Geometry, reach_of
 from .machine import caches
 from .settings import COLUMNS, Settings
 
-# A thread's workspace must stay below this, whatever the arrays' sizes, but for the list of a window's runs; so must the packed kernel's
-# and the partial gradients' part that does not follow from the kernel's own size.
+# A thread's workspace must stay below this, whatever the arrays' sizes, but for the list of a window's runs.
 WORKSPACE_LIMIT = 16 * 2**20
-RUN_BYTES = 64
 # What a task brings together should stay in the second-level cache of its core, with room for what streams through: boxes of inputs and
 # staged results, boxes of input gradients, and the packed kernel's panels.
 BOX_TARGET = int(1.2 * caches.second)
@@ -72,9 +70,6 @@ class Planner:
         if self.threads > 1:
             self.tasks = max(self.threads, min(self.threads * TASKS_PER_THREAD, geometry.products // PRODUCTS_PER_TASK))
         self.filters, self.channels = geometry.filters // geometry.groups, geometry.channels // geometry.groups
-        # Bytes that no choice can spare, and the workspace with them.
-        self.run_bytes = RUN_BYTES * (geometry.window + 2)
-        self.limit = WORKSPACE_LIMIT + self.run_bytes
 
     def job(self, algorithm: str, geometry: Geometry | None = None, **choices: Any) -> _core.Job:
         """The job of a proposal; `_core.Refused` if the algorithm cannot do it."""
@@ -84,9 +79,9 @@ class Planner:
         """The job of the largest chunk of images, up to `chunk`, whose workspace keeps the limit; or that of one tile."""
         while True:
             found = job(chunk)
-            if found.thread_bytes <= self.limit or chunk <= tile:
+            if found.work_bytes <= WORKSPACE_LIMIT or chunk <= tile:
                 return found
-            fitting = int(chunk * WORKSPACE_LIMIT / 2 / found.thread_bytes) // tile * tile
+            fitting = int(chunk * WORKSPACE_LIMIT / 2 / found.work_bytes) // tile * tile
             chunk = max(tile, min(fitting, chunk - 1))
 
     def grown(self, size: Ints, job: Callable[[Ints], _core.Job], fits: Callable[[_core.Job, Ints], bool],
@@ -177,7 +172,7 @@ def _local(p: Planner, algorithm: str) -> _core.Job | None:
         return p.job(algorithm, vectors=vectors, block=block, batch_tile=tile, batch_chunk=chunk, filter_parts=parts)
 
     smallest = p.shrunk(ceil(g.batch / tile) * tile, tile, lambda chunk: job((1, 1, 1), chunk))
-    while smallest.thread_bytes > p.limit:
+    while smallest.work_bytes > WORKSPACE_LIMIT:
         if algorithm != "local_stream" or tile == 1:
             return None if algorithm != "local_stream" else smallest
         tile //= 2
@@ -187,7 +182,7 @@ def _local(p: Planner, algorithm: str) -> _core.Job | None:
     def cost(found: _core.Job, block: Ints) -> float:
         return found.box_bytes / prod(block) if found.box_bytes else -block[2]
 
-    block = p.grown(g.output, lambda block: job(block, chunk, tile), lambda found, _: found.thread_bytes <= BOX_TARGET + p.run_bytes, cost)
+    block = p.grown(g.output, lambda block: job(block, chunk, tile), lambda found, _: found.work_bytes <= BOX_TARGET, cost)
     return job(block, chunk, tile, p.filter_parts(panel_filters, _blocks(g.output, block)))
 
 
@@ -205,7 +200,7 @@ def _local_grad_kernel(p: Planner, algorithm: str) -> _core.Job | None:
         return p.job(algorithm, vectors=vectors, block=block, batch_chunk=chunk, segment=segment, filter_parts=parts)
 
     smallest = p.shrunk(min(g.batch, BATCH_SUM) if boxed else g.batch, 1, lambda chunk: job((1, 1, 1), chunk))
-    if boxed and smallest.thread_bytes > p.limit:
+    if boxed and smallest.work_bytes > WORKSPACE_LIMIT:
         return None
     chunk = smallest.batch_chunk
     block = p.grown(g.output, lambda block: job(block, chunk), lambda found, _: found.box_bytes <= BOX_TARGET,
@@ -235,7 +230,7 @@ def _local_grad_input(p: Planner, algorithm: str) -> _core.Job | None:
         return p.job(algorithm, vectors=vectors, block=block, batch_tile=tile, batch_chunk=chunk, segment=segment)
 
     smallest = p.shrunk(ceil(g.batch / tile) * tile, tile, lambda chunk: job((1, 1, 1), chunk))
-    if boxed and smallest.thread_bytes > p.limit:
+    if boxed and smallest.work_bytes > WORKSPACE_LIMIT:
         return None
     chunk = smallest.batch_chunk
 
@@ -300,7 +295,7 @@ def _conv_narrow(p: Planner, algorithm: str) -> _core.Job | None:
     for vectors in range(min(4, ceil(size[2] / p.lanes)), 0, -1):
         block: Ints = (1, 1, min(size[2], vectors * p.lanes))
         best = job(vectors, block)
-        if best.thread_bytes <= p.limit:
+        if best.work_bytes <= WORKSPACE_LIMIT:
             break
     else:
         return None
@@ -308,7 +303,7 @@ def _conv_narrow(p: Planner, algorithm: str) -> _core.Job | None:
         while block[axis] < size[axis]:
             wider = tuple(min(size[axis], 2 * n) if k == axis else n for k, n in enumerate(block))
             candidate = job(vectors, wider)
-            if candidate.thread_bytes > GRADIENT_BOX_TARGET or _blocks(size, wider) < tasks:
+            if candidate.work_bytes > GRADIENT_BOX_TARGET or _blocks(size, wider) < tasks:
                 break
             best, block = candidate, wider
     return best

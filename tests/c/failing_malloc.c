@@ -8,6 +8,7 @@
 
 extern void *__libc_malloc(size_t);
 extern void *__libc_calloc(size_t, size_t);
+extern void *__libc_realloc(void *, size_t);
 
 static volatile size_t limit = (size_t)-1;
 static volatile long refused = 0;
@@ -27,4 +28,5 @@ static int refuse(size_t bytes) {
 }
 
 void *malloc(size_t bytes) { return refuse(bytes) ? NULL : __libc_malloc(bytes); }
+void *realloc(void *memory, size_t bytes) { return refuse(bytes) ? NULL : __libc_realloc(memory, bytes); }
 void *calloc(size_t count, size_t bytes) { return refuse(count * bytes) ? NULL : __libc_calloc(count, bytes); }

@@ -40,6 +40,7 @@ grad.conv1d_input(x.shape, shared, z, data_format=last)
 grad.conv1d_kernel(x, shared.shape, z, data_format=last)
 grad.conv2d_input(picture.shape, shared2, z2, (1, 1), "same", last)
 grad.conv2d_kernel(picture, shared2.shape, z2, (1, 1), "same", last)
+grad.bias((3,), z, last)
 
 columns = localconv.im2col(x, 3, 1, "valid", last)
 localconv.col2im(columns, x.shape, 3, 1, "valid", last)

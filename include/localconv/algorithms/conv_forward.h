@@ -185,7 +185,7 @@ static inline void lc_cut_parts(lc_job *job, lc_conv_plan *p) {
     for (int axis = 0; axis < 3 && job->algorithm == LC_conv_phases; ++axis)
         if (p->step[axis] > p->kernel[axis]) job->tasks[0] = p->first_clear + job->geometry.batch;
     job->shared_bytes = packed * itemsize;
-    p->stage_at = lc_align(runs * (ptrdiff_t)sizeof(lc_run));
+    p->stage_at = job->list_bytes = lc_align(runs * (ptrdiff_t)sizeof(lc_run));
 }
 
 static inline int lc_finish_conv_forward(lc_job *job) {

@@ -53,7 +53,7 @@ static inline int lc_finish_conv_narrow(lc_job *job) {
         lines *= lc_min(g->output[axis], (job->choices.block[axis] + lc_reach(g, axis) - 2) / g->strides[axis] + 1);
     p->line = (p->turns - 1) * p->shift + lc_round_up(job->choices.block[2], width);
     const ptrdiff_t runs = g->kernel[0] * g->kernel[1] * p->turns;
-    p->box_at = lc_align(2 * runs * (ptrdiff_t)sizeof(lc_run));
+    p->box_at = job->list_bytes = lc_align(2 * runs * (ptrdiff_t)sizeof(lc_run));
     job->box_bytes = g->filters * lines * p->line * itemsize;
     p->stage_at = p->box_at + lc_align(job->box_bytes);
     job->thread_bytes = p->stage_at + lc_align(p->rows * p->line * itemsize);

@@ -61,7 +61,7 @@ static inline int lc_finish_conv_reduction(lc_job *job) {
     p->panel_parts = lc_min(choices->panel_parts, p->panels);
     p->row_parts = lc_min(choices->row_parts, g->window);
     p->position_parts = lc_min(choices->position_parts, p->blocks);
-    p->lines_at = lc_align(lc_strip_limit(g) * (ptrdiff_t)sizeof(lc_strip));
+    p->lines_at = job->list_bytes = lc_align(lc_strip_limit(g) * (ptrdiff_t)sizeof(lc_strip));
     p->stage_at = p->lines_at + lc_align(2 * LC_BLOCK_STEPS * (ptrdiff_t)sizeof(lc_run));
     job->thread_bytes = p->stage_at + lc_align(p->pack ? LC_BLOCK_STEPS * p->panel_width * itemsize : 0);
     job->tasks[0] = p->position_parts * p->panel_parts * p->row_parts;

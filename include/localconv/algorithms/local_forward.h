@@ -51,7 +51,7 @@ static inline int lc_finish_local_forward(lc_job *job) {
     const ptrdiff_t stage = p->staged ? images * choices->block[2] * g->filters : 0;
     ptrdiff_t box = p->interleaved ? images * g->channels : 0;
     for (int axis = 0; axis < 3; ++axis) box *= lc_box_extent(g, axis, choices->block[axis]);
-    p->box_at = lc_align(lc_run_limit(g) * (ptrdiff_t)sizeof(lc_run));
+    p->box_at = job->list_bytes = lc_align(lc_run_limit(g) * (ptrdiff_t)sizeof(lc_run));
     job->box_bytes = box * itemsize;
     p->stage_at = p->box_at + lc_align(job->box_bytes);
     p->bias_at = p->stage_at + lc_align(stage * itemsize);

@@ -30,7 +30,7 @@ static inline int lc_finish_local_grad_input(lc_job *job) {
     ptrdiff_t box = p->boxed ? images * g->channels : 0;
     for (int axis = 0; axis < 3; ++axis) box *= choices->block[axis];
     const ptrdiff_t stage = p->boxed || g->channels_first ? images * choices->segment * g->filters : 0;
-    p->box_at = lc_align(lc_strip_limit(g) * (ptrdiff_t)sizeof(lc_strip));
+    p->box_at = job->list_bytes = lc_align(lc_strip_limit(g) * (ptrdiff_t)sizeof(lc_strip));
     job->box_bytes = box * itemsize;
     p->stage_at = p->box_at + lc_align(job->box_bytes);
     job->thread_bytes = p->stage_at + lc_align(stage * itemsize);

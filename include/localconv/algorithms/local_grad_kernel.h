@@ -30,7 +30,7 @@ static inline int lc_finish_local_grad_kernel(lc_job *job) {
     for (int axis = 0; axis < 3; ++axis) elements *= lc_box_extent(g, axis, choices->block[axis]);
     const ptrdiff_t box = p->boxed ? lc_spread(elements, itemsize) : 0;
     const ptrdiff_t stage = p->packed ? lc_spread(choices->segment * g->filters, itemsize) : 0;
-    p->box_at = lc_align(lc_strip_limit(g) * (ptrdiff_t)sizeof(lc_strip));
+    p->box_at = job->list_bytes = lc_align(lc_strip_limit(g) * (ptrdiff_t)sizeof(lc_strip));
     job->box_bytes = choices->batch_chunk * box * itemsize;
     p->stage_at = p->box_at + lc_align(job->box_bytes);
     job->thread_bytes = p->stage_at + lc_align(choices->batch_chunk * stage * itemsize);

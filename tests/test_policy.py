@@ -1,0 +1,251 @@
+"""Plans: whatever the sizes, workspaces keep within their bounds; and where an algorithm would break one, another takes over."""
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import ways
+from hypothesis import assume, example, given
+from oracle import FORMATS, Case, assert_close, gradients
+
+import localconv
+from localconv import _core, engine, geometry, grad, machine, policy, settings
+from localconv.arrays import ELEMENT_TYPES
+from localconv.spec import conv_spec, local_spec
+
+MANY = st.one_of(st.integers(1, 70), st.integers(1, 100_000))
+
+
+@st.composite
+def geometries(draw, local):
+    """Of any sizes: nothing is computed."""
+    rank, groups = draw(st.integers(1, 2)), draw(st.sampled_from([1, 1, 2, 7]))
+    size, strides, dilation = (tuple(draw(st.integers(1, n)) for _ in range(rank)) for n in (9, 4, 3))
+    dilation = dilation if local or max(strides) == 1 else (1,) * rank
+    spatial = tuple((k - 1) * d + draw(st.integers(1, 3000 // rank)) for k, d in zip(size, dilation, strict=True))
+    batch, channels, filters = draw(MANY), groups * draw(MANY), groups * draw(MANY)
+    data_format, padding = draw(st.sampled_from(FORMATS)), draw(st.sampled_from(["valid", "same"]))
+    shape = (batch, *spatial, channels) if data_format == "channels_last" else (batch, channels, *spatial)
+    if local:
+        spec = local_spec(rank, size, strides, padding, data_format, dilation, groups)
+        _, output = geometry.windows_of(spec, spatial, size)
+        kernel = (int(np.prod(output, dtype=int)), int(np.prod(size)) * channels // groups, filters)
+    else:
+        spec = conv_spec(rank, strides, padding, data_format, dilation, groups)
+        kernel = (*size, channels // groups, filters)
+    try:
+        return geometry.geometry_of(spec, shape, kernel)
+    except geometry.Mismatch as error:
+        assume("would reach" not in str(error))  # beyond what an array can hold
+        raise
+
+
+def job_of(operation, shape, forced, element, threads=2):
+    """The job, and the forced algorithm if it took it."""
+    now = settings.current._replace(forced=forced)
+    try:
+        return policy.plan(operation, shape, element.number, now, threads)
+    except ValueError:  # the forced one cannot do this geometry within the limits
+        return policy.plan(operation, shape, element.number, settings.current, threads)
+
+
+elements = st.sampled_from(ELEMENT_TYPES)
+
+
+def check_workspace(job, shape):
+    """The lists of a window's runs and strips may come on top: a few numbers for each element."""
+    assert 0 <= job.work_bytes <= policy.WORKSPACE_LIMIT
+    assert job.work_bytes <= job.thread_bytes <= policy.WORKSPACE_LIMIT + 64 * (shape.window + 2)
+
+
+@given(geometries(local=True), st.sampled_from([(), *ways.ALL["local"]]), elements)
+def test_local_workspaces_are_bounded(shape, forced, element):
+    for operation in ("local_forward", "local_grad_input", "local_grad_kernel"):
+        job = job_of(operation, shape, forced, element)
+        assert job.algorithm in settings.ALGORITHMS[operation]
+        check_workspace(job, shape)
+        assert job.shared_bytes == 0
+
+
+# Pixels in the lanes, eight output gradients of every filter: more than one vector of pixels does not fit.
+MANY_FILTERS = geometry.geometry_of(conv_spec(2, 1, "valid", "channels_first", 1, 1), (1, 1, 8, 1), (8, 1, 1, 87_381))
+
+
+@given(geometries(local=False), st.sampled_from([(), *ways.ALL["conv"]]), elements)
+@example(MANY_FILTERS, ("conv_narrow",), ELEMENT_TYPES[0])
+def test_shared_workspaces_are_bounded(shape, forced, element):
+    """A packed kernel or a partial gradient has the kernel's size, its filters and channels rounded up to whole vectors."""
+    lanes, itemsize, _ = _core.tile_limits(settings.get_isa(), element.number)
+    rounded = [-(-n // shape.groups // (4 * lanes)) * 4 * lanes * shape.groups for n in (shape.channels, shape.filters)]
+    kernel = np.prod(shape.kernel, dtype=float) * max(rounded[0] * shape.filters, shape.channels * rounded[1]) * itemsize
+    for operation in ("conv_forward", "conv_grad_input", "conv_grad_kernel"):
+        job = job_of(operation, shape, forced, element)
+        if isinstance(job, _core.Job):
+            assert job.algorithm in settings.ALGORITHMS[operation]
+            check_workspace(job, shape)
+            assert 0 <= job.shared_bytes <= policy.WORKSPACE_LIMIT + kernel
+
+
+@pytest.fixture
+def small_workspaces(monkeypatch):
+    """Workspaces so small that a few images fill them: batches are cut as only very large ones are otherwise."""
+    engine.plans.clear()
+    monkeypatch.setattr(policy, "WORKSPACE_LIMIT", 8192)
+    yield
+    engine.plans.clear()
+
+
+@pytest.mark.parametrize("data_format", FORMATS)
+@pytest.mark.parametrize("way", ways.ALL["local"], ids=ways.name)
+@pytest.mark.parametrize("case", [
+    Case("local_conv1d", (9,), (3,), 75, 2, 5, padding="same"),
+    Case("local_conv2d", (4, 5), (2, 3), 37, 3, 17, strides=(1, 2)),
+    Case("local_conv1d", (6,), (2,), 9, 2, 300),
+], ids=lambda case: f"{case.function} {case.filters}")
+def test_batches_in_chunks(small_workspaces, isa, case, way, data_format):
+    case = Case(**(vars(case) | {"data_format": data_format}))
+    checks = [(case.run, localconv, case)] + [(derivative.run, grad, derivative) for derivative in gradients(case)]
+    for run, module, owner in checks:
+        try:
+            with settings.forced(*way):
+                result = run(module, owner.arrays())
+        except ValueError as error:
+            assert "cannot do this geometry" in str(error)  # noqa: PT017  # too large for these limits, and by itself another one does it
+            result = run(module, owner.arrays())
+        owner.check(result)
+
+
+# --- strided gradients for the input: the work counts, not the stride ---------------------------------------------------
+
+
+def test_a_stride_longer_than_all_loops(isa):
+    case = Case("conv1d", (10**7 + 5,), (3,), 1, 1, 2, 10**7)
+    for gradient in gradients(case):
+        gradient.check(gradient.run(grad, gradient.arrays()))
+
+
+def test_many_phases(isa):
+    """One for each of 400 taps: windows to rows and a matrix product."""
+    case = Case("conv2d", (60, 41), (20, 20), 2, 1, 3, 20, padding=((3, 0), (0, 2)))
+    gradient = gradients(case)[0]
+    gradient.check(gradient.run(grad, gradient.arrays()))
+    assert _core.last_run()["operation"] == "col2im"
+
+
+@pytest.mark.parametrize("batch", [1, 40])
+@pytest.mark.parametrize("function", ["local_conv1d", "conv1d"])
+def test_inputs_without_pixels(isa, function, batch):
+    """All of what the windows see is padding."""
+    case = Case(function, (0,), (2,), batch, 3, 5, padding=((2, 3),), bias="filters")
+    case.check(case.run(localconv, case.arrays()))
+    for gradient in gradients(case):
+        gradient.check(gradient.run(grad, gradient.arrays()))
+
+
+def values(*shape):
+    return np.random.default_rng(len(shape)).integers(-8, 9, shape).astype(np.float32)
+
+
+def algorithm_of(operation, shape, spec):
+    """What takes a geometry by itself."""
+    return policy.plan(operation, shape, 0, settings.current, 1).algorithm
+
+
+def test_windows_too_large_to_interleave():
+    """Not even one tile of images has room in the workspace: they are read where they are."""
+    spec = local_spec(1, 1, 1, "valid", "channels_last", 1, 1)
+    for batch, channels, algorithms in ((32, 100, {"local_rows", "local_images"}), (32, 2_200_000, {"local_stream"})):
+        shape = geometry.geometry_of(spec, (batch, 1, channels), (1, channels, 3))
+        assert algorithm_of("local_forward", shape, spec) in algorithms
+    for filters, algorithm in ((100, "boxed"), (5_000_000, "placed")):
+        shape = geometry.geometry_of(spec, (32, 1, 2), (1, 2, filters))
+        assert algorithm_of("local_grad_input", shape, spec) == f"local_input_{algorithm}"
+        assert algorithm_of("local_grad_kernel", shape, spec) == f"local_kernel_{algorithm}"
+
+
+@pytest.mark.parametrize("way", ways.ALL["local"], ids=ways.name)
+def test_windows_too_large_for_what_is_forced(way):
+    """An error, not another algorithm without a word."""
+    x, kernel = np.ones((8, 1, 2_200_000), np.float32), np.ones((1, 2_200_000, 3), np.float32)
+    if way[0] == "local_stream":
+        pytest.skip("that one can do it")
+    with settings.forced(*way), pytest.raises(ValueError, match=f"{way[0]} cannot do this geometry"):
+        localconv.local_conv1d(x, kernel, 1, 1, "channels_last")
+
+
+# A kernel half as large as its input: padding clips nearly every position in a way of its own.
+SIZE, TAPS = 64, [(0, 0, 3), (7, 31, -2), (15, 16, 5), (31, 3, -7), (31, 31, 1)]
+
+
+def sparse_kernel():
+    kernel = np.zeros((32, 32, 1, 1), np.float32)
+    for i, j, weight in TAPS:
+        kernel[i, j] = weight
+    return kernel
+
+
+def shifted(image, i, j):
+    """What tap (i, j) of that kernel sees of an image with 'same' padding: 15 rows and columns before it, 16 behind."""
+    return np.pad(image, ((15, 16), (15, 16)))[i : i + SIZE, j : j + SIZE]
+
+
+@pytest.mark.parametrize(("limit", "operations"), [
+    (1023, ("im2col", "im2col")),
+    (1024, ("conv_forward", "conv_grad_kernel")),
+])
+def test_as_many_zones_as_positions(monkeypatch, limit, operations):
+    """Where there are too many, such a convolution goes through im2col; the gradient for few channels has none."""
+    engine.plans.clear()
+    monkeypatch.setattr(policy, "ZONES_LIMIT", limit)
+    x, g = values(1, SIZE, SIZE, 1), values(1, SIZE, SIZE, 1)[:, ::-1].copy()
+    y = localconv.conv2d(x, sparse_kernel(), padding="same", data_format="channels_last")
+    ran = [_core.last_run()["operation"]]
+    np.testing.assert_array_equal(y[0, :, :, 0], sum(w * shifted(x[0, :, :, 0], i, j) for i, j, w in TAPS))
+    for_x = grad.conv2d_input(x.shape, sparse_kernel(), g, padding="same", data_format="channels_last")
+    with settings.forced("conv_phases") if limit == 1024 else pytest.raises(ValueError, match="cannot do"), settings.forced("conv_phases"):
+        again = grad.conv2d_input(x.shape, sparse_kernel(), g, padding="same", data_format="channels_last")
+        np.testing.assert_array_equal(again, for_x)
+    for_kernel = grad.conv2d_kernel(x, (32, 32, 1, 1), g, padding="same", data_format="channels_last")
+    ran.append(_core.last_run()["operation"])
+    for i, j, _ in TAPS:
+        assert for_kernel[i, j, 0, 0] == np.vdot(g[0, :, :, 0].astype(float), shifted(x[0, :, :, 0], i, j))
+    assert np.vdot(for_x.astype(float), x) == np.vdot(y.astype(float), g)
+    assert tuple(ran) == operations
+    engine.plans.clear()
+
+
+# --- the plans that are kept ----------------------------------------------------------------------------------------
+
+
+def plan(nbytes):
+    return engine.Prepared(None, (), (), nbytes)
+
+
+def test_plans_are_kept_up_to_their_bytes():
+    """The oldest go; one that is too large is not kept at all."""
+    plans = engine.Plans(1000)
+    for number in range(10):
+        assert plans.keep((number,), plan(200)).nbytes == 200
+    assert [key for (key,) in plans.kept] == [5, 6, 7, 8, 9]
+    assert plans.nbytes == 1000
+    assert plans.keep(("large",), plan(251)) is not plans.get(("large",))
+    plans.keep(("small",), plan(1))
+    assert [key for (key,) in plans.kept] == [6, 7, 8, 9, "small"]
+    assert plans.nbytes == sum(kept.nbytes for kept in plans.kept.values()) <= plans.limit
+    plans.clear()
+    assert (plans.kept, plans.nbytes) == ({}, 0)
+
+
+def test_plans_weigh_what_they_hold():
+    """Long lists of zones count."""
+    x, kernel = np.ones((1, 3000, 1), np.float32), np.ones((2999, 1, 1), np.float32)
+    engine.plans.clear()
+    with settings.forced("conv_direct"):
+        localconv.conv1d(x, kernel, padding="same", data_format="channels_last")
+    (kept,) = engine.plans.kept.values()
+    assert kept.nbytes > 2999 * 100
+    assert engine.plans.nbytes == kept.nbytes
+
+
+def test_caches_are_those_of_the_machine():
+    assert 0 < machine.caches.first <= machine.caches.second <= machine.caches.last
+    assert policy.BOX_TARGET == int(1.2 * machine.caches.second)

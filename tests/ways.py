@@ -1,0 +1,35 @@
+"""The package's algorithms as tests force them. Every list follows from the package's own table.
+
+A way is a tuple of algorithms for `settings.forced`, at most one for each operation.
+"""
+
+from itertools import zip_longest
+
+from localconv.settings import ALGORITHMS, COLUMNS
+
+
+def of(operation):
+    """The compiled algorithms of an operation that take any geometry; local_dot takes some, and has tests of its own."""
+    return [name for name in ALGORITHMS[operation] if name not in ("local_dot", COLUMNS)]
+
+
+def together(*operations):
+    """Ways in which every algorithm of every operation occurs; an operation with fewer repeats its first."""
+    lists = [of(operation) for operation in operations]
+    return [tuple(name or names[0] for name, names in zip(way, lists, strict=True)) for way in zip_longest(*lists)]
+
+
+FORWARD = {"local": together("local_forward"), "conv": [*together("conv_forward"), (COLUMNS,)]}
+GRADIENTS = {
+    "local": together("local_grad_input", "local_grad_kernel"),
+    "conv": [*together("conv_grad_input", "conv_grad_kernel"), (COLUMNS,)],
+}
+ALL = {
+    "local": together("local_forward", "local_grad_input", "local_grad_kernel"),
+    "conv": [*together("conv_forward", "conv_grad_input", "conv_grad_kernel"), (COLUMNS,)],
+}
+
+
+def name(way):
+    """What pytest shows."""
+    return "+".join(way)
