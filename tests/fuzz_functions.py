@@ -2,8 +2,8 @@
 
 import numpy as np
 import oracle
-from fuzz_values import NUMBERS, ODD, REFUSALS, Finding, bits, describe, dress, spoil
 import ways
+from fuzz_values import NUMBERS, ODD, REFUSALS, Finding, bits, describe, dress, spoil
 from oracle import Case, Gradient
 
 import localconv

@@ -1,14 +1,13 @@
 """Everything wrong is refused at the door, by an error that names the argument."""
 
 import decimal
-
 import re
 
 import numpy as np
 import pytest
 
 import localconv
-from localconv import _core, settings
+from localconv import settings
 
 
 def zeros(*shape, dtype="float32"):

@@ -1,121 +1,55 @@
 """Types of the compiled floor, for type checkers; `_core.pyx` says what the functions do."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, Self, final
+from typing import Any, final
 
 from numpy.typing import NDArray
 
-from .geometry import Geometry, Ints, Phase
+from .geometry import Geometry
 
 _Array = NDArray[Any]
 
-LOCAL_STRATEGIES: tuple[str, ...]
-GRADIENT_STRATEGIES: tuple[str, ...]
+ALGORITHMS: dict[str, str]
+DTYPES: tuple[str, ...]
+
+class Refused(ValueError): ...
 
 def available_isas() -> tuple[str, ...]: ...
-def set_isa(name: str) -> None: ...
-def get_isa() -> str: ...
-def lanes(double_precision: bool) -> int: ...
-def rows_limit(double_precision: bool, vectors: int) -> int: ...
+def tile_limits(isa: str, dtype: int) -> tuple[int, int, tuple[int, ...]]: ...
+def cache_sizes() -> tuple[int, int, int]: ...
 def set_num_threads(n: int) -> None: ...
-def num_threads() -> int: ...
+def set_thread_limits(default: int, quota: int) -> None: ...
 def openmp_version() -> int: ...
+def num_threads() -> int: ...
 def last_run() -> dict[str, Any] | None: ...
-
 @final
-class LocalPlan:
-    def __new__(
-        cls,
-        geometry: Geometry,
-        double_precision: bool,
-        strategy: str,
-        vectors: int,
-        panel_filters: int,
-        block: Ints,
-        batch_chunk: int,
-        batch_tile: int,
-        filter_parts: int,
-        threads: int,
-    ) -> Self: ...
+class Job:
+    threads: int
+    def __init__(self, geometry: Geometry, isa: str, dtype: int, algorithm: str, choices: dict[str, Any], threads: int) -> None: ...
     @property
-    def workspace(self) -> int: ...
+    def algorithm(self) -> str: ...
     @property
-    def strategy(self) -> str: ...
-
-@final
-class ConvPlan:
-    def __new__(
-        cls, cuts: Sequence[tuple[Geometry | Phase, int, bool, int, int, int]], double_precision: bool, threads: int
-    ) -> Self: ...
+    def tasks(self) -> int: ...
     @property
-    def workspace(self) -> tuple[int, int]: ...
-
-@final
-class GradientPlan:
-    def __new__(
-        cls,
-        geometry: Geometry,
-        double_precision: bool,
-        for_kernel: bool,
-        strategy: str,
-        vectors: int,
-        panel_filters: int,
-        block: Ints,
-        segment: int,
-        batch_chunk: int,
-        batch_tile: int,
-        filter_parts: int,
-        threads: int,
-    ) -> Self: ...
+    def shared_bytes(self) -> int: ...
     @property
-    def workspace(self) -> int: ...
+    def thread_bytes(self) -> int: ...
     @property
-    def strategy(self) -> str: ...
-
-@final
-class ReductionPlan:
-    def __new__(
-        cls,
-        geometry: Geometry,
-        double_precision: bool,
-        vectors: int,
-        pack: bool,
-        position_parts: int,
-        panel_parts: int,
-        row_parts: int,
-        threads: int,
-    ) -> Self: ...
+    def work_bytes(self) -> int: ...
     @property
-    def workspace(self) -> tuple[int, int]: ...
-
-@final
-class NarrowPlan:
-    def __new__(cls, geometry: Geometry, double_precision: bool, vectors: int, block: Ints, threads: int) -> Self: ...
+    def batch_chunk(self) -> int: ...
     @property
-    def workspace(self) -> tuple[int, int]: ...
-
-class _Forward(Protocol):
-    def __call__(self, plan: Any, x: _Array, kernel: _Array, bias: _Array | None, out: _Array, relu: bool = False) -> None: ...
-
-class _Im2col(Protocol):
-    def __call__(self, geometry: Geometry, x: _Array, columns: _Array, first: int = 0, threads: int = 1) -> None: ...
-
-class _Col2im(Protocol):
-    def __call__(self, geometry: Geometry, columns: _Array, x: _Array, first: int = 0, threads: int = 1) -> None: ...
-
-class _GradInput(Protocol):
-    def __call__(self, plan: Any, kernel: _Array, grad_output: _Array, out: _Array) -> None: ...
-
-class _GradKernel(Protocol):
-    def __call__(self, plan: Any, x: _Array, grad_output: _Array, out: _Array, accumulate: bool = False) -> None: ...
-
-# Functions of a fused element type: indexed by "float" or "double" they are the function of that type.
-local_forward: Mapping[str, _Forward]
-conv_forward: Mapping[str, _Forward]
-im2col: Mapping[str, _Im2col]
-col2im: Mapping[str, _Col2im]
-local_grad_input: Mapping[str, _GradInput]
-local_grad_kernel: Mapping[str, _GradKernel]
-conv_grad_input: Mapping[str, _GradInput]
-conv_grad_input_narrow: Mapping[str, _GradInput]
-conv_grad_kernel: Mapping[str, _GradKernel]
+    def box_bytes(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+    def run(
+        self,
+        result: _Array,
+        input: _Array | None = None,
+        kernel: _Array | None = None,
+        gradient: _Array | None = None,
+        bias: _Array | None = None,
+        relu: bool = False,
+        accumulate: bool = False,
+        first: int = 0,
+        count: int = 0,
+    ) -> None: ...

@@ -3,15 +3,16 @@
 The algorithm for geometries that the compiled ones refuse or do badly (policy.py says which); jobs like the core's, over its im2col and
 col2im. How many threads the BLAS uses, and whether that changes the last bits of a sum, is the BLAS's affair.
 
-Columns hold a 0 for every tap that meets padding. A product with it is not in the sum: harmless while the other factor is finite, it would
-be NaN for inf and NaN. So rows of a kernel, and positions of a gradient, that hold such values stay out of the matrix product, and are added
-where their taps are.
+Columns hold a 0 for every tap that meets padding. A product with it is not in the sum: harmless while the other factor is finite, it
+would be NaN for inf and NaN. So rows of a kernel, and positions of a gradient, that hold such values stay out of the matrix product, and
+are added where their taps are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -85,11 +86,11 @@ class _Columns:
             self.im2col.run(rows.reshape(-1), input=x, first=block.start, count=len(rows))
             yield block, rows
 
-    def taps_inside(self, axis: int, positions: Array, taps: Array) -> Array:
+    def taps_inside(self, axis: int, positions: Any, taps: Any) -> Array:
         """Whether taps of an axis meet the input, not its padding, in the windows of output positions."""
         g = self.geometry
         pixels = positions * g.strides[axis] - g.before[axis] + taps * g.dilation[axis]
-        return (pixels >= 0) & (pixels < g.input[axis])
+        return np.asarray((pixels >= 0) & (pixels < g.input[axis]))
 
     def positions_with(self, row: int) -> Array:
         """The positions at which a row of the columns is no padding."""
@@ -120,7 +121,7 @@ class ColumnsForward(_Columns):
                     np.matmul(columns, matrix[:, filters], out=target[block])
                     continue
                 target[block] = columns[:, finite] @ matrix[finite, filters]
-                for row in np.flatnonzero(~finite):
+                for row in np.flatnonzero(~finite).tolist():
                     there = self.positions_with(row)[block]
                     target[block][there] += np.outer(columns[there, row], matrix[row, filters])
         if bias is not None:
@@ -169,7 +170,7 @@ class ColumnsGradKernel(_Columns):
             matrix += np.matmul(columns.T, gradient)
             return
         matrix += columns[finite].T @ gradient[finite]
-        for position in np.flatnonzero(~finite):
+        for position in np.flatnonzero(~finite).tolist():
             there = self.rows_at(first + position)
             matrix[there] += np.outer(columns[position, there], gradient[position])
 

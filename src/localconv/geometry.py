@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import prod
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from .arguments import Ints, Padding
+from .arguments import Ints
 from .spec import LOCAL, Spec
+
+Size = TypeVar("Size", bound=int | None)
 
 # An element count that a signed 64-bit byte offset still reaches for the widest element.
 _LIMIT = 2**59
@@ -93,7 +95,7 @@ def windows_of(spec: Spec, spatial: Ints, size: Ints) -> tuple[Ints, Ints]:
     return before, output
 
 
-def layout_of(lead: Ints, spatial: Ints, channels: int, channels_first: bool) -> Ints:
+def layout_of(lead: tuple[Size, ...], spatial: tuple[Size, ...], channels: int, channels_first: bool) -> tuple[Size | int, ...]:
     """The shape of an array of images: batch axes, spatial sizes, channels, in a data format."""
     return (*lead, channels, *spatial) if channels_first else (*lead, *spatial, channels)
 

@@ -146,9 +146,7 @@ def _local_algorithms(p: Planner) -> list[str]:
     """The best algorithm for a locally connected convolution, and what does any geometry."""
     g = p.geometry
     images, filters = _filled(g.batch, p.lanes), _filled(p.filters, p.lanes)
-    if g.batch >= p.lanes and images > filters:
-        best = "local_images"
-    elif g.batch >= 2 * p.lanes and images == filters and (p.filters <= p.lanes or g.window >= IMAGES_WINDOW):
+    if (g.batch >= p.lanes and images > filters) or (g.batch >= 2 * p.lanes and images == filters and (p.filters <= p.lanes or g.window >= IMAGES_WINDOW)):
         best = "local_images"
     else:
         best = "local_stream" if g.batch <= IN_PLACE_UP_TO else "local_rows"

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import Ints
 from ..arrays import Array
 from ..config import CHANNELS_FIRST
 from ..engine import sum_of_rows
 from ..geometry import axis_windows
 from ..spec import CONV
 from . import activations
-from .arguments import Ints, Shape, check_output, data_format_name, int_tuple, padding_name, positive_int, shape_tuple
+from .arguments import Shape, check_output, data_format_name, int_tuple, padding_name, positive_int, shape_tuple
 from .base import InputSpec, Layer
 from .weighted import WeightedLayer, terms_of
 
@@ -245,7 +246,8 @@ class _MaxPooling(Layer):
         """Return the input's shape with the pooled sizes. ValueError if one would be 0 or less."""
         shape = shape_tuple(input_shape, "input_shape")
         InputSpec(ndim=self.rank + 2).check(shape, self.name)
-        output = tuple(None if n is None else self._windows(n, axis)[1] for axis, n in enumerate(shape[self._axis : self._axis + self.rank]))
+        spatial = shape[self._axis : self._axis + self.rank]
+        output = tuple(None if n is None else self._windows(n, axis)[1] for axis, n in enumerate(spatial))
         check_output(output, shape, self.name)
         return (*shape[: self._axis], *output, *shape[self._axis + self.rank :])
 

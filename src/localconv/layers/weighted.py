@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from .. import engine
+from ..arguments import Ints
 from ..arrays import Array
 from ..config import CHANNELS_FIRST
 from ..geometry import axis_windows
 from ..spec import Spec
 from . import activations, constraints, initializers, regularizers
-from .arguments import Ints, Shape, data_format_name, flag, int_tuple, padding_name, positive_int
+from .arguments import Shape, data_format_name, flag, int_tuple, padding_name, positive_int
 from .base import Fans, Layer
 from .variables import Variable
 
