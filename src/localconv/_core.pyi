@@ -44,9 +44,9 @@ class Job:
     def run(
         self,
         result: _Array,
-        input: _Array | None = None,
-        kernel: _Array | None = None,
-        gradient: _Array | None = None,
+        input: _Array | None,
+        kernel: _Array | None,
+        gradient: _Array | None,
         bias: _Array | None = None,
         relu: bool = False,
         accumulate: bool = False,

@@ -11,6 +11,8 @@ from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
+from os import environ as _environ
+
 cdef extern from "localconv/threads.h" nogil:
     int lc_openmp_version()
     int lc_openmp_threads()
@@ -137,7 +139,7 @@ def set_num_threads(int n):
 
 
 def set_thread_limits(int default, int quota):
-    """So many threads unless the user sets another number, and never more than the quota; 0: there is none."""
+    """So many threads unless the user sets another number (-1: a wrong one), and never more than the quota; 0: there is none."""
     global _threads_default, _threads_quota
     _threads_default, _threads_quota = default, quota
 
@@ -148,8 +150,10 @@ def openmp_version():
 
 
 def num_threads():
-    """Threads that a large call would use now."""
+    """Threads that a large call would use now. ValueError if the environment asks for what is no number of threads."""
     cdef int n = _threads_set or _threads_default or lc_openmp_threads()
+    if n < 0:
+        raise ValueError(f"LOCALCONV_NUM_THREADS must be an integer of at least 1, got {_environ.get('LOCALCONV_NUM_THREADS')!r}")
     if lc_forked:
         return 1  # forks.h says why
     if _threads_quota:
@@ -287,7 +291,7 @@ cdef class Job:
         """Bytes of the job itself."""
         return <ptrdiff_t> sizeof(lc_job) + self.job.memory_bytes
 
-    def run(self, result, input=None, kernel=None, gradient=None, bias=None, bint relu=False, bint accumulate=False, ptrdiff_t first=0,
+    def run(self, result, input, kernel, gradient, bias=None, bint relu=False, bint accumulate=False, ptrdiff_t first=0,
             ptrdiff_t count=0):
         """Computes `result` from the other arrays, all flat; those that the operation does not need are None.
 

@@ -83,7 +83,7 @@ class _Columns:
         columns = np.empty((blocks[0].stop, self.one.window), x.dtype)
         for block in blocks:
             rows = columns[: block.stop - block.start]
-            self.im2col.run(rows.reshape(-1), input=x, first=block.start, count=len(rows))
+            self.im2col.run(rows.reshape(-1), x, None, None, first=block.start, count=len(rows))
             yield block, rows
 
     def taps_inside(self, axis: int, positions: Any, taps: Any) -> Array:
@@ -111,7 +111,7 @@ class ColumnsForward(_Columns):
     """result = act(convolution of input with kernel + bias)."""
 
     @np.errstate(all="ignore")
-    def run(self, result: Array, *, input: Array, kernel: Array, bias: Array | None = None, relu: bool = False) -> None:
+    def run(self, result: Array, input: Array, kernel: Array, gradient: None, bias: Array | None = None, relu: bool = False) -> None:
         matrix, images, results = self.matrix_of(kernel), self.inputs(input), self.outputs(result)
         finite = np.isfinite(matrix).all(1)
         for image, channels, filters in self.parts():
@@ -134,7 +134,7 @@ class ColumnsGradInput(_Columns):
     """result = gradient for the input: every block's columns of gradients, added to the windows they came from."""
 
     @np.errstate(all="ignore")
-    def run(self, result: Array, *, kernel: Array, gradient: Array) -> None:
+    def run(self, result: Array, input: None, kernel: Array, gradient: Array) -> None:
         matrix, gradients, results = self.matrix_of(kernel), self.outputs(gradient), self.inputs(result)
         pixels = prod(self.one.input)
         for image, channels, filters in self.parts():
@@ -142,7 +142,7 @@ class ColumnsGradInput(_Columns):
             total = np.zeros(pixels * self.one.channels, result.dtype)
             for block in self.blocks(result.itemsize):
                 columns = np.matmul(part[block], matrix[:, filters].T)
-                self.col2im.run(total, gradient=columns.reshape(-1), first=block.start, count=len(columns))
+                self.col2im.run(total, None, None, columns.reshape(-1), first=block.start, count=len(columns))
             arranged = total.reshape(self.arranged(pixels, self.one.channels))
             self.part(results, image, channels)[...] = arranged.T if self.geometry.channels_first else arranged
 
@@ -151,7 +151,8 @@ class ColumnsGradKernel(_Columns):
     """result (+)= gradient for the kernel: columns' transposes times output gradients, summed block by block."""
 
     @np.errstate(all="ignore")
-    def run(self, result: Array, *, input: Array, gradient: Array, accumulate: bool = False) -> None:
+    def run(self, result: Array, input: Array, kernel: None, gradient: Array, bias: None = None, relu: bool = False,
+            accumulate: bool = False) -> None:
         g = self.geometry
         matrix, images, gradients = np.zeros((g.window, g.filters), result.dtype), self.inputs(input), self.outputs(gradient)
         for image, channels, filters in self.parts():

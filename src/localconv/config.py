@@ -156,7 +156,7 @@ def get_num_threads() -> int:
     -------
     int
     """
-    return machine.threads()
+    return _core.num_threads()
 
 
 def show_config(file: TextIO | None = None) -> None:

@@ -14,11 +14,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import machine, policy, settings
+from . import _core, policy, settings
 from .arguments import Ints
 from .arrays import FLOAT64, Array, ElementType, as_float_array, check_accumulate, deliver, deliver_sum, element_type, flat, output_for
 from .geometry import Geometry, Mismatch, Names, column_geometry, geometry_of, layout_of
-from .spec import LOCAL, Spec
+from .spec import CONV, LOCAL, Spec
+
+FORWARD = {LOCAL: "local_forward", CONV: "conv_forward"}
+GRAD_INPUT = {LOCAL: "local_grad_input", CONV: "conv_grad_input"}
+GRAD_KERNEL = {LOCAL: "local_grad_kernel", CONV: "conv_grad_kernel"}
 
 # Bytes of plans that are kept, and of what a plan weighs beside its job.
 KEPT_BYTES = 32 * 2**20
@@ -42,7 +46,7 @@ class Nothing:
 
     nbytes = 0
 
-    def run(self, result: Array, *, accumulate: bool = False, **arrays: Any) -> None:
+    def run(self, result: Array, *arrays: Array | None, accumulate: bool = False, **options: Any) -> None:
         """Set the result to 0, unless it is to be added to."""
         if not accumulate:
             result[...] = 0
@@ -79,12 +83,14 @@ class Plans:
 
 
 plans = Plans(KEPT_BYTES)
+# Looked up once: these are a part of what a small call costs.
+_find, _num_threads = plans.get, _core.num_threads
 
 
 def prepare(operation: str, spec: Spec, x_shape: Ints, kernel_shape: Ints, element: ElementType) -> Prepared:
     """The plan of an operation on arrays of these shapes and this element type. Mismatch where they do not fit the spec or each other."""
-    key = (operation, spec, x_shape, kernel_shape, element, settings.current, machine.threads())
-    return plans.get(key) or plans.keep(key, _plan(*key))
+    key = (operation, spec, x_shape, kernel_shape, element, settings.current, _num_threads())
+    return _find(key) or plans.keep(key, _plan(*key))
 
 
 def _plan(operation: str, spec: Spec, x_shape: Ints, kernel_shape: Ints, element: ElementType, now: settings.Settings,
@@ -111,7 +117,7 @@ def forward(spec: Spec, x: ArrayLike, kernel: ArrayLike, bias: ArrayLike | None 
     b = None if bias is None else as_float_array(bias, "bias")
     element = element_type(x, kernel, b)
     try:
-        plan = prepare(f"{spec.family}_forward", spec, x.shape, kernel.shape, element)
+        plan = prepare(FORWARD[spec.family], spec, x.shape, kernel.shape, element)
     except Mismatch as error:
         raise error.named(names) from None
     if b is not None and b.shape not in plan.bias_shapes:
@@ -120,8 +126,8 @@ def forward(spec: Spec, x: ArrayLike, kernel: ArrayLike, bias: ArrayLike | None 
     result = output_for(out, plan.output, dtype, (x, kernel, b))
     if b is not None:
         b = flat(b, dtype)
-    plan.job.run(result.reshape(-1), input=flat(x, dtype), kernel=flat(kernel, dtype), bias=b, relu=relu)
-    return deliver(result, out)
+    plan.job.run(result.reshape(-1), flat(x, dtype), flat(kernel, dtype), None, b, relu)
+    return result if out is None else deliver(result, out)
 
 
 def grad_input(spec: Spec, input_shape: Ints, kernel: ArrayLike, gradient: ArrayLike, out: Array | None = None,
@@ -130,13 +136,13 @@ def grad_input(spec: Spec, input_shape: Ints, kernel: ArrayLike, gradient: Array
     kernel, gradient = as_float_array(kernel, names.kernel), as_float_array(gradient, names.gradient)
     element = element_type(kernel, gradient)
     try:
-        plan = prepare(f"{spec.family}_grad_input", spec, input_shape, kernel.shape, element)
+        plan = prepare(GRAD_INPUT[spec.family], spec, input_shape, kernel.shape, element)
     except Mismatch as error:
         raise error.named(names) from None
     _check_gradient(gradient, plan, names)
     dtype = element.dtype
     result = output_for(out, input_shape, dtype, (kernel, gradient))
-    plan.job.run(result.reshape(-1), kernel=flat(kernel, dtype), gradient=flat(gradient, dtype))
+    plan.job.run(result.reshape(-1), None, flat(kernel, dtype), flat(gradient, dtype))
     return deliver(result, out)
 
 
@@ -146,7 +152,7 @@ def grad_kernel(spec: Spec, x: ArrayLike, kernel_shape: Ints, gradient: ArrayLik
     x, gradient = as_float_array(x, names.input), as_float_array(gradient, names.gradient)
     element = element_type(x, gradient)
     try:
-        plan = prepare(f"{spec.family}_grad_kernel", spec, x.shape, kernel_shape, element)
+        plan = prepare(GRAD_KERNEL[spec.family], spec, x.shape, kernel_shape, element)
     except Mismatch as error:
         raise error.named(names) from None
     _check_gradient(gradient, plan, names)
@@ -154,7 +160,7 @@ def grad_kernel(spec: Spec, x: ArrayLike, kernel_shape: Ints, gradient: ArrayLik
     dtype = element.dtype
     result = output_for(out, kernel_shape, dtype, (x, gradient))
     add = accumulate and result is out
-    plan.job.run(result.reshape(-1), input=flat(x, dtype), gradient=flat(gradient, dtype), accumulate=add)
+    plan.job.run(result.reshape(-1), flat(x, dtype), None, flat(gradient, dtype), accumulate=add)
     return deliver_sum(result, out, accumulate)
 
 
@@ -188,7 +194,7 @@ def im2col(spec: Spec, x: ArrayLike, out: Array | None = None, names: Names = Na
     element = element_type(x)
     plan, geometry = _prepare_columns("im2col", spec, x.shape, element, names)
     result = output_for(out, (geometry.batch, geometry.positions, geometry.window), element.dtype, (x,))
-    plan.run(result.reshape(-1), input=flat(x, element.dtype), count=geometry.batch * geometry.positions)
+    plan.run(result.reshape(-1), flat(x, element.dtype), None, None, count=geometry.batch * geometry.positions)
     return deliver(result, out)
 
 
@@ -202,7 +208,7 @@ def col2im(spec: Spec, columns: ArrayLike, x_shape: Ints, out: Array | None = No
         raise ValueError(f"{names.kernel} must have shape (batch, positions, prod(kernel_size) * channels) = {expected}, got {columns.shape}")
     result = output_for(out, x_shape, element.dtype, (columns,))
     result[...] = 0
-    plan.run(result.reshape(-1), gradient=flat(columns, element.dtype), count=geometry.batch * geometry.positions, accumulate=True)
+    plan.run(result.reshape(-1), None, None, flat(columns, element.dtype), count=geometry.batch * geometry.positions, accumulate=True)
     return deliver(result, out)
 
 
@@ -214,7 +220,7 @@ def _prepare_columns(operation: str, spec: Spec, x_shape: Ints, element: Element
         raise error.named(names) from None
     if 0 in (geometry.batch, *geometry.input):
         return Nothing(), geometry
-    return policy.plan(operation, geometry, element.number, settings.current, machine.threads()), geometry
+    return policy.plan(operation, geometry, element.number, settings.current, _core.num_threads()), geometry
 
 
 def _check_gradient(gradient: Array, plan: Prepared, names: Names) -> None:

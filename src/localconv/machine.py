@@ -92,7 +92,7 @@ def _numbers(path: Path, count: int) -> list[int | None]:
 
 
 def _threads_of_environment() -> int:
-    """LOCALCONV_NUM_THREADS; 0: it is not there, -1: it is none that can be."""
+    """LOCALCONV_NUM_THREADS; 0: it is not there, -1: it is none that can be, which the first call will say."""
     if "LOCALCONV_NUM_THREADS" not in os.environ:
         return 0
     digits = os.environ["LOCALCONV_NUM_THREADS"].strip().lstrip("0")
@@ -100,12 +100,4 @@ def _threads_of_environment() -> int:
     return int(digits) if digits.isdecimal() and len(digits) <= 10 and 1 <= int(digits) < 2**31 else -1
 
 
-def threads() -> int:
-    """Threads that a large call would use now. ValueError if LOCALCONV_NUM_THREADS is no number of threads."""
-    if _environment < 0:
-        raise ValueError(f"LOCALCONV_NUM_THREADS must be an integer of at least 1, got {os.environ.get('LOCALCONV_NUM_THREADS')!r}")
-    return _core.num_threads()
-
-
-_environment = _threads_of_environment()
-_core.set_thread_limits(max(0, _environment), max(1, int(quota)) if (quota := cpu_quota()) else 0)
+_core.set_thread_limits(_threads_of_environment(), max(1, int(quota)) if (quota := cpu_quota()) else 0)

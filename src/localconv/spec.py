@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 from .arguments import IntOrInts, Ints, Padding, PaddingLike, groups_of, ints, is_channels_first, padding_of
 
@@ -12,8 +12,9 @@ LOCAL = "local"
 CONV = "conv"
 
 
-class Spec(NamedTuple):
-    """One way to convolve, made by `local_spec` or `conv_spec`, which check it.
+@dataclass(frozen=True, slots=True, eq=False)
+class Spec:
+    """One way to convolve, made by `local_spec` or `conv_spec`, which check it. Plans go by the object: the same arguments give the same.
 
     `family`: LOCAL (a kernel of its own for every position) or CONV (one for all); `kernel_size`: the taps of the window (None: CONV's
     kernel has them in its shape); `output`: sizes that the output must have (None: whatever follows).
