@@ -64,6 +64,15 @@
 #define LC_TARGET_END
 #endif
 
+/* A number that several threads read and write without a lock. */
+#if defined(__GNUC__) || defined(__clang__)
+#define LC_LOAD(p) __atomic_load_n((p), __ATOMIC_RELAXED)
+#define LC_STORE(p, value) __atomic_store_n((p), (value), __ATOMIC_RELAXED)
+#else /* Microsoft's compiler: aligned words of up to 64 bits are read and written as a whole */
+#define LC_LOAD(p) (*(const volatile int64_t *)(p))
+#define LC_STORE(p, value) (*(volatile int64_t *)(p) = (value))
+#endif
+
 /* op -> op_f32_avx512: every name inside an instance carries its element type and instruction set. */
 #define LC_JOIN3_(a, b, c) a##_##b##_##c
 #define LC_JOIN3(a, b, c) LC_JOIN3_(a, b, c)

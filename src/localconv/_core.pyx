@@ -7,7 +7,7 @@ is proposed by policy.py. What is here and nowhere else: making a `Job` of that,
 """
 
 from cython.parallel cimport prange
-from libc.stdint cimport uintptr_t
+from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
@@ -18,8 +18,18 @@ cdef extern from "localconv/threads.h" nogil:
     int lc_openmp_threads()
     int lc_processors()
     int lc_thread()
+    int64_t lc_now()
+    ctypedef struct lc_first_thread:
+        int64_t began, ended
     int lc_forked
     void lc_watch_forks()
+
+cdef extern from "localconv/busy.h" nogil:
+    ctypedef struct lc_pace:
+        int64_t alone
+    void lc_forget_stalls()
+    int lc_team(const lc_pace *, double products, int threads, int64_t now)
+    void lc_note_call(lc_pace *, int threads, int64_t start, int64_t now, int64_t waited)
 
 cdef extern from "localconv/machine.h" nogil:
     ctypedef struct lc_caches:
@@ -77,6 +87,7 @@ cdef extern from "localconv/kernels.h" nogil:
     int LC_OK, LC_NO_MEMORY
     int lc_cpu_features()
     ptrdiff_t lc_align(ptrdiff_t)
+    double lc_products(const lc_geometry *)
     int lc_make_job(lc_job *)
     void lc_free_job(lc_job *)
     void lc_run_task(const lc_job *, const lc_call *, int, ptrdiff_t, char *, char *)
@@ -161,12 +172,17 @@ def num_threads():
     return max(1, min(n, lc_processors()))
 
 
+def forget_stalls():
+    """Let the calls that follow use all their threads, whatever was waited for before (busy.h)."""
+    lc_forget_stalls()
+
+
 # --------------------------------------------------------------------------------------------------------------------- the last run
 
 cdef struct Run:
     int algorithm
     lc_ran ran
-    int threads
+    int threads, team
 
 cdef Run _last
 _last.algorithm = -1
@@ -179,7 +195,10 @@ _last.ran = NOTHING_RAN
 
 
 def last_run():
-    """What the newest call in this process ran: operation, algorithm, isa and dtype (as signed by the compiled kernel), threads."""
+    """What the newest call in this process ran: operation, algorithm, isa and dtype (as signed by the compiled kernel), threads.
+
+    `threads`: those that it could have; `team`: those that it took, fewer where they would have been waited for (busy.h).
+    """
     cdef int i
     if _last.algorithm < 0:
         return None
@@ -190,6 +209,7 @@ def last_run():
         "isa": _last.ran.isa.decode(),
         "dtype": names.get(_last.ran.dtype, "nothing"),
         "threads": _last.threads,
+        "team": _last.team,
     }
 
 
@@ -233,6 +253,8 @@ cdef class Job:
     cdef lc_job job
     cdef int dtype
     cdef readonly int threads
+    cdef lc_pace pace
+    cdef double products
 
     def __cinit__(self, geometry, str isa not None, int dtype, str algorithm not None, dict choices not None, int threads):
         cdef int status
@@ -246,6 +268,7 @@ cdef class Job:
             raise MemoryError(f"no memory to plan {algorithm}")
         if status != LC_OK:
             raise Refused(f"{algorithm} cannot do {geometry} with {choices}")
+        self.products = lc_products(&self.job.geometry)
 
     def __dealloc__(self):
         lc_free_job(&self.job)
@@ -325,7 +348,7 @@ cdef int _bind(real *of, Job job, lc_call *call, result, input, kernel, gradient
             # Keras reshapes a full bias to (filters, positions) for channels_first: layers in layouts of their own rely on it.
             call.bias_position = 1 if job.job.geometry.channels_first else job.job.geometry.filters
             call.bias_filter = job.job.geometry.positions if job.job.geometry.channels_first else 1
-    return _run(&job.job, call, job.threads)
+    return _run(job, call)
 
 
 # ---------------------------------------------------------------------------------------------------------------------- the runner
@@ -334,37 +357,60 @@ cdef inline char *_aligned(void *memory) noexcept nogil:
     return <char *> ((<uintptr_t> memory + LC_ALIGNMENT - 1) // LC_ALIGNMENT * LC_ALIGNMENT)
 
 
-cdef int _run(lc_job *job, lc_call *call, int threads) except -1:
-    """Runs the passes of a job, one after the other, by so many threads."""
+cdef int _run(Job owner, lc_call *call) except -1:
+    """Runs the passes of a job, one after the other, by its threads or, where these are wanted elsewhere, by one (busy.h)."""
     cdef lc_ran ran = NOTHING_RAN
-    cdef ptrdiff_t shared_bytes = lc_align(job.shared_bytes), thread_bytes = lc_align(job.thread_bytes)
-    cdef ptrdiff_t needed = shared_bytes + threads * thread_bytes
+    cdef lc_job *job = &owner.job
+    cdef ptrdiff_t shared_bytes = lc_align(job.shared_bytes), thread_bytes = lc_align(job.thread_bytes), needed
+    cdef int64_t start = 0, waited = 0
+    cdef int team = owner.threads, i
     cdef void *memory
-    cdef int i
     call.ran = &ran
     with nogil:
+        if owner.threads > 1:
+            start = lc_now()
+            team = lc_team(&owner.pace, owner.products, owner.threads, start)
+        needed = shared_bytes + team * thread_bytes
         memory = malloc(needed + LC_ALIGNMENT)
         if memory != NULL:
             for i in range(LC_PASSES):
-                _run_pass(job, call, i, threads, _aligned(memory), shared_bytes, thread_bytes)
+                waited += _run_pass(job, call, i, team, _aligned(memory), shared_bytes, thread_bytes)
             free(memory)
+        if owner.threads > 1:
+            lc_note_call(&owner.pace, team, start, lc_now(), waited)
     if memory == NULL:
         raise MemoryError(f"no {needed} bytes of workspace for {lc_algorithms[job.algorithm].operation.decode()}")
-    _last.ran, _last.threads = ran, threads
+    _last.ran, _last.threads, _last.team = ran, owner.threads, team
     _last.algorithm = job.algorithm  # last: whoever sees it finds the others
     return 0
 
 
-cdef void _run_pass(lc_job *job, lc_call *call, int number, int threads, char *shared, ptrdiff_t shared_bytes,
-                    ptrdiff_t thread_bytes) noexcept nogil:
+cdef int64_t _run_pass(lc_job *job, lc_call *call, int number, int team, char *shared, ptrdiff_t shared_bytes,
+                       ptrdiff_t thread_bytes) noexcept nogil:
+    """Runs a pass; returns for how many nanoseconds the first thread had to wait for the others."""
     cdef ptrdiff_t task, tasks = job.tasks[number]
     cdef char *workspaces = shared + shared_bytes
-    if threads == 1 or tasks == 1:  # without OpenMP's half microsecond
+    cdef lc_first_thread first
+    cdef int64_t start
+    if team == 1 or tasks == 1:  # without OpenMP's half microsecond
         for task in range(tasks):
             lc_run_task(job, call, number, task, shared, workspaces)
-    else:
-        for task in prange(tasks, schedule="dynamic", chunksize=1, num_threads=threads):
-            lc_run_task(job, call, number, task, shared, workspaces + lc_thread() * thread_bytes)
+        return 0
+    start = first.began = first.ended = lc_now()
+    for task in prange(tasks, schedule="dynamic", chunksize=1, num_threads=team):
+        _run_timed(job, call, number, task, shared, workspaces + lc_thread() * thread_bytes, &first, start)
+    return (first.began - start) + (lc_now() - first.ended)
+
+
+cdef inline void _run_timed(lc_job *job, lc_call *call, int number, ptrdiff_t task, char *shared, char *workspace,
+                            lc_first_thread *first, int64_t start) noexcept nogil:
+    """Runs a task; the first thread takes note of the time."""
+    cdef bint timed = lc_thread() == 0
+    if timed and first.began == start:
+        first.began = lc_now()
+    lc_run_task(job, call, number, task, shared, workspace)
+    if timed:
+        first.ended = lc_now()
 
 
 lc_watch_forks()

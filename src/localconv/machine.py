@@ -85,7 +85,8 @@ def _numbers(path: Path, count: int) -> list[int | None]:
         words = path.read_text().split()[:count]
     except (OSError, UnicodeDecodeError):
         words = []
-    return [int(word) if word.isdecimal() and int(word) > 0 else None for word in words] + [None] * (count - len(words))
+    found = [int(word) if word.isdecimal() and len(word) < 19 else 0 for word in words]
+    return [number or None for number in found] + [None] * (count - len(words))
 
 
 # ---------------------------------------------------------------------------------------------------------------------------- threads

@@ -1,0 +1,70 @@
+/* Whether the other threads of a call are there when they are wanted.
+ *
+ * Where other processes use the processors too, a worker may be without one for milliseconds, and every barrier of the call waits for
+ * it. Results do not depend on the number of threads, so a call may do without the others, and a process remembers when it should:
+ *
+ *   - A call on several threads measures how long its first thread was idle. If that is more than the other threads were worth, by
+ *     LC_PATIENCE, it is a stall.
+ *   - After a stall, calls that would gain less than it cost stay on one thread for a pause: LC_SHORTEST at first, twice as long where
+ *     the next stall follows soon, up to LC_LONGEST. After a long calm the pauses are short again.
+ *
+ * What a call gains is judged by the shortest time it was seen to take, and before that by its multiply-adds. The state is the process's: a
+ * stall says something of the machine, not of the call. It is three numbers, read and written without a lock; threads that write at the
+ * same time lose a stall, or a pause, at worst.
+ */
+#ifndef LOCALCONV_BUSY_H
+#define LOCALCONV_BUSY_H
+
+#include "platform.h"
+
+/* Nanoseconds. A wait within LC_PATIENCE is a wake-up, or an interrupt. */
+enum { LC_PATIENCE = 100 * 1000, LC_SHORTEST = 20 * 1000 * 1000, LC_LONGEST = 1000 * 1000 * 1000 };
+/* A stall within so many pauses behind the last one makes the next pause longer; after so many it is a new story. */
+enum { LC_SOON = 4, LC_CALM = 16 };
+/* Multiply-adds of one thread in a nanosecond, about. */
+enum { LC_PRODUCTS_PER_NANOSECOND = 50 };
+
+typedef struct lc_busy {
+    int64_t until, pause, cost; /* the end of the pause; how long it is; what the last stall cost */
+} lc_busy;
+
+static lc_busy lc_machine_busy = {0, 0, 0};
+
+/* Begins a new story: no call has waited for its threads. */
+static inline void lc_forget_stalls(void) {
+    LC_STORE(&lc_machine_busy.until, 0);
+    LC_STORE(&lc_machine_busy.pause, 0);
+    LC_STORE(&lc_machine_busy.cost, 0);
+}
+
+/* What is known of a call's time: nanoseconds on one thread, 0: nothing yet. */
+typedef struct lc_pace {
+    int64_t alone;
+} lc_pace;
+
+/* What `threads` threads save of a call that takes `alone` on one. */
+LC_INLINE int64_t lc_gain(int64_t alone, int threads) { return alone - alone / threads; }
+
+/* How many of the threads a call should take now. */
+static inline int lc_team(const lc_pace *pace, double products, int threads, int64_t now) {
+    if (threads == 1 || now >= LC_LOAD(&lc_machine_busy.until)) return threads;
+    int64_t alone = LC_LOAD(&pace->alone);
+    if (alone == 0) alone = (int64_t)(products / LC_PRODUCTS_PER_NANOSECOND);
+    return lc_gain(alone, threads) < LC_LOAD(&lc_machine_busy.cost) ? 1 : threads;
+}
+
+/* Takes note of a call that began at `start` and ended `now`, on so many threads, the first of which was idle for `waited`. */
+static inline void lc_note_call(lc_pace *pace, int threads, int64_t start, int64_t now, int64_t waited) {
+    const int64_t took = (now - start - waited) * threads, known = LC_LOAD(&pace->alone);
+    const int64_t alone = known == 0 || took < known ? took : known;
+    if (alone != known) LC_STORE(&pace->alone, alone);
+    if (waited <= lc_gain(alone, threads) + LC_PATIENCE) return;
+    const int64_t calm = now - LC_LOAD(&lc_machine_busy.until), before = LC_LOAD(&lc_machine_busy.pause);
+    int64_t pause = calm < LC_SOON * before ? 2 * before : calm < LC_CALM * before ? before : LC_SHORTEST;
+    if (pause > LC_LONGEST) pause = LC_LONGEST;
+    LC_STORE(&lc_machine_busy.cost, waited);
+    LC_STORE(&lc_machine_busy.pause, pause);
+    LC_STORE(&lc_machine_busy.until, now + pause);
+}
+
+#endif

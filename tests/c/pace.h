@@ -1,0 +1,92 @@
+/* busy.h in imagined times: when a call takes its threads, and when it does without. */
+#ifndef LOCALCONV_TEST_PACE_H
+#define LOCALCONV_TEST_PACE_H
+
+#include "localconv/busy.h"
+#include "testing.h"
+
+enum { MICROSECOND = 1000, MILLISECOND = 1000 * MICROSECOND };
+
+static int pace_failures;
+
+static void expect_team(const lc_pace *pace, double products, int64_t now, int team, int line) {
+    const int found = lc_team(pace, products, 2, now);
+    if (found == team) return;
+    fprintf(stderr, "pace.h:%d: %d threads, not %d\n", line, found, team);
+    ++pace_failures;
+}
+
+#define EXPECT_TEAM(pace, products, now, team) expect_team(pace, products, now, team, __LINE__)
+
+/* A call of 50 microseconds on two threads that ends at `now`, the last 4 milliseconds of it spent waiting. */
+static void stall(lc_pace *pace, int64_t now) { lc_note_call(pace, 2, now - 4050 * MICROSECOND, now, 4 * MILLISECOND); }
+
+static void calm(lc_pace *pace, int64_t now) { lc_note_call(pace, 2, now - 50 * MICROSECOND, now, 2 * MICROSECOND); }
+
+/* Stalls that follow each other soon make the pauses longer, up to a second; calm makes them short again. */
+static void check_pauses(void) {
+    lc_pace pace = {0};
+    int64_t now = MILLISECOND, pause = LC_SHORTEST;
+    lc_forget_stalls();
+    calm(&pace, now);
+    EXPECT_TEAM(&pace, 0, now, 2);
+    for (int i = 0; i < 10; ++i) {
+        stall(&pace, now);
+        EXPECT_TEAM(&pace, 0, now, 1);
+        EXPECT_TEAM(&pace, 0, now + pause - 1, 1);
+        EXPECT_TEAM(&pace, 0, now + pause, 2);
+        now += pause + MILLISECOND;
+        pause = 2 * pause < LC_LONGEST ? 2 * pause : LC_LONGEST;
+    }
+    now += 8 * (int64_t)LC_LONGEST; /* neither soon nor calm: as long as the last one */
+    stall(&pace, now);
+    EXPECT_TEAM(&pace, 0, now + LC_LONGEST - 1, 1);
+    now += 20 * (int64_t)LC_LONGEST;
+    stall(&pace, now);
+    EXPECT_TEAM(&pace, 0, now + LC_SHORTEST, 2);
+}
+
+/* What is a stall depends on what the other threads are worth to the call. */
+static void check_what_is_a_stall(void) {
+    lc_pace small = {0}, large = {0};
+    const int64_t now = 1000 * MILLISECOND;
+    lc_forget_stalls();
+    lc_note_call(&small, 2, now - 150 * MICROSECOND, now, 100 * MICROSECOND); /* an interrupt */
+    EXPECT_TEAM(&small, 0, now, 2);
+    lc_note_call(&large, 2, now - 104 * MILLISECOND, now, 4 * MILLISECOND); /* a small part of a long call */
+    EXPECT_TEAM(&large, 0, now, 2);
+    EXPECT_TEAM(&small, 0, now, 2);
+    stall(&small, now);
+    EXPECT_TEAM(&small, 0, now, 1);
+    EXPECT_TEAM(&large, 0, now, 2); /* gains 50 ms, for at most four of waiting */
+}
+
+/* A call that was never made is judged by its multiply-adds; the first one may be a stall itself. */
+static void check_new_calls(void) {
+    lc_pace known = {0}, fresh = {0}, other = {0};
+    const int64_t now = 1000 * MILLISECOND;
+    lc_forget_stalls();
+    EXPECT_TEAM(&fresh, 1e6, now, 2);
+    stall(&fresh, now);
+    EXPECT_TEAM(&other, 1e6, now, 1);
+    EXPECT_TEAM(&other, 1e9, now, 2); /* 20 ms of arithmetic */
+    lc_note_call(&other, 1, now - 10 * MILLISECOND, now, 0); /* alone it took longer than its arithmetic: memory */
+    EXPECT_TEAM(&other, 1e6, now, 2);
+    lc_note_call(&known, 2, now - 300 * MICROSECOND, now, 0);
+    lc_note_call(&known, 2, now - 50 * MICROSECOND, now, 0);
+    lc_note_call(&known, 2, now - 5000 * MICROSECOND, now, 0); /* the first thread itself was without a processor: no news */
+    if (known.alone != 100 * MICROSECOND) {
+        fprintf(stderr, "pace.h: the shortest time was not kept\n");
+        ++pace_failures;
+    }
+}
+
+/* Returns how many expectations failed. */
+static int check_pace(void) {
+    check_pauses();
+    check_what_is_a_stall();
+    check_new_calls();
+    return pace_failures;
+}
+
+#endif
