@@ -15,7 +15,7 @@ import ways
 from oracle import Case, assert_same_bits
 
 import localconv
-from localconv import _core, settings
+from localconv import _core, engine, policy, settings
 
 LINUX = sys.platform == "linux"
 CPUS = len(os.sched_getaffinity(0)) if LINUX else os.cpu_count()
@@ -210,6 +210,76 @@ def test_concurrent_calls(isa):
 
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
         assert all(pool.map(work, range(6)))
+
+
+TOGGLE = """
+import sys, threading
+import numpy as np
+import localconv
+from localconv import _core, engine, policy, settings
+sys.setswitchinterval(1e-6)
+stop = threading.Event()
+
+def toggle():
+    while not stop.is_set():
+        for isa in _core.available_isas():
+            settings.set_isa(isa)
+            for threads in (1, 2):
+                localconv.set_num_threads(threads)
+
+used = set()
+kernel = np.ones((5, 16, 16), np.float32)
+
+def call(n):
+    x, g = np.ones((1, 2000 + n, 16), np.float32), np.ones((1, 1996 + n, 16), np.float32)
+    assert (localconv.conv1d(x, kernel, data_format="channels_last") == 80).all()
+    used.add(_core.last_run()["threads"])
+    assert (localconv.grad.conv1d_input(x.shape, kernel, g, data_format="channels_last")[:, 4:-4] == 80).all()
+    used.add(_core.last_run()["threads"])
+    assert (localconv.grad.conv1d_kernel(x, kernel.shape, g, data_format="channels_last") == 1996 + n).all()
+    used.add(_core.last_run()["threads"])
+
+thread = threading.Thread(target=toggle)
+thread.start()
+for n in range(300):
+    call(n)
+stop.set()
+thread.join()
+localconv.set_num_threads(1)
+used.clear()
+for n in range(300):
+    call(n)
+print(used)
+"""
+
+
+def test_settings_that_change_all_the_time(python):
+    """Results are right, and later calls do as they are told."""
+    assert python(TOGGLE) == "{1}\n"
+
+
+@many_cpus
+def test_settings_are_read_once_a_call(monkeypatch):
+    """What changes while a call is planned is for the next one: the plan that is kept is of what was asked for."""
+    plan, isas = policy.plan, _core.available_isas()
+
+    def meanwhile(*arguments):
+        localconv.set_num_threads(2)
+        settings.set_isa(isas[-1])
+        return plan(*arguments)
+
+    def ran(threads):
+        localconv.set_num_threads(threads)
+        settings.set_isa(isas[0])
+        large_call()
+        return _core.last_run()["threads"], _core.last_run()["isa"]
+
+    engine.plans.clear()
+    monkeypatch.setattr(policy, "plan", meanwhile)
+    assert ran(1) == (1, isas[0])
+    monkeypatch.undo()
+    assert ran(1) == (1, isas[0])
+    assert ran(2) == (2, isas[0])
 
 
 @pytest.mark.parametrize(("family", "way"), CHOICES, ids=str)
