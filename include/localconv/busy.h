@@ -1,16 +1,17 @@
 /* Whether the other threads of a call are there when they are wanted.
  *
- * Where other processes use the processors too, a worker may be without one for milliseconds, and every barrier of the call waits for
- * it. Results do not depend on the number of threads, so a call may do without the others, and a process remembers when it should:
+ * Where other processes use the processors too, a worker may be without one for milliseconds, and every barrier of the
+ * call waits for it. Results do not depend on the number of threads, so a call may do without the others, and a process
+ * remembers when it should:
  *
- *   - A call on several threads measures how long its first thread was idle. If that is more than the other threads were worth, by
- *     LC_PATIENCE, it is a stall.
- *   - After a stall, calls that would gain less than it cost stay on one thread for a pause: LC_SHORTEST at first, twice as long where
- *     the next stall follows soon, up to LC_LONGEST. After a long calm the pauses are short again.
+ *   - A call on several threads measures how long its first thread was idle. If that is more than the other threads
+ * were worth, by LC_PATIENCE, it is a stall.
+ *   - After a stall, calls that would gain less than it cost stay on one thread for a pause: LC_SHORTEST at first,
+ * twice as long where the next stall follows soon, up to LC_LONGEST. After a long calm the pauses are short again.
  *
- * What a call gains is judged by the shortest time it was seen to take, and before that by its multiply-adds. The state is the process's: a
- * stall says something of the machine, not of the call. It is three numbers, read and written without a lock; threads that write at the
- * same time lose a stall, or a pause, at worst.
+ * What a call gains is judged by the shortest time it was seen to take, and before that by its multiply-adds. The state
+ * is the process's: a stall says something of the machine, not of the call. It is three numbers, read and written
+ * without a lock; threads that write at the same time lose a stall, or a pause, at worst.
  */
 #ifndef LOCALCONV_BUSY_H
 #define LOCALCONV_BUSY_H
@@ -53,7 +54,8 @@ static inline int lc_team(const lc_pace *pace, double products, int threads, int
     return lc_gain(alone, threads) < LC_LOAD(&lc_machine_busy.cost) ? 1 : threads;
 }
 
-/* Takes note of a call that began at `start` and ended `now`, on so many threads, the first of which was idle for `waited`. */
+/* Takes note of a call that began at `start` and ended `now`, on so many threads, the first of which was idle for
+ * `waited`. */
 static inline void lc_note_call(lc_pace *pace, int threads, int64_t start, int64_t now, int64_t waited) {
     const int64_t took = (now - start - waited) * threads, known = LC_LOAD(&pace->alone);
     const int64_t alone = known == 0 || took < known ? took : known;

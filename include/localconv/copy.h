@@ -5,11 +5,13 @@ LC_INLINE void LC_NAME(transpose_block)(const LC_REAL *source, ptrdiff_t source_
                                         ptrdiff_t columns, LC_REAL *target, ptrdiff_t target_stride, int pad) {
     LC_VEC r[LC_LANES];
     const LC_MASK in = LC_NAME(first)(columns), out = LC_NAME(first)(pad ? LC_LANES : rows);
-    LC_UNROLL for (int i = 0; i < LC_LANES; ++i) {
+    LC_UNROLL
+    for (int i = 0; i < LC_LANES; ++i) {
         r[i] = i < rows ? LC_NAME(load_first)(source + i * source_stride, in) : LC_NAME(zero)();
     }
     LC_NAME(transpose)(r);
-    LC_UNROLL for (int i = 0; i < LC_LANES; ++i) {
+    LC_UNROLL
+    for (int i = 0; i < LC_LANES; ++i) {
         if (i < columns) LC_NAME(store_first)(target + i * target_stride, out, r[i]);
     }
 }
@@ -17,14 +19,16 @@ LC_INLINE void LC_NAME(transpose_block)(const LC_REAL *source, ptrdiff_t source_
 LC_INLINE void LC_NAME(transpose_whole_block)(const LC_REAL *source, ptrdiff_t source_stride, LC_REAL *target,
                                               ptrdiff_t target_stride) {
     LC_VEC r[LC_LANES];
-    LC_UNROLL for (int i = 0; i < LC_LANES; ++i) r[i] = LC_NAME(load)(source + i * source_stride);
+    LC_UNROLL
+    for (int i = 0; i < LC_LANES; ++i) r[i] = LC_NAME(load)(source + i * source_stride);
     LC_NAME(transpose)(r);
-    LC_UNROLL for (int i = 0; i < LC_LANES; ++i) LC_NAME(store)(target + i * target_stride, r[i]);
+    LC_UNROLL
+    for (int i = 0; i < LC_LANES; ++i) LC_NAME(store)(target + i * target_stride, r[i]);
 }
 
 /* target[c * target_stride + r] = source[r * source_stride + c] for r < rows, c < columns. */
-LC_NOINLINE void LC_NAME(transpose_copy)(const LC_REAL *source, ptrdiff_t source_stride, ptrdiff_t rows, ptrdiff_t columns,
-                                         LC_REAL *target, ptrdiff_t target_stride, int pad) {
+LC_NOINLINE void LC_NAME(transpose_copy)(const LC_REAL *source, ptrdiff_t source_stride, ptrdiff_t rows,
+                                         ptrdiff_t columns, LC_REAL *target, ptrdiff_t target_stride, int pad) {
     for (ptrdiff_t r = 0; r < rows; r += LC_LANES) {
         const ptrdiff_t high = lc_min(rows - r, LC_LANES);
         ptrdiff_t c = 0;
@@ -67,8 +71,8 @@ LC_NOINLINE void LC_NAME(move_adding)(const LC_REAL *source, LC_REAL *target, lc
     } while (lc_next(&copy, index, &from, &to));
 }
 
-/* Copies `images` images, `stride` elements apart in the source, side by side in the target. `copy`: the dimensions of one image.
- * pad: whole vectors are written, 0 behind the last image. */
+/* Copies `images` images, `stride` elements apart in the source, side by side in the target. `copy`: the dimensions of
+ * one image. pad: whole vectors are written, 0 behind the last image. */
 LC_NOINLINE void LC_NAME(interleave)(const LC_REAL *source, LC_REAL *target, ptrdiff_t images, ptrdiff_t stride,
                                      lc_copy copy, int pad) {
     ptrdiff_t index[LC_DIMS] = {0}, from = 0, to = 0;

@@ -1,4 +1,5 @@
-/* Which instruction sets can run here: the processor's feature bits, and that the operating system saves the registers. */
+/* Which instruction sets can run here: the processor's feature bits, and that the operating system saves the registers.
+ */
 #ifndef LOCALCONV_CPU_H
 #define LOCALCONV_CPU_H
 

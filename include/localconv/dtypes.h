@@ -3,15 +3,15 @@
 #define LOCALCONV_DTYPES_H
 
 /* name, C type, NumPy's name; a header that instances are made of includes instance.h for each (instances.h). */
-#define LC_DTYPES(X)          \
-    X(f32, float, "float32")  \
+#define LC_DTYPES(X)         \
+    X(f32, float, "float32") \
     X(f64, double, "float64")
 
 enum {
 #define LC_ROW(name, real, numpy) LC_##name,
     LC_DTYPES(LC_ROW)
 #undef LC_ROW
-    lc_dtype_count
+        lc_dtype_count
 };
 
 #define LC_ROW(name, real, numpy) typedef real lc_real_##name;

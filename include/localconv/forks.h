@@ -1,10 +1,11 @@
 /* Whether this process may be without the worker threads that its OpenMP runtime believes it has.
  *
- * fork copies the calling thread alone. GNU OpenMP keeps its pool of threads in the copy, and the next parallel region waits for them
- * for ever. Nobody can ask the runtime whether it had a pool: whoever else in the process uses it (PyTorch) may have made one. So a
- * process stays on one thread
+ * fork copies the calling thread alone. GNU OpenMP keeps its pool of threads in the copy, and the next parallel region
+ * waits for them for ever. Nobody can ask the runtime whether it had a pool: whoever else in the process uses it
+ * (PyTorch) may have made one. So a process stays on one thread
  *   - after it was forked from one that had this module loaded, and
- *   - if it was forked without an exec, and the runtime was there before this module: a pool may have been made before the fork.
+ *   - if it was forked without an exec, and the runtime was there before this module: a pool may have been made before
+ * the fork.
  */
 #ifndef LOCALCONV_FORKS_H
 #define LOCALCONV_FORKS_H
@@ -25,7 +26,8 @@ static void lc_note_fork(void) { lc_forked = 1; }
 #include <stdio.h>
 #include <string.h>
 
-/* Linux marks a process that was forked and has not called exec, in the seventh number behind the name in /proc/self/stat. */
+/* Linux marks a process that was forked and has not called exec, in the seventh number behind the name in
+ * /proc/self/stat. */
 static int lc_forked_without_exec(void) {
     enum { PF_FORKNOEXEC = 0x40 };
     char line[1024];
@@ -56,8 +58,8 @@ static int lc_visit_object(struct dl_phdr_info *object, size_t size, void *data)
     return order->first >= 0;
 }
 
-/* Whether the runtime was in the process before this module: the loader lists objects in the order in which it loaded them, and
- * those that an object needs behind it. */
+/* Whether the runtime was in the process before this module: the loader lists objects in the order in which it loaded
+ * them, and those that an object needs behind it. */
 static int lc_runtime_is_older(uintptr_t runtime) {
     lc_load_order order = {{runtime, (uintptr_t)lc_note_fork}, -1};
     dl_iterate_phdr(lc_visit_object, &order);

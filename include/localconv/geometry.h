@@ -1,6 +1,7 @@
 /* One convolution as the kernels see it: sizes, where elements lie, and what an output position reads.
  *
- * Three spatial axes (depth, height, width); a 1D convolution has 1 x 1 x L. Nothing is checked here: geometry.py has done it.
+ * Three spatial axes (depth, height, width); a 1D convolution has 1 x 1 x L. Nothing is checked here: geometry.py has
+ * done it.
  */
 #ifndef LOCALCONV_GEOMETRY_H
 #define LOCALCONV_GEOMETRY_H
@@ -65,22 +66,23 @@ LC_INLINE ptrdiff_t lc_window_origin(const lc_geometry *g, int axis, ptrdiff_t o
     return o * g->strides[axis] - g->before[axis];
 }
 
-/* The element of a window's origin in an operand that begins at the pixel `corner`. */
+/* The element of a window's origin in an operand that begins at the pixel `corner`; NULL: with the input. */
 LC_INLINE ptrdiff_t lc_window_at(const lc_geometry *g, const lc_layout *layout, const ptrdiff_t index[3],
                                  const ptrdiff_t corner[3]) {
     ptrdiff_t origin[3];
-    for (int axis = 0; axis < 3; ++axis) origin[axis] = lc_window_origin(g, axis, index[axis]) - corner[axis];
+    for (int axis = 0; axis < 3; ++axis)
+        origin[axis] = lc_window_origin(g, axis, index[axis]) - (corner ? corner[axis] : 0);
     return lc_offset(layout, origin);
 }
 
-/* ------------------------------------------------------------------------------------------------------ windows and pixels */
+/* ---------------------------------------------------------------------------------- windows and pixels */
 
 typedef struct lc_range {
     ptrdiff_t lo, hi;
 } lc_range;
 
-/* The taps lo .. hi-1 of an axis that meet the input pixels from .. to-1 when the window of output index o is laid on it;
- * lo == hi: none do. */
+/* The taps lo .. hi-1 of an axis that meet the input pixels from .. to-1 when the window of output index o is laid on
+ * it; lo == hi: none do. */
 LC_INLINE lc_range lc_taps_within(const lc_geometry *g, int axis, ptrdiff_t o, ptrdiff_t from, ptrdiff_t to) {
     const ptrdiff_t origin = lc_window_origin(g, axis, o) - from, step = g->dilation[axis], room = to - from - origin;
     lc_range r = {0, g->kernel[axis]};
@@ -117,7 +119,7 @@ LC_INLINE lc_range lc_positions_meeting(const lc_geometry *g, int axis, ptrdiff_
     return r;
 }
 
-/* --------------------------------------------------------------------------------------------------------- runs and strips */
+/* ------------------------------------------------------------------------------------- runs and strips */
 
 /* A run: n steps through the broadcast operand and the vector operand of a register tile, from these offsets. */
 typedef struct lc_run {
@@ -134,9 +136,9 @@ LC_INLINE ptrdiff_t lc_run_limit(const lc_geometry *g) {
     return g->along_taps ? g->group_channels * g->kernel[0] * g->kernel[1] : g->taps;
 }
 
-/* The runs of a window whose taps are clipped to `clip`, their input offsets counted from the window's (unclipped) origin.
- * kernel_step: elements from one kernel row to the next. input_in_lanes: the input is the vector operand, the kernel the
- * broadcast one. */
+/* The runs of a window whose taps are clipped to `clip`, their input offsets counted from the window's (unclipped)
+ * origin. kernel_step: elements from one kernel row to the next. input_in_lanes: the input is the vector operand, the
+ * kernel the broadcast one. */
 static inline ptrdiff_t lc_build_runs(const lc_geometry *g, const lc_layout *layout, const lc_range clip[3],
                                       ptrdiff_t kernel_step, int input_in_lanes, lc_run *runs) {
     ptrdiff_t step[3], count = 0;
@@ -166,8 +168,8 @@ typedef struct lc_strip {
     ptrdiff_t input, row, n;
 } lc_strip;
 
-/* How the strips of a geometry go: along the width's taps or along the channels, and their steps. rows_by_channel: channels
- * are the outer ones in the kernel's rows. */
+/* How the strips of a geometry go: along the width's taps or along the channels, and their steps. rows_by_channel:
+ * channels are the outer ones in the kernel's rows. */
 typedef struct lc_strips {
     int along_taps, rows_by_channel;
     ptrdiff_t input_step, row_step;
@@ -187,7 +189,8 @@ LC_INLINE ptrdiff_t lc_strip_limit(const lc_geometry *g) {
     return lc_max(g->taps, g->group_channels * g->kernel[0] * g->kernel[1]);
 }
 
-/* The strips of a window whose taps are clipped to `clip`, their input offsets counted from the window's (unclipped) origin. */
+/* The strips of a window whose taps are clipped to `clip`, their input offsets counted from the window's (unclipped)
+ * origin. */
 static inline ptrdiff_t lc_build_strips(const lc_geometry *g, const lc_layout *layout, const lc_strips *s,
                                         const lc_range clip[3], lc_strip *strips) {
     ptrdiff_t step[3], count = 0;
@@ -195,8 +198,8 @@ static inline ptrdiff_t lc_build_strips(const lc_geometry *g, const lc_layout *l
     const ptrdiff_t width = clip[2].hi - clip[2].lo, row_tap = s->rows_by_channel ? 1 : g->group_channels;
     const ptrdiff_t row_channel = s->rows_by_channel ? g->taps : 1;
     /* neighbouring taps continue each other, in the input and in the kernel */
-    const int joined = s->along_taps || (step[2] == g->group_channels * s->input_step &&
-                                         row_tap == g->group_channels * s->row_step);
+    const int joined =
+        s->along_taps || (step[2] == g->group_channels * s->input_step && row_tap == g->group_channels * s->row_step);
     const ptrdiff_t outer = s->along_taps ? g->group_channels : 1, inner = joined ? lc_min(width, 1) : width;
     for (ptrdiff_t c = 0; c < outer; ++c)
         for (ptrdiff_t i = clip[0].lo; i < clip[0].hi; ++i)
@@ -211,7 +214,7 @@ static inline ptrdiff_t lc_build_strips(const lc_geometry *g, const lc_layout *l
     return count;
 }
 
-/* ------------------------------------------------------------------------------------------------------ panels and blocks */
+/* ----------------------------------------------------------------------------------- panels and blocks */
 
 /* A panel: up to `width` filters of one group, first .. first+count-1, that a register tile takes at once. */
 typedef struct lc_panel {
@@ -233,7 +236,8 @@ LC_INLINE lc_panel lc_find_panel(const lc_geometry *g, ptrdiff_t width, ptrdiff_
     return panel;
 }
 
-/* The block of task `index` when `size` is cut into blocks: lo .. hi-1 along every axis. Returns what is left of the index. */
+/* The block of task `index` when `size` is cut into blocks: lo .. hi-1 along every axis. Returns what is left of the
+ * index. */
 LC_INLINE ptrdiff_t lc_find_block(const ptrdiff_t size[3], const ptrdiff_t block[3], ptrdiff_t index, ptrdiff_t lo[3],
                                   ptrdiff_t hi[3]) {
     for (int axis = 2; axis >= 0; --axis) {

@@ -1,18 +1,19 @@
 /* One instance of every kernel, for LC_DTYPE and LC_ISA. Included inside the target region of the instruction set. */
 
-#define LC_REAL LC_JOIN2(lc_real, LC_DTYPE)
-#define LC_VEC LC_NAME(vec)
-#define LC_MASK LC_NAME(mask)
+#define LC_REAL  LC_JOIN2(lc_real, LC_DTYPE)
+#define LC_VEC   LC_NAME(vec)
+#define LC_MASK  LC_NAME(mask)
 #define LC_LANES LC_NAME(lanes)
+
+/* A task of a pass (job.h): its arguments are job, c, task, shared, workspace. */
+#define LC_TASK(name) \
+    LC_NOINLINE void LC_NAME(name)(const lc_job *job, const lc_call *c, ptrdiff_t task, char *shared, char *workspace)
 
 #include "tile.h"
 #include "copy.h"
 #include "bodies.h"
 
-LC_NOINLINE void LC_NAME(no_task)(const lc_job *job, const lc_call *c, ptrdiff_t task, char *shared, char *workspace) {
-    (void)job, (void)c, (void)task, (void)shared, (void)workspace;
-    lc_impossible("a task of a pass that its algorithm does not have");
-}
+LC_TASK(no_task) { lc_impossible("a task of a pass that its algorithm does not have"); }
 
 static const lc_kernels LC_NAME(kernels) = {
     LC_STRING(LC_ISA),
@@ -31,4 +32,5 @@ static const lc_kernels LC_NAME(kernels) = {
 #undef LC_VEC
 #undef LC_MASK
 #undef LC_LANES
+#undef LC_TASK
 #undef LC_DTYPE

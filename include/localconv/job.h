@@ -1,8 +1,8 @@
 /* A job: one operation on one geometry, cut into tasks by an algorithm and its choices.
  *
- * The caller proposes an algorithm and choices; lc_make_job answers with the passes' tasks and the bytes that they need, or refuses. A
- * pass is so many tasks that any threads may take in any order; the passes follow each other. All tasks of a call share
- * `shared_bytes`, and each thread has `thread_bytes` of its own.
+ * The caller proposes an algorithm and choices; lc_make_job answers with the passes' tasks and the bytes that they
+ * need, or refuses. A pass is so many tasks that any threads may take in any order; the passes follow each other. All
+ * tasks of a call share `shared_bytes`, and each thread has `thread_bytes` of its own.
  */
 #ifndef LOCALCONV_JOB_H
 #define LOCALCONV_JOB_H
@@ -11,30 +11,30 @@
 #include "platform.h"
 #include "view.h"
 
-/* ---------------------------------------------------------------------------------------------------------------- algorithms */
+/* ------------------------------------------------------------------------------------------ algorithms */
 
 /* Every algorithm: its name, the operation it is for, how it is finished, and the tasks of its passes. */
-#define LC_ALGORITHMS(X)                                                                                  \
-    X(local_dot, local_forward, local_forward, local_task, no_task)                                       \
-    X(local_stream, local_forward, local_forward, local_task, no_task)                                    \
-    X(local_rows, local_forward, local_forward, local_task, no_task)                                      \
-    X(local_images, local_forward, local_forward, local_task, no_task)                                    \
-    X(local_kernel_placed, local_grad_kernel, local_grad_kernel, local_grad_kernel_task, no_task)         \
-    X(local_kernel_boxed, local_grad_kernel, local_grad_kernel, local_grad_kernel_task, no_task)          \
-    X(local_input_placed, local_grad_input, local_grad_input, local_grad_input_task, no_task)             \
-    X(local_input_boxed, local_grad_input, local_grad_input, local_grad_input_task, no_task)              \
-    X(conv_direct, conv_forward, conv_forward, conv_pack, conv_tiles)                                     \
-    X(conv_phases, conv_grad_input, conv_forward, conv_pack, conv_tiles)                                  \
-    X(conv_narrow, conv_grad_input, conv_narrow, narrow_pack, narrow_lines)                               \
-    X(conv_reduction, conv_grad_kernel, conv_reduction, reduce_part, sum_parts)                           \
-    X(im2col, im2col, columns, gather_windows, no_task)                                                   \
+#define LC_ALGORITHMS(X)                                                                          \
+    X(local_dot, local_forward, local_forward, local_task, no_task)                               \
+    X(local_stream, local_forward, local_forward, local_task, no_task)                            \
+    X(local_rows, local_forward, local_forward, local_task, no_task)                              \
+    X(local_images, local_forward, local_forward, local_task, no_task)                            \
+    X(local_kernel_placed, local_grad_kernel, local_grad_kernel, local_grad_kernel_task, no_task) \
+    X(local_kernel_boxed, local_grad_kernel, local_grad_kernel, local_grad_kernel_task, no_task)  \
+    X(local_input_placed, local_grad_input, local_grad_input, local_grad_input_task, no_task)     \
+    X(local_input_boxed, local_grad_input, local_grad_input, local_grad_input_task, no_task)      \
+    X(conv_direct, conv_forward, conv_forward, conv_pack, conv_tiles)                             \
+    X(conv_phases, conv_grad_input, conv_forward, conv_pack, conv_tiles)                          \
+    X(conv_narrow, conv_grad_input, conv_narrow, narrow_pack, narrow_lines)                       \
+    X(conv_reduction, conv_grad_kernel, conv_reduction, reduce_part, sum_parts)                   \
+    X(im2col, im2col, columns, gather_windows, no_task)                                           \
     X(col2im, col2im, columns, scatter_windows, no_task)
 
 enum {
 #define LC_ROW(name, operation, finish, first, second) LC_##name,
     LC_ALGORITHMS(LC_ROW)
 #undef LC_ROW
-    lc_algorithm_count
+        lc_algorithm_count
 };
 
 typedef struct lc_algorithm {
@@ -47,7 +47,7 @@ static const lc_algorithm lc_algorithms[] = {
 #undef LC_ROW
 };
 
-/* ------------------------------------------------------------------------------------------------------------------ choices */
+/* --------------------------------------------------------------------------------------------- choices */
 
 /* What a caller may choose. An algorithm uses some of these; 0 stands for those that it does not use. */
 #define LC_CHOICES(X)                                                                                             \
@@ -85,15 +85,15 @@ static const lc_choice lc_choice_table[] = {
 };
 enum { lc_choice_count = (int)(sizeof lc_choice_table / sizeof lc_choice_table[0]) };
 
-/* --------------------------------------------------------------------------------------------------------------------- calls */
+/* ----------------------------------------------------------------------------------------------- calls */
 
 /* Which kernels ran: written by the first task of a call, from inside its own instance. */
 typedef struct lc_ran {
     const char *isa, *dtype;
 } lc_ran;
 
-/* One call: the arrays and what happens to a finished sum. gradient: for the output. An operation leaves out the arrays that it does
- * not need, and the one of them that it makes: that is `result`. */
+/* One call: the arrays and what happens to a finished sum. gradient: for the output. An operation leaves out the arrays
+ * that it does not need, and the one of them that it makes: that is `result`. */
 typedef struct lc_call {
     const void *input, *kernel, *gradient, *bias; /* bias may be NULL */
     void *result;
@@ -104,7 +104,7 @@ typedef struct lc_call {
     lc_ran *ran;
 } lc_call;
 
-/* ---------------------------------------------------------------------------------------------------------------------- jobs */
+/* ------------------------------------------------------------------------------------------------ jobs */
 
 typedef struct lc_job lc_job;
 typedef void lc_task(const lc_job *job, const lc_call *call, ptrdiff_t task, char *shared, char *workspace);
@@ -128,15 +128,15 @@ struct lc_job {
     ptrdiff_t shared_bytes, thread_bytes;
     ptrdiff_t list_bytes; /* of a thread's: the lists of runs and strips of a window, which no choice makes shorter */
     ptrdiff_t box_bytes;  /* of a thread's: the box of pixels that a task brings together */
-    void *memory; /* what the plan points to */
+    void *memory;         /* what the plan points to */
     ptrdiff_t memory_bytes;
     ptrdiff_t plan[24]; /* what the algorithm has derived, a struct of its own */
 };
 
 /* An algorithm's own part of a job. */
-#define LC_PLAN(type, job) ((type *)(job)->plan)
+#define LC_PLAN(type, job)       ((type *)(job)->plan)
 #define LC_CONST_PLAN(type, job) ((const type *)(job)->plan)
-#define LC_PLAN_FITS(type) typedef char type##_fits[sizeof(type) <= sizeof(((lc_job *)0)->plan) ? 1 : -1]
+#define LC_PLAN_FITS(type)       typedef char type##_fits[sizeof(type) <= sizeof(((lc_job *)0)->plan) ? 1 : -1]
 
 enum { LC_OK, LC_NO_MEMORY, LC_REFUSED };
 

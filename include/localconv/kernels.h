@@ -1,7 +1,7 @@
 /* Every kernel of the library for every element type and instruction set, and jobs made of them.
  *
- * The bodies (tile.h, copy.h, algorithms/) are written once over the vocabulary of simd/ and instantiated here. To add an instruction
- * set: its words in simd/, its bit in cpu.h, one region and one row below.
+ * The bodies (tile.h, copy.h, algorithms/) are written once over the vocabulary of simd/ and instantiated here. To add
+ * an instruction set: its words in simd/, its bit in cpu.h, one region and one row below.
  */
 #ifndef LOCALCONV_KERNELS_H
 #define LOCALCONV_KERNELS_H
@@ -72,10 +72,10 @@ static const lc_isa lc_isas[] = {
 };
 enum { lc_isa_count = (int)(sizeof lc_isas / sizeof lc_isas[0]) };
 
-/* --------------------------------------------------------------------------------------------------------- making jobs */
+/* ----------------------------------------------------------------------------------------- making jobs */
 
-/* Makes a job of a geometry, an algorithm, kernels and choices that are in it already: LC_OK, LC_NO_MEMORY, or LC_REFUSED if the
- * algorithm cannot do this geometry with these choices. In any case lc_free_job must follow. */
+/* Makes a job of a geometry, an algorithm, kernels and choices that are in it already: LC_OK, LC_NO_MEMORY, or
+ * LC_REFUSED if the algorithm cannot do this geometry with these choices. In any case lc_free_job must follow. */
 static inline int lc_make_job(lc_job *job) {
     static int (*const finish[])(lc_job *) = {
 #define LC_ROW(name, operation, finish, first, second) lc_finish_##finish,
@@ -96,7 +96,8 @@ static inline void lc_free_job(lc_job *job) {
 }
 
 /* Runs one task of a pass. workspace: the thread's own. */
-LC_INLINE void lc_run_task(const lc_job *job, const lc_call *call, int pass, ptrdiff_t task, char *shared, char *workspace) {
+LC_INLINE void lc_run_task(const lc_job *job, const lc_call *call, int pass, ptrdiff_t task, char *shared,
+                           char *workspace) {
     job->kernels->passes[job->algorithm][pass](job, call, task, shared, workspace);
 }
 

@@ -1,5 +1,5 @@
-/* What the system tells of the processor's caches: bytes of the first-level data cache, of the second-level cache and of the
- * last-level one, 0 where it does not tell. */
+/* What the system tells of the processor's caches: bytes of the first-level data cache, of the second-level cache and
+ * of the last-level one, 0 where it does not tell. */
 #ifndef LOCALCONV_MACHINE_H
 #define LOCALCONV_MACHINE_H
 
@@ -32,7 +32,8 @@ static lc_caches lc_read_caches(void) {
     lc_caches caches = {0, 0, 0};
     for (int index = 0; index < 16; ++index) {
         char type[32], level[32], size[32];
-        if (!lc_read_cache_file(index, "type", type, sizeof type) || !lc_read_cache_file(index, "level", level, sizeof level) ||
+        if (!lc_read_cache_file(index, "type", type, sizeof type) ||
+            !lc_read_cache_file(index, "level", level, sizeof level) ||
             !lc_read_cache_file(index, "size", size, sizeof size))
             break;
         if (strncmp(type, "Instruction", 11) == 0) continue;

@@ -18,18 +18,18 @@
 #endif
 
 #if defined(_MSC_VER) && !defined(__clang__)
-#define LC_INLINE static __forceinline
+#define LC_INLINE   static __forceinline
 #define LC_NOINLINE static __declspec(noinline)
 #define LC_UNROLL
 #define LC_UNROLL_TWICE
 #else
-#define LC_INLINE static inline __attribute__((always_inline, unused))
+#define LC_INLINE   static inline __attribute__((always_inline, unused))
 #define LC_NOINLINE static __attribute__((noinline, unused))
 #if defined(__clang__)
-#define LC_UNROLL _Pragma("clang loop unroll(full)")
+#define LC_UNROLL       _Pragma("clang loop unroll(full)")
 #define LC_UNROLL_TWICE _Pragma("clang loop unroll_count(2)")
 #else
-#define LC_UNROLL _Pragma("GCC unroll 32")
+#define LC_UNROLL       _Pragma("GCC unroll 32")
 #define LC_UNROLL_TWICE _Pragma("GCC unroll 2")
 #endif
 #endif
@@ -42,8 +42,9 @@
 #define LC_PREFETCH_L1(p) ((void)(p))
 #endif
 
-/* Hides from the optimizer where a pointer came from, so that it keeps its own register: left alone, compilers turn a tile's row
- * pointers into one pointer and a register for every row's offset, run out of registers and reload them at every step. */
+/* Hides from the optimizer where a pointer came from, so that it keeps its own register: left alone, compilers turn a
+ * tile's row pointers into one pointer and a register for every row's offset, run out of registers and reload them at
+ * every step. */
 #if defined(__GNUC__) || defined(__clang__)
 #define LC_OPAQUE(pointer) __asm__("" : "+r"(pointer))
 #else
@@ -58,7 +59,7 @@
 #define LC_TARGET_END LC_PRAGMA(clang attribute pop)
 #elif defined(__GNUC__)
 #define LC_TARGET_BEGIN(features) LC_PRAGMA(GCC push_options) LC_PRAGMA(GCC target(features))
-#define LC_TARGET_END LC_PRAGMA(GCC pop_options)
+#define LC_TARGET_END             LC_PRAGMA(GCC pop_options)
 #else
 #define LC_TARGET_BEGIN(features)
 #define LC_TARGET_END
@@ -66,21 +67,21 @@
 
 /* A number that several threads read and write without a lock. */
 #if defined(__GNUC__) || defined(__clang__)
-#define LC_LOAD(p) __atomic_load_n((p), __ATOMIC_RELAXED)
+#define LC_LOAD(p)         __atomic_load_n((p), __ATOMIC_RELAXED)
 #define LC_STORE(p, value) __atomic_store_n((p), (value), __ATOMIC_RELAXED)
 #else /* Microsoft's compiler: aligned words of up to 64 bits are read and written as a whole */
-#define LC_LOAD(p) (*(const volatile int64_t *)(p))
+#define LC_LOAD(p)         (*(const volatile int64_t *)(p))
 #define LC_STORE(p, value) (*(volatile int64_t *)(p) = (value))
 #endif
 
 /* op -> op_f32_avx512: every name inside an instance carries its element type and instruction set. */
 #define LC_JOIN3_(a, b, c) a##_##b##_##c
-#define LC_JOIN3(a, b, c) LC_JOIN3_(a, b, c)
-#define LC_JOIN2_(a, b) a##_##b
-#define LC_JOIN2(a, b) LC_JOIN2_(a, b)
-#define LC_NAME(op) LC_JOIN3(op, LC_DTYPE, LC_ISA)
-#define LC_STRING_(text) #text
-#define LC_STRING(text) LC_STRING_(text)
+#define LC_JOIN3(a, b, c)  LC_JOIN3_(a, b, c)
+#define LC_JOIN2_(a, b)    a##_##b
+#define LC_JOIN2(a, b)     LC_JOIN2_(a, b)
+#define LC_NAME(op)        LC_JOIN3(op, LC_DTYPE, LC_ISA)
+#define LC_STRING_(text)   #text
+#define LC_STRING(text)    LC_STRING_(text)
 
 /* For what `finish` (job.h) has made impossible: an output must never be left unwritten without a word. */
 LC_NOINLINE void lc_impossible(const char *what) {

@@ -8,7 +8,7 @@
 #include <omp.h>
 static int lc_openmp_version(void) { return _OPENMP; }
 static int lc_openmp_threads(void) { return omp_get_max_threads(); } /* OMP_NUM_THREADS, threadpoolctl */
-static int lc_processors(void) { return omp_get_num_procs(); }      /* those that this process may use */
+static int lc_processors(void) { return omp_get_num_procs(); }       /* those that this process may use */
 static int lc_thread(void) { return omp_get_thread_num(); }
 static int64_t lc_now(void) { return (int64_t)(omp_get_wtime() * 1e9); } /* nanoseconds since some moment */
 static void lc_watch_forks(void) { lc_watch_forks_of((uintptr_t)omp_get_max_threads); }

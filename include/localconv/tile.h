@@ -5,8 +5,9 @@
  *                     * vector(vector[run.vector + i*vector_step + v*LANES]) )
  *
  * R rows times V vectors of accumulators stay in registers; a step loads V vectors, broadcasts R elements and does R*V
- * multiply-adds. Which operand of a convolution is broadcast and which is in the lanes is the caller's choice, by offsets and
- * strides alone. The order of summation is that of the runs, whatever R and V: how work is cut never changes a result.
+ * multiply-adds. Which operand of a convolution is broadcast and which is in the lanes is the caller's choice, by
+ * offsets and strides alone. The order of summation is that of the runs, whatever R and V: how work is cut never
+ * changes a result.
  */
 
 #ifndef LOCALCONV_TILE_H
@@ -48,64 +49,86 @@ LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, co
     const ptrdiff_t broadcast_step = t->broadcast_step * (ptrdiff_t)sizeof(LC_REAL), vector_step = t->vector_step;
     const char *ahead = t->prefetch;
     const int lines = unit ? 1 : LC_STEP_LINES(V); /* interleaved tiles are many: each fetches little */
-    LC_UNROLL for (int r = 0; r < R; ++r) {
-        LC_UNROLL for (int v = 0; v < V; ++v) acc[r][v] = LC_NAME(zero)();
+    LC_UNROLL
+    for (int r = 0; r < R; ++r) {
+        LC_UNROLL
+        for (int v = 0; v < V; ++v) acc[r][v] = LC_NAME(zero)();
     }
     for (ptrdiff_t k = 0; k < t->run_count; ++k) {
         /* Rows 5g .. 5g+4 are group g's pointer plus 0, 1, 2, 4 strides (scaled index) or 3 (its own register). */
         const char *group[(LC_TILE_ROWS + 4) / 5];
         group[0] = (const char *)((const LC_REAL *)t->broadcast + (t->broadcast_base + t->runs[k].broadcast));
-        LC_UNROLL for (int g = 1; g <= (R - 1) / 5; ++g) {
+        LC_UNROLL
+        for (int g = 1; g <= (R - 1) / 5; ++g) {
             group[g] = group[g - 1] + 5 * stride;
             if (!unit) LC_OPAQUE(group[g]);
         }
         const LC_REAL *vector = (const LC_REAL *)t->vector + (t->vector_base + t->runs[k].vector);
-        LC_UNROLL_TWICE for (ptrdiff_t i = t->runs[k].n; i > 0; --i) {
+        LC_UNROLL_TWICE
+        for (ptrdiff_t i = t->runs[k].n; i > 0; --i) {
             LC_VEC x[LC_TILE_VECTORS];
-            LC_UNROLL for (int v = 0; v < V - 1; ++v) x[v] = LC_NAME(load)(vector + v * LC_LANES);
-            x[V - 1] = whole ? LC_NAME(load)(vector + (V - 1) * LC_LANES) : LC_NAME(load_first)(vector + (V - 1) * LC_LANES, last);
-            LC_UNROLL for (int line = 0; line < LC_TILE_VECTORS; ++line) {
+            LC_UNROLL
+            for (int v = 0; v < V - 1; ++v) x[v] = LC_NAME(load)(vector + v * LC_LANES);
+            x[V - 1] = whole ? LC_NAME(load)(vector + (V - 1) * LC_LANES)
+                             : LC_NAME(load_first)(vector + (V - 1) * LC_LANES, last);
+            LC_UNROLL
+            for (int line = 0; line < LC_TILE_VECTORS; ++line) {
                 if (line < lines) LC_PREFETCH_L1(ahead + line * 64);
             }
-            LC_UNROLL for (int r = 0; r < R; ++r) {
+            LC_UNROLL
+            for (int r = 0; r < R; ++r) {
                 const char *row = group[r / 5] + (r % 5 == 3 ? stride3 : r % 5 * stride);
                 const LC_VEC b = LC_NAME(splat)((const LC_REAL *)row);
-                LC_UNROLL for (int v = 0; v < V; ++v) acc[r][v] = LC_NAME(fma)(b, x[v], acc[r][v]);
+                LC_UNROLL
+                for (int v = 0; v < V; ++v) acc[r][v] = LC_NAME(fma)(b, x[v], acc[r][v]);
             }
-            LC_UNROLL for (int g = 0; g <= (R - 1) / 5; ++g) group[g] += broadcast_step;
+            LC_UNROLL
+            for (int g = 0; g <= (R - 1) / 5; ++g) group[g] += broadcast_step;
             vector += vector_step;
             ahead += t->prefetch_step;
         }
     }
     if (t->bias_axis == LC_BIAS_LANES) {
         const LC_REAL *bias = (const LC_REAL *)t->bias;
-        LC_UNROLL for (int v = 0; v < V; ++v) {
-            const LC_VEC b = whole || v < V - 1 ? LC_NAME(load)(bias + v * LC_LANES) : LC_NAME(load_first)(bias + v * LC_LANES, last);
-            LC_UNROLL for (int r = 0; r < R; ++r) acc[r][v] = LC_NAME(add)(acc[r][v], b);
+        LC_UNROLL
+        for (int v = 0; v < V; ++v) {
+            const LC_VEC b = whole || v < V - 1 ? LC_NAME(load)(bias + v * LC_LANES)
+                                                : LC_NAME(load_first)(bias + v * LC_LANES, last);
+            LC_UNROLL
+            for (int r = 0; r < R; ++r) acc[r][v] = LC_NAME(add)(acc[r][v], b);
         }
     } else if (t->bias_axis == LC_BIAS_ROWS) {
-        LC_UNROLL for (int r = 0; r < R; ++r) {
+        LC_UNROLL
+        for (int r = 0; r < R; ++r) {
             const LC_VEC b = LC_NAME(splat)((const LC_REAL *)t->bias + r);
-            LC_UNROLL for (int v = 0; v < V; ++v) acc[r][v] = LC_NAME(add)(acc[r][v], b);
+            LC_UNROLL
+            for (int v = 0; v < V; ++v) acc[r][v] = LC_NAME(add)(acc[r][v], b);
         }
     }
     if (t->relu) {
-        LC_UNROLL for (int r = 0; r < R; ++r) {
-            LC_UNROLL for (int v = 0; v < V; ++v) acc[r][v] = LC_NAME(relu)(acc[r][v]);
+        LC_UNROLL
+        for (int r = 0; r < R; ++r) {
+            LC_UNROLL
+            for (int v = 0; v < V; ++v) acc[r][v] = LC_NAME(relu)(acc[r][v]);
         }
     }
     LC_REAL *out = (LC_REAL *)t->out;
     if (t->accumulate) {
-        LC_UNROLL for (int r = 0; r < R; ++r) {
+        LC_UNROLL
+        for (int r = 0; r < R; ++r) {
             const LC_REAL *held = out + r * t->out_stride;
-            LC_UNROLL for (int v = 0; v < V; ++v) {
-                const LC_VEC h = whole || v < V - 1 ? LC_NAME(load)(held + v * LC_LANES) : LC_NAME(load_first)(held + v * LC_LANES, last);
+            LC_UNROLL
+            for (int v = 0; v < V; ++v) {
+                const LC_VEC h = whole || v < V - 1 ? LC_NAME(load)(held + v * LC_LANES)
+                                                    : LC_NAME(load_first)(held + v * LC_LANES, last);
                 acc[r][v] = LC_NAME(add)(acc[r][v], h);
             }
         }
     }
-    LC_UNROLL for (int r = 0; r < R; ++r) {
-        LC_UNROLL for (int v = 0; v < V - 1; ++v) LC_NAME(store)(out + r * t->out_stride + v * LC_LANES, acc[r][v]);
+    LC_UNROLL
+    for (int r = 0; r < R; ++r) {
+        LC_UNROLL
+        for (int v = 0; v < V - 1; ++v) LC_NAME(store)(out + r * t->out_stride + v * LC_LANES, acc[r][v]);
         if (whole)
             LC_NAME(store)(out + r * t->out_stride + (V - 1) * LC_LANES, acc[r][V - 1]);
         else
@@ -113,8 +136,8 @@ LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, co
     }
 }
 
-/* One function per shape, so that each has the registers to itself. Whole: every lane of the last vector is in use; unit: rows
- * are neighbours. Both spare the loop a little work; tiles at an edge do without. */
+/* One function per shape, so that each has the registers to itself. Whole: every lane of the last vector is in use;
+ * unit: rows are neighbours. Both spare the loop a little work; tiles at an edge do without. */
 #define LC_TILE_SHAPE(R, V)                                                                                \
     LC_NOINLINE void LC_NAME(tile_unit_##R##x##V)(const lc_tile *t) { LC_NAME(tile_body)(t, R, V, 1, 1); } \
     LC_NOINLINE void LC_NAME(tile_##R##x##V)(const lc_tile *t) { LC_NAME(tile_body)(t, R, V, 0, 1); }      \
@@ -122,18 +145,18 @@ LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, co
 LC_TILE_SHAPES(LC_TILE_SHAPE)
 #undef LC_TILE_SHAPE
 
-/* Runs the tile of `rows` rows that is `vectors` (1 to 4) vectors wide; rows <= the instruction set's LC_ROWS of that width. */
+/* Runs the tile of `rows` rows that is `vectors` (1 to 4) vectors wide; rows <= the instruction set's LC_ROWS of that
+ * width. */
 LC_INLINE void LC_NAME(run_tile)(const lc_tile *t, int rows, int vectors) {
     const int whole = t->lane_count == (ptrdiff_t)vectors * LC_LANES, unit = t->row_stride == 1;
     switch (vectors * 16 + rows) {
-#define LC_TILE_CASE(R, V)                                                                                                     \
-    case V * 16 + R:                                                                                                           \
-        (!whole ? LC_NAME(tile_edge_##R##x##V) : unit ? LC_NAME(tile_unit_##R##x##V) : LC_NAME(tile_##R##x##V))(t);            \
+#define LC_TILE_CASE(R, V)                                                                                          \
+    case V * 16 + R:                                                                                                \
+        (!whole ? LC_NAME(tile_edge_##R##x##V) : unit ? LC_NAME(tile_unit_##R##x##V) : LC_NAME(tile_##R##x##V))(t); \
         break;
         LC_TILE_SHAPES(LC_TILE_CASE)
 #undef LC_TILE_CASE
-        default:
-            lc_impossible("a register tile of a shape that is not compiled");
+        default: lc_impossible("a register tile of a shape that is not compiled");
     }
 }
 

@@ -23,6 +23,13 @@ LC_INLINE void lc_add_dim(lc_copy *copy, ptrdiff_t count, ptrdiff_t source, ptrd
     dim->target = target;
 }
 
+/* Two dimensions, each by its count and its steps in the source and in the target. */
+LC_INLINE lc_copy lc_copy_plane(ptrdiff_t count, ptrdiff_t source, ptrdiff_t target, ptrdiff_t inner_count,
+                                ptrdiff_t inner_source, ptrdiff_t inner_target) {
+    const lc_copy copy = {{{count, source, target}, {inner_count, inner_source, inner_target}}, 2};
+    return copy;
+}
+
 /* A box of pixels with some of their channels. */
 LC_INLINE lc_copy lc_copy_box(const ptrdiff_t extent[3], ptrdiff_t channels, const lc_layout *source,
                               const lc_layout *target) {
@@ -33,8 +40,8 @@ LC_INLINE lc_copy lc_copy_box(const ptrdiff_t extent[3], ptrdiff_t channels, con
     return copy;
 }
 
-/* Leaves out dimensions of one element, and joins neighbours of which one continues the other on both sides. Returns whether
- * there is anything to copy. */
+/* Leaves out dimensions of one element, and joins neighbours of which one continues the other on both sides. Returns
+ * whether there is anything to copy. */
 static inline int lc_join_dims(lc_copy *copy) {
     int left = 0;
     for (int i = 0; i < copy->count; ++i) {

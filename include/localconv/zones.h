@@ -1,13 +1,13 @@
-/* Zones: the rectangles of output positions that meet the same taps, because padding clips them alike. A convolution without padding
- * is one zone; otherwise there is the interior, and the borders around it.
+/* Zones: the rectangles of output positions that meet the same taps, because padding clips them alike. A convolution
+ * without padding is one zone; otherwise there is the interior, and the borders around it.
  */
 #ifndef LOCALCONV_ZONES_H
 #define LOCALCONV_ZONES_H
 
 #include "geometry.h"
 
-/* A zone, and how it is cut into pieces (register tiles, or blocks of a reduction) along one axis, 3 being the batch. Pieces are
- * counted over all zones: this one's are first_piece .. last_piece-1. */
+/* A zone, and how it is cut into pieces (register tiles, or blocks of a reduction) along one axis, 3 being the batch.
+ * Pieces are counted over all zones: this one's are first_piece .. last_piece-1. */
 typedef struct lc_zone {
     ptrdiff_t start[3], count[3];
     lc_range clip[3];
@@ -15,9 +15,9 @@ typedef struct lc_zone {
     ptrdiff_t pieces_along, first_piece, last_piece;
 } lc_zone;
 
-/* The output ranges of an axis that meet the same taps: writes start, count and clip of each into that axis; returns how many.
- * With classes == NULL it only counts. Both ends of the taps inside fall with the position, so equal taps are one stretch, and
- * its end is found by bisection: the time does not grow with the axis. */
+/* The output ranges of an axis that meet the same taps: writes start, count and clip of each into that axis; returns
+ * how many. With classes == NULL it only counts. Both ends of the taps inside fall with the position, so equal taps are
+ * one stretch, and its end is found by bisection: the time does not grow with the axis. */
 static inline ptrdiff_t lc_axis_classes(const lc_geometry *g, int axis, lc_zone *classes) {
     ptrdiff_t count = 0;
     for (ptrdiff_t start = 0, end; start < g->output[axis]; start = end, ++count) {
@@ -47,7 +47,8 @@ static inline ptrdiff_t lc_count_zones(const lc_geometry *g) {
 /* Makes the zones, every combination of the three axes' classes, into `zones`, which has room for lc_count_zones. */
 static inline void lc_fill_zones(const lc_geometry *g, lc_zone *zones) {
     ptrdiff_t n[3];
-    /* The classes lie in the first places; from the back, a combination reads only places up to its own, not yet overwritten. */
+    /* The classes lie in the first places; from the back, a combination reads only places up to its own, not yet
+     * overwritten. */
     for (int axis = 0; axis < 3; ++axis) n[axis] = lc_axis_classes(g, axis, zones);
     for (ptrdiff_t k = n[0] * n[1] * n[2] - 1; k >= 0; --k) {
         const ptrdiff_t class_of[3] = {k / (n[1] * n[2]), k / n[2] % n[1], k % n[2]};
@@ -80,9 +81,10 @@ LC_INLINE ptrdiff_t lc_output_spacing(const lc_geometry *g, const lc_zone *z) {
     return z->axis == 3 ? g->y.image : g->y.pixel[z->axis];
 }
 
-/* Takes a number apart into coordinates inside a zone, width fastest, then height, depth and batch (place 3); along its own axis a
- * zone counts `along`. */
-LC_INLINE void lc_zone_place(const lc_geometry *g, const lc_zone *z, ptrdiff_t number, ptrdiff_t along, ptrdiff_t place[4]) {
+/* Takes a number apart into coordinates inside a zone, width fastest, then height, depth and batch (place 3); along its
+ * own axis a zone counts `along`. */
+LC_INLINE void lc_zone_place(const lc_geometry *g, const lc_zone *z, ptrdiff_t number, ptrdiff_t along,
+                             ptrdiff_t place[4]) {
     for (int k = 2; k >= -1; --k) {
         const int axis = k < 0 ? 3 : k;
         const ptrdiff_t extent = axis == z->axis ? along : axis == 3 ? g->batch : z->count[axis];

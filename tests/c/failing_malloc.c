@@ -1,4 +1,5 @@
-/* A malloc that fails for large requests on demand: loaded before Python's own (LD_PRELOAD), switched on through ctypes.
+/* A malloc that fails for large requests on demand: loaded before Python's own (LD_PRELOAD), switched on through
+ * ctypes.
  *
  * Only what is asked for while the limit is on fails; memory that was had before can be used and given back.
  */

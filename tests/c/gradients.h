@@ -1,7 +1,7 @@
 /* The four gradients against plain loops in C.
  *
- * A gradient may differ from the long double sum by 2 * eps * (terms + 2) * (sum of the products' sizes), terms being how many products it
- * sums; values that sum none must be 0.
+ * A gradient may differ from the long double sum by 2 * eps * (terms + 2) * (sum of the products' sizes), terms being
+ * how many products it sums; values that sum none must be 0.
  */
 #ifndef LOCALCONV_TEST_GRADIENTS_H
 #define LOCALCONV_TEST_GRADIENTS_H
@@ -17,11 +17,13 @@ typedef struct {
 } expected;
 
 /* The products of one output value with the kernel or the input, added to the gradient's values that they belong to. */
-static void add_products(const lc_geometry *g, int local, int which, const array *other, const ptrdiff_t at[3], ptrdiff_t image,
-                         ptrdiff_t filter, double gradient, expected *e) {
-    const ptrdiff_t pixels = g->input[0] * g->input[1] * g->input[2], position = (at[0] * g->output[1] + at[1]) * g->output[2] + at[2];
+static void add_products(const lc_geometry *g, int local, int which, const array *other, const ptrdiff_t at[3],
+                         ptrdiff_t image, ptrdiff_t filter, double gradient, expected *e) {
+    const ptrdiff_t pixels = g->input[0] * g->input[1] * g->input[2],
+                    position = (at[0] * g->output[1] + at[1]) * g->output[2] + at[2];
     for (ptrdiff_t tap = 0; tap < g->taps; ++tap) {
-        const ptrdiff_t taps[3] = {tap / (g->kernel[1] * g->kernel[2]), tap / g->kernel[2] % g->kernel[1], tap % g->kernel[2]};
+        const ptrdiff_t taps[3] = {tap / (g->kernel[1] * g->kernel[2]), tap / g->kernel[2] % g->kernel[1],
+                                   tap % g->kernel[2]};
         ptrdiff_t pixel = 0;
         int inside = 1;
         for (int axis = 0; axis < 3; ++axis) {
@@ -32,7 +34,8 @@ static void add_products(const lc_geometry *g, int local, int which, const array
         for (ptrdiff_t c = 0; inside && c < g->group_channels; ++c) {
             const ptrdiff_t channel = filter / g->group_filters * g->group_channels + c;
             const ptrdiff_t row = local && g->channels_first ? c * g->taps + tap : tap * g->group_channels + c;
-            const ptrdiff_t x = image * g->x.image + (g->channels_first ? channel * pixels + pixel : pixel * g->channels + channel);
+            const ptrdiff_t x =
+                image * g->x.image + (g->channels_first ? channel * pixels + pixel : pixel * g->channels + channel);
             const ptrdiff_t k = ((local ? position * g->window : 0) + row) * g->filters + filter;
             const long double product = (long double)gradient * get(other, which == FOR_INPUT ? k : x);
             const ptrdiff_t target = which == FOR_INPUT ? x : k;
@@ -43,14 +46,16 @@ static void add_products(const lc_geometry *g, int local, int which, const array
     }
 }
 
-static expected expect_gradient(const lc_geometry *g, int local, int which, const array *other, const array *dy, ptrdiff_t size) {
+static expected expect_gradient(const lc_geometry *g, int local, int which, const array *other, const array *dy,
+                                ptrdiff_t size) {
     expected e = {allocate(size * (ptrdiff_t)sizeof(long double)), allocate(size * (ptrdiff_t)sizeof(long double)),
                   allocate(size * (ptrdiff_t)sizeof(ptrdiff_t)), size};
     for (ptrdiff_t i = 0; i < size; ++i) e.sum[i] = e.bound[i] = 0, e.terms[i] = 0;
     for (ptrdiff_t image = 0; image < g->batch; ++image)
         for (ptrdiff_t p = 0; p < g->positions; ++p)
             for (ptrdiff_t f = 0; f < g->filters; ++f) {
-                const ptrdiff_t at[3] = {p / (g->output[1] * g->output[2]), p / g->output[2] % g->output[1], p % g->output[2]};
+                const ptrdiff_t at[3] = {p / (g->output[1] * g->output[2]), p / g->output[2] % g->output[1],
+                                         p % g->output[2]};
                 const ptrdiff_t y = image * g->y.image + p * g->y.pixel[2] + f * g->y.channel;
                 add_products(g, local, which, other, at, image, f, get(dy, y), &e);
             }
@@ -83,13 +88,14 @@ static int run_gradient(const lc_geometry *g, const lc_kernels *kernels, int alg
         choices.block[axis] = lc_min(size, 1 + way + axis);
     }
     if (algorithm == LC_conv_narrow) /* along the width its m are cut, which are fewer than the pixels */
-        for (int axis = 0; axis < 3; ++axis) choices.block[axis] = lc_min(lc_ceil_div(g->input[axis], g->strides[axis]), 2 + 5 * axis);
+        for (int axis = 0; axis < 3; ++axis)
+            choices.block[axis] = lc_min(lc_ceil_div(g->input[axis], g->strides[axis]), 2 + 5 * axis);
     return run_job(g, kernels, algorithm, &choices, call);
 }
 
 /* One gradient of one geometry, one way. Returns whether it went wrong. */
-static int check_gradient(const lc_geometry *g, const lc_kernels *kernels, int wide, int algorithm, int way, const array *other,
-                          const array *dy, const expected *e) {
+static int check_gradient(const lc_geometry *g, const lc_kernels *kernels, int wide, int algorithm, int way,
+                          const array *other, const array *dy, const expected *e) {
     const int which = strstr(lc_algorithms[algorithm].operation, "grad_input") ? FOR_INPUT : FOR_KERNEL;
     array result = make(e->size, wide);
     lc_ran ran = {"", ""};
@@ -104,8 +110,8 @@ static int check_gradient(const lc_geometry *g, const lc_kernels *kernels, int w
     const int refused = !run_gradient(g, kernels, algorithm, way, &call);
     const int wrong = refused ? 0 : count_gradient_wrong(e, &result), other_ran = strcmp(ran.isa, kernels->isa) != 0;
     if (wrong || other_ran) {
-        fprintf(stderr, "%s %s %s, way %d: %d wrong, ran %s", kernels->isa, kernels->dtype, lc_algorithms[algorithm].name, way, wrong,
-                refused ? "nothing: refused" : ran.isa);
+        fprintf(stderr, "%s %s %s, way %d: %d wrong, ran %s", kernels->isa, kernels->dtype,
+                lc_algorithms[algorithm].name, way, wrong, refused ? "nothing: refused" : ran.isa);
         print_geometry(g);
     }
     free(result.data);
@@ -118,8 +124,8 @@ static const int gradient_algorithms[2][2][2] = {
     {{LC_local_input_placed, LC_local_input_boxed}, {LC_local_kernel_placed, LC_local_kernel_boxed}},
 };
 
-/* All gradients of one geometry. Strides with dilation have no phases, and along the width no pixels in lanes: the shared input
- * gradient is left out there. Returns the number of ways that went wrong. */
+/* All gradients of one geometry. Strides with dilation have no phases, and along the width no pixels in lanes: the
+ * shared input gradient is left out there. Returns the number of ways that went wrong. */
 static int check_gradients(const lc_geometry *g, const lc_kernels *kernels, int wide, long *ways) {
     const ptrdiff_t inputs = g->batch * g->x.image;
     array x = make(inputs, wide), dy = make(g->batch * g->y.image, wide);
@@ -133,7 +139,8 @@ static int check_gradients(const lc_geometry *g, const lc_kernels *kernels, int 
             if (!local && which == FOR_INPUT && mixed) continue;
             expected e = expect_gradient(g, local, which, other, &dy, which == FOR_INPUT ? inputs : kernel_size);
             for (int way = 0; way < 2; ++way, ++*ways)
-                failures += check_gradient(g, kernels, wide, gradient_algorithms[local][which][way], way, other, &dy, &e);
+                failures +=
+                    check_gradient(g, kernels, wide, gradient_algorithms[local][which][way], way, other, &dy, &e);
             free(e.sum);
             free(e.bound);
             free(e.terms);

@@ -1,8 +1,8 @@
 /* The kernels against plain loops in C, without Python: for a cross compiler and an emulator, valgrind and sanitizers.
  *
- * Every instruction set that can run here, both element types, every strategy, over a list of geometries that crosses tile and
- * vector edges. An output may differ from the long double sum by 2 * eps * (depth + 2) * (sum of |w||x| + |bias|): each of the
- * depth products and additions rounds once, and so does the bias.
+ * Every instruction set that can run here, both element types, every strategy, over a list of geometries that crosses
+ * tile and vector edges. An output may differ from the long double sum by 2 * eps * (depth + 2) * (sum of |w||x| +
+ * |bias|): each of the depth products and additions rounds once, and so does the bias.
  *
  *     cc -O2 -Iinclude tests/c/kernel_test.c -o kernel_test -lm && ./kernel_test
  */
@@ -11,15 +11,16 @@
 #include "testing.h"
 
 /* One value the slow way: sum and bound of the products of output (image, position, filter). */
-static long double expect(const lc_geometry *g, int local, const array *x, const array *k, ptrdiff_t image, ptrdiff_t position,
-                          ptrdiff_t filter, long double *bound) {
+static long double expect(const lc_geometry *g, int local, const array *x, const array *k, ptrdiff_t image,
+                          ptrdiff_t position, ptrdiff_t filter, long double *bound) {
     const ptrdiff_t at[3] = {position / (g->output[1] * g->output[2]), position / g->output[2] % g->output[1],
                              position % g->output[2]};
     long double sum = 0;
     *bound = 0;
     for (ptrdiff_t c = 0; c < g->group_channels; ++c)
         for (ptrdiff_t tap = 0; tap < g->taps; ++tap) {
-            const ptrdiff_t taps[3] = {tap / (g->kernel[1] * g->kernel[2]), tap / g->kernel[2] % g->kernel[1], tap % g->kernel[2]};
+            const ptrdiff_t taps[3] = {tap / (g->kernel[1] * g->kernel[2]), tap / g->kernel[2] % g->kernel[1],
+                                       tap % g->kernel[2]};
             const ptrdiff_t channel = filter / g->group_filters * g->group_channels + c;
             ptrdiff_t pixel = 0;
             int inside = 1;
@@ -31,8 +32,10 @@ static long double expect(const lc_geometry *g, int local, const array *x, const
             if (!inside) continue;
             const ptrdiff_t pixels = g->input[0] * g->input[1] * g->input[2];
             const ptrdiff_t row = local && g->channels_first ? c * g->taps + tap : tap * g->group_channels + c;
-            const ptrdiff_t where = image * g->x.image + (g->channels_first ? channel * pixels + pixel : pixel * g->channels + channel);
-            const long double product = (long double)get(x, where) * get(k, ((local ? position * g->window : 0) + row) * g->filters + filter);
+            const ptrdiff_t where =
+                image * g->x.image + (g->channels_first ? channel * pixels + pixel : pixel * g->channels + channel);
+            const long double product =
+                (long double)get(x, where) * get(k, ((local ? position * g->window : 0) + row) * g->filters + filter);
             sum += product;
             *bound += fabsl(product);
         }
@@ -40,8 +43,8 @@ static long double expect(const lc_geometry *g, int local, const array *x, const
 }
 
 /* How many outputs are off, of one finished call. full_bias: a value per position too. */
-static int count_wrong(const lc_geometry *g, const lc_call *c, int local, int full_bias, const array *x, const array *k, const array *bias,
-                       const array *y) {
+static int count_wrong(const lc_geometry *g, const lc_call *c, int local, int full_bias, const array *x, const array *k,
+                       const array *bias, const array *y) {
     const long double eps = y->wide ? DBL_EPSILON : FLT_EPSILON;
     int wrong = 0;
     for (ptrdiff_t image = 0; image < g->batch; ++image)
@@ -54,7 +57,8 @@ static int count_wrong(const lc_geometry *g, const lc_call *c, int local, int fu
                     bound += fabsl(b);
                 }
                 if (c->relu && sum < 0) sum = 0;
-                const ptrdiff_t at = image * g->positions * g->filters + (g->channels_first ? f * g->positions + p : p * g->filters + f);
+                const ptrdiff_t at =
+                    image * g->positions * g->filters + (g->channels_first ? f * g->positions + p : p * g->filters + f);
                 const long double error = fabsl(get(y, at) - sum);
                 wrong += !(error <= 2 * eps * (long double)(g->window + 2) * bound);
             }
@@ -73,8 +77,12 @@ static int run_forward(const lc_geometry *g, const lc_kernels *kernels, int algo
     }
     choices.vectors = algorithm == LC_local_dot ? 1 : algorithm == LC_local_stream ? 4 : 2;
     const ptrdiff_t rows = kernels->rows[choices.vectors], lanes = choices.vectors * kernels->lanes;
-    const ptrdiff_t width = algorithm == LC_local_dot ? 1 : algorithm == LC_local_images ? lc_even(g->group_filters, rows) : lanes;
-    choices.batch_tile = algorithm == LC_local_dot ? LC_DOT_ROWS : algorithm == LC_local_images ? lanes : lc_even(g->batch, rows);
+    const ptrdiff_t width = algorithm == LC_local_dot      ? 1
+                            : algorithm == LC_local_images ? lc_even(g->group_filters, rows)
+                                                           : lanes;
+    choices.batch_tile = algorithm == LC_local_dot      ? LC_DOT_ROWS
+                         : algorithm == LC_local_images ? lanes
+                                                        : lc_even(g->batch, rows);
     choices.batch_chunk = lc_max(choices.batch_tile, g->batch / 2 / choices.batch_tile * choices.batch_tile);
     choices.filter_parts = lc_min(1 + way % 2, lc_count_panels(g, width));
     for (int axis = 0; axis < 3; ++axis) choices.block[axis] = lc_min(g->output[axis], 1 + way);
@@ -82,8 +90,8 @@ static int run_forward(const lc_geometry *g, const lc_kernels *kernels, int algo
 }
 
 /* One geometry, one algorithm, one way. Returns whether it went wrong. */
-static int check_forward(const lc_geometry *g, const lc_kernels *kernels, int wide, int algorithm, int way, int bias_kind, int relu,
-                         const array *x, const array *k, const array *bias, array *y) {
+static int check_forward(const lc_geometry *g, const lc_kernels *kernels, int wide, int algorithm, int way,
+                         int bias_kind, int relu, const array *x, const array *k, const array *bias, array *y) {
     const int local = algorithm != LC_conv_direct, full = local && bias_kind == 2;
     lc_ran ran = {"", ""};
     lc_call call;
@@ -104,7 +112,8 @@ static int check_forward(const lc_geometry *g, const lc_kernels *kernels, int wi
     const int other = strcmp(ran.isa, kernels->isa) != 0 || strcmp(ran.dtype, kernels->dtype) != 0;
     if (wrong || other) {
         fprintf(stderr, "%s %s %s, way %d, bias %d, relu %d: %d wrong, ran %s %s", kernels->isa, kernels->dtype,
-                lc_algorithms[algorithm].name, way, bias_kind, relu, wrong, refused ? "nothing: refused" : ran.isa, ran.dtype);
+                lc_algorithms[algorithm].name, way, bias_kind, relu, wrong, refused ? "nothing: refused" : ran.isa,
+                ran.dtype);
         print_geometry(g);
     }
     return wrong || other;
@@ -120,7 +129,8 @@ static int check(const lc_geometry *g, const lc_kernels *kernels, int wide, int 
     for (int local = 0; local < 2; ++local) {
         array k = make((local ? g->positions : 1) * g->window * g->filters, wide);
         for (int way = 0; way < 4; ++way, ++*ways)
-            failures += check_forward(g, kernels, wide, algorithms[local][way], way, bias_kind, relu, &x, &k, &bias, &y);
+            failures +=
+                check_forward(g, kernels, wide, algorithms[local][way], way, bias_kind, relu, &x, &k, &bias, &y);
         free(k.data);
     }
     free(x.data);

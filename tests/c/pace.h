@@ -69,12 +69,13 @@ static void check_new_calls(void) {
     EXPECT_TEAM(&fresh, 1e6, now, 2);
     stall(&fresh, now);
     EXPECT_TEAM(&other, 1e6, now, 1);
-    EXPECT_TEAM(&other, 1e9, now, 2); /* 20 ms of arithmetic */
+    EXPECT_TEAM(&other, 1e9, now, 2);                        /* 20 ms of arithmetic */
     lc_note_call(&other, 1, now - 10 * MILLISECOND, now, 0); /* alone it took longer than its arithmetic: memory */
     EXPECT_TEAM(&other, 1e6, now, 2);
     lc_note_call(&known, 2, now - 300 * MICROSECOND, now, 0);
     lc_note_call(&known, 2, now - 50 * MICROSECOND, now, 0);
-    lc_note_call(&known, 2, now - 5000 * MICROSECOND, now, 0); /* the first thread itself was without a processor: no news */
+    lc_note_call(&known, 2, now - 5000 * MICROSECOND, now,
+                 0); /* the first thread itself was without a processor: no news */
     if (known.alone != 100 * MICROSECOND) {
         fprintf(stderr, "pace.h: the shortest time was not kept\n");
         ++pace_failures;

@@ -26,7 +26,9 @@ typedef struct {
     ptrdiff_t size;
 } array;
 
-static double get(const array *a, ptrdiff_t i) { return a->wide ? ((double *)a->data)[i] : (double)((float *)a->data)[i]; }
+static double get(const array *a, ptrdiff_t i) {
+    return a->wide ? ((double *)a->data)[i] : (double)((float *)a->data)[i];
+}
 
 static void put(array *a, ptrdiff_t i, double value) {
     if (a->wide)
@@ -49,7 +51,8 @@ static void *allocate(ptrdiff_t bytes) {
 }
 
 /* Makes a job of choices and runs its passes, task by task. Returns whether the algorithm took them. */
-static int run_job(const lc_geometry *g, const lc_kernels *kernels, int algorithm, const lc_choices *choices, const lc_call *call) {
+static int run_job(const lc_geometry *g, const lc_kernels *kernels, int algorithm, const lc_choices *choices,
+                   const lc_call *call) {
     lc_job job;
     memset(&job, 0, sizeof job);
     job.geometry = *g;
@@ -74,7 +77,8 @@ static int run_job(const lc_geometry *g, const lc_kernels *kernels, int algorith
 static lc_choices whole(void) {
     lc_choices choices;
     memset(&choices, 0, sizeof choices);
-    choices.vectors = choices.batch_tile = choices.batch_chunk = choices.segment = choices.filter_parts = choices.tasks = 1;
+    choices.vectors = choices.batch_tile = choices.batch_chunk = choices.segment = choices.filter_parts =
+        choices.tasks = 1;
     choices.tile_block = choices.position_parts = choices.panel_parts = choices.row_parts = 1;
     choices.panel_bytes = choices.zone_limit = 1 << 20;
     for (int axis = 0; axis < 3; ++axis) choices.block[axis] = 1;
@@ -82,15 +86,18 @@ static lc_choices whole(void) {
 }
 
 static void print_geometry(const lc_geometry *g) {
-    fprintf(stderr, ": batch %td input %td %td %td channels %td filters %td groups %td kernel %td %td %td strides %td %td %td "
-            "dilation %td before %td %td first %d\n", g->batch, g->input[0], g->input[1], g->input[2], g->channels, g->filters,
-            g->groups, g->kernel[0], g->kernel[1], g->kernel[2], g->strides[0], g->strides[1], g->strides[2], g->dilation[2],
-            g->before[1], g->before[2], g->channels_first);
+    fprintf(stderr,
+            ": batch %td input %td %td %td channels %td filters %td groups %td kernel %td %td %td strides %td %td %td "
+            "dilation %td before %td %td first %d\n",
+            g->batch, g->input[0], g->input[1], g->input[2], g->channels, g->filters, g->groups, g->kernel[0],
+            g->kernel[1], g->kernel[2], g->strides[0], g->strides[1], g->strides[2], g->dilation[2], g->before[1],
+            g->before[2], g->channels_first);
 }
 
 /* A geometry from random small choices that cross the edges of tiles and vectors. */
 static lc_geometry draw(int round) {
-    static const ptrdiff_t batches[] = {1, 2, 3, 5, 8, 13, 16, 17, 33}, filters[] = {1, 2, 3, 4, 7, 8, 15, 16, 17, 31, 33, 65};
+    static const ptrdiff_t batches[] = {1, 2, 3, 5, 8, 13, 16, 17, 33},
+                           filters[] = {1, 2, 3, 4, 7, 8, 15, 16, 17, 31, 33, 65};
     lc_geometry g;
     memset(&g, 0, sizeof g);
 #define DRAW(n) ((ptrdiff_t)((next_random() + 1) / 2 * (double)(n)))

@@ -1,11 +1,12 @@
 /* Windows to rows and back, for the matrix product of NumPy's BLAS and for who wants the patches.
  *
- * A row holds one window in the order of the data format (channels_last: taps outside, channels_first: channels outside); taps in
- * the padding are 0. The call says which windows, counted over the positions of all images. One group only: groups are slices of
- * the channels.
+ * A row holds one window in the order of the data format (channels_last: taps outside, channels_first: channels
+ * outside); taps in the padding are 0. The call says which windows, counted over the positions of all images. One group
+ * only: groups are slices of the channels.
  *
  *   im2col   rows from the input: the columns are the call's result
- *   col2im   rows added to the windows that they came from: the columns are the call's gradient, and the sums go to its result
+ *   col2im   rows added to the windows that they came from: the columns are the call's gradient, and the sums go to its
+ * result
  */
 #ifndef LOCALCONV_COLUMNS_H
 #define LOCALCONV_COLUMNS_H
@@ -17,19 +18,16 @@ static inline int lc_finish_columns(lc_job *job) {
     return LC_OK;
 }
 
-#else
-
-/* The way of one window between the image and its row: where its first tap inside lies in either, and the steps. Returns whether all
- * taps are inside. */
-LC_INLINE int LC_NAME(window_way)(const lc_geometry *g, ptrdiff_t number, int to_row, ptrdiff_t *in_image, ptrdiff_t *in_row,
-                                  lc_copy *way) {
-    static const ptrdiff_t corner[3] = {0, 0, 0};
+/* The way of one window between the image and its row: where its first tap inside lies in either, and the steps.
+ * Returns whether all taps are inside. */
+LC_INLINE int lc_window_way(const lc_geometry *g, ptrdiff_t number, int to_row, ptrdiff_t *in_image, ptrdiff_t *in_row,
+                            lc_copy *way) {
     const ptrdiff_t position = number % g->positions, row_tap = g->channels_first ? 1 : g->channels;
     const ptrdiff_t index[3] = {position / (g->output[1] * g->output[2]), position / g->output[2] % g->output[1],
                                 position % g->output[2]};
     const ptrdiff_t row_step[3] = {g->kernel[1] * g->kernel[2] * row_tap, g->kernel[2] * row_tap, row_tap};
     ptrdiff_t inside = 1;
-    *in_image = number / g->positions * g->x.image + lc_window_at(g, &g->x, index, corner);
+    *in_image = number / g->positions * g->x.image + lc_window_at(g, &g->x, index, NULL);
     *in_row = way->count = 0;
     for (int axis = 0; axis < 3; ++axis) {
         const lc_range taps = lc_taps_inside(g, axis, index[axis]);
@@ -44,35 +42,34 @@ LC_INLINE int LC_NAME(window_way)(const lc_geometry *g, ptrdiff_t number, int to
     return inside == g->taps;
 }
 
+#else
+
 /* Task: a share of the call's windows. */
-LC_NOINLINE void LC_NAME(gather_windows)(const lc_job *job, const lc_call *c, ptrdiff_t task, char *shared, char *workspace) {
+LC_TASK(gather_windows) {
     const lc_geometry *g = &job->geometry;
     const ptrdiff_t last = lc_share(c->count, job->tasks[0], task + 1);
-    (void)shared;
-    (void)workspace;
     if (task == 0) LC_NAME(sign)(c->ran);
     for (ptrdiff_t i = lc_share(c->count, job->tasks[0], task); i < last; ++i) {
         LC_REAL *row = (LC_REAL *)c->result + i * g->window;
         ptrdiff_t in_image, in_row;
         lc_copy way;
-        if (!LC_NAME(window_way)(g, c->first + i, 1, &in_image, &in_row, &way))
+        if (!lc_window_way(g, c->first + i, 1, &in_image, &in_row, &way))
             memset(row, 0, (size_t)g->window * sizeof(LC_REAL));
         LC_NAME(move)((const LC_REAL *)c->input + in_image, row + in_row, way);
     }
 }
 
 /* Task: the call's windows of one image. */
-LC_NOINLINE void LC_NAME(scatter_windows)(const lc_job *job, const lc_call *c, ptrdiff_t task, char *shared, char *workspace) {
+LC_TASK(scatter_windows) {
     const lc_geometry *g = &job->geometry;
     const ptrdiff_t last = lc_min(c->first + c->count, (task + 1) * g->positions);
-    (void)shared;
-    (void)workspace;
     if (task == 0) LC_NAME(sign)(c->ran);
     for (ptrdiff_t i = lc_max(c->first, task * g->positions); i < last; ++i) {
         ptrdiff_t in_image, in_row;
         lc_copy way;
-        LC_NAME(window_way)(g, i, 0, &in_image, &in_row, &way);
-        LC_NAME(move_adding)((const LC_REAL *)c->gradient + (i - c->first) * g->window + in_row, (LC_REAL *)c->result + in_image, way);
+        lc_window_way(g, i, 0, &in_image, &in_row, &way);
+        LC_NAME(move_adding)((const LC_REAL *)c->gradient + (i - c->first) * g->window + in_row,
+                             (LC_REAL *)c->result + in_image, way);
     }
 }
 

@@ -1,13 +1,14 @@
-/* Shared convolution, direct: an implicit matrix product without im2col. And its gradient for the input, which is such a convolution.
+/* Shared convolution, direct: an implicit matrix product without im2col. And its gradient for the input, which is such
+ * a convolution.
  *
- * Rows of a register tile are output positions along one axis, a constant stride apart in the input, which is read in place; lanes
- * are filters. The first pass packs the kernel into panels [panel][row of the kernel][filter], rows in the order of the runs. Zones
- * (zones.h) share one list of runs.
+ * Rows of a register tile are output positions along one axis, a constant stride apart in the input, which is read in
+ * place; lanes are filters. The first pass packs the kernel into panels [panel][row of the kernel][filter], rows in the
+ * order of the runs. Zones (zones.h) share one list of runs.
  *
  *   conv_direct   one convolution
- *   conv_phases   the gradient for the input. A window of stride s meets the pixels first, first + s, ... of an axis with the taps
- *                 first, first + s, ... only: each remainder of s is a phase, itself a convolution of the output gradient, of stride
- *                 1, with those taps reversed, and channels and filters exchanged. Its results lie s pixels apart.
+ *   conv_phases   the gradient for the input. A window of stride s meets the pixels first, first + s, ... of an axis
+ * with the taps first, first + s, ... only: each remainder of s is a phase, itself a convolution of the output
+ * gradient, of stride 1, with those taps reversed, and channels and filters exchanged. Its results lie s pixels apart.
  */
 #ifndef LOCALCONV_CONV_FORWARD_H
 #define LOCALCONV_CONV_FORWARD_H
@@ -33,13 +34,13 @@ typedef struct lc_conv_plan {
     ptrdiff_t panel_width, panels; /* filters of a full panel; panels of all groups */
     int in_place;                  /* the kernel already lies as one panel, and is not packed */
     ptrdiff_t step[3], kernel[3];  /* of phases: from one of their taps to the next, and taps, in the caller's kernel */
-    ptrdiff_t first_clear;         /* tasks of the first pass from here on set an image to 0: there are pixels in no phase */
-    ptrdiff_t stage_at;            /* in a thread's workspace; in front lie the runs */
+    ptrdiff_t first_clear; /* tasks of the first pass from here on set an image to 0: there are pixels in no phase */
+    ptrdiff_t stage_at;    /* in a thread's workspace; in front lie the runs */
 } lc_conv_plan;
 LC_PLAN_FITS(lc_conv_plan);
 
-/* Cuts one zone along the axis on which tiles of up to `rows` rows are fullest; last_piece becomes their number. A tile of few
- * rows is bound by the latency of its multiply-adds, so it counts as LC_LATENCY_ROWS. */
+/* Cuts one zone along the axis on which tiles of up to `rows` rows are fullest; last_piece becomes their number. A tile
+ * of few rows is bound by the latency of its multiply-adds, so it counts as LC_LATENCY_ROWS. */
 static inline void lc_cut_zone(lc_zone *z, ptrdiff_t batch, ptrdiff_t rows) {
     ptrdiff_t best = -1;
     for (int axis = 3; axis >= 0; --axis) {
@@ -54,77 +55,56 @@ static inline void lc_cut_zone(lc_zone *z, ptrdiff_t batch, ptrdiff_t rows) {
     }
 }
 
-/* The phases along one axis: the first pixel of each, and its first tap. Returns how many; with first_pixel == NULL it only counts. */
-static inline ptrdiff_t lc_axis_phases(const lc_geometry *g, int axis, ptrdiff_t *first_pixel, ptrdiff_t *first_tap) {
-    const ptrdiff_t step = g->strides[axis], taps = lc_min(step, g->kernel[axis]);
-    ptrdiff_t count = 0;
-    for (ptrdiff_t tap = 0; tap < taps; ++tap) {
-        const ptrdiff_t pixel = ((tap - g->before[axis]) % step + step) % step;
-        if (pixel >= g->input[axis]) continue;
-        if (first_pixel) {
-            first_pixel[count] = pixel;
-            first_tap[count] = tap;
-        }
-        ++count;
-    }
-    return count;
-}
-
-/* The convolution of one phase of the gradient for the input of `g`. */
-static inline void lc_make_phase(const lc_geometry *g, const ptrdiff_t first_pixel[3], const ptrdiff_t first_tap[3],
-                                 lc_part *part) {
+/* Makes the phase whose first taps are these; returns 0 if it has no pixel. */
+static inline int lc_make_phase(const lc_geometry *g, const ptrdiff_t first_tap[3], lc_part *part) {
     lc_geometry *phase = &part->geometry;
+    ptrdiff_t first_pixel[3];
     *phase = *g;
     phase->channels = g->filters;
     phase->filters = g->channels;
     for (int axis = 0; axis < 3; ++axis) {
-        const ptrdiff_t step = g->strides[axis];
+        const ptrdiff_t step = g->strides[axis], tap = first_tap[axis];
+        const ptrdiff_t pixel = first_pixel[axis] = ((tap - g->before[axis]) % step + step) % step;
+        if (pixel >= g->input[axis]) return 0;
+        part->first_tap[axis] = tap;
         phase->input[axis] = g->output[axis];
-        phase->output[axis] = lc_ceil_div(g->input[axis] - first_pixel[axis], step);
-        phase->kernel[axis] = lc_ceil_div(g->kernel[axis] - first_tap[axis], step);
+        phase->output[axis] = lc_ceil_div(g->input[axis] - pixel, step);
+        phase->kernel[axis] = lc_ceil_div(g->kernel[axis] - tap, step);
         phase->strides[axis] = 1;
-        /* The first pixel meets its first tap in the window of this output position; the taps behind it, in earlier windows. */
-        const ptrdiff_t window = (first_pixel[axis] + g->before[axis] - first_tap[axis]) / step;
-        phase->before[axis] = (phase->kernel[axis] - 1) * g->dilation[axis] - window;
-        part->first_tap[axis] = first_tap[axis];
+        /* The first pixel meets its first tap in the window of output (pixel + before - tap) / step; the other taps in
+         * earlier ones. */
+        phase->before[axis] = (phase->kernel[axis] - 1) * g->dilation[axis] - (pixel + g->before[axis] - tap) / step;
     }
     lc_derive(phase);
     phase->y = g->x;
     part->origin = lc_offset(&g->x, first_pixel);
     for (int axis = 0; axis < 3; ++axis) phase->y.pixel[axis] *= g->strides[axis];
+    return 1;
+}
+
+/* The tap of the caller's kernel that is a phase's tap, in the phase's reversed order. */
+LC_INLINE ptrdiff_t lc_phase_tap(const lc_conv_plan *p, const lc_part *part, ptrdiff_t tap) {
+    const ptrdiff_t *size = part->geometry.kernel;
+    const ptrdiff_t place[3] = {tap / (size[1] * size[2]), tap / size[2] % size[1], tap % size[2]};
+    ptrdiff_t theirs = 0;
+    for (int axis = 0; axis < 3; ++axis)
+        theirs = theirs * p->kernel[axis] + part->first_tap[axis] + (size[axis] - 1 - place[axis]) * p->step[axis];
+    return theirs;
 }
 
 /* Makes the parts; their zones are not there yet. */
 static inline int lc_make_parts(lc_job *job, lc_conv_plan *p) {
     const lc_geometry *g = &job->geometry;
-    ptrdiff_t counts[3], *numbers, most = 1;
-    p->part_count = 1;
-    for (int axis = 0; axis < 3 && job->algorithm == LC_conv_phases; ++axis) {
-        p->part_count *= counts[axis] = lc_axis_phases(g, axis, NULL, NULL);
-        most = lc_max(most, counts[axis]);
+    const int phases = job->algorithm == LC_conv_phases;
+    ptrdiff_t taps[3], most = 1; /* every phase begins with a tap of the first stride */
+    for (int axis = 0; axis < 3; ++axis) most *= taps[axis] = phases ? lc_min(g->strides[axis], g->kernel[axis]) : 1;
+    job->memory = p->parts = (lc_part *)calloc((size_t)most, sizeof(lc_part));
+    if (!p->parts) return LC_NO_MEMORY;
+    if (!phases) p->parts[p->part_count++].geometry = *g;
+    for (ptrdiff_t i = 0; phases && i < most; ++i) {
+        const ptrdiff_t first_tap[3] = {i / (taps[1] * taps[2]), i / taps[2] % taps[1], i % taps[2]};
+        p->part_count += lc_make_phase(g, first_tap, p->parts + p->part_count);
     }
-    p->parts = (lc_part *)calloc((size_t)lc_max(1, p->part_count), sizeof(lc_part));
-    numbers = (ptrdiff_t *)malloc((size_t)(6 * most) * sizeof(ptrdiff_t));
-    job->memory = p->parts;
-    if (!p->parts || !numbers) {
-        free(numbers);
-        return LC_NO_MEMORY;
-    }
-    if (job->algorithm == LC_conv_direct) {
-        p->parts[0].geometry = *g;
-    } else {
-        for (int axis = 0; axis < 3; ++axis) lc_axis_phases(g, axis, numbers + 2 * axis * most, numbers + (2 * axis + 1) * most);
-        for (ptrdiff_t i = 0; i < p->part_count; ++i) {
-            const ptrdiff_t place[3] = {i / (counts[1] * counts[2]), i / counts[2] % counts[1], i % counts[2]};
-            ptrdiff_t first_pixel[3], first_tap[3];
-            for (int axis = 0; axis < 3; ++axis) {
-                first_pixel[axis] = numbers[2 * axis * most + place[axis]];
-                first_tap[axis] = numbers[(2 * axis + 1) * most + place[axis]];
-            }
-            lc_make_phase(g, first_pixel, first_tap, p->parts + i);
-        }
-    }
-    free(numbers);
     return LC_OK;
 }
 
@@ -132,7 +112,8 @@ static inline int lc_make_parts(lc_job *job, lc_conv_plan *p) {
 static inline int lc_make_tiles(lc_job *job, lc_conv_plan *p) {
     const ptrdiff_t rows = job->kernels->rows[job->choices.vectors];
     ptrdiff_t zones = 0;
-    for (ptrdiff_t i = 0; i < p->part_count; ++i) zones += p->parts[i].zone_count = lc_count_zones(&p->parts[i].geometry);
+    for (ptrdiff_t i = 0; i < p->part_count; ++i)
+        zones += p->parts[i].zone_count = lc_count_zones(&p->parts[i].geometry);
     if (zones > job->choices.zone_limit) return LC_REFUSED;
     job->memory_bytes = p->part_count * (ptrdiff_t)sizeof(lc_part) + zones * (ptrdiff_t)sizeof(lc_zone);
     lc_part *parts = (lc_part *)realloc(job->memory, (size_t)lc_max(1, job->memory_bytes));
@@ -225,54 +206,13 @@ static inline const lc_part *lc_find_part(const lc_conv_plan *p, ptrdiff_t task,
     return p->parts + lo;
 }
 
-#else
-
-/* Packs some taps of a panel; or sets the pixels of an image to 0, of which no phase has some. */
-LC_NOINLINE void LC_NAME(conv_pack)(const lc_job *job, const lc_call *c, ptrdiff_t task, char *shared, char *workspace) {
-    const lc_conv_plan *p = LC_CONST_PLAN(lc_conv_plan, job);
-    (void)workspace;
-    if (task >= p->first_clear) {
-        const ptrdiff_t size = job->geometry.x.image;
-        memset((LC_REAL *)c->result + (task - p->first_clear) * size, 0, (size_t)size * sizeof(LC_REAL));
-        return;
-    }
-    const lc_part *part = lc_find_part(p, task, 1);
-    const lc_geometry *g = &part->geometry;
-    const int phase = job->algorithm == LC_conv_phases;
-    const ptrdiff_t index = (task - part->first_pack) / part->pack_parts, share = (task - part->first_pack) % part->pack_parts;
-    const ptrdiff_t end = lc_share(g->taps, part->pack_parts, share + 1);
-    const lc_panel panel = lc_find_panel(g, p->panel_width, index);
-    LC_REAL *packed = (LC_REAL *)shared + part->packed_at + index * g->window * p->panel_width;
-    const ptrdiff_t row_tap = g->along_taps ? 1 : g->group_channels, row_channel = g->along_taps ? g->taps : 1;
-    for (ptrdiff_t tap = lc_share(g->taps, part->pack_parts, share); tap < end; ++tap) {
-        const LC_REAL *source = (const LC_REAL *)c->kernel;
-        lc_copy copy;
-        copy.count = 0;
-        if (!phase) {
-            source += tap * g->group_channels * g->filters + panel.first;
-            lc_add_dim(&copy, g->group_channels, g->filters, row_channel * p->panel_width);
-            lc_add_dim(&copy, panel.count, 1, 1);
-        } else { /* the caller's kernel has the phase's filters for channels */
-            const ptrdiff_t place[3] = {tap / (g->kernel[1] * g->kernel[2]), tap / g->kernel[2] % g->kernel[1], tap % g->kernel[2]};
-            ptrdiff_t theirs = 0;
-            for (int axis = 0; axis < 3; ++axis)
-                theirs = theirs * p->kernel[axis] + part->first_tap[axis] + (g->kernel[axis] - 1 - place[axis]) * p->step[axis];
-            source += (theirs * g->group_filters + panel.first - panel.group * g->group_filters) * g->channels +
-                      panel.group * g->group_channels;
-            lc_add_dim(&copy, g->group_channels, 1, row_channel * p->panel_width);
-            lc_add_dim(&copy, panel.count, g->channels, 1);
-        }
-        LC_NAME(move)(source, packed + tap * row_tap * p->panel_width, copy);
-    }
-}
-
 /* A register tile of a zone: the spatial output index of its first row, its image, its rows. */
-typedef struct {
+typedef struct lc_conv_rows {
     ptrdiff_t index[3], image, rows;
-} LC_NAME(conv_rows);
+} lc_conv_rows;
 
-LC_INLINE LC_NAME(conv_rows) LC_NAME(find_rows)(const lc_geometry *g, const lc_zone *z, ptrdiff_t tile) {
-    LC_NAME(conv_rows) at;
+LC_INLINE lc_conv_rows lc_find_rows(const lc_geometry *g, const lc_zone *z, ptrdiff_t tile) {
+    lc_conv_rows at;
     ptrdiff_t place[4];
     lc_zone_place(g, z, tile, z->pieces_along, place);
     const ptrdiff_t along = lc_zone_along(g, z), i = place[z->axis];
@@ -284,77 +224,110 @@ LC_INLINE LC_NAME(conv_rows) LC_NAME(find_rows)(const lc_geometry *g, const lc_z
 }
 
 /* What the tiles of one task share. */
-typedef struct {
+typedef struct lc_conv_work {
     const lc_part *part;
-    const LC_REAL *kernel; /* packed, or in place */
-    LC_REAL *result, *stage;
-    const LC_REAL *bias;
+    const void *kernel; /* packed, or in place */
+    void *result, *stage;
+    const void *bias;
     ptrdiff_t panel_width, tile_block;
-} LC_NAME(conv_work);
+} lc_conv_work;
+
+#else
+
+/* Packs some taps of a panel; or sets the pixels of an image to 0, of which no phase has some. */
+LC_TASK(conv_pack) {
+    const lc_conv_plan *p = LC_CONST_PLAN(lc_conv_plan, job);
+    if (task >= p->first_clear) {
+        const ptrdiff_t size = job->geometry.x.image;
+        memset((LC_REAL *)c->result + (task - p->first_clear) * size, 0, (size_t)size * sizeof(LC_REAL));
+        return;
+    }
+    const lc_part *part = lc_find_part(p, task, 1);
+    const lc_geometry *g = &part->geometry;
+    const ptrdiff_t index = (task - part->first_pack) / part->pack_parts,
+                    share = (task - part->first_pack) % part->pack_parts;
+    const ptrdiff_t end = lc_share(g->taps, part->pack_parts, share + 1);
+    const lc_panel panel = lc_find_panel(g, p->panel_width, index);
+    LC_REAL *packed = (LC_REAL *)shared + part->packed_at + index * g->window * p->panel_width;
+    const ptrdiff_t row_tap = g->along_taps ? 1 : g->group_channels, row_channel = g->along_taps ? g->taps : 1;
+    for (ptrdiff_t tap = lc_share(g->taps, part->pack_parts, share); tap < end; ++tap) {
+        const LC_REAL *source = (const LC_REAL *)c->kernel + tap * g->group_channels * g->filters + panel.first;
+        ptrdiff_t channel_step = g->filters, filter_step = 1;
+        if (job->algorithm == LC_conv_phases) { /* the caller's kernel has the phase's filters for channels */
+            source = (const LC_REAL *)c->kernel + lc_phase_tap(p, part, tap) * g->group_filters * g->channels +
+                     (panel.first - panel.group * g->group_filters) * g->channels + panel.group * g->group_channels;
+            channel_step = 1;
+            filter_step = g->channels;
+        }
+        LC_NAME(move)(
+            source, packed + tap * row_tap * p->panel_width,
+            lc_copy_plane(g->group_channels, channel_step, row_channel * p->panel_width, panel.count, filter_step, 1));
+    }
+}
 
 /* One register tile. */
-LC_INLINE void LC_NAME(conv_tile)(const LC_NAME(conv_work) *work, const lc_zone *z, const LC_NAME(conv_rows) *at,
+LC_INLINE void LC_NAME(conv_tile)(const lc_conv_work *work, const lc_zone *z, const lc_conv_rows *at,
                                   const lc_panel *panel, lc_tile *t) {
-    static const ptrdiff_t corner[3] = {0, 0, 0};
     const lc_geometry *g = &work->part->geometry;
     const int vectors = LC_NAME(vectors_for)(panel->count);
     const ptrdiff_t spacing = lc_output_spacing(g, z);
-    LC_REAL *out = work->result + at->image * g->y.image + panel->first * g->y.channel + lc_offset(&g->y, at->index);
+    LC_REAL *out =
+        (LC_REAL *)work->result + at->image * g->y.image + panel->first * g->y.channel + lc_offset(&g->y, at->index);
     t->broadcast_base = at->image * g->x.image + panel->group * g->group_channels * g->x.channel +
-                        lc_window_at(g, &g->x, at->index, corner);
+                        lc_window_at(g, &g->x, at->index, NULL);
     if (g->y.channel == 1) {
         t->out = out;
         t->out_stride = spacing;
         LC_NAME(run_tile)(t, (int)at->rows, vectors);
         return;
     }
-    lc_copy copy;
-    copy.count = 0;
     t->out = work->stage;
     t->out_stride = vectors * LC_LANES;
     LC_NAME(run_tile)(t, (int)at->rows, vectors);
-    lc_add_dim(&copy, at->rows, t->out_stride, spacing);
-    lc_add_dim(&copy, panel->count, 1, g->y.channel);
-    LC_NAME(move)(work->stage, out, copy);
+    LC_NAME(move)((const LC_REAL *)work->stage, out,
+                  lc_copy_plane(at->rows, t->out_stride, spacing, panel->count, 1, g->y.channel));
 }
 
 /* Tiles first .. last-1 of zone z (counted in the zone), panels from .. to-1. */
-LC_NOINLINE void LC_NAME(conv_zone)(const LC_NAME(conv_work) *work, const lc_zone *z, const ptrdiff_t first, const ptrdiff_t last,
-                                    const ptrdiff_t from, const ptrdiff_t to, lc_tile *t) {
+LC_NOINLINE void LC_NAME(conv_zone)(const lc_conv_work *work, const lc_zone *z, const ptrdiff_t first,
+                                    const ptrdiff_t last, const ptrdiff_t from, const ptrdiff_t to, lc_tile *t) {
     const lc_geometry *g = &work->part->geometry;
     for (ptrdiff_t start = first; start < last; start += work->tile_block)
         for (ptrdiff_t index = from; index < to; ++index) {
             const lc_panel panel = lc_find_panel(g, work->panel_width, index);
             const ptrdiff_t end = lc_min(last, start + work->tile_block);
-            t->vector = work->kernel + index * g->window * work->panel_width;
+            t->vector = (const LC_REAL *)work->kernel + index * g->window * work->panel_width;
             t->lane_count = panel.count;
-            t->bias = work->bias ? work->bias + panel.first : NULL;
+            t->bias = work->bias ? (const LC_REAL *)work->bias + panel.first : NULL;
             t->prefetch = (const char *)t->vector + LC_AHEAD_STEPS * t->prefetch_step;
             for (ptrdiff_t tile = start; tile < end; ++tile) {
-                const LC_NAME(conv_rows) at = LC_NAME(find_rows)(g, z, tile);
+                const lc_conv_rows at = lc_find_rows(g, z, tile);
                 LC_NAME(conv_tile)(work, z, &at, &panel, t);
             }
         }
 }
 
 /* Task: part `task % tile_parts` of a part's tiles for part `task / tile_parts` of its panels. */
-LC_NOINLINE void LC_NAME(conv_tiles)(const lc_job *job, const lc_call *c, ptrdiff_t task, char *shared, char *workspace) {
+LC_TASK(conv_tiles) {
     const lc_conv_plan *p = LC_CONST_PLAN(lc_conv_plan, job);
     const lc_part *part = lc_find_part(p, task, 0);
     const lc_geometry *g = &part->geometry;
-    const ptrdiff_t tiles = (task - part->first_task) % part->tile_parts, panels = (task - part->first_task) / part->tile_parts;
-    const ptrdiff_t first = lc_share(part->tiles, part->tile_parts, tiles), last = lc_share(part->tiles, part->tile_parts, tiles + 1);
-    const ptrdiff_t from = lc_share(p->panels, part->panel_parts, panels), to = lc_share(p->panels, part->panel_parts, panels + 1);
+    const ptrdiff_t tiles = (task - part->first_task) % part->tile_parts,
+                    panels = (task - part->first_task) / part->tile_parts;
+    const ptrdiff_t first = lc_share(part->tiles, part->tile_parts, tiles),
+                    last = lc_share(part->tiles, part->tile_parts, tiles + 1);
+    const ptrdiff_t from = lc_share(p->panels, part->panel_parts, panels),
+                    to = lc_share(p->panels, part->panel_parts, panels + 1);
     lc_run *runs = (lc_run *)workspace;
-    LC_NAME(conv_work) work;
+    lc_conv_work work;
     lc_tile t;
     memset(&t, 0, sizeof t);
     if (task == 0) LC_NAME(sign)(c->ran);
     work.part = part;
     work.kernel = p->in_place ? (const LC_REAL *)c->kernel : (const LC_REAL *)shared + part->packed_at;
     work.result = (LC_REAL *)c->result + part->origin;
-    work.stage = (LC_REAL *)(workspace + p->stage_at);
-    work.bias = (const LC_REAL *)c->bias;
+    work.stage = workspace + p->stage_at;
+    work.bias = c->bias;
     work.panel_width = p->panel_width;
     work.tile_block = job->choices.tile_block;
     t.runs = runs;

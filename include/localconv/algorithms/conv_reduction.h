@@ -1,9 +1,10 @@
 /* Gradient of a shared convolution for the kernel: a reduction over all positions of all images.
  *
- * Rows of a register tile are window elements, lanes filters; it sums over a block of at most LC_BLOCK_STEPS output positions, lines
- * of a zone (zones.h), and adds that to a partial gradient in memory. A task of the first pass has a part of the blocks and a slice of
- * the kernel; the second pass adds the partial gradients up, in order. How many there are follows from the geometry alone, so the
- * number of threads changes nothing; and no float32 sum has more terms than a block has positions, a part blocks, or the kernel parts.
+ * Rows of a register tile are window elements, lanes filters; it sums over a block of at most LC_BLOCK_STEPS output
+ * positions, lines of a zone (zones.h), and adds that to a partial gradient in memory. A task of the first pass has a
+ * part of the blocks and a slice of the kernel; the second pass adds the partial gradients up, in order. How many there
+ * are follows from the geometry alone, so the number of threads changes nothing; and no float32 sum has more terms than
+ * a block has positions, a part blocks, or the kernel parts.
  */
 #ifndef LOCALCONV_CONV_REDUCTION_H
 #define LOCALCONV_CONV_REDUCTION_H
@@ -52,7 +53,8 @@ static inline int lc_finish_conv_reduction(lc_job *job) {
     const lc_choices *choices = &job->choices;
     const ptrdiff_t itemsize = job->kernels->itemsize;
     lc_reduction_plan *p = LC_PLAN(lc_reduction_plan, job);
-    if (!lc_vectors_fit(job) || choices->position_parts < 1 || choices->panel_parts < 1 || choices->row_parts < 1) return LC_REFUSED;
+    if (!lc_vectors_fit(job) || choices->position_parts < 1 || choices->panel_parts < 1 || choices->row_parts < 1)
+        return LC_REFUSED;
     const int status = lc_make_blocks(job, p);
     if (status != LC_OK) return status;
     p->panel_width = lc_tile_lanes(job);
@@ -72,51 +74,51 @@ static inline int lc_finish_conv_reduction(lc_job *job) {
     return LC_OK;
 }
 
-#else
-
-/* A slice of the kernel, and the partial gradient it belongs to. */
-typedef struct {
-    ptrdiff_t first_panel, last_panel, first_row, last_row;
-    LC_REAL *partial;
-} LC_NAME(kernel_slice);
-
 /* The lines of one block: `count` of them, all `steps` long, as the runs of register tiles. */
-typedef struct {
+typedef struct lc_block_lines {
     ptrdiff_t count, steps;
     lc_run *runs;
-} LC_NAME(block_lines);
+} lc_block_lines;
 
 /* Offsets in the input and in the output gradient of line `line` of a zone, from step `first` of it on. */
-LC_INLINE lc_run LC_NAME(zone_line)(const lc_geometry *g, const lc_zone *z, ptrdiff_t line, ptrdiff_t first, ptrdiff_t steps) {
-    static const ptrdiff_t corner[3] = {0, 0, 0};
+LC_INLINE lc_run lc_zone_line(const lc_geometry *g, const lc_zone *z, ptrdiff_t line, ptrdiff_t first,
+                              ptrdiff_t steps) {
     ptrdiff_t place[4], index[3];
     lc_run run;
     lc_zone_place(g, z, line, 1, place);
     place[z->axis] = first;
     for (int axis = 0; axis < 3; ++axis) index[axis] = z->start[axis] + place[axis];
-    run.broadcast = place[3] * g->x.image + lc_window_at(g, &g->x, index, corner);
+    run.broadcast = place[3] * g->x.image + lc_window_at(g, &g->x, index, NULL);
     run.vector = place[3] * g->y.image + lc_offset(&g->y, index);
     run.n = steps;
     return run;
 }
 
-LC_NOINLINE void LC_NAME(find_lines)(const lc_geometry *g, const lc_zone *z, ptrdiff_t block, LC_NAME(block_lines) *lines) {
-    const ptrdiff_t along = lc_zone_along(g, z), all = lc_zone_lines(g, z), together = lc_max(1, LC_BLOCK_STEPS / along);
+static inline void lc_find_lines(const lc_geometry *g, const lc_zone *z, ptrdiff_t block, lc_block_lines *lines) {
+    const ptrdiff_t along = lc_zone_along(g, z), all = lc_zone_lines(g, z),
+                    together = lc_max(1, LC_BLOCK_STEPS / along);
     const ptrdiff_t start = block / z->pieces_along * together, segment = block % z->pieces_along;
-    const ptrdiff_t first = lc_share(along, z->pieces_along, segment), last = lc_share(along, z->pieces_along, segment + 1);
+    const ptrdiff_t first = lc_share(along, z->pieces_along, segment),
+                    last = lc_share(along, z->pieces_along, segment + 1);
     lines->count = lc_min(together, all - start);
     lines->steps = last - first;
-    for (ptrdiff_t i = 0; i < lines->count; ++i) lines->runs[i] = LC_NAME(zone_line)(g, z, start + i, first, last - first);
+    for (ptrdiff_t i = 0; i < lines->count; ++i) lines->runs[i] = lc_zone_line(g, z, start + i, first, last - first);
 }
 
+/* A slice of the kernel, and the partial gradient it belongs to. */
+typedef struct lc_kernel_slice {
+    ptrdiff_t first_panel, last_panel, first_row, last_row;
+    void *partial;
+} lc_kernel_slice;
+
+#else
+
 /* Copies a panel's output gradients to [line][step][filter] and lets the runs read them there. */
-LC_NOINLINE void LC_NAME(pack_gradient)(const lc_geometry *g, const lc_call *c, const lc_zone *z, const LC_NAME(block_lines) *lines,
-                                        const lc_panel *panel, ptrdiff_t width, LC_REAL *target, lc_run *runs) {
+LC_NOINLINE void LC_NAME(pack_gradient)(const lc_geometry *g, const lc_call *c, const lc_zone *z,
+                                        const lc_block_lines *lines, const lc_panel *panel, ptrdiff_t width,
+                                        LC_REAL *target, lc_run *runs) {
     const LC_REAL *source = (const LC_REAL *)c->gradient + panel->first * g->y.channel;
-    lc_copy copy;
-    copy.count = 0;
-    lc_add_dim(&copy, lines->steps, lc_output_spacing(g, z), width);
-    lc_add_dim(&copy, panel->count, g->y.channel, 1);
+    const lc_copy copy = lc_copy_plane(lines->steps, lc_output_spacing(g, z), width, panel->count, g->y.channel, 1);
     for (ptrdiff_t i = 0; i < lines->count; ++i) {
         runs[i] = lines->runs[i];
         runs[i].vector = i * lines->steps * width;
@@ -125,8 +127,9 @@ LC_NOINLINE void LC_NAME(pack_gradient)(const lc_geometry *g, const lc_call *c, 
 }
 
 /* One block for one panel: adds its products to the slice's partial gradient. */
-LC_NOINLINE void LC_NAME(reduce_block)(const lc_job *job, const LC_NAME(kernel_slice) *slice, const lc_panel *panel,
-                                       const lc_strips *way, const lc_strip *strips, ptrdiff_t strip_count, lc_tile *t) {
+LC_NOINLINE void LC_NAME(reduce_block)(const lc_job *job, const lc_kernel_slice *slice, const lc_panel *panel,
+                                       const lc_strips *way, const lc_strip *strips, ptrdiff_t strip_count,
+                                       lc_tile *t) {
     const lc_geometry *g = &job->geometry;
     const int vectors = LC_NAME(vectors_for)(panel->count), limit = job->kernels->rows[vectors];
     const ptrdiff_t group = panel->group * g->group_channels * g->x.channel;
@@ -140,29 +143,29 @@ LC_NOINLINE void LC_NAME(reduce_block)(const lc_job *job, const LC_NAME(kernel_s
             t->broadcast_base = strip->input + row * way->input_step + group;
             t->prefetch = (const char *)((const LC_REAL *)t->broadcast + t->broadcast_base + t->runs[0].broadcast +
                                          LC_AHEAD_STEPS * t->broadcast_step);
-            t->out = slice->partial + (strip->row + row * way->row_step) * g->filters + panel->first;
+            t->out = (LC_REAL *)slice->partial + (strip->row + row * way->row_step) * g->filters + panel->first;
             LC_NAME(run_tile)(t, (int)(end - row), vectors);
         }
     }
 }
 
 /* Blocks first .. last-1 of zone z, counted in the zone. */
-LC_NOINLINE void LC_NAME(reduce_zone)(const lc_job *job, const lc_call *c, const lc_zone *z, ptrdiff_t first, ptrdiff_t last,
-                                      const LC_NAME(kernel_slice) *slice, char *workspace, lc_tile *t) {
+LC_NOINLINE void LC_NAME(reduce_zone)(const lc_job *job, const lc_call *c, const lc_zone *z, ptrdiff_t first,
+                                      ptrdiff_t last, const lc_kernel_slice *slice, char *workspace, lc_tile *t) {
     const lc_geometry *g = &job->geometry;
     const lc_reduction_plan *p = LC_CONST_PLAN(lc_reduction_plan, job);
     const lc_strips way = lc_strips_of(g, &g->x, 0);
     lc_strip *strips = (lc_strip *)workspace;
     lc_run *packed_runs = (lc_run *)(workspace + p->lines_at) + LC_BLOCK_STEPS;
     LC_REAL *stage = (LC_REAL *)(workspace + p->stage_at);
-    LC_NAME(block_lines) lines = {0, 0, (lc_run *)(workspace + p->lines_at)};
+    lc_block_lines lines = {0, 0, (lc_run *)(workspace + p->lines_at)};
     const ptrdiff_t strip_count = lc_build_strips(g, &g->x, &way, z->clip, strips);
     t->row_stride = way.input_step;
     t->broadcast_step = lc_input_spacing(g, z);
     t->prefetch_step = t->broadcast_step * (ptrdiff_t)sizeof(LC_REAL);
     t->out_stride = way.row_step * g->filters;
     for (ptrdiff_t block = first; block < last; ++block) {
-        LC_NAME(find_lines)(g, z, block, &lines);
+        lc_find_lines(g, z, block, &lines);
         t->run_count = lines.count;
         for (ptrdiff_t i = slice->first_panel; i < slice->last_panel; ++i) {
             const lc_panel panel = lc_find_panel(g, p->panel_width, i);
@@ -183,14 +186,15 @@ LC_NOINLINE void LC_NAME(reduce_zone)(const lc_job *job, const lc_call *c, const
 }
 
 /* Task: [part of the positions][part of the panels][part of the rows]. */
-LC_NOINLINE void LC_NAME(reduce_part)(const lc_job *job, const lc_call *c, ptrdiff_t task, char *shared, char *workspace) {
+LC_TASK(reduce_part) {
     const lc_geometry *g = &job->geometry;
     const lc_reduction_plan *p = LC_CONST_PLAN(lc_reduction_plan, job);
     const ptrdiff_t rows = task % p->row_parts, panels = task / p->row_parts % p->panel_parts;
     const ptrdiff_t part = task / (p->row_parts * p->panel_parts);
-    const ptrdiff_t from = lc_share(p->blocks, p->position_parts, part), to = lc_share(p->blocks, p->position_parts, part + 1);
+    const ptrdiff_t from = lc_share(p->blocks, p->position_parts, part),
+                    to = lc_share(p->blocks, p->position_parts, part + 1);
     const int partial = p->position_parts > 1;
-    LC_NAME(kernel_slice) slice;
+    lc_kernel_slice slice;
     lc_tile t;
     if (task == 0) LC_NAME(sign)(c->ran);
     memset(&t, 0, sizeof t);
@@ -204,11 +208,9 @@ LC_NOINLINE void LC_NAME(reduce_part)(const lc_job *job, const lc_call *c, ptrdi
     if (partial || !c->accumulate) {
         const lc_panel last = lc_find_panel(g, p->panel_width, slice.last_panel - 1);
         const ptrdiff_t filter = lc_find_panel(g, p->panel_width, slice.first_panel).first;
-        lc_copy copy;
-        copy.count = 0;
-        lc_add_dim(&copy, slice.last_row - slice.first_row, 0, g->filters);
-        lc_add_dim(&copy, last.first + last.count - filter, 0, 1);
-        LC_NAME(clear)(slice.partial + slice.first_row * g->filters + filter, copy);
+        LC_NAME(clear)(
+            (LC_REAL *)slice.partial + slice.first_row * g->filters + filter,
+            lc_copy_plane(slice.last_row - slice.first_row, 0, g->filters, last.first + last.count - filter, 0, 1));
     }
     for (ptrdiff_t i = 0; i < p->zone_count; ++i) {
         const lc_zone *z = p->zones + i;
@@ -218,12 +220,11 @@ LC_NOINLINE void LC_NAME(reduce_part)(const lc_job *job, const lc_call *c, ptrdi
 }
 
 /* Adds up some elements of the partial gradients of all parts. */
-LC_NOINLINE void LC_NAME(sum_parts)(const lc_job *job, const lc_call *c, ptrdiff_t task, char *shared, char *workspace) {
+LC_TASK(sum_parts) {
     const ptrdiff_t size = job->geometry.window * job->geometry.filters;
     const ptrdiff_t parts = LC_CONST_PLAN(lc_reduction_plan, job)->position_parts;
     const ptrdiff_t last = lc_min(size, (task + 1) * LC_SUM_ELEMENTS);
     const LC_REAL *partial = (const LC_REAL *)shared;
-    (void)workspace;
     for (ptrdiff_t i = task * LC_SUM_ELEMENTS; i < last; i += LC_LANES) {
         const LC_MASK there = LC_NAME(first)(lc_min(last - i, LC_LANES));
         LC_REAL *out = (LC_REAL *)c->result + i;

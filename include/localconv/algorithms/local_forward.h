@@ -1,9 +1,9 @@
 /* Locally connected forward: every output position has its own kernel.
  *
- * A task is a block of output positions and a part of the filters. Its input box, the smallest box that holds every window of the
- * block, is interleaved into [element of the box][image], so that one position is a small matrix product with both operands
- * contiguous. Then, position by position in the kernel's own order, register tiles run over the window. The algorithms differ in
- * which operand is broadcast, and in where the input is read:
+ * A task is a block of output positions and a part of the filters. Its input box, the smallest box that holds every
+ * window of the block, is interleaved into [element of the box][image], so that one position is a small matrix product
+ * with both operands contiguous. Then, position by position in the kernel's own order, register tiles run over the
+ * window. The algorithms differ in which operand is broadcast, and in where the input is read:
  *
  *   local_dot      one filter, lanes along the window: no broadcast at all
  *   local_stream   rows = images, read in place;  lanes = filters
@@ -14,9 +14,10 @@
 #define LOCALCONV_LOCAL_FORWARD_H
 
 typedef struct lc_local_plan {
-    int images_in_lanes, interleaved, staged; /* staged: results wait in a layout of the tiles' own for the caller's array */
-    ptrdiff_t panel_filters, panels;          /* filters of one register tile */
-    ptrdiff_t box_at, stage_at, bias_at;      /* parts of a thread's workspace, in bytes; in front lie the runs */
+    int images_in_lanes, interleaved,
+        staged;                          /* staged: results wait in a layout of the tiles' own for the caller's array */
+    ptrdiff_t panel_filters, panels;     /* filters of one register tile */
+    ptrdiff_t box_at, stage_at, bias_at; /* parts of a thread's workspace, in bytes; in front lie the runs */
 } lc_local_plan;
 LC_PLAN_FITS(lc_local_plan);
 
@@ -60,28 +61,15 @@ static inline int lc_finish_local_forward(lc_job *job) {
     return LC_OK;
 }
 
-#else
-
 /* A task: output positions lo .. hi-1, the input box that their windows meet, and panels of filters. */
-typedef struct {
+typedef struct lc_local_block {
     ptrdiff_t lo[3], hi[3], corner[3], extent[3];
     ptrdiff_t image;  /* elements of one image in the box, or in the caller's array */
     lc_layout layout; /* of the operand that tiles read: the box, or the caller's array */
     ptrdiff_t first_panel, last_panel, first_filter, last_filter;
-} LC_NAME(local_block);
+} lc_local_block;
 
-/* One output position of one chunk of images. */
-typedef struct {
-    ptrdiff_t index, window; /* its number; its window's origin in the operand that tiles read */
-    ptrdiff_t images;        /* of the chunk */
-    const LC_REAL *input;    /* that operand, at the chunk's first image */
-    const LC_REAL *bias;     /* contiguous over the filters; NULL without */
-    LC_REAL *out;            /* filter 0 of the chunk's first image, in the result or in the stage */
-    ptrdiff_t out_image, out_filter;
-    ptrdiff_t tiles, share; /* of images; bytes of the next position's kernel that each tile of each panel fetches */
-} LC_NAME(local_position);
-
-LC_NOINLINE void LC_NAME(find_local_block)(const lc_job *job, ptrdiff_t task, LC_NAME(local_block) *b) {
+static inline void lc_find_local_block(const lc_job *job, ptrdiff_t task, lc_local_block *b) {
     const lc_geometry *g = &job->geometry;
     const lc_local_plan *p = LC_CONST_PLAN(lc_local_plan, job);
     const ptrdiff_t parts = job->choices.filter_parts, part = task % parts;
@@ -104,17 +92,39 @@ LC_NOINLINE void LC_NAME(find_local_block)(const lc_job *job, ptrdiff_t task, LC
     }
 }
 
+/* The layout of a staged line of `width` positions: with images in the lanes [tile][position or filter][image], else
+ * [image][position][filter]. image: from one image of a tile to the next, or from one image to the next. */
+LC_INLINE lc_layout lc_stage_layout(const lc_job *job, ptrdiff_t width) {
+    const ptrdiff_t size[3] = {1, 1, width};
+    const int images_in_lanes = LC_CONST_PLAN(lc_local_plan, job)->images_in_lanes;
+    const lc_layout layout = lc_layout_of(size, job->geometry.filters, images_in_lanes && job->geometry.channels_first);
+    return images_in_lanes ? lc_interleaved(layout, job->choices.batch_tile) : layout;
+}
+
+/* One output position of one chunk of images. */
+typedef struct lc_local_position {
+    ptrdiff_t index, window; /* its number; its window's origin in the operand that tiles read */
+    ptrdiff_t images;        /* of the chunk */
+    const void *input;       /* that operand, at the chunk's first image */
+    const void *bias;        /* contiguous over the filters; NULL without */
+    void *out;               /* filter 0 of the chunk's first image, in the result or in the stage */
+    ptrdiff_t out_image, out_filter;
+    ptrdiff_t tiles, share; /* of images; bytes of the next position's kernel that each tile of each panel fetches */
+} lc_local_position;
+
+#else
+
 /* Interleaves images first .. first+count-1 of the box, one tile of images behind the other. */
-LC_NOINLINE void LC_NAME(fill_local_box)(const lc_job *job, const lc_call *c, const LC_NAME(local_block) *b,
-                                         ptrdiff_t first, ptrdiff_t count, LC_REAL *box) {
+LC_NOINLINE void LC_NAME(fill_local_box)(const lc_job *job, const lc_call *c, const lc_local_block *b, ptrdiff_t first,
+                                         ptrdiff_t count, LC_REAL *box) {
     const lc_geometry *g = &job->geometry;
     const ptrdiff_t tile = job->choices.batch_tile;
     const LC_REAL *source = (const LC_REAL *)c->input + lc_offset(&g->x, b->corner) + first * g->x.image;
     const lc_copy copy = lc_copy_box(b->extent, g->channels, &g->x, &b->layout);
     const int pad = job->algorithm == LC_local_images;
     for (ptrdiff_t image = 0; image < count; image += tile)
-        LC_NAME(interleave)(source + image * g->x.image, box + image * b->image, lc_min(tile, count - image), g->x.image,
-                            copy, pad);
+        LC_NAME(interleave)(source + image * g->x.image, box + image * b->image, lc_min(tile, count - image),
+                            g->x.image, copy, pad);
 }
 
 /* The sums of R images against one filter, the lanes along the window's contiguous runs. */
@@ -123,25 +133,29 @@ LC_INLINE void LC_NAME(dot_body)(const lc_tile *t, const int R) {
     LC_MASK tail = LC_NAME(first)(0);
     const ptrdiff_t row_stride = t->row_stride;
     ptrdiff_t masked = 0;
-    LC_UNROLL for (int r = 0; r < R; ++r) acc[r] = LC_NAME(zero)();
+    LC_UNROLL
+    for (int r = 0; r < R; ++r) acc[r] = LC_NAME(zero)();
     for (ptrdiff_t k = 0; k < t->run_count; ++k) {
         const LC_REAL *x = (const LC_REAL *)t->broadcast + (t->broadcast_base + t->runs[k].broadcast);
         const LC_REAL *w = (const LC_REAL *)t->vector + (t->vector_base + t->runs[k].vector);
         ptrdiff_t n = t->runs[k].n;
         for (; n >= LC_LANES; n -= LC_LANES, x += LC_LANES, w += LC_LANES) {
             const LC_VEC lane = LC_NAME(load)(w);
-            LC_UNROLL for (int r = 0; r < R; ++r) {
+            LC_UNROLL
+            for (int r = 0; r < R; ++r) {
                 acc[r] = LC_NAME(fma)(LC_NAME(load)(x + r * row_stride), lane, acc[r]);
             }
         }
         if (n == 0) continue;
         if (n != masked) tail = LC_NAME(first)(masked = n); /* windows inside the input have one tail, all runs alike */
         const LC_VEC lane = LC_NAME(load_first)(w, tail);
-        LC_UNROLL for (int r = 0; r < R; ++r) {
+        LC_UNROLL
+        for (int r = 0; r < R; ++r) {
             acc[r] = LC_NAME(fma)(LC_NAME(load_first)(x + r * row_stride, tail), lane, acc[r]);
         }
     }
-    LC_UNROLL for (int r = 0; r < R; ++r) {
+    LC_UNROLL
+    for (int r = 0; r < R; ++r) {
         LC_REAL sum = LC_NAME(sum)(acc[r]);
         if (t->bias_axis != LC_BIAS_NONE) sum += *(const LC_REAL *)t->bias;
         ((LC_REAL *)t->out)[r * t->out_stride] = t->relu && sum < 0 ? 0 : sum;
@@ -158,15 +172,15 @@ LC_NOINLINE void LC_NAME(run_dot)(const lc_tile *t, ptrdiff_t rows) {
     }
 }
 
-/* The next position's kernel is fetched while this one is computed, each tile its share. Past the end the address is not
- * dereferenced, only prefetched, which is harmless. */
+/* The next position's kernel is fetched while this one is computed, each tile its share. Past the end the address is
+ * not dereferenced, only prefetched, which is harmless. */
 LC_INLINE const char *LC_NAME(next_kernel)(const lc_geometry *g, const lc_call *c, ptrdiff_t index) {
     return (const char *)((const LC_REAL *)c->kernel + lc_min(index + 1, g->positions - 1) * g->window * g->filters);
 }
 
 /* Rows = images, lanes = filters; or local_dot: lanes along the window. */
-LC_NOINLINE void LC_NAME(position_by_images)(const lc_job *job, const lc_call *c, const LC_NAME(local_block) *b,
-                                             const LC_NAME(local_position) *here, lc_tile *t) {
+LC_NOINLINE void LC_NAME(position_by_images)(const lc_job *job, const lc_call *c, const lc_local_block *b,
+                                             const lc_local_position *here, lc_tile *t) {
     const lc_geometry *g = &job->geometry;
     const ptrdiff_t tile_images = job->choices.batch_tile, width = LC_CONST_PLAN(lc_local_plan, job)->panel_filters;
     t->prefetch = LC_NAME(next_kernel)(g, c, here->index);
@@ -177,11 +191,11 @@ LC_NOINLINE void LC_NAME(position_by_images)(const lc_job *job, const lc_call *c
         t->vector = (const LC_REAL *)c->kernel + panel.first;
         t->lane_count = panel.count;
         t->broadcast_base = here->window + panel.group * g->group_channels * b->layout.channel;
-        t->bias = here->bias ? here->bias + panel.first : NULL;
+        t->bias = here->bias ? (const LC_REAL *)here->bias + panel.first : NULL;
         for (ptrdiff_t tile = 0; tile < here->tiles; ++tile, t->prefetch += here->share) {
             const ptrdiff_t image = tile * tile_images, rows = lc_min(tile_images, here->images - image);
-            t->broadcast = here->input + image * b->image;
-            t->out = here->out + image * here->out_image + panel.first * here->out_filter;
+            t->broadcast = (const LC_REAL *)here->input + image * b->image;
+            t->out = (LC_REAL *)here->out + image * here->out_image + panel.first * here->out_filter;
             if (job->algorithm == LC_local_dot)
                 LC_NAME(run_dot)(t, rows);
             else
@@ -191,8 +205,8 @@ LC_NOINLINE void LC_NAME(position_by_images)(const lc_job *job, const lc_call *c
 }
 
 /* Rows = filters, lanes = images. */
-LC_NOINLINE void LC_NAME(position_by_filters)(const lc_job *job, const lc_call *c, const LC_NAME(local_block) *b,
-                                              const LC_NAME(local_position) *here, lc_tile *t) {
+LC_NOINLINE void LC_NAME(position_by_filters)(const lc_job *job, const lc_call *c, const lc_local_block *b,
+                                              const lc_local_position *here, lc_tile *t) {
     const lc_geometry *g = &job->geometry;
     const ptrdiff_t tile_images = job->choices.batch_tile, width = LC_CONST_PLAN(lc_local_plan, job)->panel_filters;
     t->prefetch = LC_NAME(next_kernel)(g, c, here->index);
@@ -202,31 +216,22 @@ LC_NOINLINE void LC_NAME(position_by_filters)(const lc_job *job, const lc_call *
         const lc_panel panel = lc_find_panel(g, width, i);
         t->broadcast = (const LC_REAL *)c->kernel + panel.first;
         t->vector_base = here->window + panel.group * g->group_channels * b->layout.channel;
-        t->bias = here->bias ? here->bias + panel.first : NULL;
+        t->bias = here->bias ? (const LC_REAL *)here->bias + panel.first : NULL;
         for (ptrdiff_t tile = 0; tile < here->tiles; ++tile, t->prefetch += here->share) {
             const ptrdiff_t image = tile * tile_images;
-            t->vector = here->input + image * b->image;
+            t->vector = (const LC_REAL *)here->input + image * b->image;
             t->lane_count = lc_min(tile_images, here->images - image);
-            t->out = here->out + image * here->out_image + panel.first * here->out_filter;
+            t->out = (LC_REAL *)here->out + image * here->out_image + panel.first * here->out_filter;
             LC_NAME(run_tile)(t, (int)panel.count, LC_NAME(vectors_for)(t->lane_count));
         }
     }
 }
 
-/* The layout of a staged line of `width` positions: with images in the lanes [tile][position or filter][image], else
- * [image][position][filter]. image: from one image of a tile to the next, or from one image to the next. */
-LC_INLINE lc_layout LC_NAME(stage_layout)(const lc_job *job, ptrdiff_t width) {
-    const ptrdiff_t size[3] = {1, 1, width};
-    const int images_in_lanes = LC_CONST_PLAN(lc_local_plan, job)->images_in_lanes;
-    const lc_layout layout = lc_layout_of(size, job->geometry.filters, images_in_lanes && job->geometry.channels_first);
-    return images_in_lanes ? lc_interleaved(layout, job->choices.batch_tile) : layout;
-}
-
 /* Copies a staged line, whose first position is `index`, to the result. */
-LC_NOINLINE void LC_NAME(flush_line)(const lc_job *job, const lc_call *c, const LC_NAME(local_block) *b, const LC_REAL *stage,
+LC_NOINLINE void LC_NAME(flush_line)(const lc_job *job, const lc_call *c, const lc_local_block *b, const LC_REAL *stage,
                                      ptrdiff_t index, ptrdiff_t width, ptrdiff_t first, ptrdiff_t images) {
     const lc_geometry *g = &job->geometry;
-    const lc_layout layout = LC_NAME(stage_layout)(job, width);
+    const lc_layout layout = lc_stage_layout(job, width);
     const ptrdiff_t extent[3] = {1, 1, width}, filters = b->last_filter - b->first_filter;
     const int images_in_lanes = LC_CONST_PLAN(lc_local_plan, job)->images_in_lanes;
     const ptrdiff_t together = images_in_lanes ? job->choices.batch_tile : images;
@@ -248,13 +253,13 @@ LC_INLINE const LC_REAL *LC_NAME(bias_of)(const lc_geometry *g, const lc_call *c
 }
 
 /* The output positions of one line of a block, for the images of one chunk. */
-LC_NOINLINE void LC_NAME(local_line)(const lc_job *job, const lc_call *c, const LC_NAME(local_block) *b,
-                                     const ptrdiff_t line[2], ptrdiff_t first, LC_NAME(local_position) *here,
+LC_NOINLINE void LC_NAME(local_line)(const lc_job *job, const lc_call *c, const lc_local_block *b,
+                                     const ptrdiff_t line[2], ptrdiff_t first, lc_local_position *here,
                                      lc_range clip[3], char *workspace, lc_tile *t) {
     const lc_geometry *g = &job->geometry;
     const lc_local_plan *p = LC_CONST_PLAN(lc_local_plan, job);
     const ptrdiff_t width = b->hi[2] - b->lo[2], start = (line[0] * g->output[1] + line[1]) * g->output[2] + b->lo[2];
-    const lc_layout staged = LC_NAME(stage_layout)(job, width);
+    const lc_layout staged = lc_stage_layout(job, width);
     LC_REAL *stage = (LC_REAL *)(workspace + p->stage_at);
     LC_REAL *out = p->staged ? stage : (LC_REAL *)c->result + first * g->y.image + start * g->y.pixel[2];
     const ptrdiff_t out_position = p->staged ? staged.pixel[2] : g->y.pixel[2];
@@ -264,7 +269,8 @@ LC_NOINLINE void LC_NAME(local_line)(const lc_job *job, const lc_call *c, const 
         const ptrdiff_t index[3] = {line[0], line[1], b->lo[2] + k};
         lc_range now[3];
         for (int axis = 0; axis < 3; ++axis) now[axis] = lc_taps_inside(g, axis, index[axis]);
-        if (memcmp(now, clip, sizeof now) != 0) { /* windows inside the input share their runs; at a border each has its own */
+        if (memcmp(now, clip, sizeof now) !=
+            0) { /* windows inside the input share their runs; at a border each has its own */
             memcpy(clip, now, sizeof now);
             t->run_count = lc_build_runs(g, &b->layout, clip, g->filters, p->images_in_lanes, (lc_run *)workspace);
         }
@@ -277,17 +283,16 @@ LC_NOINLINE void LC_NAME(local_line)(const lc_job *job, const lc_call *c, const 
     if (p->staged) LC_NAME(flush_line)(job, c, b, stage, start, width, first, here->images);
 }
 
-LC_NOINLINE void LC_NAME(local_task)(const lc_job *job, const lc_call *c, ptrdiff_t task, char *shared, char *workspace) {
+LC_TASK(local_task) {
     const lc_geometry *g = &job->geometry;
     const lc_local_plan *p = LC_CONST_PLAN(lc_local_plan, job);
     const ptrdiff_t chunk = job->choices.batch_chunk, tile = job->choices.batch_tile;
     LC_REAL *box = (LC_REAL *)(workspace + p->box_at);
-    LC_NAME(local_block) b;
-    LC_NAME(local_position) here;
+    lc_local_block b;
+    lc_local_position here;
     lc_tile t;
     lc_range clip[3] = {{-1, -1}, {-1, -1}, {-1, -1}}; /* no window's */
-    (void)shared;
-    LC_NAME(find_local_block)(job, task, &b);
+    lc_find_local_block(job, task, &b);
     if (task == 0) LC_NAME(sign)(c->ran);
     memset(&t, 0, sizeof t);
     t.runs = (const lc_run *)workspace;
@@ -299,7 +304,8 @@ LC_NOINLINE void LC_NAME(local_task)(const lc_job *job, const lc_call *c, ptrdif
     for (ptrdiff_t first = 0; first < g->batch; first += chunk) {
         here.images = lc_min(chunk, g->batch - first);
         here.tiles = lc_ceil_div(here.images, tile);
-        here.share = g->window * g->filters * (ptrdiff_t)sizeof(LC_REAL) / (here.tiles * (b.last_panel - b.first_panel));
+        here.share =
+            g->window * g->filters * (ptrdiff_t)sizeof(LC_REAL) / (here.tiles * (b.last_panel - b.first_panel));
         t.prefetch_step = here.share / g->window;
         here.input = p->interleaved ? box : (const LC_REAL *)c->input + first * g->x.image;
         if (p->interleaved) LC_NAME(fill_local_box)(job, c, &b, first, here.images, box);

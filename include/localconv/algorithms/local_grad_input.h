@@ -1,11 +1,12 @@
 /* Gradient of a locally connected convolution for the input.
  *
- * A task owns a block of *input* pixels and goes through all positions whose windows touch it, in the positions' order, with the
- * taps clipped to the block as padding clips them elsewhere. So no two tasks write one pixel, every kernel value is read once, and an
- * input value's sum has the same order whatever the blocks. Rows are window elements:
+ * A task owns a block of *input* pixels and goes through all positions whose windows touch it, in the positions' order,
+ * with the taps clipped to the block as padding clips them elsewhere. So no two tasks write one pixel, every kernel
+ * value is read once, and an input value's sum has the same order whatever the blocks. Rows are window elements:
  *
  *   local_input_placed   lanes along the filters, one image at a time; LANES window elements are reduced together
- *   local_input_boxed    lanes = images, summed over the filters, in a box [element][image] that is brought to the caller at the end
+ *   local_input_boxed    lanes = images, summed over the filters, in a box [element][image] that is brought to the
+ * caller at the end
  */
 #ifndef LOCALCONV_LOCAL_GRAD_INPUT_H
 #define LOCALCONV_LOCAL_GRAD_INPUT_H
@@ -40,24 +41,29 @@ static inline int lc_finish_local_grad_input(lc_job *job) {
 
 #else
 
-/* Adds to `count` <= LANES values, `out_step` apart, the dot products of as many kernel rows, `stride` apart, with `n` gradients. */
-LC_INLINE void LC_NAME(dot_rows)(const LC_REAL *rows, ptrdiff_t stride, ptrdiff_t count, const LC_REAL *gradient, ptrdiff_t n,
-                                 LC_REAL *out, ptrdiff_t out_step, int fetch) {
+/* Adds to `count` <= LANES values, `out_step` apart, the dot products of as many kernel rows, `stride` apart, with `n`
+ * gradients. */
+LC_INLINE void LC_NAME(dot_rows)(const LC_REAL *rows, ptrdiff_t stride, ptrdiff_t count, const LC_REAL *gradient,
+                                 ptrdiff_t n, LC_REAL *out, ptrdiff_t out_step, int fetch) {
     LC_VEC acc[LC_LANES];
     const LC_REAL *row[LC_LANES];
     ptrdiff_t f = 0;
-    LC_UNROLL for (int r = 0; r < LC_LANES; ++r) {
+    LC_UNROLL
+    for (int r = 0; r < LC_LANES; ++r) {
         acc[r] = LC_NAME(zero)();
-        row[r] = rows + lc_min(r, count - 1) * stride; /* rows that are not there repeat the last one, and are not stored */
+        row[r] =
+            rows + lc_min(r, count - 1) * stride; /* rows that are not there repeat the last one, and are not stored */
     }
     for (; f + LC_LANES <= n; f += LC_LANES) {
         const LC_VEC x = LC_NAME(load)(gradient + f);
-        LC_UNROLL for (int r = 0; r < LC_LANES; ++r) acc[r] = LC_NAME(fma)(LC_NAME(load)(row[r] + f), x, acc[r]);
+        LC_UNROLL
+        for (int r = 0; r < LC_LANES; ++r) acc[r] = LC_NAME(fma)(LC_NAME(load)(row[r] + f), x, acc[r]);
     }
     if (f < n) {
         const LC_MASK tail = LC_NAME(first)(n - f);
         const LC_VEC x = LC_NAME(load_first)(gradient + f, tail);
-        LC_UNROLL for (int r = 0; r < LC_LANES; ++r) {
+        LC_UNROLL
+        for (int r = 0; r < LC_LANES; ++r) {
             acc[r] = LC_NAME(fma)(LC_NAME(load_first)(row[r] + f, tail), x, acc[r]);
         }
     }
@@ -75,10 +81,11 @@ LC_INLINE void LC_NAME(dot_rows)(const LC_REAL *rows, ptrdiff_t stride, ptrdiff_
     for (ptrdiff_t r = 0; r < count; ++r) out[r * out_step] += sum[r];
 }
 
-/* One position for images first .. first+images-1, one after the other; gradient: of the first, contiguous over the filters. */
-LC_NOINLINE void LC_NAME(input_gradient_placed)(const lc_geometry *g, const lc_call *c, const LC_NAME(walk) *w, ptrdiff_t index,
-                                                ptrdiff_t first, ptrdiff_t images, const LC_REAL *gradient,
-                                                ptrdiff_t gradient_image) {
+/* One position for images first .. first+images-1, one after the other; gradient: of the first, contiguous over the
+ * filters. */
+LC_NOINLINE void LC_NAME(input_gradient_placed)(const lc_geometry *g, const lc_call *c, const lc_walk *w,
+                                                ptrdiff_t index, ptrdiff_t first, ptrdiff_t images,
+                                                const LC_REAL *gradient, ptrdiff_t gradient_image) {
     LC_REAL *inputs = (LC_REAL *)c->result + first * g->x.image + w->window;
     const LC_REAL *kernels = (const LC_REAL *)c->kernel + index * g->window * g->filters;
     const ptrdiff_t stride = w->way.row_step * g->filters;
@@ -91,14 +98,16 @@ LC_NOINLINE void LC_NAME(input_gradient_placed)(const lc_geometry *g, const lc_c
                 for (ptrdiff_t image = 0; image < images; ++image)
                     LC_NAME(dot_rows)(kernel + row * stride, stride, lc_min(LC_LANES, strip->n - row),
                                       gradient + image * gradient_image + group * g->group_filters, g->group_filters,
-                                      out + image * g->x.image + row * w->way.input_step, w->way.input_step, image == 0);
+                                      out + image * g->x.image + row * w->way.input_step, w->way.input_step,
+                                      image == 0);
         }
 }
 
-/* One position for the images of one chunk, side by side. gradient: [tile][filter][image], tiles `gradient_tile` elements apart. */
-LC_NOINLINE void LC_NAME(input_gradient_boxed)(const lc_job *job, const lc_call *c, const LC_NAME(walk) *w, ptrdiff_t index,
-                                               ptrdiff_t images, const LC_REAL *gradient, ptrdiff_t gradient_tile, LC_REAL *box,
-                                               lc_tile *t) {
+/* One position for the images of one chunk, side by side. gradient: [tile][filter][image], tiles `gradient_tile`
+ * elements apart. */
+LC_NOINLINE void LC_NAME(input_gradient_boxed)(const lc_job *job, const lc_call *c, const lc_walk *w, ptrdiff_t index,
+                                               ptrdiff_t images, const LC_REAL *gradient, ptrdiff_t gradient_tile,
+                                               LC_REAL *box, lc_tile *t) {
     const lc_geometry *g = &job->geometry;
     const int limit = job->kernels->rows[job->choices.vectors];
     const ptrdiff_t tile_images = job->choices.batch_tile;
@@ -134,16 +143,13 @@ LC_NOINLINE void LC_NAME(interleave_gradient)(const lc_job *job, const lc_call *
     const lc_geometry *g = &job->geometry;
     const ptrdiff_t tile = job->choices.batch_tile;
     const LC_REAL *source = (const LC_REAL *)c->gradient + first * g->y.image + index * g->y.pixel[2];
-    lc_copy copy;
-    copy.count = 0;
-    lc_add_dim(&copy, count, g->y.pixel[2], g->filters * tile);
-    lc_add_dim(&copy, g->filters, g->y.channel, tile);
+    const lc_copy copy = lc_copy_plane(count, g->y.pixel[2], g->filters * tile, g->filters, g->y.channel, tile);
     for (ptrdiff_t image = 0; image < images; image += tile, target += count * g->filters * tile)
         LC_NAME(interleave)(source + image * g->y.image, target, lc_min(tile, images - image), g->y.image, copy, 1);
 }
 
 /* The box of input gradients to the caller's array. */
-LC_NOINLINE void LC_NAME(deliver_box)(const lc_job *job, const lc_call *c, const LC_NAME(walk) *w, ptrdiff_t first,
+LC_NOINLINE void LC_NAME(deliver_box)(const lc_job *job, const lc_call *c, const lc_walk *w, ptrdiff_t first,
                                       ptrdiff_t images, const LC_REAL *box) {
     const lc_geometry *g = &job->geometry;
     const ptrdiff_t tile = job->choices.batch_tile;
@@ -156,7 +162,7 @@ LC_NOINLINE void LC_NAME(deliver_box)(const lc_job *job, const lc_call *c, const
 }
 
 /* A line of the positions whose windows touch the block. */
-LC_NOINLINE void LC_NAME(input_gradient_line)(const lc_job *job, const lc_call *c, LC_NAME(walk) *w, const ptrdiff_t line[2],
+LC_NOINLINE void LC_NAME(input_gradient_line)(const lc_job *job, const lc_call *c, lc_walk *w, const ptrdiff_t line[2],
                                               ptrdiff_t first, ptrdiff_t images, char *workspace, lc_tile *t) {
     const lc_geometry *g = &job->geometry;
     const lc_local_input_plan *p = LC_CONST_PLAN(lc_local_input_plan, job);
@@ -177,7 +183,7 @@ LC_NOINLINE void LC_NAME(input_gradient_line)(const lc_job *job, const lc_call *
         }
         for (ptrdiff_t i = 0; i < count; ++i) {
             const ptrdiff_t index[3] = {line[0], line[1], k + i};
-            LC_NAME(walk_to)(g, index, w);
+            lc_walk_to(g, index, w);
             if (p->boxed)
                 LC_NAME(input_gradient_boxed)(job, c, w, start + k + i, images,
                                               gradient + i * g->filters * job->choices.batch_tile, image, box, t);
@@ -188,24 +194,22 @@ LC_NOINLINE void LC_NAME(input_gradient_line)(const lc_job *job, const lc_call *
 }
 
 /* Sets the block's pixels of all images in the caller's array to 0. */
-LC_NOINLINE void LC_NAME(clear_block)(const lc_geometry *g, const lc_call *c, const LC_NAME(walk) *w) {
+LC_NOINLINE void LC_NAME(clear_block)(const lc_geometry *g, const lc_call *c, const lc_walk *w) {
     const lc_copy copy = lc_copy_box(w->extent, g->channels, &g->x, &g->x);
     for (ptrdiff_t image = 0; image < g->batch; ++image)
         LC_NAME(clear)((LC_REAL *)c->result + image * g->x.image + lc_offset(&g->x, w->from), copy);
 }
 
-LC_NOINLINE void LC_NAME(local_grad_input_task)(const lc_job *job, const lc_call *c, ptrdiff_t task, char *shared,
-                                                char *workspace) {
+LC_TASK(local_grad_input_task) {
     const lc_geometry *g = &job->geometry;
     const lc_local_input_plan *p = LC_CONST_PLAN(lc_local_input_plan, job);
     const ptrdiff_t chunk = job->choices.batch_chunk, tile = job->choices.batch_tile;
     LC_REAL *box = (LC_REAL *)(workspace + p->box_at);
-    LC_NAME(walk) w;
+    lc_walk w;
     lc_layout layout = g->x;
     lc_run filters = {0, 0, g->group_filters};
     ptrdiff_t to[3];
     lc_tile t;
-    (void)shared;
     if (task == 0) LC_NAME(sign)(c->ran);
     memset(&t, 0, sizeof t);
     lc_find_block(g->input, job->choices.block, task, w.from, to);
@@ -219,7 +223,7 @@ LC_NOINLINE void LC_NAME(local_grad_input_task)(const lc_job *job, const lc_call
     if (p->boxed) layout = lc_layout_of(w.extent, g->channels, 0);
     w.elements = layout.image;
     if (p->boxed) layout = lc_interleaved(layout, tile);
-    LC_NAME(begin_walk)(g, &layout, workspace, &w);
+    lc_begin_walk(g, &layout, workspace, &w);
     t.runs = &filters;
     t.run_count = 1;
     t.broadcast_step = 1;
@@ -228,8 +232,7 @@ LC_NOINLINE void LC_NAME(local_grad_input_task)(const lc_job *job, const lc_call
     if (!p->boxed) LC_NAME(clear_block)(g, c, &w);
     for (ptrdiff_t first = 0; first < g->batch; first += chunk) {
         const ptrdiff_t images = lc_min(chunk, g->batch - first);
-        if (p->boxed)
-            memset(box, 0, (size_t)(lc_round_up(images, tile) * w.elements) * sizeof(LC_REAL));
+        if (p->boxed) memset(box, 0, (size_t)(lc_round_up(images, tile) * w.elements) * sizeof(LC_REAL));
         for (ptrdiff_t i = w.lo[0]; i < w.hi[0]; ++i)
             for (ptrdiff_t j = w.lo[1]; j < w.hi[1]; ++j) {
                 const ptrdiff_t line[2] = {i, j};

@@ -1,7 +1,7 @@
 /* Gradient of a locally connected convolution for the kernel.
  *
- * One position's gradient is the matrix product (window elements x images) (images x filters). Rows of a register tile are window
- * elements, lanes filters, and the sum runs over the batch: every value is written once, from the registers.
+ * One position's gradient is the matrix product (window elements x images) (images x filters). Rows of a register tile
+ * are window elements, lanes filters, and the sum runs over the batch: every value is written once, from the registers.
  */
 #ifndef LOCALCONV_LOCAL_GRAD_KERNEL_H
 #define LOCALCONV_LOCAL_GRAD_KERNEL_H
@@ -41,7 +41,7 @@ static inline int lc_finish_local_grad_kernel(lc_job *job) {
 #else
 
 /* Copies the walk's box of images first .. first+count-1, one image behind the other, channels inside. */
-LC_NOINLINE void LC_NAME(fill_pixel_box)(const lc_geometry *g, const lc_call *c, const LC_NAME(walk) *w, ptrdiff_t first,
+LC_NOINLINE void LC_NAME(fill_pixel_box)(const lc_geometry *g, const lc_call *c, const lc_walk *w, ptrdiff_t first,
                                          ptrdiff_t count, LC_REAL *box) {
     const LC_REAL *source = (const LC_REAL *)c->input + first * g->x.image + lc_offset(&g->x, w->from);
     const lc_copy copy = lc_copy_box(w->extent, g->channels, &g->x, &w->layout);
@@ -50,7 +50,7 @@ LC_NOINLINE void LC_NAME(fill_pixel_box)(const lc_geometry *g, const lc_call *c,
 }
 
 /* One position's gradient, all tiles of the panels. gradient: of the first image, at filter 0. */
-LC_NOINLINE void LC_NAME(kernel_gradient_at)(const lc_job *job, const lc_call *c, const LC_NAME(walk) *w, ptrdiff_t index,
+LC_NOINLINE void LC_NAME(kernel_gradient_at)(const lc_job *job, const lc_call *c, const lc_walk *w, ptrdiff_t index,
                                              const ptrdiff_t panels[2], const LC_REAL *gradient, lc_tile *t) {
     const lc_geometry *g = &job->geometry;
     LC_REAL *out = (LC_REAL *)c->result + index * g->window * g->filters;
@@ -76,21 +76,19 @@ LC_NOINLINE void LC_NAME(kernel_gradient_at)(const lc_job *job, const lc_call *c
 }
 
 /* Sets one position's gradient to 0 in the panels: the rows that meet padding stay so. */
-LC_NOINLINE void LC_NAME(clear_panels)(const lc_job *job, const lc_call *c, ptrdiff_t index, const ptrdiff_t panels[2]) {
+LC_NOINLINE void LC_NAME(clear_panels)(const lc_job *job, const lc_call *c, ptrdiff_t index,
+                                       const ptrdiff_t panels[2]) {
     const lc_geometry *g = &job->geometry;
     const lc_panel last = lc_find_panel(g, lc_tile_lanes(job), panels[1] - 1);
     const ptrdiff_t first = lc_find_panel(g, lc_tile_lanes(job), panels[0]).first;
-    lc_copy copy;
-    copy.count = 0;
-    lc_add_dim(&copy, g->window, 0, g->filters);
-    lc_add_dim(&copy, last.first + last.count - first, 0, 1);
+    const lc_copy copy = lc_copy_plane(g->window, 0, g->filters, last.first + last.count - first, 0, 1);
     LC_NAME(clear)((LC_REAL *)c->result + index * g->window * g->filters + first, copy);
 }
 
 /* A line of the walk's positions, for the images of one chunk. */
-LC_NOINLINE void LC_NAME(kernel_gradient_line)(const lc_job *job, const lc_call *c, LC_NAME(walk) *w, const ptrdiff_t line[2],
-                                               const ptrdiff_t panels[2], ptrdiff_t first, ptrdiff_t images, LC_REAL *stage,
-                                               lc_tile *t) {
+LC_NOINLINE void LC_NAME(kernel_gradient_line)(const lc_job *job, const lc_call *c, lc_walk *w, const ptrdiff_t line[2],
+                                               const ptrdiff_t panels[2], ptrdiff_t first, ptrdiff_t images,
+                                               LC_REAL *stage, lc_tile *t) {
     const lc_geometry *g = &job->geometry;
     const int packed = LC_CONST_PLAN(lc_local_kernel_plan, job)->packed;
     const ptrdiff_t start = (line[0] * g->output[1] + line[1]) * g->output[2], segment = job->choices.segment;
@@ -105,25 +103,23 @@ LC_NOINLINE void LC_NAME(kernel_gradient_line)(const lc_job *job, const lc_call 
             gradient = (const LC_REAL *)c->gradient + first * g->y.image + (start + k) * g->filters;
         for (ptrdiff_t i = 0; i < count; ++i) {
             const ptrdiff_t index[3] = {line[0], line[1], k + i};
-            const int clipped = LC_NAME(walk_to)(g, index, w);
+            const int clipped = lc_walk_to(g, index, w);
             if (clipped && !t->accumulate) LC_NAME(clear_panels)(job, c, start + k + i, panels);
             LC_NAME(kernel_gradient_at)(job, c, w, start + k + i, panels, gradient + i * g->filters, t);
         }
     }
 }
 
-LC_NOINLINE void LC_NAME(local_grad_kernel_task)(const lc_job *job, const lc_call *c, ptrdiff_t task, char *shared,
-                                                 char *workspace) {
+LC_TASK(local_grad_kernel_task) {
     const lc_geometry *g = &job->geometry;
     const lc_local_kernel_plan *p = LC_CONST_PLAN(lc_local_kernel_plan, job);
     const ptrdiff_t parts = job->choices.filter_parts, part = task % parts, chunk = job->choices.batch_chunk;
     const ptrdiff_t panels[2] = {lc_share(p->panels, parts, part), lc_share(p->panels, parts, part + 1)};
     LC_REAL *box = (LC_REAL *)(workspace + p->box_at), *stage = (LC_REAL *)(workspace + p->stage_at);
-    LC_NAME(walk) w;
+    lc_walk w;
     lc_layout layout = g->x;
     lc_run batch = {0, 0, 0};
     lc_tile t;
-    (void)shared;
     if (task == 0) LC_NAME(sign)(c->ran);
     memset(&t, 0, sizeof t);
     lc_find_block(g->output, job->choices.block, task / parts, w.lo, w.hi);
@@ -133,7 +129,7 @@ LC_NOINLINE void LC_NAME(local_grad_kernel_task)(const lc_job *job, const lc_cal
     }
     if (p->boxed) layout = lc_layout_of(w.extent, g->channels, 0);
     w.elements = lc_spread(layout.image, (ptrdiff_t)sizeof(LC_REAL));
-    LC_NAME(begin_walk)(g, &layout, workspace, &w);
+    lc_begin_walk(g, &layout, workspace, &w);
     t.runs = &batch;
     t.run_count = 1;
     t.row_stride = w.way.input_step;

@@ -1,5 +1,5 @@
-/* What both gradients of a locally connected convolution share: going from position to position, the taps clipped to a box of pixels,
- * and the two ways to hold those.
+/* What both gradients of a locally connected convolution share: going from position to position, the taps clipped to a
+ * box of pixels, and the two ways to hold those.
  *
  *   placed   pixels are read or written where the caller's arrays are
  *   boxed    through a box of pixels in the thread's workspace
@@ -9,17 +9,16 @@
 #ifndef LOCALCONV_LOCAL_GRADIENT_H
 #define LOCALCONV_LOCAL_GRADIENT_H
 
-/* Elements from one image to the next in a workspace whose images lie one behind the other: an odd number of cache lines, so that
- * the same pixel of all images does not crowd into a few sets of the cache. */
+/* Elements from one image to the next in a workspace whose images lie one behind the other: an odd number of cache
+ * lines, so that the same pixel of all images does not crowd into a few sets of the cache. */
 LC_INLINE ptrdiff_t lc_spread(ptrdiff_t elements, ptrdiff_t itemsize) {
     const ptrdiff_t lines = lc_align(elements * itemsize) / LC_ALIGNMENT;
     return (lines | 1) * (LC_ALIGNMENT / itemsize);
 }
 
-#else
-
-/* Where a task is: its output positions and input pixels, the operand in which windows lie, and the strips of the window in hand. */
-typedef struct {
+/* Where a task is: its output positions and input pixels, the operand in which windows lie, and the strips of the
+ * window in hand. */
+typedef struct lc_walk {
     ptrdiff_t lo[3], hi[3];        /* output positions */
     ptrdiff_t from[3], extent[3];  /* input pixels: those that the windows' taps are clipped to */
     ptrdiff_t corner[3], elements; /* the pixel at the operand's start; elements of one image in the box */
@@ -28,10 +27,10 @@ typedef struct {
     lc_range clip[3]; /* of the strips */
     lc_strip *strips;
     ptrdiff_t strip_count, window; /* window: offset of its unclipped origin */
-} LC_NAME(walk);
+} lc_walk;
 
 /* Begins a walk; strip_count < 0: there are no strips yet. */
-LC_INLINE void LC_NAME(begin_walk)(const lc_geometry *g, const lc_layout *layout, char *workspace, LC_NAME(walk) *w) {
+LC_INLINE void lc_begin_walk(const lc_geometry *g, const lc_layout *layout, char *workspace, lc_walk *w) {
     w->layout = *layout;
     w->way = lc_strips_of(g, layout, g->channels_first);
     w->strips = (lc_strip *)workspace;
@@ -39,7 +38,7 @@ LC_INLINE void LC_NAME(begin_walk)(const lc_geometry *g, const lc_layout *layout
 }
 
 /* Moves to an output position; its taps are clipped to the walk's pixels. Returns whether any tap is left out. */
-LC_INLINE int LC_NAME(walk_to)(const lc_geometry *g, const ptrdiff_t index[3], LC_NAME(walk) *w) {
+LC_INLINE int lc_walk_to(const lc_geometry *g, const ptrdiff_t index[3], lc_walk *w) {
     lc_range now[3];
     ptrdiff_t present = 1;
     for (int axis = 0; axis < 3; ++axis) {
@@ -54,7 +53,10 @@ LC_INLINE int LC_NAME(walk_to)(const lc_geometry *g, const ptrdiff_t index[3], L
     return present < g->taps;
 }
 
-/* Copies the output gradient of `count` positions from `index` on to [image][position][filter], images `stride` elements apart. */
+#else
+
+/* Copies the output gradient of `count` positions from `index` on to [image][position][filter], images `stride`
+ * elements apart. */
 LC_NOINLINE void LC_NAME(gather_gradient)(const lc_geometry *g, const lc_call *c, ptrdiff_t index, ptrdiff_t count,
                                           ptrdiff_t first, ptrdiff_t images, LC_REAL *target, ptrdiff_t stride) {
     lc_copy copy;

@@ -1,4 +1,5 @@
-/* The vector vocabulary over AVX2 with FMA3. Each word exists for f32 (8 lanes) and f64 (4 lanes); simd/scalar.h says what it means. */
+/* The vector vocabulary over AVX2 with FMA3. Each word exists for f32 (8 lanes) and f64 (4 lanes); simd/scalar.h says
+ * what it means. */
 #ifndef LOCALCONV_SIMD_AVX2_H
 #define LOCALCONV_SIMD_AVX2_H
 
@@ -21,18 +22,24 @@ LC_INLINE __m256i first_f64_avx2(ptrdiff_t n) {
     return _mm256_cmpgt_epi64(_mm256_set1_epi64x((long long)n), _mm256_setr_epi64x(0, 1, 2, 3));
 }
 
-#define LC_WORDS_AVX2(T, REAL, SUFFIX)                                                                                  \
-    LC_INLINE vec_##T##_avx2 zero_##T##_avx2(void) { return _mm256_setzero_##SUFFIX(); }                                \
-    LC_INLINE vec_##T##_avx2 splat_##T##_avx2(const REAL *p) { return _mm256_set1_##SUFFIX(*p); }                       \
-    LC_INLINE vec_##T##_avx2 load_##T##_avx2(const REAL *p) { return _mm256_loadu_##SUFFIX(p); }                        \
-    LC_INLINE void store_##T##_avx2(REAL *p, vec_##T##_avx2 v) { _mm256_storeu_##SUFFIX(p, v); }                        \
-    LC_INLINE vec_##T##_avx2 load_first_##T##_avx2(const REAL *p, __m256i m) { return _mm256_maskload_##SUFFIX(p, m); } \
-    LC_INLINE void store_first_##T##_avx2(REAL *p, __m256i m, vec_##T##_avx2 v) { _mm256_maskstore_##SUFFIX(p, m, v); } \
-    LC_INLINE vec_##T##_avx2 fma_##T##_avx2(vec_##T##_avx2 a, vec_##T##_avx2 b, vec_##T##_avx2 c) {                     \
-        return _mm256_fmadd_##SUFFIX(a, b, c);                                                                          \
-    }                                                                                                                   \
-    LC_INLINE vec_##T##_avx2 add_##T##_avx2(vec_##T##_avx2 a, vec_##T##_avx2 b) { return _mm256_add_##SUFFIX(a, b); }   \
-    LC_INLINE vec_##T##_avx2 relu_##T##_avx2(vec_##T##_avx2 v) { return _mm256_max_##SUFFIX(_mm256_setzero_##SUFFIX(), v); }
+#define LC_WORDS_AVX2(T, REAL, SUFFIX)                                                                                \
+    LC_INLINE vec_##T##_avx2 zero_##T##_avx2(void) { return _mm256_setzero_##SUFFIX(); }                              \
+    LC_INLINE vec_##T##_avx2 splat_##T##_avx2(const REAL *p) { return _mm256_set1_##SUFFIX(*p); }                     \
+    LC_INLINE vec_##T##_avx2 load_##T##_avx2(const REAL *p) { return _mm256_loadu_##SUFFIX(p); }                      \
+    LC_INLINE void store_##T##_avx2(REAL *p, vec_##T##_avx2 v) { _mm256_storeu_##SUFFIX(p, v); }                      \
+    LC_INLINE vec_##T##_avx2 load_first_##T##_avx2(const REAL *p, __m256i m) {                                        \
+        return _mm256_maskload_##SUFFIX(p, m);                                                                        \
+    }                                                                                                                 \
+    LC_INLINE void store_first_##T##_avx2(REAL *p, __m256i m, vec_##T##_avx2 v) {                                     \
+        _mm256_maskstore_##SUFFIX(p, m, v);                                                                           \
+    }                                                                                                                 \
+    LC_INLINE vec_##T##_avx2 fma_##T##_avx2(vec_##T##_avx2 a, vec_##T##_avx2 b, vec_##T##_avx2 c) {                   \
+        return _mm256_fmadd_##SUFFIX(a, b, c);                                                                        \
+    }                                                                                                                 \
+    LC_INLINE vec_##T##_avx2 add_##T##_avx2(vec_##T##_avx2 a, vec_##T##_avx2 b) { return _mm256_add_##SUFFIX(a, b); } \
+    LC_INLINE vec_##T##_avx2 relu_##T##_avx2(vec_##T##_avx2 v) {                                                      \
+        return _mm256_max_##SUFFIX(_mm256_setzero_##SUFFIX(), v);                                                     \
+    }
 
 LC_WORDS_AVX2(f32, float, ps)
 LC_WORDS_AVX2(f64, double, pd)
@@ -49,21 +56,26 @@ LC_INLINE double sum_f64_avx2(__m256d v) {
 
 LC_INLINE void transpose_f32_avx2(__m256 r[8]) {
     __m256 t[8];
-    LC_UNROLL for (int i = 0; i < 8; i += 2) {
+    LC_UNROLL
+    for (int i = 0; i < 8; i += 2) {
         t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
         t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
     }
-    LC_UNROLL for (int i = 0; i < 8; i += 4) {
-        LC_UNROLL for (int h = 0; h < 2; ++h) {
+    LC_UNROLL
+    for (int i = 0; i < 8; i += 4) {
+        LC_UNROLL
+        for (int h = 0; h < 2; ++h) {
             r[i + 2 * h] = _mm256_shuffle_ps(t[i + h], t[i + 2 + h], 0x44);
             r[i + 2 * h + 1] = _mm256_shuffle_ps(t[i + h], t[i + 2 + h], 0xee);
         }
     }
-    LC_UNROLL for (int i = 0; i < 4; ++i) {
+    LC_UNROLL
+    for (int i = 0; i < 4; ++i) {
         t[i] = _mm256_permute2f128_ps(r[i], r[i + 4], 0x20);
         t[i + 4] = _mm256_permute2f128_ps(r[i], r[i + 4], 0x31);
     }
-    LC_UNROLL for (int i = 0; i < 8; ++i) r[i] = t[i];
+    LC_UNROLL
+    for (int i = 0; i < 8; ++i) r[i] = t[i];
 }
 
 LC_INLINE void transpose_f64_avx2(__m256d r[4]) {
@@ -75,10 +87,12 @@ LC_INLINE void transpose_f64_avx2(__m256d r[4]) {
     r[3] = _mm256_permute2f128_pd(b, d, 0x31);
 }
 
-/* Halving: a round adds the halves of two vectors' blocks into one vector, so the lanes come to be shared by 2, 4, 8 vectors. */
+/* Halving: a round adds the halves of two vectors' blocks into one vector, so the lanes come to be shared by 2, 4, 8
+ * vectors. */
 LC_INLINE __m256 sums_f32_avx2(const __m256 r[8]) {
     __m256 t[4];
-    LC_UNROLL for (int i = 0; i < 4; ++i) t[i] = _mm256_hadd_ps(r[2 * i], r[2 * i + 1]);
+    LC_UNROLL
+    for (int i = 0; i < 4; ++i) t[i] = _mm256_hadd_ps(r[2 * i], r[2 * i + 1]);
     const __m256 a = _mm256_hadd_ps(t[0], t[1]), b = _mm256_hadd_ps(t[2], t[3]);
     return _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
 }

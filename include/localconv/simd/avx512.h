@@ -1,4 +1,5 @@
-/* The vector vocabulary over AVX-512F. Each word exists for f32 (16 lanes) and f64 (8 lanes); simd/scalar.h says what it means. */
+/* The vector vocabulary over AVX-512F. Each word exists for f32 (16 lanes) and f64 (8 lanes); simd/scalar.h says what
+ * it means. */
 #ifndef LOCALCONV_SIMD_AVX512_H
 #define LOCALCONV_SIMD_AVX512_H
 
@@ -14,25 +15,27 @@ typedef __m512d vec_f64_avx512;
 typedef __mmask16 mask_f32_avx512;
 typedef __mmask8 mask_f64_avx512;
 
-#define LC_WORDS_AVX512(T, REAL, SUFFIX)                                                                                      \
-    LC_INLINE vec_##T##_avx512 zero_##T##_avx512(void) { return _mm512_setzero_##SUFFIX(); }                                  \
-    LC_INLINE vec_##T##_avx512 splat_##T##_avx512(const REAL *p) { return _mm512_set1_##SUFFIX(*p); }                         \
-    LC_INLINE vec_##T##_avx512 load_##T##_avx512(const REAL *p) { return _mm512_loadu_##SUFFIX(p); }                          \
-    LC_INLINE void store_##T##_avx512(REAL *p, vec_##T##_avx512 v) { _mm512_storeu_##SUFFIX(p, v); }                          \
-    LC_INLINE mask_##T##_avx512 first_##T##_avx512(ptrdiff_t n) { return (mask_##T##_avx512)((1u << n) - 1u); }               \
-    LC_INLINE vec_##T##_avx512 load_first_##T##_avx512(const REAL *p, mask_##T##_avx512 m) {                                  \
-        return _mm512_maskz_loadu_##SUFFIX(m, p);                                                                             \
-    }                                                                                                                         \
-    LC_INLINE void store_first_##T##_avx512(REAL *p, mask_##T##_avx512 m, vec_##T##_avx512 v) {                               \
-        _mm512_mask_storeu_##SUFFIX(p, m, v);                                                                                 \
-    }                                                                                                                         \
-    LC_INLINE vec_##T##_avx512 fma_##T##_avx512(vec_##T##_avx512 a, vec_##T##_avx512 b, vec_##T##_avx512 c) {                 \
-        return _mm512_fmadd_##SUFFIX(a, b, c);                                                                                \
-    }                                                                                                                         \
-    LC_INLINE vec_##T##_avx512 add_##T##_avx512(vec_##T##_avx512 a, vec_##T##_avx512 b) { return _mm512_add_##SUFFIX(a, b); } \
-    LC_INLINE vec_##T##_avx512 relu_##T##_avx512(vec_##T##_avx512 v) {                                                        \
-        return _mm512_max_##SUFFIX(_mm512_setzero_##SUFFIX(), v);                                                             \
-    }                                                                                                                         \
+#define LC_WORDS_AVX512(T, REAL, SUFFIX)                                                                        \
+    LC_INLINE vec_##T##_avx512 zero_##T##_avx512(void) { return _mm512_setzero_##SUFFIX(); }                    \
+    LC_INLINE vec_##T##_avx512 splat_##T##_avx512(const REAL *p) { return _mm512_set1_##SUFFIX(*p); }           \
+    LC_INLINE vec_##T##_avx512 load_##T##_avx512(const REAL *p) { return _mm512_loadu_##SUFFIX(p); }            \
+    LC_INLINE void store_##T##_avx512(REAL *p, vec_##T##_avx512 v) { _mm512_storeu_##SUFFIX(p, v); }            \
+    LC_INLINE mask_##T##_avx512 first_##T##_avx512(ptrdiff_t n) { return (mask_##T##_avx512)((1u << n) - 1u); } \
+    LC_INLINE vec_##T##_avx512 load_first_##T##_avx512(const REAL *p, mask_##T##_avx512 m) {                    \
+        return _mm512_maskz_loadu_##SUFFIX(m, p);                                                               \
+    }                                                                                                           \
+    LC_INLINE void store_first_##T##_avx512(REAL *p, mask_##T##_avx512 m, vec_##T##_avx512 v) {                 \
+        _mm512_mask_storeu_##SUFFIX(p, m, v);                                                                   \
+    }                                                                                                           \
+    LC_INLINE vec_##T##_avx512 fma_##T##_avx512(vec_##T##_avx512 a, vec_##T##_avx512 b, vec_##T##_avx512 c) {   \
+        return _mm512_fmadd_##SUFFIX(a, b, c);                                                                  \
+    }                                                                                                           \
+    LC_INLINE vec_##T##_avx512 add_##T##_avx512(vec_##T##_avx512 a, vec_##T##_avx512 b) {                       \
+        return _mm512_add_##SUFFIX(a, b);                                                                       \
+    }                                                                                                           \
+    LC_INLINE vec_##T##_avx512 relu_##T##_avx512(vec_##T##_avx512 v) {                                          \
+        return _mm512_max_##SUFFIX(_mm512_setzero_##SUFFIX(), v);                                               \
+    }                                                                                                           \
     LC_INLINE REAL sum_##T##_avx512(vec_##T##_avx512 v) { return _mm512_reduce_add_##SUFFIX(v); }
 
 LC_WORDS_AVX512(f32, float, ps)
@@ -41,24 +44,29 @@ LC_WORDS_AVX512(f64, double, pd)
 /* Two rounds interleave within 128-bit blocks (pairs, then fours), two rounds exchange the blocks. */
 LC_INLINE void transpose_f32_avx512(__m512 r[16]) {
     __m512 t[16];
-    LC_UNROLL for (int i = 0; i < 16; i += 2) {
+    LC_UNROLL
+    for (int i = 0; i < 16; i += 2) {
         t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
         t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
     }
-    LC_UNROLL for (int i = 0; i < 16; i += 4) {
-        LC_UNROLL for (int h = 0; h < 2; ++h) {
+    LC_UNROLL
+    for (int i = 0; i < 16; i += 4) {
+        LC_UNROLL
+        for (int h = 0; h < 2; ++h) {
             const __m512d a = _mm512_castps_pd(t[i + h]), b = _mm512_castps_pd(t[i + 2 + h]);
             r[i + 2 * h] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
             r[i + 2 * h + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
         }
     }
-    LC_UNROLL for (int i = 0; i < 4; ++i) {
+    LC_UNROLL
+    for (int i = 0; i < 4; ++i) {
         t[i] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0x88);
         t[i + 4] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0xdd);
         t[i + 8] = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0x88);
         t[i + 12] = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0xdd);
     }
-    LC_UNROLL for (int i = 0; i < 4; ++i) {
+    LC_UNROLL
+    for (int i = 0; i < 4; ++i) {
         r[i] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0x88);
         r[i + 8] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0xdd);
         r[i + 4] = _mm512_shuffle_f32x4(t[i + 4], t[i + 12], 0x88);
@@ -68,44 +76,58 @@ LC_INLINE void transpose_f32_avx512(__m512 r[16]) {
 
 LC_INLINE void transpose_f64_avx512(__m512d r[8]) {
     __m512d t[8];
-    LC_UNROLL for (int i = 0; i < 8; i += 2) {
+    LC_UNROLL
+    for (int i = 0; i < 8; i += 2) {
         t[i] = _mm512_unpacklo_pd(r[i], r[i + 1]);
         t[i + 1] = _mm512_unpackhi_pd(r[i], r[i + 1]);
     }
-    LC_UNROLL for (int i = 0; i < 2; ++i) {
+    LC_UNROLL
+    for (int i = 0; i < 2; ++i) {
         r[i] = _mm512_shuffle_f64x2(t[i], t[i + 2], 0x88);
         r[i + 2] = _mm512_shuffle_f64x2(t[i], t[i + 2], 0xdd);
         r[i + 4] = _mm512_shuffle_f64x2(t[i + 4], t[i + 6], 0x88);
         r[i + 6] = _mm512_shuffle_f64x2(t[i + 4], t[i + 6], 0xdd);
     }
-    LC_UNROLL for (int i = 0; i < 2; ++i) {
+    LC_UNROLL
+    for (int i = 0; i < 2; ++i) {
         t[i] = _mm512_shuffle_f64x2(r[i], r[i + 4], 0x88);
         t[i + 4] = _mm512_shuffle_f64x2(r[i], r[i + 4], 0xdd);
         t[i + 2] = _mm512_shuffle_f64x2(r[i + 2], r[i + 6], 0x88);
         t[i + 6] = _mm512_shuffle_f64x2(r[i + 2], r[i + 6], 0xdd);
     }
-    LC_UNROLL for (int i = 0; i < 8; ++i) r[i] = t[i];
+    LC_UNROLL
+    for (int i = 0; i < 8; ++i) r[i] = t[i];
 }
 
-/* Halving: a round adds the halves of two vectors' blocks into one vector, so the lanes come to be shared by 2, 4, 8, 16 vectors. */
+/* Halving: a round adds the halves of two vectors' blocks into one vector, so the lanes come to be shared by 2, 4, 8,
+ * 16 vectors. */
 LC_INLINE __m512 sums_f32_avx512(const __m512 r[16]) {
     __m512 t[8];
-    LC_UNROLL for (int i = 0; i < 8; ++i) t[i] = _mm512_add_ps(_mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]), _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]));
-    LC_UNROLL for (int i = 0; i < 4; ++i) {
+    LC_UNROLL
+    for (int i = 0; i < 8; ++i)
+        t[i] = _mm512_add_ps(_mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]), _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]));
+    LC_UNROLL
+    for (int i = 0; i < 4; ++i) {
         const __m512d a = _mm512_castps_pd(t[2 * i]), b = _mm512_castps_pd(t[2 * i + 1]);
         t[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
     }
-    LC_UNROLL for (int i = 0; i < 2; ++i) {
-        t[i] = _mm512_add_ps(_mm512_shuffle_f32x4(t[2 * i], t[2 * i + 1], 0x88), _mm512_shuffle_f32x4(t[2 * i], t[2 * i + 1], 0xdd));
+    LC_UNROLL
+    for (int i = 0; i < 2; ++i) {
+        t[i] = _mm512_add_ps(_mm512_shuffle_f32x4(t[2 * i], t[2 * i + 1], 0x88),
+                             _mm512_shuffle_f32x4(t[2 * i], t[2 * i + 1], 0xdd));
     }
     return _mm512_add_ps(_mm512_shuffle_f32x4(t[0], t[1], 0x88), _mm512_shuffle_f32x4(t[0], t[1], 0xdd));
 }
 
 LC_INLINE __m512d sums_f64_avx512(const __m512d r[8]) {
     __m512d t[4];
-    LC_UNROLL for (int i = 0; i < 4; ++i) t[i] = _mm512_add_pd(_mm512_unpacklo_pd(r[2 * i], r[2 * i + 1]), _mm512_unpackhi_pd(r[2 * i], r[2 * i + 1]));
-    LC_UNROLL for (int i = 0; i < 2; ++i) {
-        t[i] = _mm512_add_pd(_mm512_shuffle_f64x2(t[2 * i], t[2 * i + 1], 0x88), _mm512_shuffle_f64x2(t[2 * i], t[2 * i + 1], 0xdd));
+    LC_UNROLL
+    for (int i = 0; i < 4; ++i)
+        t[i] = _mm512_add_pd(_mm512_unpacklo_pd(r[2 * i], r[2 * i + 1]), _mm512_unpackhi_pd(r[2 * i], r[2 * i + 1]));
+    LC_UNROLL
+    for (int i = 0; i < 2; ++i) {
+        t[i] = _mm512_add_pd(_mm512_shuffle_f64x2(t[2 * i], t[2 * i + 1], 0x88),
+                             _mm512_shuffle_f64x2(t[2 * i], t[2 * i + 1], 0xdd));
     }
     return _mm512_add_pd(_mm512_shuffle_f64x2(t[0], t[1], 0x88), _mm512_shuffle_f64x2(t[0], t[1], 0xdd));
 }

@@ -1,4 +1,5 @@
-/* The vector vocabulary over AArch64 NEON. Each word exists for f32 (4 lanes) and f64 (2 lanes); simd/scalar.h says what it means. */
+/* The vector vocabulary over AArch64 NEON. Each word exists for f32 (4 lanes) and f64 (2 lanes); simd/scalar.h says
+ * what it means. */
 #ifndef LOCALCONV_SIMD_NEON_H
 #define LOCALCONV_SIMD_NEON_H
 
@@ -14,17 +15,17 @@ typedef float64x2_t vec_f64_neon;
 typedef ptrdiff_t mask_f32_neon; /* NEON has no masked memory access: the mask is the count itself */
 typedef ptrdiff_t mask_f64_neon;
 
-#define LC_WORDS_NEON(T, REAL, ABI)                                                                                         \
-    LC_INLINE vec_##T##_neon zero_##T##_neon(void) { return vdupq_n_##ABI(0); }                                             \
-    LC_INLINE vec_##T##_neon splat_##T##_neon(const REAL *p) { return vld1q_dup_##ABI(p); }                                 \
-    LC_INLINE vec_##T##_neon load_##T##_neon(const REAL *p) { return vld1q_##ABI(p); }                                      \
-    LC_INLINE void store_##T##_neon(REAL *p, vec_##T##_neon v) { vst1q_##ABI(p, v); }                                       \
-    LC_INLINE ptrdiff_t first_##T##_neon(ptrdiff_t n) { return n; }                                                         \
-    LC_INLINE vec_##T##_neon fma_##T##_neon(vec_##T##_neon a, vec_##T##_neon b, vec_##T##_neon c) {                         \
-        return vfmaq_##ABI(c, a, b);                                                                                        \
-    }                                                                                                                       \
-    LC_INLINE vec_##T##_neon add_##T##_neon(vec_##T##_neon a, vec_##T##_neon b) { return vaddq_##ABI(a, b); }               \
-    LC_INLINE vec_##T##_neon relu_##T##_neon(vec_##T##_neon v) { return vmaxq_##ABI(vdupq_n_##ABI(0), v); }                 \
+#define LC_WORDS_NEON(T, REAL, ABI)                                                                           \
+    LC_INLINE vec_##T##_neon zero_##T##_neon(void) { return vdupq_n_##ABI(0); }                               \
+    LC_INLINE vec_##T##_neon splat_##T##_neon(const REAL *p) { return vld1q_dup_##ABI(p); }                   \
+    LC_INLINE vec_##T##_neon load_##T##_neon(const REAL *p) { return vld1q_##ABI(p); }                        \
+    LC_INLINE void store_##T##_neon(REAL *p, vec_##T##_neon v) { vst1q_##ABI(p, v); }                         \
+    LC_INLINE ptrdiff_t first_##T##_neon(ptrdiff_t n) { return n; }                                           \
+    LC_INLINE vec_##T##_neon fma_##T##_neon(vec_##T##_neon a, vec_##T##_neon b, vec_##T##_neon c) {           \
+        return vfmaq_##ABI(c, a, b);                                                                          \
+    }                                                                                                         \
+    LC_INLINE vec_##T##_neon add_##T##_neon(vec_##T##_neon a, vec_##T##_neon b) { return vaddq_##ABI(a, b); } \
+    LC_INLINE vec_##T##_neon relu_##T##_neon(vec_##T##_neon v) { return vmaxq_##ABI(vdupq_n_##ABI(0), v); }   \
     LC_INLINE REAL sum_##T##_neon(vec_##T##_neon v) { return vaddvq_##ABI(v); }
 
 LC_WORDS_NEON(f32, float, f32)
@@ -71,7 +72,9 @@ LC_INLINE void transpose_f64_neon(float64x2_t r[2]) {
     r[0] = a;
 }
 
-LC_INLINE float32x4_t sums_f32_neon(const float32x4_t r[4]) { return vpaddq_f32(vpaddq_f32(r[0], r[1]), vpaddq_f32(r[2], r[3])); }
+LC_INLINE float32x4_t sums_f32_neon(const float32x4_t r[4]) {
+    return vpaddq_f32(vpaddq_f32(r[0], r[1]), vpaddq_f32(r[2], r[3]));
+}
 LC_INLINE float64x2_t sums_f64_neon(const float64x2_t r[2]) { return vpaddq_f64(r[0], r[1]); }
 
 #endif

@@ -27,21 +27,21 @@ typedef double vec_f64_scalar;
 typedef ptrdiff_t mask_f32_scalar;
 typedef ptrdiff_t mask_f64_scalar;
 
-#define LC_WORDS_SCALAR(T, REAL)                                                                     \
-    LC_INLINE REAL zero_##T##_scalar(void) { return 0; }                                             \
-    LC_INLINE REAL splat_##T##_scalar(const REAL *p) { return *p; }                                  \
-    LC_INLINE REAL load_##T##_scalar(const REAL *p) { return *p; }                                   \
-    LC_INLINE void store_##T##_scalar(REAL *p, REAL v) { *p = v; }                                   \
-    LC_INLINE ptrdiff_t first_##T##_scalar(ptrdiff_t n) { return n; }                                \
-    LC_INLINE REAL load_first_##T##_scalar(const REAL *p, ptrdiff_t n) { return n > 0 ? *p : 0; }    \
-    LC_INLINE void store_first_##T##_scalar(REAL *p, ptrdiff_t n, REAL v) {                          \
-        if (n > 0) *p = v;                                                                           \
-    }                                                                                                \
-    LC_INLINE REAL fma_##T##_scalar(REAL a, REAL b, REAL c) { return a * b + c; }                    \
-    LC_INLINE REAL add_##T##_scalar(REAL a, REAL b) { return a + b; }                                \
-    LC_INLINE REAL relu_##T##_scalar(REAL v) { return v < 0 ? 0 : v; }                               \
-    LC_INLINE REAL sum_##T##_scalar(REAL v) { return v; }                                            \
-    LC_INLINE REAL sums_##T##_scalar(const REAL r[1]) { return r[0]; }                               \
+#define LC_WORDS_SCALAR(T, REAL)                                                                  \
+    LC_INLINE REAL zero_##T##_scalar(void) { return 0; }                                          \
+    LC_INLINE REAL splat_##T##_scalar(const REAL *p) { return *p; }                               \
+    LC_INLINE REAL load_##T##_scalar(const REAL *p) { return *p; }                                \
+    LC_INLINE void store_##T##_scalar(REAL *p, REAL v) { *p = v; }                                \
+    LC_INLINE ptrdiff_t first_##T##_scalar(ptrdiff_t n) { return n; }                             \
+    LC_INLINE REAL load_first_##T##_scalar(const REAL *p, ptrdiff_t n) { return n > 0 ? *p : 0; } \
+    LC_INLINE void store_first_##T##_scalar(REAL *p, ptrdiff_t n, REAL v) {                       \
+        if (n > 0) *p = v;                                                                        \
+    }                                                                                             \
+    LC_INLINE REAL fma_##T##_scalar(REAL a, REAL b, REAL c) { return a * b + c; }                 \
+    LC_INLINE REAL add_##T##_scalar(REAL a, REAL b) { return a + b; }                             \
+    LC_INLINE REAL relu_##T##_scalar(REAL v) { return v < 0 ? 0 : v; }                            \
+    LC_INLINE REAL sum_##T##_scalar(REAL v) { return v; }                                         \
+    LC_INLINE REAL sums_##T##_scalar(const REAL r[1]) { return r[0]; }                            \
     LC_INLINE void transpose_##T##_scalar(REAL r[1]) { (void)r; }
 
 LC_WORDS_SCALAR(f32, float)

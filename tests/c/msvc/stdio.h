@@ -1,4 +1,5 @@
-/* What the headers use of stdio.h, for a compiler that speaks Microsoft's dialect without Microsoft's library (make cross). */
+/* What the headers use of stdio.h, for a compiler that speaks Microsoft's dialect without Microsoft's library (make
+ * cross). */
 #pragma once
 typedef struct file FILE;
 FILE *standard_error(void);

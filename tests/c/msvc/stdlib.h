@@ -1,4 +1,5 @@
-/* What the headers use of stdlib.h, for a compiler that speaks Microsoft's dialect without Microsoft's library (make cross). */
+/* What the headers use of stdlib.h, for a compiler that speaks Microsoft's dialect without Microsoft's library (make
+ * cross). */
 #pragma once
 #include <stddef.h>
 void abort(void);

@@ -1,4 +1,5 @@
-/* What the headers use of string.h, for a compiler that speaks Microsoft's dialect without Microsoft's library (make cross). */
+/* What the headers use of string.h, for a compiler that speaks Microsoft's dialect without Microsoft's library (make
+ * cross). */
 #pragma once
 #include <stddef.h>
 void *memcpy(void *, const void *, size_t);
