@@ -4,17 +4,16 @@ import numpy as np
 import oracle
 import ways
 from fuzz_values import NUMBERS, ODD, REFUSALS, Finding, bits, describe, dress, spoil
+from operations import FORWARD
 from oracle import Case, Gradient
 
 import localconv
 from localconv import _core, grad, settings
 
-FUNCTIONS = ("local_conv1d", "local_conv2d", "conv1d", "conv2d")
-
 
 def draw_case(rng):
     """A small right geometry, its values integers that every sum holds exactly."""
-    function = rng.choice(FUNCTIONS)
+    function = rng.choice(list(FORWARD))
     rank, local = int(function[-2]), function.startswith("local")
     kernel = tuple(rng.randint(1, 4) for _ in range(rank))
     strides = tuple(rng.randint(1, 4) for _ in range(rank))

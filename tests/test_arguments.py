@@ -5,53 +5,23 @@ import re
 
 import numpy as np
 import pytest
+from operations import OPERATIONS, of_kind
 
 import localconv
 from localconv import settings
+
+FUNCTIONS = of_kind("forward", "columns")
+CONVOLUTIONS = of_kind("forward")
+RIGHT = {name: OPERATIONS[name].right for name in FUNCTIONS}
+ARRAYS = [(f, name) for f in FUNCTIONS for name in OPERATIONS[f].arrays]
 
 
 def zeros(*shape, dtype="float32"):
     return np.zeros(shape, dtype)
 
 
-# Right arguments for every function, all by name. Each error below changes some of them.
-RIGHT = {
-    "local_conv1d": {
-        "inputs": zeros(2, 7, 4),
-        "kernel": zeros(5, 12, 6),
-        "kernel_size": 3,
-        "strides": 1,
-        "data_format": "channels_last",
-    },
-    "local_conv2d": {
-        "inputs": zeros(2, 7, 6, 4),
-        "kernel": zeros(25, 24, 6),
-        "kernel_size": (3, 2),
-        "strides": (1, 1),
-        "output_shape": (5, 5),
-        "data_format": "channels_last",
-    },
-    "conv1d": {"x": zeros(2, 7, 4), "kernel": zeros(3, 4, 6)},
-    "conv2d": {"x": zeros(2, 7, 6, 4), "kernel": zeros(3, 2, 4, 6)},
-    "im2col": {"x": zeros(2, 7, 6, 4), "kernel_size": (3, 2)},
-    "col2im": {"cols": zeros(2, 25, 24), "input_shape": (2, 7, 6, 4), "kernel_size": (3, 2)},
-}
-OUT = {
-    "local_conv1d": (2, 5, 6),
-    "local_conv2d": (2, 5, 5, 6),
-    "conv1d": (2, 5, 6),
-    "conv2d": (2, 5, 5, 6),
-    "im2col": (2, 25, 24),
-    "col2im": (2, 7, 6, 4),
-}
-FUNCTIONS = tuple(RIGHT)
-CONVOLUTIONS = tuple(name for name in FUNCTIONS if "conv" in name)
-ARRAYS = [(f, name) for f in FUNCTIONS for name, value in RIGHT[f].items() if isinstance(value, np.ndarray)]
-RANK = {"local_conv1d": 1, "conv1d": 1}  # the others have two spatial axes
-
-
 def call(function, **changes):
-    return getattr(localconv, function)(**(RIGHT[function] | changes))
+    return OPERATIONS[function].call(**changes)
 
 
 def refused(function, error, name, *words, **changes):
@@ -65,7 +35,7 @@ def refused(function, error, name, *words, **changes):
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_the_right_arguments_are_right(function):
-    assert call(function).shape == OUT[function]
+    assert call(function).shape == OPERATIONS[function].out
 
 
 # --- dtypes -----------------------------------------------------------------------------------------------------------
@@ -187,14 +157,14 @@ def test_shape_of_bias(function):
     for shape in ((), (5,), (1,), (7,), (0,), (1, 6), (2, 6), (6, 1)):
         refused(function, ValueError, "bias", bias=zeros(*shape))
     if not function.startswith("local"):
-        refused(function, ValueError, "bias", bias=zeros(*OUT[function][1:]))
+        refused(function, ValueError, "bias", bias=zeros(*OPERATIONS[function].out[1:]))
 
 
 @pytest.mark.parametrize("function", ["local_conv1d", "local_conv2d"])
 def test_full_bias_is_shaped_as_keras_stores_it(function):
     """(*out, filters) in both data formats: the shape of a channels_first output is refused."""
-    out = OUT[function][1:-1]
-    assert call(function, bias=zeros(*out, 6)).shape == OUT[function]
+    out = OPERATIONS[function].out[1:-1]
+    assert call(function, bias=zeros(*out, 6)).shape == OPERATIONS[function].out
     refused(function, ValueError, "bias", bias=zeros(6, *out))
 
 
@@ -232,14 +202,14 @@ SIZES = [(f, name) for f, name in SIZES if name != "kernel_size" or name in RIGH
 
 @pytest.mark.parametrize(("function", "name"), SIZES)
 def test_sizes_below_one(function, name):
-    rank = RANK.get(function, 2)
+    rank = OPERATIONS[function].rank
     for wrong in (0, -1, -(2**70), (0,) * rank, (1,) * (rank - 1) + (-3,)):
         refused(function, ValueError, name, **{name: wrong})
 
 
 @pytest.mark.parametrize(("function", "name"), SIZES)
 def test_number_of_sizes(function, name):
-    rank = RANK.get(function, 2)
+    rank = OPERATIONS[function].rank
     for wrong in ((), (1,) * (rank + 1), [1] * (rank - 1) or [1, 1]):
         refused(function, ValueError, name, **{name: wrong})
 
@@ -260,7 +230,7 @@ def test_sizes_without_an_order(function, name):
 
 @pytest.mark.parametrize(("function", "name"), SIZES)
 def test_types_within_sizes(function, name):
-    rank = RANK.get(function, 2)
+    rank = OPERATIONS[function].rank
     for wrong in (1.0, True, np.bool_(True), None, "1", (1,), 1 + 0j):
         refused(function, TypeError, name, **{name: (1,) * (rank - 1) + (wrong,)})
 
@@ -316,7 +286,7 @@ def test_causal_padding_is_for_one_dimension(function):
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_pairs_of_padding(function):
-    rank = RANK.get(function, 2)
+    rank = OPERATIONS[function].rank
     right = ((0, 0),) * (rank - 1)
     for wrong in ((-1, 0), (0, -1), (1,), (1, 2, 3), ()):
         refused(function, ValueError, "padding", padding=(*right, wrong))
@@ -341,7 +311,7 @@ def test_padding_that_is_no_pair(function, wrong):
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_padding_past_64_bits(function):
-    rank = RANK.get(function, 2)
+    rank = OPERATIONS[function].rank
     for huge in (2**62, 2**63, 2**70):
         with pytest.raises((ValueError, MemoryError)):
             call(function, padding=((huge, huge),) * rank)
@@ -365,7 +335,7 @@ def test_type_of_data_format(function, wrong):
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_out_that_is_no_array(function):
-    right = zeros(*OUT[function])
+    right = zeros(*OPERATIONS[function].out)
     for wrong in (right.tolist(), 1.0, "out", np.float32(0), memoryview(right), np.ma.masked_array(right)):
         refused(function, TypeError, "out", out=wrong)
 
@@ -373,19 +343,19 @@ def test_out_that_is_no_array(function):
 @pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("dtype", ["float64", "float16", "int32", "complex64", "O", np.dtype("f4").newbyteorder("S")])
 def test_dtype_of_out(function, dtype):
-    refused(function, TypeError, "out", "float32", out=np.zeros(OUT[function], dtype))
+    refused(function, TypeError, "out", "float32", out=np.zeros(OPERATIONS[function].out, dtype))
 
 
 @pytest.mark.parametrize("function", CONVOLUTIONS)
 def test_dtype_of_out_for_mixed_input(function):
     """The result is float64: a float32 out would lose it."""
     kernel = RIGHT[function]["kernel"].astype("float64")
-    refused(function, TypeError, "out", "float64", out=zeros(*OUT[function]), kernel=kernel)
+    refused(function, TypeError, "out", "float64", out=zeros(*OPERATIONS[function].out), kernel=kernel)
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_shape_of_out(function):
-    batch, *rest = OUT[function]
+    batch, *rest = OPERATIONS[function].out
     wrongs = [
         rest,
         (1, batch, *rest),
@@ -393,7 +363,7 @@ def test_shape_of_out(function):
         (3, *rest),
         (batch, *rest[:-1], rest[-1] + 1),
         (),
-        OUT[function][::-1],
+        OPERATIONS[function].out[::-1],
     ]
     for wrong in wrongs:
         refused(function, ValueError, "out", out=zeros(*wrong))
@@ -401,7 +371,7 @@ def test_shape_of_out(function):
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_read_only_out(function):
-    out = zeros(*OUT[function])
+    out = zeros(*OPERATIONS[function].out)
     out.flags.writeable = False
     refused(function, ValueError, "out", out=out)
 
@@ -409,7 +379,7 @@ def test_read_only_out(function):
 @pytest.mark.parametrize(("function", "name"), [*ARRAYS, *((f, "bias") for f in CONVOLUTIONS)])
 def test_out_that_overlaps_an_input(function, name):
     """All of it, and in a single element at either end."""
-    shape, array = OUT[function], RIGHT[function].get(name, zeros(6))
+    shape, array = OPERATIONS[function].out, RIGHT[function].get(name, zeros(6))
     size = int(np.prod(shape))
     for start in (0, 1 - array.size, size - 1):
         memory = zeros(array.size + size)
@@ -423,7 +393,7 @@ def test_out_that_overlaps_an_input(function, name):
 @pytest.mark.parametrize(("function", "name"), ARRAYS)
 def test_out_that_is_a_neighbour_of_an_input(function, name):
     """In one block of memory, but with nothing in common."""
-    shape, array = OUT[function], RIGHT[function][name]
+    shape, array = OPERATIONS[function].out, RIGHT[function][name]
     memory = zeros(array.size + int(np.prod(shape)))
     out = memory[array.size :].reshape(shape)
     assert call(function, out=out, **{name: memory[: array.size].reshape(array.shape)}) is out
@@ -431,7 +401,7 @@ def test_out_that_is_a_neighbour_of_an_input(function, name):
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_an_error_leaves_out_as_it_was(function):
-    out = np.full(OUT[function], 7, "float32")
+    out = np.full(OPERATIONS[function].out, 7, "float32")
     refused(function, ValueError, "padding", padding="full", out=out)
     assert (out == 7).all()
 

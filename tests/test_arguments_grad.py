@@ -4,58 +4,33 @@ import decimal
 
 import numpy as np
 import pytest
+from operations import FORWARD, OPERATIONS, of_kind
 
 import localconv
 from localconv import grad
+
+OF_INPUT, OF_KERNEL, TRANSPOSED = of_kind("input"), of_kind("kernel"), of_kind("transpose")
+FUNCTIONS = (*OF_INPUT, *OF_KERNEL, *TRANSPOSED)
+RIGHT = {name: OPERATIONS[name].right for name in FUNCTIONS}
+ARRAYS = [(f, name) for f in FUNCTIONS for name in OPERATIONS[f].arrays]
+SHAPES = [(f, "input_shape") for f in OF_INPUT] + [(f, "kernel_shape") for f in OF_KERNEL]
+SHAPES += [(f, "output_shape") for f in TRANSPOSED]
 
 
 def zeros(*shape, dtype="float32"):
     return np.zeros(shape, dtype)
 
 
-# The forward convolution of every function: its input, kernel and output, and what else it is given.
-FORWARD = {
-    "local_conv1d": ((2, 7, 4), (5, 12, 6), (2, 5, 6), {"kernel_size": 3, "strides": 1}),
-    "local_conv2d": ((2, 7, 6, 4), (25, 24, 6), (2, 5, 5, 6), {"kernel_size": (3, 2), "strides": (1, 1)}),
-    "conv1d": ((2, 7, 4), (3, 4, 6), (2, 5, 6), {}),
-    "conv2d": ((2, 7, 6, 4), (3, 2, 4, 6), (2, 5, 5, 6), {}),
-}
-
-
-def right_arguments():
-    """Right arguments for every function, all by name. Each error below changes some of them."""
-    for name, (image, kernel, output, sizes) in FORWARD.items():
-        x = "inputs" if "local" in name else "x"
-        sizes = {**sizes, "data_format": "channels_last"}
-        checked = {"output_shape": output[1:-1]} if name == "local_conv2d" else {}
-        of_input = {"input_shape": image, "kernel": zeros(*kernel), "grad_output": zeros(*output)}
-        of_kernel = {x: zeros(*image), "kernel_shape": kernel, "grad_output": zeros(*output)}
-        yield f"{name}_input", of_input | sizes | checked
-        yield f"{name}_kernel", of_kernel | sizes | checked
-        yield f"{name}_transpose", {x: zeros(*output), "kernel": zeros(*kernel)} | sizes | {"output_shape": image}
-
-
-RIGHT = dict(right_arguments())
-FUNCTIONS = tuple(RIGHT)
-OF_INPUT = tuple(name for name in FUNCTIONS if name.endswith("_input"))
-OF_KERNEL = tuple(name for name in FUNCTIONS if name.endswith("_kernel"))
-TRANSPOSED = tuple(name for name in FUNCTIONS if name.endswith("_transpose"))
-OUT = {name: FORWARD[name.rsplit("_", 1)[0]][1 if name in OF_KERNEL else 0] for name in FUNCTIONS}
-ARRAYS = [(f, name) for f in FUNCTIONS for name, value in RIGHT[f].items() if isinstance(value, np.ndarray)]
-SHAPES = [(f, "input_shape") for f in OF_INPUT] + [(f, "kernel_shape") for f in OF_KERNEL]
-SHAPES += [(f, "output_shape") for f in TRANSPOSED]
-
-
 def rank_of(function):
-    return 2 if "2d" in function else 1
+    return OPERATIONS[function].rank
 
 
 def compiled(function):
-    return getattr(localconv if function in TRANSPOSED else grad, function)
+    return getattr(OPERATIONS[function].module, function)
 
 
 def call(function, **changes):
-    return compiled(function)(**(RIGHT[function] | changes))
+    return OPERATIONS[function].call(**changes)
 
 
 def refused(function, error, name, *words, **changes):
@@ -70,7 +45,7 @@ def refused(function, error, name, *words, **changes):
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_the_right_arguments_are_right(function):
     result = call(function)
-    assert result.shape == OUT[function]
+    assert result.shape == OPERATIONS[function].out
     assert (result == 0).all()
 
 
@@ -157,7 +132,7 @@ def test_several_batch_axes_are_not_one(function):
         return zeros(*shape) if name in ("x", "grad_output") else shape
 
     same = {name: changed(shape, (2, 3), name) for name, shape in shapes.items()}
-    assert call(function, **same).shape == (OUT[function] if function in OF_KERNEL else (2, 3, *OUT[function][1:]))
+    assert call(function, **same).shape == (OPERATIONS[function].out if function in OF_KERNEL else (2, 3, *OPERATIONS[function].out[1:]))
     for name, shape in shapes.items():
         for lead in ((6,), (3, 2), (1, 2, 3)):
             refused(function, ValueError, "|".join(names), **(same | {name: changed(shape, lead, name)}))
@@ -172,8 +147,8 @@ def test_shapes_that_do_not_fit(function, name):
         for wrong in (right[axis] + 1, right[axis] - 1):
             refused(function, ValueError, others, **{name: (*right[:axis], wrong, *right[axis + 1 :])})
     if name != "kernel_shape":
-        assert call(function, **{name: list(right)}).shape == OUT[function]
-        assert call(function, **{name: np.array(right)}).shape == OUT[function]
+        assert call(function, **{name: list(right)}).shape == OPERATIONS[function].out
+        assert call(function, **{name: np.array(right)}).shape == OPERATIONS[function].out
 
 
 @pytest.mark.parametrize(("function", "name"), SHAPES)
@@ -220,7 +195,7 @@ def test_an_open_batch_is_for_transposed_convolution(function, name):
 def test_an_open_batch(function):
     """And nothing else may be open."""
     right = RIGHT[function]["output_shape"]
-    assert call(function, output_shape=(None, *right[1:])).shape == OUT[function]
+    assert call(function, output_shape=(None, *right[1:])).shape == OPERATIONS[function].out
     for axis in range(1, len(right)):
         refused(function, TypeError, "output_shape", output_shape=(*right[:axis], None, *right[axis + 1 :]))
 
@@ -242,8 +217,8 @@ def test_transposed_speaks_of_its_own_arguments(function):
 
 @pytest.mark.parametrize("function", ["local_conv2d_input", "local_conv2d_kernel"])
 def test_output_shape(function):
-    assert call(function, output_shape=None).shape == OUT[function]
-    assert call(function, output_shape=[5, np.int32(5)]).shape == OUT[function]
+    assert call(function, output_shape=None).shape == OPERATIONS[function].out
+    assert call(function, output_shape=[5, np.int32(5)]).shape == OPERATIONS[function].out
     for wrong in ((5,), (5, 5, 1), (4, 5), (5, 4), (0, 0), (25, 1), (-5, 5), (2, 5, 5, 6)):
         refused(function, ValueError, "output_shape", output_shape=wrong)
     for wrong in ("55", (5.0, 5.0), (True, 5), 5.0, (5, None), {5: 5}):
@@ -303,7 +278,7 @@ def test_groups(function):
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_groups_divide_channels_and_filters(function):
     """The shapes fit, but 4 channels are not 3 groups, and 5 filters are not 2."""
-    *shape, depth, filters = FORWARD[function.rsplit("_", 1)[0]][1]
+    *shape, depth, filters = FORWARD[function.rsplit("_", 1)[0]].shapes()[1]
     for groups, filters_now in ((3, filters), (2, 5)):
         kernel = (*shape, depth // groups, filters_now)
         changes = {"kernel_shape": kernel} if function in OF_KERNEL else {"kernel": zeros(*kernel)}
@@ -365,7 +340,7 @@ def test_data_format(function):
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_kind_of_out(function):
-    right = zeros(*OUT[function])
+    right = zeros(*OPERATIONS[function].out)
     for wrong in (right.tolist(), 1.0, "out", np.float32(0), memoryview(right), np.ma.masked_array(right)):
         refused(function, TypeError, "out", out=wrong)
     for dtype in ("float64", "float16", "int32", "complex64", "O", np.dtype("f4").newbyteorder("S")):
@@ -378,13 +353,13 @@ def test_kind_of_out(function):
 def test_dtype_of_out_for_mixed_input(function, name):
     """The result is float64: a float32 out would lose it."""
     wide = RIGHT[function][name].astype("float64")
-    refused(function, TypeError, "out", "float64", out=zeros(*OUT[function]), **{name: wide})
-    assert call(function, out=zeros(*OUT[function], dtype="float64"), **{name: wide}).dtype == np.float64
+    refused(function, TypeError, "out", "float64", out=zeros(*OPERATIONS[function].out), **{name: wide})
+    assert call(function, out=zeros(*OPERATIONS[function].out, dtype="float64"), **{name: wide}).dtype == np.float64
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_shape_of_out(function):
-    first, *rest = right = OUT[function]
+    first, *rest = right = OPERATIONS[function].out
     wrongs = [rest, (1, *right), (1, *rest), (first + 1, *rest), (*right[:-1], right[-1] + 1), (), right[::-1], (0, *rest)]
     for wrong in wrongs:
         refused(function, ValueError, "out", out=zeros(*wrong))
@@ -393,7 +368,7 @@ def test_shape_of_out(function):
 @pytest.mark.parametrize(("function", "name"), ARRAYS)
 def test_out_that_overlaps_an_input(function, name):
     """All of it, and in a single element at either end."""
-    shape, array = OUT[function], RIGHT[function][name]
+    shape, array = OPERATIONS[function].out, RIGHT[function][name]
     size = int(np.prod(shape))
     accumulates = ({}, {"accumulate": True}) if function in OF_KERNEL else ({},)
     for start in (0, 1 - array.size, size - 1):
@@ -411,7 +386,7 @@ def test_out_that_overlaps_an_input(function, name):
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_an_error_leaves_out_as_it_was(function):
-    out = np.full(OUT[function], 7, "float32")
+    out = np.full(OPERATIONS[function].out, 7, "float32")
     refused(function, ValueError, "padding", padding="full", out=out)
     name, wrong = next((n, a) for n, a in RIGHT[function].items() if n in ("grad_output", "x", "inputs"))
     with pytest.raises(ValueError, match=r"grad_output|\bx\b|inputs|output_shape|kernel_shape"):
@@ -422,8 +397,8 @@ def test_an_error_leaves_out_as_it_was(function):
 @pytest.mark.parametrize("function", OF_KERNEL)
 def test_accumulate(function):
     refused(function, ValueError, "out", "accumulate", accumulate=True)
-    assert call(function, accumulate=False).shape == OUT[function]
-    out = np.full(OUT[function], 7, "float32")
+    assert call(function, accumulate=False).shape == OPERATIONS[function].out
+    out = np.full(OPERATIONS[function].out, 7, "float32")
     for wrong in (1, 0, None, "True", 1.0, [True], np.array(True), object()):
         refused(function, TypeError, "accumulate", accumulate=wrong, out=out)
         refused(function, TypeError, "accumulate", accumulate=wrong)
@@ -435,7 +410,7 @@ def test_accumulate(function):
 @pytest.mark.parametrize("function", [*OF_INPUT, *TRANSPOSED])
 def test_accumulate_is_for_kernels(function):
     with pytest.raises(TypeError, match="accumulate"):
-        call(function, accumulate=True, out=zeros(*OUT[function]))
+        call(function, accumulate=True, out=zeros(*OPERATIONS[function].out))
 
 
 # --- signatures and hooks ---------------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ def test_the_narrowest_group_counts(tree):
     assert tree(version_2("/a/b", **{"a/b": "300000 100000", "a": "200000 100000"})) == 2
     assert tree(version_2("/a/b", **{"a/b": "100000 100000"})) == 1
     assert tree(version_2("/a/b", **{"": "50000 100000"})) == 0.5
-    assert tree(version_2("/c", **{"c": "max 100000"})) == 0.5
+    assert tree(version_2("/c", c="max 100000")) == 0.5
 
 
 @pytest.mark.parametrize(("mounted", "group"), [("/docker/x", "/docker/x/y"), ("/", "/y"), ("/docker/x", "/docker/x/y/")])

@@ -16,7 +16,7 @@ import ctypes, sys
 from pathlib import Path
 import numpy as np
 import localconv
-from localconv import engine, grad, settings
+from localconv import _core, engine, grad, settings
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
@@ -71,6 +71,8 @@ for name, forced, call, like in operations():
                     before_growth = resident()
             print(name, threads, refused, resident() - before_growth, message, sep="|")
             assert not np.array_equal(out, before) or name.startswith("plan"), name
+placed = {"local_dot", "local_stream", "local_kernel_placed", "local_input_placed", "im2col", "col2im"}  # a list of runs at most
+assert {forced for _, forced, _, _ in operations()} == set(_core.ALGORITHMS) - placed
 """
 
 

@@ -12,6 +12,7 @@ import oracle
 import pytest
 import threadpoolctl
 import ways
+from operations import FORWARD
 from oracle import Case, assert_same_bits
 
 import localconv
@@ -429,6 +430,10 @@ PEAKS = {  # (small, large): the larger inputs and outputs are of 60 to 250 MiB,
         Case("local_conv2d", (900, 1000), (3, 3), 20, 1, 4, padding="same"),
     ),
 }
+
+
+def test_every_forward_function_has_a_peak():
+    assert PEAKS.keys() == FORWARD.keys()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the standard library tells no peak of memory there")
