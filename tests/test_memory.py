@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-LIMIT = 60_000
+LIMIT = 32_000
 # Every operation with a workspace, and plans whose lists of zones are long; results go to arrays made before.
 CALLS = """
 import ctypes, sys
