@@ -49,6 +49,24 @@ def test_locally_connected(drawn):
     np.testing.assert_allclose(result, by_backend(layer, x, layer.kernel.value), rtol=1e-5, atol=1e-6)
 
 
+@hypothesis.given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 20), st.integers(1, 11)), min_size=1, max_size=2),
+                  st.sampled_from(["valid", "same"]), st.integers(1, 2), st.integers(1, 2))
+def test_implementation_3_stores_the_connections(axes, padding, channels, filters):
+    """One number for each pair of an output and an input that its window has, from the definition; windows may be larger than inputs."""
+    axes = [(n, min(k, n) if padding == "valid" else k, s) for n, k, s in axes]
+    spatial, size, strides = zip(*axes, strict=True)
+    made = (layers.LocallyConnected1D, layers.LocallyConnected2D)[len(axes) - 1]
+    layer = made(filters, size, strides, padding, "channels_last", implementation=3)
+    layer.build((None, *spatial, channels))
+    pairs = 1
+    for n, k, s in axes:
+        before = k // 2 if padding == "same" else 0
+        positions = -(-n // s) if padding == "same" else (n - k) // s + 1
+        pairs *= sum(0 <= p * s + t - before < n for p in range(positions) for t in range(k))
+    assert layer.kernel.shape == (pairs * channels * filters,)
+    assert layer.count_params() == layer.kernel.size + layer.bias.size
+
+
 @hypothesis.given(local_layers(), st.sampled_from([1, 2, 3]))
 def test_implementations_are_one_function(drawn, to):
     """Through every conversion, and back; what implementation 2 ignores and dead rows are all that may get lost."""

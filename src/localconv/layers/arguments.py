@@ -12,7 +12,15 @@ from ..config import DATA_FORMATS, image_data_format
 Shape = tuple[int | None, ...]
 
 LARGEST = 2**63 - 1  # of an array's sizes
+MOST_AXES = 64  # of an array
+LONGEST_SHOWN = 1000
 PADDINGS = ("valid", "same", "causal")
+
+
+def shown(value: Any) -> str:
+    """A value in messages: of a very long one, as a file may hold it, the beginning."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def positive_int(value: Any, name: str) -> int:
@@ -79,6 +87,8 @@ def shape_tuple(value: Any, name: str) -> Shape:
     """A shape whose sizes are ints of at least 0, or None where unknown. TypeError or ValueError for anything else."""
     if isinstance(value, (str, bytes, memoryview)) or not isinstance(value, Sequence):
         raise TypeError(f"{name} must be a tuple of ints and None, got {value!r}")
+    if len(value) > MOST_AXES:
+        raise ValueError(f"{name} must have at most {MOST_AXES} sizes, as arrays have, got {len(value)}")
     sizes: list[int | None] = []
     for part in value:
         if part is None:
@@ -88,8 +98,8 @@ def shape_tuple(value: Any, name: str) -> Shape:
             sizes.append(operator.index(part))
         except TypeError:
             raise TypeError(f"{name} must be a tuple of ints and None, got {value!r}") from None
-        if part < 0:
-            raise ValueError(f"{name} must not hold sizes below 0, got {value!r}")
+        if not 0 <= part <= LARGEST:
+            raise ValueError(f"{name} must hold sizes from 0 to {LARGEST}, got {value!r}")
     return tuple(sizes)
 
 

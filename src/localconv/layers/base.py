@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Self
 
 import numpy as np
@@ -13,7 +16,7 @@ from ..arrays import Array, is_masked
 from . import initializers, regularizers
 from .arguments import Shape, flag, shape_tuple
 from .naming import automatic_name
-from .variables import Variable, float_dtype
+from .variables import Variable, assign_all, float_dtype
 
 Fans = tuple[float, float]
 
@@ -44,6 +47,36 @@ class InputSpec:
         for axis, size in (self.axes or {}).items():
             if shape[axis] not in (size, None):
                 raise ValueError(f"{start}expected axis {axis} of input shape to have value {size}, but received input with shape {shape}")
+
+
+@dataclass
+class _FileToLoad:
+    """How many elements of a file no weight has been made for yet."""
+
+    left: int
+
+    def take(self, name: str, shape: tuple[int, ...]) -> None:
+        """Count a weight. ValueError if the file cannot hold its values."""
+        if prod(shape) > self.left:
+            raise ValueError(f"weight {name} of shape {shape} has more elements than the file has left for it, {self.left}")
+        self.left -= prod(shape)
+
+
+_file_to_load: ContextVar[_FileToLoad | None] = ContextVar("localconv file to load", default=None)
+
+
+@contextlib.contextmanager
+def weights_from_file(elements: int) -> Iterator[None]:
+    """Within this context, layers make weights for values that a file holds.
+
+    They run no initializer and take no memory before the values are assigned, and all together have at most so many elements: what a
+    config declares and the file does not hold is a ValueError before there is anything of it.
+    """
+    token = _file_to_load.set(_FileToLoad(elements))
+    try:
+        yield
+    finally:
+        _file_to_load.reset(token)
 
 
 class Layer:
@@ -201,10 +234,15 @@ class Layer:
         -------
         Variable
         """
-        sizes = tuple(shape)
-        fans = initializers.compute_fans(sizes) if position_fans is None else position_fans
-        value = initializers.initial(initializers.get(initializer), sizes, self.dtype, self._rng, fans)
-        variable = Variable(value, f"{self.name}/{name}:0", self.dtype, trainable, regularizer, constraint)
+        sizes, label = tuple(shape), f"{self.name}/{name}:0"
+        file = _file_to_load.get()
+        if file is None:
+            fans = initializers.compute_fans(sizes) if position_fans is None else position_fans
+            value = initializers.initial(initializers.get(initializer), sizes, self.dtype, self._rng, fans)
+            variable = Variable(value, label, self.dtype, trainable, regularizer, constraint)
+        else:
+            file.take(label, sizes)
+            variable = Variable._without_value(sizes, label, self.dtype, trainable, regularizer, constraint)
         self._variables.append(variable)
         return variable
 
@@ -277,10 +315,11 @@ class Layer:
         return losses + [variable.regularizer(variable.value) for variable in self._variables if variable.regularizer is not None]
 
     def apply_constraints(self) -> None:
-        """Replace every trainable weight that has a constraint by what the constraint makes of it; to be called after an update."""
-        for variable in self.trainable_weights:
-            if variable.constraint is not None:
-                variable.assign(variable.constraint(variable.value))
+        """Replace every trainable weight that has a constraint by what the constraint makes of it, or none if one of them raises.
+
+        To be called after an update.
+        """
+        assign_all((v, v.constraint(v.value)) for v in self.trainable_weights if v.constraint is not None)
 
     # -------------------------------------------------------------------------------------------------------------------------- passes
 
@@ -409,10 +448,3 @@ class Layer:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}{'' if self.built else ', not built'}>"
-
-
-def assign_all(pairs: Any) -> None:
-    """Assign (variable, value) pairs: all of them, or none if one does not fit."""
-    accepted = [(variable, variable.accepted(value)) for variable, value in pairs]
-    for variable, value in accepted:
-        variable.assign(value)

@@ -54,7 +54,7 @@ class Connections:
         if implementation == 2:
             inner = [(self.channels, *self.spatial), (self.filters, *self.output)]
             return (*inner[0], *inner[1]) if self.channels_first else (*self.spatial, self.channels, *self.output, self.filters)
-        return (int(np.count_nonzero(self._valid)) * self.channels * self.filters,)
+        return (self._pairs * self.channels * self.filters,)
 
     def rows(self, stored: Array, implementation: int) -> Array:
         """A stored kernel as (positions, taps * channels, filters); rows that meet padding are 0 unless they are stored."""
@@ -79,6 +79,15 @@ class Connections:
         order, mask = self._sparse_order
         ordered = rows.transpose(order)
         return np.ascontiguousarray(ordered.reshape(-1) if self._valid.all() else ordered[mask])
+
+    @property
+    def _pairs(self) -> int:
+        """How many pairs (position, tap) lie inside the input, found without a list of them: sizes in a file may be of any size."""
+        pairs = 1
+        for n, out, k, s, before in zip(self.spatial, self.output, self.kernel_size, self.spec.strides, self.before, strict=True):
+            # By how much the window of the first position, and that of the last, is outside; by `s` less at each position further in.
+            pairs *= out * k - sum(_series(overhang, s, out) for overhang in (before, (out - 1) * s + k - before - n))
+        return pairs
 
     @cached_property
     def _taps_of_axes(self) -> list[tuple[Array, Array]]:
@@ -143,6 +152,12 @@ class Connections:
         for number, inside, place in self._dense_places():
             stored[place] = by_tap[inside, number]
         return stored
+
+
+def _series(first: int, step: int, terms: int) -> int:
+    """The sum of first, first - step, first - 2 * step, ...: of the terms above 0, and at most so many."""
+    count = min(terms, max(0, -(-first // step)))
+    return count * first - step * count * (count - 1) // 2
 
 
 class _LocallyConnected(ConvolvingLayer):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable
+from itertools import repeat
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -51,8 +53,6 @@ class Variable:
     ----------
     grad : ndarray or None
         The gradient from the layer's last `backward`; replaced by every one, not added up. May be set, to clip it for instance.
-    version : int
-        Counts the assignments, so that what was computed from the value can tell whether it still holds.
 
     Notes
     -----
@@ -77,9 +77,27 @@ class Variable:
         self.trainable = bool(trainable)
         self.regularizer = regularizer
         self.constraint = constraint
-        self.version = 0
         self._grad: Array | None = None
-        self._array = _frozen(array, float_dtype(array.dtype if dtype is None and array.dtype.name in FLOATS else dtype), name)
+        found = float_dtype(array.dtype if dtype is None and array.dtype.name in FLOATS else dtype)
+        # Array and version are one object, so that one assignment replaces both: see `assign_all`.
+        self._held = _frozen(array, found, name), 0
+
+    @classmethod
+    def _without_value(cls, shape: tuple[int, ...], name: str, dtype: np.dtype[Any], trainable: bool, regularizer: Any,
+                      constraint: Any) -> Self:
+        """A variable whose value is still to be assigned: until then zeros that take no memory."""
+        variable = cls(0.0, name, dtype, trainable, regularizer, constraint)
+        variable._held = np.broadcast_to(variable._array, shape), 0
+        return variable
+
+    @property
+    def _array(self) -> Array:
+        return self._held[0]
+
+    @property
+    def version(self) -> int:
+        """Counts the assignments, so that what was computed from the value can tell whether it still holds."""
+        return self._held[1]
 
     @property
     def value(self) -> Array:
@@ -140,21 +158,18 @@ class Variable:
         ValueError
             If it has another shape. The variable then keeps its value.
         """
-        array = self.accepted(value)
-        self._array = _frozen(array, self.dtype, self.name)
-        self.version += 1
+        self._held = self.accepted(value), self.version + 1
 
     def accepted(self, value: ArrayLike) -> Array:
-        """`value` as an array that `assign` would take; the same errors."""
+        """Return `value` as `assign` would hold it: checked, converted, copied and read-only; the same errors."""
         try:
             array = np.asarray(value)
         except ValueError as error:
             raise ValueError(f"value of {self.name} must be an array-like of shape {self.shape}: {error}") from None
-        if array.dtype.kind not in "fiub":
-            raise TypeError(f"value of {self.name} must be an array of real numbers, got dtype {array.dtype}")
+        _check_real(array, self.name)
         if array.shape != self.shape:
             raise ValueError(f"value of {self.name} must have shape {self.shape}, got {array.shape}")
-        return array
+        return _frozen(array, self.dtype, self.name)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Copies and pickles of arrays may be written to; this one must not.
@@ -178,10 +193,27 @@ class Variable:
         return f"<Variable {self.name!r} shape={self.shape} dtype={self.dtype} trainable={self.trainable}>"
 
 
-def _frozen(array: Array, dtype: np.dtype[Any], name: str) -> Array:
-    """A contiguous read-only copy."""
+def assign_all(pairs: Iterable[tuple[Variable, ArrayLike]]) -> None:
+    """Assign (variable, value) pairs: all of them, or none if a value does not fit or anything else goes wrong.
+
+    Every value is converted before the first is assigned. All assignments are then one call into C that allocates nothing: neither an
+    error nor a signal handler can come between two of them.
+    """
+    variables, held = [], []
+    for variable, value in pairs:
+        variables.append(variable)
+        held.append((variable.accepted(value), variable.version + 1))
+    deque(map(setattr, variables, repeat("_held"), held), maxlen=0)
+
+
+def _check_real(array: Array, name: str) -> None:
     if array.dtype.kind not in "fiub":
         raise TypeError(f"value of {name} must be an array of real numbers, got dtype {array.dtype}")
+
+
+def _frozen(array: Array, dtype: np.dtype[Any], name: str) -> Array:
+    """A contiguous read-only copy."""
+    _check_real(array, name)
     copy = np.array(array, dtype, order="C", copy=True, subok=False)
     copy.setflags(write=False)
     return copy
