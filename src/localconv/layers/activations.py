@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..arrays import Array, as_float_array
-from .registry import Registry, custom_object, function_name
+from .arguments import shown
+from .registry import Registry
 
 __all__ = ["ActivationFunction", "elu", "exponential", "gelu", "get", "hard_sigmoid", "leaky_relu", "linear", "mish", "relu", "relu6",
            "selu", "serialize", "sigmoid", "silu", "softmax", "softplus", "softsign", "swish", "tanh"]
@@ -93,7 +94,7 @@ def function_label(value: Any) -> str:
     return str(getattr(value, "__name__", None) or repr(value))
 
 
-REGISTRY = Registry("activation", "keras.activations")
+REGISTRY = Registry("activation", "keras.activations", "Unknown activation function {!r} cannot be deserialized")
 
 
 def _activation(derivative: Callable[..., Array], *aliases: str) -> Callable[[Callable[..., Array]], ActivationFunction]:
@@ -301,14 +302,14 @@ def get(identifier: Any) -> Any:
     if identifier is None:
         return linear
     if isinstance(identifier, str):
-        return _named(identifier)
+        return REGISTRY.find(identifier, {})
     if isinstance(identifier, Mapping):
         name, config = identifier.get("class_name"), identifier.get("config", {})
         if name == "function" and isinstance(config, str):
-            return _named(config)
+            return REGISTRY.find(config, identifier)
         if not isinstance(name, str) or not isinstance(config, Mapping):
-            raise ValueError(f"activation: class_name must be a string and config a dict, got {dict(identifier)!r}")
-        return _configured(name, config)
+            raise ValueError(f"activation: class_name must be a string and config a dict, got {shown(identifier)}")
+        return _configured(name, REGISTRY.find(name, identifier), config)
     if callable(identifier):
         return identifier
     raise TypeError(f"Could not interpret activation function identifier: {identifier!r}")
@@ -325,8 +326,7 @@ def serialize(activation: Any) -> Any:
                 "registered_name": None}
     if hasattr(activation, "get_config"):
         return REGISTRY.serialize(activation)
-    return {"module": "builtins", "class_name": "function", "config": function_name(activation, "activation"),
-            "registered_name": "function"}
+    return REGISTRY.serialize_function(activation)
 
 
 def gradient_of(activation: Any, grad_output: Array, x: Array, y: Array) -> Array:
@@ -351,16 +351,8 @@ def value_of(activation: Any, x: Array) -> Array:
     return y if y.dtype == x.dtype else y.astype(x.dtype)
 
 
-def _named(name: str) -> Any:
-    found = custom_object(name) or REGISTRY.lookup(name)
-    if found is None:
-        raise ValueError(f"Unknown activation function {name!r} cannot be deserialized. Known are {', '.join(REGISTRY.names())}; your own "
-                         "ones must be named in a custom_object_scope or in custom_objects")
-    return found
-
-
-def _configured(name: str, config: Mapping[str, Any]) -> Any:
-    activation = _named(name)
+def _configured(name: str, activation: Any, config: Mapping[str, Any]) -> Any:
+    """An activation with the parameters of a config dict."""
     parameters = {_LAYER_PARAMETERS.get(key, key): value for key, value in config.items() if key not in _LAYER_ARGUMENTS}
     if not isinstance(activation, ActivationFunction):
         return activation.from_config(config) if hasattr(activation, "from_config") else activation

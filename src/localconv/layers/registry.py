@@ -1,7 +1,7 @@
 """Names and config dicts of initializers, regularizers, constraints and layers, as Keras 2.15 writes them.
 
 A config is ``{"module", "class_name", "config", "registered_name"}``; older files have only class_name and config, and those
-are read too.
+are read too. The module, and a registered name ``PACKAGE>NAME``, tell a class of somebody's own from Keras's class of that name.
 """
 
 from __future__ import annotations
@@ -11,6 +11,14 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
+
+from .arguments import shown
+
+# Where Keras has what it has; in these and all inside them.
+KERAS_MODULES = ("keras", "tf_keras", "tensorflow.keras", "tensorflow.python.keras")
+
+# What says nothing about where something is: older files have no module, and functions were written as those of builtins.
+NO_MODULES = (None, "builtins")
 
 _custom: ContextVar[Mapping[str, Any]] = ContextVar("localconv custom objects", default={})  # noqa: B039  # never mutated
 
@@ -22,7 +30,8 @@ def custom_object_scope(objects: Mapping[str, Any]) -> Iterator[None]:
     Parameters
     ----------
     objects : mapping of str to callable
-        Users' own activations, initializers, regularizers, constraints and layers by the names that configs hold.
+        Users' own activations, initializers, regularizers, constraints and layers by the names that configs hold: registered names as
+        ``mypkg>Scale``, or class names alone. A config that names Keras's own module, as newer ones do, means Keras's class all the same.
 
     Examples
     --------
@@ -43,9 +52,19 @@ def custom_object_scope(objects: Mapping[str, Any]) -> Iterator[None]:
         _custom.reset(token)
 
 
-def custom_object(name: str) -> Any:
-    """The user's object of this name in the present `custom_object_scope`, or None."""
-    return _custom.get().get(name)
+def custom_object(*names: Any) -> Any:
+    """The user's object of the first of these names that the present `custom_object_scope` knows, or None.
+
+    A name ``PACKAGE>NAME`` may also be known without the package.
+    """
+    objects = _custom.get()
+    for name in names:
+        if not isinstance(name, str):
+            continue
+        for known in (name, name.rpartition(">")[2]):
+            if objects.get(known) is not None:
+                return objects[known]
+    return None
 
 
 class Configurable:
@@ -79,10 +98,12 @@ class Registry:
         What error messages call them, 'initializer' for instance.
     module : str
         What configs give as their module, 'keras.initializers' for instance.
+    unknown : str, optional
+        How Keras's message about an unknown name begins, with {!r} for the name.
     """
 
-    def __init__(self, kind: str, module: str) -> None:
-        self.kind, self.module = kind, module
+    def __init__(self, kind: str, module: str, unknown: str | None = None) -> None:
+        self.kind, self.module, self.unknown = kind, module, unknown or f"Unknown {kind}: {{!r}}"
         self._makers: dict[str, Callable[..., Any]] = {}
 
     def add(self, maker: Callable[..., Any], *names: str) -> None:
@@ -93,10 +114,6 @@ class Registry:
     def names(self) -> list[str]:
         """All names, sorted."""
         return sorted(self._makers)
-
-    def lookup(self, name: str) -> Any:
-        """What is registered under this name, or None."""
-        return self._makers.get(name)
 
     def values(self) -> list[Any]:
         """Everything registered."""
@@ -122,23 +139,37 @@ class Registry:
     def deserialize(self, config: Mapping[str, Any]) -> Any:
         """The object that a config dict describes."""
         name, arguments = config.get("class_name"), config.get("config", {})
-        if name == "function" and isinstance(arguments, str):  # a user's function, stored by its name
-            return self.make(arguments, None)
+        if name == "function" and isinstance(arguments, str):  # stored by its name
+            return self.made(self.find(arguments, config), {})
         if not isinstance(name, str) or not isinstance(arguments, Mapping):
-            raise ValueError(f"Could not interpret {self.kind} config: class_name must be a string and config a dict, got {dict(config)!r}")
-        return self.make(name, arguments)
+            raise ValueError(f"Could not interpret {self.kind} config: class_name must be a string and config a dict, got {shown(config)}")
+        return self.made(self.find(name, config), arguments)
 
-    def make(self, name: str, arguments: Mapping[str, Any] | None) -> Any:
-        """The object of a registered class with these arguments; None: the registered callable itself."""
-        maker = custom_object(name.rsplit(">", 1)[-1]) or self._makers.get(name)
-        if maker is None:
-            raise ValueError(f"Unknown {self.kind}: {name!r}. Known are {', '.join(self.names())}; your own ones must be named in a "
-                             "custom_object_scope or in custom_objects")
-        if arguments is None or not (inspect.isclass(maker) or name in self._makers):
+    def make(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        """The object of a class or function of this name with these arguments."""
+        return self.made(self.find(name, {}), arguments)
+
+    def find(self, name: str, config: Mapping[str, Any]) -> Any:
+        """The class or function of this name that a config dict means. ValueError if there is none.
+
+        What the config says is Keras's is that; otherwise the user's own go first, by their registered name, then by `name`.
+        """
+        own = is_of_keras(name, config)
+        builtin = self._makers.get(name) if own else None
+        if builtin is not None and config.get("module") not in NO_MODULES:
+            return builtin
+        found = custom_object(config.get("registered_name"), name)
+        if found is not None or builtin is not None:
+            return builtin if found is None else found
+        whose = "" if own else f" of module {config.get('module')!r}, registered as {config.get('registered_name')!r}"
+        raise ValueError(f"{self.unknown.format(name)}{whose}. Known are those of Keras, {', '.join(self.names())}; your own ones must be "
+                         "named in a custom_object_scope or in custom_objects")
+
+    def made(self, maker: Any, arguments: Mapping[str, Any]) -> Any:
+        """What a class or a built-in function makes of these arguments; a function of the user's is the object itself."""
+        if not inspect.isclass(maker) and not any(maker is own for own in self._makers.values()):
             return maker
-        if hasattr(maker, "from_config"):
-            return maker.from_config(arguments)
-        return maker(**arguments)
+        return maker.from_config(arguments) if hasattr(maker, "from_config") else maker(**arguments)
 
     def serialize(self, value: Any) -> Any:
         """The config dict of an object, None for None."""
@@ -149,10 +180,26 @@ class Registry:
             builtin = name in self._makers and self._makers[name] is type(value)
             return {"module": self.module if builtin else type(value).__module__, "class_name": name, "config": value.get_config(),
                     "registered_name": None if builtin else name}
-        return {"module": "builtins", "class_name": "function", "config": function_name(value, self.kind), "registered_name": "function"}
+        return self.serialize_function(value)
+
+    def serialize_function(self, function: Any) -> dict[str, Any]:
+        """The config dict of a user's function, as Keras 2.15 writes it; one that is called as a built-in one says where it is from."""
+        name = _function_name(function, self.kind)
+        if name in self._makers:
+            module = getattr(function, "__module__", None) or type(function).__module__
+            return {"module": module, "class_name": "function", "config": name, "registered_name": name}
+        return {"module": "builtins", "class_name": "function", "config": name, "registered_name": "function"}
 
 
-def function_name(value: Any, kind: str) -> str:
+def is_of_keras(name: str, config: Mapping[str, Any]) -> bool:
+    """Whether a config dict means what Keras has under this name, and nothing of somebody's own."""
+    module, registered = config.get("module"), config.get("registered_name")
+    if registered not in (None, "function", name):
+        return False
+    return module in NO_MODULES or (isinstance(module, str) and any(f"{module}.".startswith(f"{own}.") for own in KERAS_MODULES))
+
+
+def _function_name(value: Any, kind: str) -> str:
     """The name that a config can hold for a user's function. ValueError if it has none."""
     name = getattr(value, "__name__", None)
     if name is None or name == "<lambda>":
