@@ -62,6 +62,66 @@ def test_add_and_pop():
     assert model(X).shape == (70, 8, 2)
 
 
+def test_adding_a_layer_looks_at_the_topmost_only(monkeypatch):
+    """However many there are: as many shapes are computed for the last one as for the first."""
+    counts, calls = [], []
+    compute = Dense.compute_output_shape
+    monkeypatch.setattr(Dense, "compute_output_shape", lambda self, shape: (calls.append(self), compute(self, shape))[1])
+    monkeypatch.setattr(layers.Layer, "name", property(lambda self: (calls.append(self), self._name)[1]))
+    model = Sequential([Dense(2, input_shape=(3,))])
+    for _ in range(50):
+        calls.clear()
+        model.add(Dense(2))
+        counts.append(len(calls))
+    assert len(set(counts)) == 1, counts
+    assert model.output_shape == (None, 2)
+
+
+def test_output_shape_follows_the_input():
+    """Also of a layer that was built for another input, and of a model that grows after it was added."""
+    conv = Conv1D(2, 3)
+    conv.build((None, 20, 3))
+    inner = Sequential([Conv1D(3, 3, input_shape=(10, 3))])
+    model = Sequential([inner])
+    inner.add(Conv1D(3, 2))
+    model.add(conv)
+    assert inner.output_shape == (None, 7, 3)
+    assert model.output_shape == model.compute_output_shape((None, 10, 3)) == (None, 5, 2)
+    assert model.pop() is conv
+    assert model.output_shape == (None, 7, 3)
+    late = Sequential([Conv1D(2, 3), Flatten()])
+    with pytest.raises(AttributeError, match="output shape"):
+        late.output_shape  # noqa: B018  # the attribute is the test
+    late.build((None, 10, 3))
+    late.add(Dense(2))
+    assert late.output_shape == (None, 2)
+    assert [late.pop() for _ in range(3)]
+    with pytest.raises(AttributeError, match="output shape"):
+        late.output_shape  # noqa: B018
+    late.add(Flatten(input_shape=(2, 2)))
+    assert late.output_shape == (None, 4)
+
+
+def test_a_failed_build_takes_no_weights_away():
+    """Layers that had theirs before keep them; those that were never built stay as they were."""
+    trained, pooling = Conv1D(2, 3), layers.MaxPooling1D(2)
+    trained.build((None, 10, 3))
+    before = trained.get_weights()
+    inner = Sequential([Dense(3)])
+    model = Sequential([inner, trained, LocallyConnected1D(2, 4), pooling])
+    with pytest.raises(ValueError, match="One of the dimensions"):
+        model(X[:, :5])
+    assert trained.built
+    assert not inner.built
+    assert not inner.layers[0].built
+    assert all(np.array_equal(a, b) for a, b in zip(trained.get_weights(), before, strict=True))
+    with pytest.raises(ValueError, match="expected ndim=3, found ndim=2"):
+        pooling.compute_output_shape((None, 2))
+    with pytest.raises(ValueError, match="expected ndim=3, found ndim=2"):
+        pooling.build((None, 2))
+    assert model(X).shape == (70, 2, 2)
+
+
 def test_wrong_layers():
     model = model_1d()
     with pytest.raises(TypeError, match=r"The added layer must be an instance of class Layer. Received: layer=3 of type <class 'int'>."):

@@ -12,19 +12,17 @@ from numpy.typing import ArrayLike
 
 from ..arrays import Array
 from . import saving
-from .arguments import Shape, positive_int, shape_tuple
+from .arguments import Shape, positive_int, shape_tuple, shown
 from .base import Layer
 from .conv import Conv1D, Conv2D
 from .core import Activation, Dense, Dropout, Flatten, InputLayer, MaxPooling1D, MaxPooling2D
+from .hdf5 import BACKEND, KERAS_VERSION
 from .local import LocallyConnected1D, LocallyConnected2D
 from .progress import ProgressBar
-from .registry import Registry, custom_object_scope
+from .registry import Registry, custom_object_scope, is_of_keras
 from .variables import Variable
 
 __all__ = ["Sequential", "load_model"]
-
-# Written into configs and files: whoever reads them decides by it how to, and this is the version they follow.
-KERAS_VERSION = saving.KERAS_VERSION
 
 
 class Sequential(Layer):
@@ -64,6 +62,10 @@ class Sequential(Layer):
 
     def __init__(self, layers: Sequence[Layer] | None = None, name: str | None = None, **base: Any) -> None:
         self._layers: list[Layer] = []
+        # Of the layers, so that `add` need not go through all of them: their names and, once they are built, the shapes that they get.
+        self._names: set[str] = set()
+        self._shapes: list[Shape] = []
+        self._built_here: list[Layer] = []  # by the last `build`; those that were built before keep their weights whatever happens
         super().__init__(name=name, **base)
         for layer in layers or ():
             self.add(layer)
@@ -120,7 +122,7 @@ class Sequential(Layer):
         """
         if not isinstance(layer, Layer):
             raise TypeError(f"The added layer must be an instance of class Layer. Received: layer={layer!r} of type {type(layer)}.")
-        if any(layer.name == other.name for other in self._layers):
+        if layer.name in self._names:
             raise ValueError("All layers added to a Sequential model should have unique names. "
                              f'Name "{layer.name}" is already the name of a layer in this model. '
                              "Update the `name` argument to pass a unique name.")
@@ -131,9 +133,12 @@ class Sequential(Layer):
             return
         shape = self._build_shape if self._layers or self._build_shape else _input_shape_of(layer)
         if shape is not None:
-            layer.build(self.output_shape if self._layers else shape)
+            below = self.output_shape if self._layers else shape
+            layer.build(below)
             self._build_shape, self.built = shape, True
+            self._shapes.append(below)
         self._layers.append(layer)
+        self._names.add(layer.name)
         self._saved = None
 
     def pop(self) -> Layer:
@@ -142,9 +147,16 @@ class Sequential(Layer):
             raise TypeError("There are no layers in the model.")
         self._saved = None
         layer = self._layers.pop()
+        self._names.discard(layer.name)
+        del self._shapes[len(self._layers) :]
         if not self._layers:
             self._build_shape, self.built = None, False
         return layer
+
+    @property
+    def output_shape(self) -> Shape:
+        """The shape that follows from `input_shape`. AttributeError before the model is built."""
+        return self._layers[-1].compute_output_shape(self._shapes[-1]) if self._shapes else super().output_shape
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> Shape:
         """Return the output's shape for an input's shape, through all layers."""
@@ -154,19 +166,20 @@ class Sequential(Layer):
         return shape
 
     def _build(self, shape: Shape) -> None:
-        unbuilt = [layer for layer in self._layers if not layer.built]
-        try:
-            for layer in self._layers:
-                layer.build(shape)
-                shape = layer.compute_output_shape(shape)
-        except BaseException:
-            for layer in unbuilt:
-                layer._unbuild()
-            raise
+        self._built_here.clear()
+        for layer in self._layers:
+            built_before = layer.built
+            layer.build(shape)
+            if not built_before:
+                self._built_here.append(layer)
+            self._shapes.append(shape)
+            shape = layer.compute_output_shape(shape)
 
     def _unbuild(self) -> None:
-        for layer in self._layers:
+        for layer in self._built_here:
             layer._unbuild()
+        self._built_here.clear()
+        self._shapes.clear()
         super()._unbuild()
 
     # ------------------------------------------------------------------------------------------------------------------------ weights
@@ -287,7 +300,7 @@ class Sequential(Layer):
         """
         entries = config.get("layers") if isinstance(config, Mapping) else None
         if not isinstance(entries, Sequence) or isinstance(entries, str):
-            raise ValueError(f"config must be that of a Sequential, with a list of layers, got {config!r}")
+            raise ValueError(f"config must be that of a Sequential, with a list of layers, got {shown(config)}")
         with custom_object_scope(custom_objects or {}):
             model = cls(name=config.get("name"), dtype=config.get("dtype"))
             for entry in entries:
@@ -306,7 +319,7 @@ class Sequential(Layer):
         -------
         str
         """
-        content = {"class_name": "Sequential", "config": self.get_config(), "keras_version": KERAS_VERSION, "backend": saving.BACKEND}
+        content = {"class_name": "Sequential", "config": self.get_config(), "keras_version": KERAS_VERSION, "backend": BACKEND}
         return json.dumps(content, **options)
 
     @classmethod
@@ -318,19 +331,15 @@ class Sequential(Layer):
         ValueError
             As `from_config`; also if the text is not JSON or another kind of model.
         """
-        content = json.loads(text)
-        if not isinstance(content, dict) or content.get("class_name") != "Sequential":
-            kind = content.get("class_name") if isinstance(content, dict) else type(content).__name__
-            raise ValueError(f"text must describe a Sequential model, it describes {kind!r}")
-        config = content.get("config")
-        if isinstance(config, list):  # files of the first Keras 2 versions
-            config = {"layers": config}
-        return cls.from_config(config or {}, custom_objects)
+        try:
+            return cls.from_config(_config_of(json.loads(text)), custom_objects)
+        except RecursionError as error:
+            raise ValueError("text must describe a Sequential model, it is nested too deeply") from error
 
     # ------------------------------------------------------------------------------------------------------------------------ storage
 
     def save_weights(self, filepath: str | PathLike[str], overwrite: bool = True) -> None:
-        """Write all weights to a file.
+        """Write all weights to a file, whole or not at all.
 
         Parameters
         ----------
@@ -342,11 +351,20 @@ class Sequential(Layer):
         Raises
         ------
         ValueError
-            For another suffix, or if the model is not built.
+            For another suffix, if `filepath` is there and is no regular file, if the model is not built, or if its names cannot be stored.
         FileExistsError
-            Without `overwrite`.
+            Without `overwrite`, if the name is taken.
+        OSError
+            If the file cannot be written, because the disk is full for instance.
         ImportError
             If h5py is needed and missing.
+
+        Notes
+        -----
+        All is written to a new file in the same directory, and to the disk, before that gets the name. Whoever opens `filepath` finds the
+        old file or the new one, also when several threads or processes save to it; after an exception the old one is as it was. The new
+        file has the permissions of the old one, and a symbolic link is followed. Without `overwrite` one of several processes gets the
+        name.
 
         Examples
         --------
@@ -377,12 +395,17 @@ class Sequential(Layer):
         Raises
         ------
         ValueError
-            If the number of layers, of weights or a shape differs, if no layer has a name that the file knows, if the file is none of
-            those, or if the model is not built. The model then has the weights it had.
-        FileNotFoundError
-            If there is no such file.
+            If the number of layers, of weights or a shape differs, if no layer has a name that the file knows, if the file is damaged or
+            none of those, if it refers to other files, or if the model is not built. The model then has the weights it had.
+        OSError
+            If there is no such file, or it may not be read.
         ImportError
             If h5py is needed and missing.
+
+        Notes
+        -----
+        The file may be anybody's. Nothing in it is executed, no other file is read, and no more than the model's weights: shapes are
+        compared before. SECURITY.md has the limits. Whatever is raised on the way, an interrupt too, all weights are replaced or none.
         """
         saving.load_weights(self, filepath, by_name, skip_mismatch)
 
@@ -424,7 +447,7 @@ def load_model(filepath: str | PathLike[str], custom_objects: Mapping[str, Any] 
     filepath : path
         A .h5 or .keras file that Keras wrote for a Sequential of layers that are here.
     custom_objects : mapping of str to callable, optional
-        Users' own functions and classes by the names in the file.
+        Users' own functions and classes by the names in the file, as for `custom_object_scope`.
 
     Returns
     -------
@@ -433,34 +456,50 @@ def load_model(filepath: str | PathLike[str], custom_objects: Mapping[str, Any] 
     Raises
     ------
     ValueError
-        If the file holds no such model: weights only, a functional model, a layer that is not here.
-    FileNotFoundError
-        If there is no such file.
+        If the file holds no such model: weights only, a functional model, a layer that is not here, somebody's own class that
+        `custom_objects` lacks. Also if it is damaged, refers to other files, or declares far more than it holds.
+    OSError
+        If there is no such file, or it may not be read.
     ImportError
         If h5py is missing.
+
+    Notes
+    -----
+    The file may be anybody's: nothing in it is executed or imported, and it makes no more memory than its weights take, at most 64 MiB or
+    20 times its size. SECURITY.md has all limits. What the model then computes, and how much that is, the file decides.
 
     See Also
     --------
     Sequential.load_weights : weights alone, also those of a functional model by the layers' names.
     """
-    model = Sequential.from_json(saving.model_config(filepath), custom_objects)
-    model.load_weights(filepath)
+    model: Sequential = saving.load_model(filepath, lambda text: Sequential.from_json(text, custom_objects))
     return model
 
 
 LAYERS = Registry("layer", "keras.layers")
 for _class in (LocallyConnected1D, LocallyConnected2D, Conv1D, Conv2D, Dense, Flatten, Activation, Dropout, MaxPooling1D, MaxPooling2D,
-               Sequential):
+               Sequential, InputLayer):
     LAYERS.add(_class, _class.__name__)
 LAYERS.add(Conv1D, "Convolution1D")
 LAYERS.add(Conv2D, "Convolution2D")
 
 
+def _config_of(content: Any) -> Mapping[str, Any]:
+    """The config in what describes a whole model."""
+    if not isinstance(content, Mapping):
+        raise ValueError(f"text must describe a Sequential model, it describes {type(content).__name__!r}")
+    if content.get("class_name") != "Sequential" or not is_of_keras("Sequential", content):
+        names = [content.get(key) for key in ("module", "class_name", "registered_name")]
+        raise ValueError(f"text must describe a Sequential model of Keras's own class, it has module, class_name, registered_name {names}")
+    config = content.get("config")
+    return {"layers": config} if isinstance(config, list) else config or {}  # a list in files of the first Keras 2 versions
+
+
 def _layer_of(entry: Any) -> Layer:
     """The layer that an entry of a config describes."""
     if not isinstance(entry, Mapping) or not isinstance(entry.get("config"), Mapping):
-        raise ValueError(f"config: every layer must have class_name and config, got {entry!r}")
-    if entry.get("class_name") == "InputLayer":
+        raise ValueError(f"config: every layer must have class_name and config, got {shown(entry)}")
+    if entry.get("class_name") == "InputLayer" and LAYERS.find("InputLayer", entry) is InputLayer:
         shape = entry["config"].get("batch_input_shape", entry["config"].get("batch_shape"))
         return InputLayer(batch_input_shape=shape)
     layer = LAYERS.deserialize(entry)

@@ -1,0 +1,258 @@
+"""Weights and models in HDF5, in the layouts of Keras 2.
+
+There are two. The older, .h5: a group for each layer, whose attribute weight_names lists the datasets in it, and the names of the groups
+in the attribute layer_names; a whole model has all that under ``model_weights``, and its config in the attribute model_config. The newer,
+.weights.h5 and the archive .keras around it: ``layers/NAME/vars/0``, where the name is that of the layer's class, numbered, and not the
+layer's own; the config is a file of its own in the archive.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ..arrays import Array
+from . import archive
+from .arguments import shown
+from .hdf5_datasets import Dataset, Survey, h5py
+from .hdf5_strings import Strings
+from .naming import snake_case
+from .stored import MIB, NameLimit, Refused, Source, StoredLayer, limit_of, opened, reading
+
+# What files say that wrote them: Keras decides by it how to read them, and the layout is that of this version.
+KERAS_VERSION = "2.15.0"
+BACKEND = "tensorflow"
+
+# HDF5 keeps the attributes of a group in a header of 64 KiB; longer lists are cut into NAME0, NAME1, ...
+ATTRIBUTE_LIMIT = 64512
+
+# The members of a .keras.
+WEIGHTS = "model.weights.h5"
+CONFIG = "config.json"
+
+CONFIG_LIMIT = 16 * MIB
+# A config is lists and dicts, which take twenty times their text. A layer has about ten of them: enough for ten thousand layers.
+CONFIG_PARTS = 100_000
+SHORT_TEXT = 1024
+
+
+# ----------------------------------------------------------------------------------------------------------------------------- to files
+
+
+def write(layers: list[tuple[str, dict[str, Array]]], file: BinaryIO) -> None:
+    """Write layers, each a name and its weights by name, in the older layout."""
+    with h5py().File(file, "w") as root:
+        _write_names(root, "layer_names", [layer for layer, _ in layers])
+        root.attrs["backend"] = BACKEND.encode()
+        root.attrs["keras_version"] = KERAS_VERSION.encode()
+        for layer, weights in layers:
+            _write_group(root.create_group(layer), weights)
+        _write_group(root.create_group("top_level_model_weights"), {})
+
+
+def _write_group(group: Any, weights: dict[str, Array]) -> None:
+    _write_names(group, "weight_names", list(weights))
+    for name, value in weights.items():
+        group.create_dataset(name, data=value)
+
+
+def _write_names(group: Any, attribute: str, names: list[str]) -> None:
+    array = np.array([name.encode() for name in names]) if names else np.array([], "S1")
+    parts = 1
+    while parts < len(array) and any(part.nbytes > ATTRIBUTE_LIMIT for part in np.array_split(array, parts)):
+        parts += 1
+    if parts == 1:
+        group.attrs[attribute] = array
+        return
+    for number, part in enumerate(np.array_split(array, parts)):
+        group.attrs[f"{attribute}{number}"] = part
+
+
+# --------------------------------------------------------------------------------------------------------------------------- from files
+
+
+@contextlib.contextmanager
+def opened_hdf5(path: Path) -> Iterator[ModelFile]:
+    """A context that yields the checked HDF5 file at this path, or inside the archive at this path."""
+    module = h5py()
+    with opened(path) as file, contextlib.ExitStack() as stack:
+        with reading(path):
+            size, members = file.seek(0, os.SEEK_END), None
+            # HDF5 would open the path anew, and perhaps another file that has been renamed to it meanwhile.
+            content: Source = archive.Window(file, 0, size)
+            if content.read(len(archive.SIGNATURE)) == archive.SIGNATURE:
+                members = stack.enter_context(zipfile.ZipFile(file))
+                content = archive.seekable_member(members, file, WEIGHTS)
+            root = stack.enter_context(_hdf5(module, content))
+            found = ModelFile(path, size, content, root, members)
+        yield found
+
+
+def _hdf5(module: Any, source: Any) -> Any:
+    try:
+        return module.File(source, "r")
+    except OSError as error:
+        raise Refused(f"is not an HDF5 file that can be read: {error}") from error
+
+
+class ModelFile:
+    """An open HDF5 file that refers to no other.
+
+    Parameters
+    ----------
+    path : Path
+    size : int
+        In bytes, of the archive if it is in one.
+    content : binary file
+        What HDF5 reads.
+    root : h5py.File
+    members : zipfile.ZipFile or None
+        The archive that it is in.
+
+    Attributes
+    ----------
+    elements : int
+        How many numbers all datasets together declare.
+    """
+
+    def __init__(self, path: Path, size: int, content: Source, root: Any, members: zipfile.ZipFile | None) -> None:
+        self.path, self.size, self.content, self.root, self.members = path, size, content, root, members
+        if root.id.get_create_plist().get_sizes() != (8, 8):
+            raise Refused("has addresses or sizes that are not of 8 bytes")
+        self._names, self._strings = NameLimit(), Strings(content, root.userblock_size)
+        found = Survey(root)
+        self.elements, self._declared = found.elements, found.size
+
+    # ------------------------------------------------------------------------------------------------------------------------- the model
+
+    def config(self) -> str:
+        """The JSON text that describes the model. ValueError if there is none, or one that is too much."""
+        with reading(self.path):
+            if self._declared > limit_of(self.size):
+                raise Refused(f"declares {self._declared} bytes of weights and has {self.size}: that is too much to be a model")
+            if self.members is not None:
+                text = archive.unpacked(self.members, archive.member(self.members, CONFIG), CONFIG_LIMIT).getvalue().decode()
+            elif "model_config" in self.root.attrs:
+                text = self._text(self.root, "model_config", CONFIG_LIMIT)
+            else:
+                raise Refused("holds no model but weights only: make the model, then load_weights")
+            if text.count("{") + text.count("[") > CONFIG_PARTS:
+                raise Refused(f"describes a model by more than {CONFIG_PARTS} lists and dicts")
+        return text
+
+    # ----------------------------------------------------------------------------------------------------------------------- the weights
+
+    def layers(self, model: Any, by_name: bool) -> list[StoredLayer]:
+        """The layers in the file; the newer layout needs the model to tell their order."""
+        with reading(self.path):
+            root = self.root.get("model_weights", self.root)
+            if "layer_names" in root.attrs or "layer_names0" in root.attrs:
+                return self._older(root)
+            if "layers" in root:
+                if by_name:
+                    raise Refused("does not hold the layers' names (files .weights.h5 and .keras do not): load it by order")
+                return list(self._newer(_group(root, "layers"), model))
+            raise Refused("is an HDF5 file, but does not hold weights as Keras 2 writes them")
+
+    def _older(self, root: Any) -> list[StoredLayer]:
+        version, backend = (self._text(root, name, SHORT_TEXT) if name in root.attrs else default
+                            for name, default in (("keras_version", KERAS_VERSION), ("backend", BACKEND)))
+        if version.startswith("1.") or backend == "theano":
+            raise Refused(f"was written by Keras {version} with {backend}, which stores kernels another way: only files of Keras 2 with "
+                          "TensorFlow can be read")
+        layers = []
+        for name in self._read_names(root, "layer_names"):
+            group = _group(root, name)
+            weights = self._read_names(group, "weight_names")
+            layers.append(StoredLayer(name, [Dataset(self.path, f"{name}/{weight}", group, weight) for weight in weights]))
+        return layers
+
+    def _newer(self, group: Any, model: Any) -> Iterator[StoredLayer]:
+        """Layers are named by their class and number among those of that class."""
+        seen: Counter[str] = Counter()
+        for layer in model.layers:
+            base = snake_case(type(layer).__name__)
+            key = f"{base}_{seen[base]}" if seen[base] else base
+            seen[base] += 1
+            if not layer.weights:
+                continue
+            if key not in group:
+                raise Refused(f"has no layer {key!r} for the layer {layer.name}, it has {shown(sorted(group))}")
+            if hasattr(layer, "layers"):
+                inner = self._newer(_group(_group(group, key), "layers"), layer)
+                yield StoredLayer(None, [array for stored in inner for array in stored.weights])
+            else:
+                variables = _group(_group(group, key), "vars")
+                names = [str(number) for number in range(len(variables))]
+                yield StoredLayer(None, [Dataset(self.path, f"{key}/vars/{name}", variables, name) for name in names])
+        expected = {f"{base}_{number}" if number else base for base, count in seen.items() for number in range(count)}
+        more = [key for key in group if key not in expected and "vars" in _group(group, key) and len(group[key]["vars"])]
+        if more:
+            raise Refused(f"has layers with weights that the model has not: {shown(more)}")
+
+    # --------------------------------------------------------------------------------------------------------------------- attributes
+
+    def _read_names(self, group: Any, attribute: str) -> list[str]:
+        if attribute in group.attrs:
+            return self._texts(group, attribute)
+        names: list[str] = []
+        number = 0
+        while f"{attribute}{number}" in group.attrs:
+            names += self._texts(group, f"{attribute}{number}")
+            number += 1
+        return names
+
+    def _texts(self, group: Any, attribute: str) -> list[str]:
+        """An attribute that is a list of names."""
+        if group.attrs.get_id(attribute).shape == (0,):  # Keras writes an empty list as one of numbers
+            return []
+        shape, size = _string_type(group, attribute)
+        if len(shape) != 1:
+            raise Refused(f"has an attribute {attribute} of shape {shape}, not a list")
+        if size is None:
+            self._names.take(shape[0], 0)
+            return self._variable(group, attribute, shape[0], lambda size: self._names.take(0, size))
+        self._names.take(shape[0], shape[0] * size)
+        return [text.decode() for text in group.attrs[attribute]]
+
+    def _text(self, group: Any, attribute: str, limit: int) -> str:
+        """An attribute that is one string."""
+        shape, size = _string_type(group, attribute)
+        if shape:
+            raise Refused(f"has an attribute {attribute} of shape {shape}, not one text")
+
+        def take(size: int) -> None:
+            if size > limit:
+                raise Refused(f"has an attribute {attribute} of {size} bytes, at most {limit} are read")
+
+        if size is None:
+            return self._variable(group, attribute, 1, take)[0]
+        take(size)
+        return str(group.attrs[attribute].decode())
+
+    def _variable(self, group: Any, attribute: str, count: int, take: Callable[[int], None]) -> list[str]:
+        """An attribute of strings of variable length."""
+        return self._strings.of(h5py().h5o.get_info(group.id).addr, attribute, count, take)
+
+
+def _group(parent: Any, name: str) -> Any:
+    found = parent[name]
+    if not isinstance(found, h5py().Group):
+        raise Refused(f"is damaged: {found.name!r} is not a group")
+    return found
+
+
+def _string_type(group: Any, attribute: str) -> tuple[tuple[int, ...], int | None]:
+    """Shape of an attribute that holds strings, and their size in bytes if it is fixed."""
+    found = group.attrs.get_id(attribute)
+    stored = found.get_type()
+    if stored.get_class() != h5py().h5t.STRING or found.shape is None:
+        raise Refused(f"has an attribute {attribute} that does not hold text")
+    return found.shape, None if stored.is_variable_str() else stored.get_size()

@@ -1,0 +1,136 @@
+"""What a file of weights looks like to those who load it, whatever its format, and how much it may ask for.
+
+A file becomes a list of `StoredLayer`, and its arrays become descriptions: shapes and dtypes from their headers. What belongs to which
+weight is decided by these; an array is read when the weight that it fits is known, so that memory follows the model, not the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from ..arrays import Array
+
+MIB = 2**20
+
+# What a file declares (unpacked members of archives, datasets, texts) may be so many times what it is itself, or this if that is more.
+LARGEST_RATIO = 20
+SMALL_ENOUGH = 64 * MIB
+
+# Names of layers and weights: of all together, with what Python takes for each.
+NAMES_LIMIT = 16 * MIB
+NAME_OVERHEAD = 64
+
+Source = io.RawIOBase | io.BytesIO
+Header = tuple[tuple[int, ...], np.dtype[np.generic]]
+
+
+class Refused(ValueError):
+    """What is wrong with a file, in words that continue its path; `reading` puts that in front."""
+
+
+@contextlib.contextmanager
+def reading(path: Path, otherwise: str = "is damaged") -> Iterator[None]:
+    """Within this context, whatever the parsers of files raise is a ValueError that names the file.
+
+    Other than that is only what is not the content's fault: no memory, no such file, no permission, no module.
+    """
+    try:
+        yield
+    except Refused as error:
+        raise ValueError(f"{path} {error}") from error.__cause__
+    except (MemoryError, FileNotFoundError, PermissionError, IsADirectoryError, ImportError):
+        raise
+    except Exception as error:
+        raise ValueError(f"{path} {otherwise}: {error or repr(error)}") from error
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A regular file, open for reading. OSError if that cannot be, ValueError if it is none."""
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # of a directory the system says so itself
+        raise ValueError(f"{path} is not a regular file")
+    with path.open("rb", buffering=0) as file:
+        yield file
+
+
+def limit_of(size: int) -> int:
+    """How many bytes something of this size in a file may declare."""
+    return max(SMALL_ENOUGH, LARGEST_RATIO * size)
+
+
+class NameLimit:
+    """How much of `NAMES_LIMIT` a file has left."""
+
+    def __init__(self) -> None:
+        self.left = NAMES_LIMIT
+
+    def take(self, count: int, size: int) -> None:
+        """Count so many names of this size together. ValueError if it is too much."""
+        self.left -= size + NAME_OVERHEAD * count
+        if self.left < 0:
+            raise Refused(f"holds more than {NAMES_LIMIT} bytes of names of layers and weights")
+
+
+class StoredArray(ABC):
+    """An array in a file that is open.
+
+    Parameters
+    ----------
+    path : Path
+        Of the file, for messages.
+    name : str
+        Of the array in it.
+    """
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = path, name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """From the header. ValueError if that is not one of an array of real numbers."""
+        return self._checked_header[0]
+
+    def read(self) -> Array:
+        """All values. ValueError if the file does not hold what the header says."""
+        expected = self._checked_header
+        with reading(self.path):
+            array = self._values()
+            if (array.shape, array.dtype) != expected:
+                raise Refused(f"holds {self.name} as {array.dtype}{array.shape}, and declares {expected[1]}{expected[0]}")
+        return array
+
+    @cached_property
+    def _checked_header(self) -> Header:
+        with reading(self.path):
+            shape, dtype = self._header()
+            if dtype.kind not in "fiub":
+                raise Refused(f"holds {self.name} as {dtype}, not as real numbers")
+        return shape, dtype
+
+    @abstractmethod
+    def _header(self) -> Header:
+        """Shape and dtype, without reading the values."""
+
+    @abstractmethod
+    def _values(self) -> Array:
+        """The values."""
+
+
+@dataclass
+class StoredLayer:
+    """A layer's weights in a file: its name, where the file has one, and the arrays in order."""
+
+    name: str | None
+    weights: list[StoredArray]
