@@ -7,6 +7,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
+import damage
 import numpy as np
 import oracle
 from fuzz_values import NUMBERS, ODD, REFUSALS, Finding, bits, dress, spoil
@@ -210,7 +211,7 @@ def config_round(rng, seed):
     model = draw_model(rng)
     text = model.to_json()
     content = json.loads(text)
-    place, key = draw_place(rng, content)
+    place, key = damage.inside(rng, content)
     place[key] = rng.choice([None, True, 2.5, "3", "", [], {}, -1, 0, 2**31, 2**63, 10**30, [[]], {"class_name": "Dense"}, "Dense"])
     changed = json.dumps(content)
     result = guarded(seed, f"from_json({changed})", changed == text, lambda: layers.Sequential.from_json(changed))
@@ -228,31 +229,37 @@ def draw_model(rng):
     return layers.Sequential(made, name="model")
 
 
-def draw_place(rng, content):
-    """Somewhere inside a structure of JSON: what holds it, and its key there."""
-    key = rng.choice(list(content) if isinstance(content, dict) else range(len(content)))
-    inner = content[key]
-    if isinstance(inner, dict | list) and inner and rng.random() < 0.85:
-        return draw_place(rng, inner)
-    return content, key
-
-
 def file_round(rng, seed):
-    """Weights from a file of which some bytes are others, or missing: the weights in the file, or those from before."""
-    model = layers.Sequential([layers.LocallyConnected1D(2, 3, input_shape=(5, 1)), layers.Flatten(), layers.Dense(2)])
+    """A file of any form, perhaps damaged, as weights or as a whole model: what is in it, or refused; nothing half-loaded."""
+    form = rng.choice(list(damage.FORMS))
+    what = rng.choice(["weights", "model"]) if form in damage.MODELS else "weights"
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "weights.npz"
-        model.save_weights(path)
-        content = bytearray(path.read_bytes())
-        for _ in range(rng.choice([0, 1, 1, 3])):
-            content[rng.randrange(len(content))] = rng.randrange(256)
-        path.write_bytes(content[: rng.choice([len(content), len(content), rng.randrange(len(content))])])
-        before = model.get_weights()
-        arguments = {"by_name": rng.random() < 0.3} | wrong_values(rng, {"by_name": True, "skip_mismatch": False}, 0.2)
-        guarded(seed, f"load_weights({arguments})", False, lambda: model.load_weights(path, **arguments))
-    if [w.shape for w in model.get_weights()] != [w.shape for w in before]:
-        raise Finding(f"seed {seed}: a damaged file changed the shapes of weights")
+        path = Path(folder) / f"a.{form}"
+        if rng.random() < 0.15:
+            path.write_bytes(damage.whole(form))
+            given = {"by_name": False, "skip_mismatch": False}
+            wrong = wrong_values(rng, given, 0.7)
+            model = damage.model()
+            loaded = guarded(seed, f"load_weights(a.{form}, {given | wrong})", not wrong,
+                             lambda: model.load_weights(path, **(given | wrong)) or model)
+            return "refused" if loaded is None else "checked"
+        way = damage.damage(rng, form, path)
+        call = f"{what} of a.{form} after {way}"
+        loaded = guarded(seed, call, False, lambda: only_value_errors(damage.load, what, path, damage.model(), by_name=rng.random() < 0.2))
+        if loaded is None:
+            return "refused"
+        # Whatever the file was, this is a model now.
+        guarded(seed, f"{call}, then saving", True, lambda: loaded.save_weights(path.with_name("b.npz")) or True)
+        guarded(seed, f"{call}, then loading", True, lambda: loaded.load_weights(path.with_name("b.npz")) or True)
     return "checked"
+
+
+def only_value_errors(call, *arguments, **options):
+    """A file has no types: what is wrong with it is a ValueError."""
+    try:
+        return call(*arguments, **options)
+    except TypeError as error:
+        raise RuntimeError(f"a TypeError for a file: {error}") from error
 
 
 def model_round(rng, seed):
