@@ -206,14 +206,15 @@ def bomb(size=BOMB):
 
 
 GZIP, GROWING = {"compression": "gzip"}, {"maxshape": (None, None)}
+SIDE = 64
 DATASETS = {
-    "a chunk that unpacks to more than it is": lambda: chunked((4, 4), (4, 4), bomb(), GZIP),
-    "a chunk that unpacks to less than it is": lambda: chunked((4, 4), (4, 4), zlib.compress(bytes(4)), GZIP),
-    "a chunk that is shorter than it is": lambda: chunked((4, 4), (4, 4), bytes(4), {}),
-    "a chunk that is longer than it is": lambda: chunked((4, 4), (4, 4), bytes(4096), {}),
-    "a packed chunk far larger than the dataset": lambda: chunked((4, 4), (2**14, 2**13), bomb(), GZIP, **GROWING),
-    "a chunk far larger than the dataset": lambda: chunked((4, 4), (2**14, 2**13), None, {}, **GROWING),
-    "a filter whose memory is not known": lambda: chunked((4, 4), (4, 4), None, {"compression": "lzf"}),
+    "a chunk that unpacks to more than it is": lambda: chunked((SIDE, SIDE), (SIDE, SIDE), bomb(), GZIP),
+    "a chunk that unpacks to less than it is": lambda: chunked((SIDE, SIDE), (SIDE, SIDE), zlib.compress(bytes(4)), GZIP),
+    "a chunk that is shorter than it is": lambda: chunked((SIDE, SIDE), (SIDE, SIDE), bytes(4), {}),
+    "a chunk that is longer than it is": lambda: chunked((SIDE, SIDE), (SIDE, SIDE), bytes(2**17), {}),
+    "a packed chunk far larger than the dataset": lambda: chunked((SIDE, SIDE), (2**14, 2**13), bomb(), GZIP, **GROWING),
+    "a chunk far larger than the dataset": lambda: chunked((SIDE, SIDE), (2**14, 2**13), None, {}, **GROWING),
+    "a filter whose memory is not known": lambda: chunked((SIDE, SIDE), (SIDE, SIDE), None, {"compression": "lzf"}),
     "filters in another order": lambda: twice_packed,
     "another shape": lambda: chunked((2**14, 2**13), (2**10, 2**13), None, GZIP),
 }
@@ -221,10 +222,10 @@ DATASETS = {
 
 def twice_packed(group, name):
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    properties.set_chunk((4, 4))
+    properties.set_chunk((SIDE, SIDE))
     properties.set_deflate(9)
     properties.set_deflate(9)
-    dataset = h5py.h5d.create(group.id, name.encode(), h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple((4, 4)), properties)
+    dataset = h5py.h5d.create(group.id, name.encode(), h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple((SIDE, SIDE)), properties)
     dataset.write_direct_chunk((0, 0), zlib.compress(bomb()))
 
 
@@ -232,8 +233,8 @@ def twice_packed(group, name):
 @pytest.mark.parametrize("kind", DATASETS)
 def test_datasets_that_declare_too_much(kind, load, tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as root:
-        dense(root, DATASETS[kind]())
-    outcome = load("a.h5")
+        dense(root, DATASETS[kind](), SIDE)
+    outcome = load("a.h5", size=SIDE)
     assert outcome.startswith("ValueError")
     assert "kernel:0" in outcome
 

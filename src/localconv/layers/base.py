@@ -233,6 +233,7 @@ class Layer:
         Returns
         -------
         Variable
+            While `load_model` makes a model no initializer runs, and the value is 0 until it is read.
         """
         sizes, label = tuple(shape), f"{self.name}/{name}:0"
         file = _file_to_load.get()
