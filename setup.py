@@ -28,7 +28,11 @@ INSTALL = {
     "fedora": ("Fedora, Red Hat", "dnf install gcc", f"dnf install {PYTHON}-devel"),
     "alpine": ("Alpine", "apk add build-base", "apk add python3-dev"),
     "darwin": ("macOS", "xcode-select --install", "install Python anew, from python.org or Homebrew"),
-    "win32": ("Windows", "https://visualstudio.microsoft.com/visual-cpp-build-tools/", "install Python anew, from python.org"),
+    "win32": (
+        "Windows",
+        "https://visualstudio.microsoft.com/visual-cpp-build-tools/",
+        "install Python anew, from python.org",
+    ),
     "conda": ("conda", "conda install -c conda-forge c-compiler", "conda install --force-reinstall python"),
 }
 COMPILER, HEADERS = 1, 2
@@ -80,7 +84,10 @@ def openmp_flags(msvc, clang_cl):
         if shutil.which("brew"):
             found = subprocess.run(["brew", "--prefix", "libomp"], capture_output=True, text=True, check=False)
             prefixes += [found.stdout.strip()] if found.returncode == 0 else []
-        candidates += [(["-Xpreprocessor", "-fopenmp", f"-I{p}/include"], [f"-L{p}/lib", "-lomp", f"-Wl,-rpath,{p}/lib"]) for p in prefixes]
+        candidates += [
+            (["-Xpreprocessor", "-fopenmp", f"-I{p}/include"], [f"-L{p}/lib", "-lomp", f"-Wl,-rpath,{p}/lib"])
+            for p in prefixes
+        ]
     return candidates
 
 
@@ -131,7 +138,9 @@ class BuildExt(build_ext):
                     return compile_args, link_args
         if wanted == "require":
             raise SystemExit(MISSING)
-        print(MISSING if wanted == "auto" else "localconv: building without OpenMP, as asked", file=sys.stderr, flush=True)
+        print(
+            MISSING if wanted == "auto" else "localconv: building without OpenMP, as asked", file=sys.stderr, flush=True
+        )
         return [], []
 
     def builds(self, source, compile_args=(), link_args=None):

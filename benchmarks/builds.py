@@ -34,9 +34,21 @@ class Build:
     """A process that imports one build and times blocks of calls when it is told to."""
 
     def __init__(self, path: str, options: argparse.Namespace):
-        command = [sys.executable, __file__, "--worker", "--filter", options.filter, "--threads", str(options.threads), path, path]
+        command = [
+            sys.executable,
+            __file__,
+            "--worker",
+            "--filter",
+            options.filter,
+            "--threads",
+            str(options.threads),
+            path,
+            path,
+        ]
         environment = os.environ | {"PYTHONPATH": path}
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
 
     def ask(self, *words: object) -> float:
         """Send a request and wait for its answer, a number."""

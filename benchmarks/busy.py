@@ -50,7 +50,11 @@ def training_step() -> Callable[[], object]:
     return lambda: digits.train_step(model, optimizer, x, target, 1e-3)
 
 
-WORK = {"conv2d 14x14x64 f64": lambda: conv2d(14), "conv2d 28x28x64 f64": lambda: conv2d(28), "digits training step": training_step}
+WORK = {
+    "conv2d 14x14x64 f64": lambda: conv2d(14),
+    "conv2d 28x28x64 f64": lambda: conv2d(28),
+    "digits training step": training_step,
+}
 
 
 @contextlib.contextmanager
@@ -87,8 +91,11 @@ def measure(name: str, make: Callable[[], Callable[[], object]], rounds: int) ->
         for threads, times in [(None, several), (1, one)][:: 1 if turn % 2 else -1]:
             times += block(call, threads)
     ratio = sum(several) / sum(one)
-    print(f"  {name:24} mean {1e6 * np.mean(several):8.0f} microseconds, one thread {1e6 * np.mean(one):8.0f}: {ratio:.2f}x;   "
-          f"median {1e6 * median(several):6.0f}, {1e6 * median(one):6.0f}", flush=True)
+    print(
+        f"  {name:24} mean {1e6 * np.mean(several):8.0f} microseconds, one thread {1e6 * np.mean(one):8.0f}: {ratio:.2f}x;   "
+        f"median {1e6 * median(several):6.0f}, {1e6 * median(one):6.0f}",
+        flush=True,
+    )
     return ratio
 
 

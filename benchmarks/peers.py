@@ -181,12 +181,16 @@ class NumPy:
         places = [(slice(None), *_tap_slices(case, tap)) for tap in taps]
 
         def call() -> tuple[np.ndarray, ...]:
-            pieces = [np.moveaxis(x[place].reshape(case.batch, case.positions, -1), 0, int(unshared)) for place in places]
+            pieces = [
+                np.moveaxis(x[place].reshape(case.batch, case.positions, -1), 0, int(unshared)) for place in places
+            ]
             windows = np.concatenate(pieces, axis=-1).reshape(*dy.shape[:-1], case.window)
             dwindows = np.matmul(dy, kernel.swapaxes(-1, -2)).reshape(*pieces[0].shape[:2], case.window)
             dx = np.zeros(case.input_shape, x.dtype)
             for number, place in enumerate(places):
-                part = np.moveaxis(dwindows[..., number * case.channels : (number + 1) * case.channels], int(unshared), 0)
+                part = np.moveaxis(
+                    dwindows[..., number * case.channels : (number + 1) * case.channels], int(unshared), 0
+                )
                 dx[place] += part.reshape(case.batch, *case.out, case.channels)
             return np.matmul(windows, kernel), dx, np.matmul(windows.swapaxes(-1, -2), dy)
 
@@ -251,7 +255,9 @@ FLAT_PIXELS = Layout(_positions, lambda case, a: a)
 POSITIONS_FIRST = Layout(
     lambda case, a: np.ascontiguousarray(_positions(case, a).transpose(1, 0, 2)), lambda case, a: a.transpose(1, 0, 2)
 )
-IMAGES_LAST = Layout(lambda case, a: np.ascontiguousarray(_positions(case, a).transpose(1, 2, 0)), lambda case, a: a.transpose(2, 0, 1))
+IMAGES_LAST = Layout(
+    lambda case, a: np.ascontiguousarray(_positions(case, a).transpose(1, 2, 0)), lambda case, a: a.transpose(2, 0, 1)
+)
 CHANNELS_FIRST = Layout(lambda case, a: np.ascontiguousarray(_first(a)), lambda case, a: _last(a))
 FIRST_PATCHES = Layout(_channels_first_patches, _channels_last_patches)
 OIHW = Layout(lambda case, a: np.ascontiguousarray(_filters_first(case, a)), _filters_last)
@@ -301,7 +307,9 @@ class Torch:
             "bmm, windows (P,B,D)": Formulation(PLAIN, PLAIN, POSITIONS_FIRST, self._bmm_copied),
             "bmm, kernel transposed": Formulation(PLAIN, PLAIN, IMAGES_LAST, self._bmm_transposed),
             "einsum": Formulation(PLAIN, PLAIN, FLAT_PIXELS, self._einsum),
-            "bmm, channels_first": Formulation(CHANNELS_FIRST, FIRST_PATCHES, POSITIONS_FIRST, self._bmm_channels_first),
+            "bmm, channels_first": Formulation(
+                CHANNELS_FIRST, FIRST_PATCHES, POSITIONS_FIRST, self._bmm_channels_first
+            ),
         }
         unfold = Formulation(CHANNELS_FIRST, FIRST_PATCHES, POSITIONS_FIRST, self._bmm_unfold)
         return found | ({"bmm, F.unfold": unfold} if case.rank == 2 else {})
@@ -315,7 +323,9 @@ class Torch:
 
         return call, lambda result: (formulation.y.back(case, result.numpy()),)
 
-    def _autograd(self, formulation: Formulation, case: Case, x: np.ndarray, w: np.ndarray, dy: np.ndarray) -> tuple[Call, Fetch]:
+    def _autograd(
+        self, formulation: Formulation, case: Case, x: np.ndarray, w: np.ndarray, dy: np.ndarray
+    ) -> tuple[Call, Fetch]:
         torch, layouts = self._torch, (formulation.x, formulation.w, formulation.y)
         tx, tw, tdy = (torch.from_numpy(layout.lay(case, a)) for layout, a in zip(layouts, (x, w, dy), strict=True))
         tx.requires_grad_()
@@ -339,7 +349,9 @@ class Torch:
         class Local(torch.autograd.Function):
             @staticmethod
             def forward(ctx: Any, x: Any, w: Any) -> Any:
-                windows = folded(case, x).movedim(0, case.rank).contiguous().view(case.positions, case.batch, case.window)
+                windows = (
+                    folded(case, x).movedim(0, case.rank).contiguous().view(case.positions, case.batch, case.window)
+                )
                 ctx.save_for_backward(windows, w)
                 return torch.bmm(windows, w)
 
@@ -411,7 +423,10 @@ class TorchByHand(Torch):
         """Return the formulations of a training step, none for other work."""
         if case.work != STEP or case.family != "unshared":
             return {}
-        found = {"bmm, taps": partial(self._by_hand, reused=False), "bmm, taps, arrays reused": partial(self._by_hand, reused=True)}
+        found = {
+            "bmm, taps": partial(self._by_hand, reused=False),
+            "bmm, taps, arrays reused": partial(self._by_hand, reused=True),
+        }
         return found | ({"bmm, F.fold": self._by_fold} if case.rank == 2 else {})
 
     def _by_hand(self, case: Case, x: np.ndarray, w: np.ndarray, dy: np.ndarray, *, reused: bool) -> tuple[Call, Fetch]:
@@ -488,7 +503,9 @@ class Jax:
         compiled = jax.jit(partial(formulation.function, case))
         return lambda: compiled(jx, jw).block_until_ready(), lambda y: (formulation.y.back(case, np.asarray(y)),)
 
-    def _step(self, formulation: Formulation, case: Case, x: np.ndarray, w: np.ndarray, dy: np.ndarray) -> tuple[Call, Fetch]:
+    def _step(
+        self, formulation: Formulation, case: Case, x: np.ndarray, w: np.ndarray, dy: np.ndarray
+    ) -> tuple[Call, Fetch]:
         jax = self._jax
         arrays = [jax.numpy.asarray(a) for a in (x, formulation.w.lay(case, w), formulation.y.lay(case, dy))]
 
@@ -545,7 +562,9 @@ def tolerance(case: Case, arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, .
     """
     kind = NumPy(1)
     label = "windows @ kernel" if case.family == "shared" else "matmul, windows (P,B,D)"
-    call, fetch = kind.formulations(case)["windows and taps" if case.work == STEP else label](case, *map(np.abs, arrays))
+    call, fetch = kind.formulations(case)["windows and taps" if case.work == STEP else label](
+        case, *map(np.abs, arrays)
+    )
     images = case.batch * (case.positions if case.family == "shared" else 1)
     terms = (case.window, math.prod(case.kernel_size) * case.filters, images)
     return tuple(

@@ -79,7 +79,9 @@ def summary(report: Report) -> list[tuple[str, str]]:
         ratios = sorted((row.peers["torch"].ratio, row.case.name) for row in rows if "torch" in row.peers)
         if ratios:
             mean = math.exp(sum(math.log(ratio) for ratio, _ in ratios) / len(ratios))
-            lines.append((f"over torch's autograd alone, {name}", f"{mean:.2f}x; lowest {ratios[0][0]:.2f}x  {ratios[0][1]}"))
+            lines.append(
+                (f"over torch's autograd alone, {name}", f"{mean:.2f}x; lowest {ratios[0][0]:.2f}x  {ratios[0][1]}")
+            )
     wins = sum(row.best.ratio >= 1 for row in report.rows if row.best)
     losses = sum(row.best.ratio < 1 for row in report.rows if row.best)
     if wins or losses:

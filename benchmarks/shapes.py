@@ -103,7 +103,11 @@ class Case:
     @property
     def nbytes(self) -> int:
         """Traffic that no algorithm avoids: in every pass each array once."""
-        return self.passes * 4 * sum(math.prod(shape) for shape in (self.input_shape, self.kernel_shape, self.output_shape))
+        return (
+            self.passes
+            * 4
+            * sum(math.prod(shape) for shape in (self.input_shape, self.kernel_shape, self.output_shape))
+        )
 
 
 def _local(name: str, entry: tuple) -> Case:

@@ -128,7 +128,9 @@ def _checker(case: Case, arrays: tuple[np.ndarray, ...]) -> Callable[[str, str, 
             reference.extend(result.copy() for result in shaped)
         for result, right, limit in zip(shaped, reference, allowed, strict=True):
             if not np.all(np.abs(result - right) <= limit):  # written so that a NaN fails
-                raise ResultsDiffer(f"{case.name}, {case.work}: {library} ({label}) and localconv disagree beyond rounding")
+                raise ResultsDiffer(
+                    f"{case.name}, {case.work}: {library} ({label}) and localconv disagree beyond rounding"
+                )
 
     return check
 

@@ -31,13 +31,24 @@ def _box(axes, x: float, y: float, colour: str, text: str = "", width: float = 0
     from matplotlib.patches import Rectangle
 
     axes.add_patch(Rectangle((x, y), width, height, facecolor=colour, edgecolor=INK, linewidth=0.8))
-    axes.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=9, color=INK if colour == PALE else "white")
+    axes.text(
+        x + width / 2,
+        y + height / 2,
+        text,
+        ha="center",
+        va="center",
+        fontsize=9,
+        color=INK if colour == PALE else "white",
+    )
 
 
 def shared_and_unshared(path: Path) -> None:
     """One filter for all positions beside a filter of its own for each."""
     figure, axes = _figure(9, 2.9)
-    for left, title, colours in ((0, "shared: one kernel", SHADES[:1] * 4), (9, "unshared: a kernel at every position", SHADES)):
+    for left, title, colours in (
+        (0, "shared: one kernel", SHADES[:1] * 4),
+        (9, "unshared: a kernel at every position", SHADES),
+    ):
         axes.text(left, 4.6, title, fontsize=11, color=INK)
         for i in range(6):
             _box(axes, left + i, 0, PALE, f"x{i}")
@@ -105,7 +116,9 @@ def speeds(text: str, path: Path) -> None:
     for axes, (title, rows) in zip(panels, tables.items(), strict=True):
         names, ratios, peers = zip(*rows, strict=True)
         axes.set_xscale("log", base=2)
-        axes.barh(names, [ratio - 1 for ratio in ratios], left=1, height=0.7, color=[SHADES[ratio < 1] for ratio in ratios])
+        axes.barh(
+            names, [ratio - 1 for ratio in ratios], left=1, height=0.7, color=[SHADES[ratio < 1] for ratio in ratios]
+        )
         for place, (ratio, peer) in enumerate(zip(ratios, peers, strict=True)):
             at = {"xytext": (5, 0), "textcoords": "offset points"}
             axes.annotate(f"{ratio:.2f}x  {peer}", (max(1, ratio), place), va="center", fontsize=8, **at)

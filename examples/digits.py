@@ -31,11 +31,17 @@ class InputError(Exception):
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Return the options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=30, help="times through the training pictures (default: %(default)s)")
+    parser.add_argument(
+        "--epochs", type=int, default=30, help="times through the training pictures (default: %(default)s)"
+    )
     parser.add_argument("--batch", type=int, default=32, help="pictures a step (default: %(default)s)")
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adam", help="default: %(default)s")
-    parser.add_argument("--rate", type=float, help="learning rate at the start; it falls to 0 (default: what suits the optimizer)")
-    parser.add_argument("--seed", type=int, default=0, help="of the split, the weights and the order (default: %(default)s)")
+    parser.add_argument(
+        "--rate", type=float, help="learning rate at the start; it falls to 0 (default: what suits the optimizer)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the split, the weights and the order (default: %(default)s)"
+    )
     parser.add_argument("--output", type=Path, default=Path("digits.png"), help="default: %(default)s")
     options = parser.parse_args(arguments)
     for name in ("epochs", "batch", "rate"):
@@ -63,13 +69,16 @@ def load(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
 
 def network(seed: int) -> Sequential:
     """Return the network."""
-    return Sequential([
-        Conv2D(16, 3, activation="relu", kernel_initializer="he_normal", input_shape=(8, 8, 1), seed=seed),
-        LocallyConnected2D(16, 3, activation="relu", kernel_initializer=HeNormal(fans="position"), seed=seed + 1),
-        Flatten(),
-        Dropout(0.4, seed=seed + 2),
-        Dense(CLASSES, activation="softmax", seed=seed + 3),
-    ], name="digits")
+    return Sequential(
+        [
+            Conv2D(16, 3, activation="relu", kernel_initializer="he_normal", input_shape=(8, 8, 1), seed=seed),
+            LocallyConnected2D(16, 3, activation="relu", kernel_initializer=HeNormal(fans="position"), seed=seed + 1),
+            Flatten(),
+            Dropout(0.4, seed=seed + 2),
+            Dense(CLASSES, activation="softmax", seed=seed + 3),
+        ],
+        name="digits",
+    )
 
 
 class Momentum:
@@ -93,7 +102,9 @@ class Adam:
 
     rate = 0.002
 
-    def __init__(self, variables: list[Variable], beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-7) -> None:
+    def __init__(
+        self, variables: list[Variable], beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-7
+    ) -> None:
         self.variables, self.beta1, self.beta2, self.epsilon, self.steps = variables, beta1, beta2, epsilon, 0
         self.moments = [(np.zeros(v.shape, v.dtype), np.zeros(v.shape, v.dtype)) for v in variables]
 
@@ -123,7 +134,9 @@ def train_step(model: Sequential, optimizer: Adam | Momentum, x: np.ndarray, tar
     return float(loss)
 
 
-def train(model: Sequential, data: tuple[np.ndarray, ...], options: argparse.Namespace, rng: np.random.Generator) -> dict[str, list[float]]:
+def train(
+    model: Sequential, data: tuple[np.ndarray, ...], options: argparse.Namespace, rng: np.random.Generator
+) -> dict[str, list[float]]:
     """Train, and return loss and accuracies after each epoch."""
     x, target, held_x, held_target = data
     optimizer, steps = OPTIMIZERS[options.optimizer](model.trainable_weights), -(-len(x) // options.batch)
@@ -183,12 +196,19 @@ def draw(model: Sequential, curve: dict[str, list[float]], output: Path) -> None
     axes[0].semilogy(epochs, curve["loss"], color="tab:gray")
     axes[0].set(title="cross-entropy while training", xlabel="epoch")
     for name, colour in (("trained", "tab:gray"), ("held out", "tab:blue")):
-        axes[1].plot(epochs, [100 * (1 - part) for part in curve[name]], color=colour, label=f"{name}: {curve[name][-1]:.1%} right")
+        axes[1].plot(
+            epochs,
+            [100 * (1 - part) for part in curve[name]],
+            color=colour,
+            label=f"{name}: {curve[name][-1]:.1%} right",
+        )
     axes[1].set(title="pictures read wrong, %", xlabel="epoch", ylim=(0, 12))
     axes[1].legend()
     seen = looks(model)
     strongest = np.argsort(-np.square(seen).sum((1, 2, 3, 4)))[:STROKES]
-    lower.suptitle("what five of the locally connected filters look for at each of their 4 x 4 positions (blue: ink, red: none)")
+    lower.suptitle(
+        "what five of the locally connected filters look for at each of their 4 x 4 positions (blue: ink, red: none)"
+    )
     for panel, number in zip(lower.subplots(1, STROKES), strongest, strict=True):
         limit = np.abs(seen[number]).max()
         panel.imshow(mosaic(seen[number]), cmap="RdBu", vmin=-limit, vmax=limit)
@@ -214,7 +234,9 @@ def main(arguments: list[str] | None = None) -> int:
     start = time.perf_counter()
     curve = train(model, data, options, rng)
     print(f"trained in          {time.perf_counter() - start:.1f} s, {options.epochs} epochs")
-    print(f"read right          {curve['held out'][-1]:.2%} of the held-out pictures, {curve['trained'][-1]:.2%} of the others")
+    print(
+        f"read right          {curve['held out'][-1]:.2%} of the held-out pictures, {curve['trained'][-1]:.2%} of the others"
+    )
     draw(model, curve, options.output)
     print(f"written             {options.output}")
     return 0

@@ -24,7 +24,9 @@ CASES = 400
 
 def draw(rng, number):
     """One convolution as plain arguments; the first cases go through every function, format and type in turn."""
-    functions = list(itertools.product(("local", "conv"), (1, 2), ("channels_last", "channels_first"), ("float32", "float64")))
+    functions = list(
+        itertools.product(("local", "conv"), (1, 2), ("channels_last", "channels_first"), ("float32", "float64"))
+    )
     family, rank, data_format, dtype = functions[number % len(functions)]
     large = rng.random() < 0.3
     kernel = tuple(rng.randint(1, 5) for _ in range(rank))
@@ -35,10 +37,19 @@ def draw(rng, number):
     names = ["valid", "same", "causal"][: 4 - rank]
     groups = rng.choice([1, 1, 1, 2, 3])
     return {
-        "family": family, "rank": rank, "data_format": data_format, "dtype": dtype, "kernel": kernel, "strides": strides,
-        "dilation": dilation, "groups": groups, "seed": number,
+        "family": family,
+        "rank": rank,
+        "data_format": data_format,
+        "dtype": dtype,
+        "kernel": kernel,
+        "strides": strides,
+        "dilation": dilation,
+        "groups": groups,
+        "seed": number,
         "padding": rng.choice([*names, tuple((rng.randint(0, 3), rng.randint(0, 3)) for _ in range(rank))]),
-        "spatial": tuple((k - 1) * d + rng.randint(1, 40 if large else 12) for k, d in zip(kernel, dilation, strict=True)),
+        "spatial": tuple(
+            (k - 1) * d + rng.randint(1, 40 if large else 12) for k, d in zip(kernel, dilation, strict=True)
+        ),
         "batch": rng.choice([1, 2, 3, 5, 8, 16, 17, 33, 70]),
         "channels": groups * rng.choice([1, 2, 3, 8, 17]),
         "filters": groups * rng.choice([1, 2, 3, 8, 17, 40, 65]),
@@ -63,7 +74,12 @@ def results(case):
         return (case["batch"], *spatial, channels) if last else (case["batch"], channels, *spatial)
 
     x = values(*image(case["spatial"], case["channels"]))
-    common = {"strides": case["strides"], "padding": case["padding"], "dilation_rate": case["dilation"], "data_format": case["data_format"]}
+    common = {
+        "strides": case["strides"],
+        "padding": case["padding"],
+        "dilation_rate": case["dilation"],
+        "data_format": case["data_format"],
+    }
     columns = localconv.im2col(x, case["kernel"], **common)
     yield "im2col", columns
     yield "col2im", localconv.col2im(columns, x.shape, case["kernel"], **common)
@@ -75,7 +91,9 @@ def results(case):
         options["kernel_size"] = case["kernel"]
         if rank == 2:
             options["output_shape"] = None
-        kernel = values(positions(case), int(np.prod(case["kernel"])) * case["channels"] // case["groups"], case["filters"])
+        kernel = values(
+            positions(case), int(np.prod(case["kernel"])) * case["channels"] // case["groups"], case["filters"]
+        )
     else:
         kernel = values(*case["kernel"], case["channels"] // case["groups"], case["filters"])
     bias = values(case["filters"]) if case["bias"] else None
@@ -85,14 +103,21 @@ def results(case):
     yield f"{name}_input", getattr(grad, f"{name}_input")(x.shape, kernel, g, **options)
     yield f"{name}_kernel", getattr(grad, f"{name}_kernel")(x, kernel.shape, g, **options)
     total = values(*kernel.shape)
-    yield f"{name}_kernel, accumulated", getattr(grad, f"{name}_kernel")(x, kernel.shape, g, **options, out=total, accumulate=True)
+    yield (
+        f"{name}_kernel, accumulated",
+        getattr(grad, f"{name}_kernel")(x, kernel.shape, g, **options, out=total, accumulate=True),
+    )
 
 
 def positions(case):
     """Output positions of a locally connected convolution."""
     count = 1
     for axis in range(case["rank"]):
-        n, s, reach = case["spatial"][axis], case["strides"][axis], (case["kernel"][axis] - 1) * case["dilation"][axis] + 1
+        n, s, reach = (
+            case["spatial"][axis],
+            case["strides"][axis],
+            (case["kernel"][axis] - 1) * case["dilation"][axis] + 1,
+        )
         if case["padding"] == "same":
             count *= -(-n // s)
         else:
@@ -115,8 +140,19 @@ def record(path, cases):
     """Writes the digests of the version that this Python imports."""
     found = {}
     for isa, threads in itertools.product(ISAS, THREADS):
-        environment = os.environ | {"LOCALCONV_ISA": isa, "LOCALCONV_NUM_THREADS": str(threads), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        run = subprocess.run([sys.executable, __file__, "digests", str(cases)], env=environment, capture_output=True, text=True, check=False)
+        environment = os.environ | {
+            "LOCALCONV_ISA": isa,
+            "LOCALCONV_NUM_THREADS": str(threads),
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+        }
+        run = subprocess.run(
+            [sys.executable, __file__, "digests", str(cases)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if run.returncode and "cannot run here" in run.stderr:
             print(f"{isa}: not on this machine")
             continue

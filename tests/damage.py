@@ -19,15 +19,22 @@ try:
 except ImportError:  # then there are no others
     h5py = None
 else:
-    FORMS |= {"h5": "line_1.h5", "model.h5": "line_1.model.h5", "weights.h5": "line_1.weights.h5", "keras": "line_1.keras"}
+    FORMS |= {
+        "h5": "line_1.h5",
+        "model.h5": "line_1.model.h5",
+        "weights.h5": "line_1.weights.h5",
+        "keras": "line_1.keras",
+    }
 
 
 def model():
     """The model whose weights are in all these files; its own are of 7."""
-    made = layers.Sequential([
-        layers.LocallyConnected1D(2, 3, name="local_1d", input_shape=(7, 2)),
-        layers.LocallyConnected1D(2, 2, strides=2, use_bias=False, name="locally_connected1d"),
-    ])
+    made = layers.Sequential(
+        [
+            layers.LocallyConnected1D(2, 3, name="local_1d", input_shape=(7, 2)),
+            layers.LocallyConnected1D(2, 2, strides=2, use_bias=False, name="locally_connected1d"),
+        ]
+    )
     made.set_weights([np.full(w.shape, 7.0) for w in made.weights])
     return made
 
@@ -160,25 +167,27 @@ def values(rng):
     ints = np.arange(int(np.prod(shape))).reshape(shape)
     texts = np.full(shape, "x", object)
     pair = np.dtype([("a", "f4"), ("b", "i2")])
-    return rng.choice([
-        lambda: {"data": ints.astype(rng.choice(["i1", "u8", ">i4", "f2", "f4", "f8", ">f4", "g"]))},
-        lambda: {"data": ints.astype("c8")},
-        lambda: {"data": ints > 0},
-        lambda: {"data": np.full(shape, 1e300)},
-        lambda: {"data": np.full(shape, np.nan)},
-        lambda: {"data": np.zeros(shape, pair)},
-        lambda: {"data": np.zeros(shape, "V7")},
-        lambda: {"data": np.zeros(shape, "S5")},
-        lambda: {"data": texts, "dtype": h5py.string_dtype()},
-        lambda: {"data": np.full(shape, b"\xff\xfe", object), "dtype": h5py.string_dtype("ascii")},
-        lambda: {"shape": shape, "dtype": h5py.vlen_dtype("f4")},
-        lambda: {"shape": shape, "dtype": h5py.ref_dtype},
-        lambda: {"shape": shape, "dtype": h5py.regionref_dtype},
-        lambda: {"shape": shape, "dtype": h5py.enum_dtype({"NO": 0, "YES": 1}, "i4")},
-        lambda: {"shape": shape, "dtype": np.dtype(("f4", (2,)))},
-        lambda: {"data": h5py.Empty("f4")},
-        lambda: {"data": h5py.Empty(h5py.string_dtype())},
-    ])()
+    return rng.choice(
+        [
+            lambda: {"data": ints.astype(rng.choice(["i1", "u8", ">i4", "f2", "f4", "f8", ">f4", "g"]))},
+            lambda: {"data": ints.astype("c8")},
+            lambda: {"data": ints > 0},
+            lambda: {"data": np.full(shape, 1e300)},
+            lambda: {"data": np.full(shape, np.nan)},
+            lambda: {"data": np.zeros(shape, pair)},
+            lambda: {"data": np.zeros(shape, "V7")},
+            lambda: {"data": np.zeros(shape, "S5")},
+            lambda: {"data": texts, "dtype": h5py.string_dtype()},
+            lambda: {"data": np.full(shape, b"\xff\xfe", object), "dtype": h5py.string_dtype("ascii")},
+            lambda: {"shape": shape, "dtype": h5py.vlen_dtype("f4")},
+            lambda: {"shape": shape, "dtype": h5py.ref_dtype},
+            lambda: {"shape": shape, "dtype": h5py.regionref_dtype},
+            lambda: {"shape": shape, "dtype": h5py.enum_dtype({"NO": 0, "YES": 1}, "i4")},
+            lambda: {"shape": shape, "dtype": np.dtype(("f4", (2,)))},
+            lambda: {"data": h5py.Empty("f4")},
+            lambda: {"data": h5py.Empty(h5py.string_dtype())},
+        ]
+    )()
 
 
 def change_objects(rng, path):
@@ -198,7 +207,9 @@ def change_attribute(rng, root, name, _):
     if rng.random() < 0.2:
         attributes.pop(key, None)
     elif rng.random() < 0.4:
-        texts = rng.choice([["local_1d"], ["local_1d", "local_1d"], ["/"], [""], ["."], ["local_1d/bias:0"], ["ß"], [b"\xff"], ["{}"]])
+        texts = rng.choice(
+            [["local_1d"], ["local_1d", "local_1d"], ["/"], [""], ["."], ["local_1d/bias:0"], ["ß"], [b"\xff"], ["{}"]]
+        )
         attributes[key] = rng.choice([texts, texts[0], np.array(texts, "S") if texts != ["ß"] else texts])
     else:
         given = values(rng)
@@ -213,7 +224,9 @@ def change_dataset(rng, root, name, _):
     axes = 0 if isinstance(given.get("data"), h5py.Empty) else len(given.get("shape", np.shape(given.get("data"))))
     if axes and rng.random() < 0.5:
         given |= {"chunks": True, "maxshape": (None,) * axes}
-        given |= rng.choice([{}, {"compression": "gzip"}, {"compression": "lzf"}, {"shuffle": True, "fletcher32": True}])
+        given |= rng.choice(
+            [{}, {"compression": "gzip"}, {"compression": "lzf"}, {"shuffle": True, "fletcher32": True}]
+        )
     del root[name]
     try:
         root.create_dataset(name, **given)

@@ -79,7 +79,9 @@ def main():
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**48))
-    parser.add_argument("--unlimited", action="store_true", help="do not limit the process's memory (for AddressSanitizer)")
+    parser.add_argument(
+        "--unlimited", action="store_true", help="do not limit the process's memory (for AddressSanitizer)"
+    )
     options = parser.parse_args()
     if not options.unlimited:
         limit_memory()
@@ -87,7 +89,9 @@ def main():
         options.seconds = 600
     counts, findings = run(options.seed, options.rounds, options.seconds)
     print("\n".join(findings))
-    print(f"from seed {options.seed}: {counts['checked']} results checked, {counts['refused']} calls refused, {len(findings)} findings")
+    print(
+        f"from seed {options.seed}: {counts['checked']} results checked, {counts['refused']} calls refused, {len(findings)} findings"
+    )
     return 1 if findings else 0
 
 

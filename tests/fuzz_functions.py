@@ -60,14 +60,21 @@ def draw_call(rng):
         arguments = {x: first, "kernel_shape": gradient.shape, "grad_output": grad_output}
         return gradient.function, grad, arguments | options, expected
     if kind == "input":
-        return gradient.function, grad, {"input_shape": gradient.shape, "kernel": first, "grad_output": grad_output} | options, expected
+        return (
+            gradient.function,
+            grad,
+            {"input_shape": gradient.shape, "kernel": first, "grad_output": grad_output} | options,
+            expected,
+        )
     arguments = {x: grad_output, "kernel": first} | options | {"output_shape": gradient.shape}
     return f"{case.function}_transpose", localconv, arguments, expected
 
 
 def draw_columns(rng, case, inputs):
     """im2col, or col2im of as many rows as that has."""
-    options = {name: getattr(case, name) for name in ("kernel_size", "strides", "padding", "dilation_rate", "data_format")}
+    options = {
+        name: getattr(case, name) for name in ("kernel_size", "strides", "padding", "dilation_rate", "data_format")
+    }
     columns = oracle.im2col(inputs, **options)
     if rng.random() < 0.5:
         return "im2col", localconv, {"x": inputs} | options, columns
@@ -91,7 +98,9 @@ def call_round(rng, seed):
         if "kernel" in name.split("_")[-1] and rng.random() < 0.2:
             wrong["accumulate"] = rng.choice(ODD)
         if rng.random() < 0.2:
-            wrong["out"] = rng.choice([*ODD, np.zeros(expected.shape, np.float32), np.zeros(3), np.zeros(expected.shape, int)])
+            wrong["out"] = rng.choice(
+                [*ODD, np.zeros(expected.shape, np.float32), np.zeros(3), np.zeros(expected.shape, int)]
+            )
     dressed = {key: dress(rng, v) if isinstance(v, np.ndarray) else v for key, v in arguments.items()}
     given = dressed | wrong
     before = bits({k: v for k, v in given.items() if k != "out"})
@@ -144,12 +153,14 @@ def simple(key, value):
 
 def settings_round(rng, seed):
     """A setting is what it was set to, or refused and as it was."""
-    setter, getter, right = rng.choice([
-        (localconv.set_floatx, localconv.floatx, ["float32", "float64"]),
-        (localconv.set_image_data_format, localconv.image_data_format, list(oracle.FORMATS)),
-        (localconv.set_num_threads, localconv.get_num_threads, [1, 1000, None]),
-        (settings.set_isa, settings.get_isa, _core.available_isas()),
-    ])
+    setter, getter, right = rng.choice(
+        [
+            (localconv.set_floatx, localconv.floatx, ["float32", "float64"]),
+            (localconv.set_image_data_format, localconv.image_data_format, list(oracle.FORMATS)),
+            (localconv.set_num_threads, localconv.get_num_threads, [1, 1000, None]),
+            (settings.set_isa, settings.get_isa, _core.available_isas()),
+        ]
+    )
     before, value = getter(), rng.choice([*right, *right, *ODD, *NUMBERS])
     try:
         setter(value)

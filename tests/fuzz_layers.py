@@ -16,10 +16,30 @@ import localconv
 from localconv import layers
 
 BIG = 2**26
-NAMES = ("relu", "softmax", "glorot_uniform", "l2", "max_norm", "zeros", "channels_first", "SAME", "causal", "float64", "nothing")
+NAMES = (
+    "relu",
+    "softmax",
+    "glorot_uniform",
+    "l2",
+    "max_norm",
+    "zeros",
+    "channels_first",
+    "SAME",
+    "causal",
+    "float64",
+    "nothing",
+)
 # Arguments that a layer may have and that change nothing that is compared here.
-TERMS = {"use_bias": True, "kernel_initializer": "he_normal", "bias_initializer": "zeros", "kernel_regularizer": None,
-         "bias_regularizer": "l1", "activity_regularizer": None, "kernel_constraint": None, "bias_constraint": "non_neg"}
+TERMS = {
+    "use_bias": True,
+    "kernel_initializer": "he_normal",
+    "bias_initializer": "zeros",
+    "kernel_regularizer": None,
+    "bias_regularizer": "l1",
+    "activity_regularizer": None,
+    "kernel_constraint": None,
+    "bias_constraint": "non_neg",
+}
 NO_PARTS = ("Initializer", "Regularizer", "Constraint", "compute_fans")
 PARTS = (layers.activations, layers.initializers, layers.regularizers, layers.constraints)
 
@@ -34,22 +54,29 @@ def draw_layer(rng):
     spatial = tuple(k + rng.randint(0, 5) for k in size)
     groups = rng.choice([1, 2])
     channels, filters = groups * rng.randint(1, 3), groups * rng.randint(1, 5)
-    common = {"name": "drawn", "trainable": True, "dtype": rng.choice(["float32", "float64"]), "seed": rng.choice([None, 3])}
+    common = {
+        "name": "drawn",
+        "trainable": True,
+        "dtype": rng.choice(["float32", "float64"]),
+        "seed": rng.choice([None, 3]),
+    }
     format_ = {"data_format": "channels_first" if first else "channels_last"}
     window = {"strides": strides, "padding": rng.choice(["valid", "same"])} | format_
     kernel = {"filters": filters, "kernel_size": size, "activation": rng.choice([None, "relu"])} | TERMS | window
     local, conv, pool = ((getattr(layers, f"{name}{rank}D")) for name in ("LocallyConnected", "Conv", "MaxPooling"))
-    made, arguments = rng.choice([
-        (local, kernel | {"implementation": rng.choice([1, 2, 3])}),
-        (local, kernel),
-        (conv, kernel | {"groups": groups, "dilation_rate": 1}),
-        (conv, kernel | {"groups": groups, "dilation_rate": 2, "strides": 1, "padding": "same"}),
-        (pool, {"pool_size": size} | window),
-        (layers.Dense, {"units": filters, "activation": "relu"} | TERMS),
-        (layers.Flatten, format_),
-        (layers.Activation, {"activation": rng.choice(["tanh", "softmax", "elu"])}),
-        (layers.Dropout, {"rate": rng.choice([0, 0.5, 1.0]), "noise_shape": None}),
-    ])
+    made, arguments = rng.choice(
+        [
+            (local, kernel | {"implementation": rng.choice([1, 2, 3])}),
+            (local, kernel),
+            (conv, kernel | {"groups": groups, "dilation_rate": 1}),
+            (conv, kernel | {"groups": groups, "dilation_rate": 2, "strides": 1, "padding": "same"}),
+            (pool, {"pool_size": size} | window),
+            (layers.Dense, {"units": filters, "activation": "relu"} | TERMS),
+            (layers.Flatten, format_),
+            (layers.Activation, {"activation": rng.choice(["tanh", "softmax", "elu"])}),
+            (layers.Dropout, {"rate": rng.choice([0, 0.5, 1.0]), "noise_shape": None}),
+        ]
+    )
     shape = (rng.randint(1, 3), channels, *spatial) if first else (rng.randint(1, 3), *spatial, channels)
     x = np.random.default_rng(rng.randrange(2**32)).integers(-8, 9, shape).astype(common["dtype"])
     return made, arguments | common | {"input_shape": shape[1:]}, x
@@ -94,7 +121,9 @@ def layer_round(rng, seed):
         return "refused"
     again = guarded(seed, what, True, lambda: made.from_config(json.loads(json.dumps(layer.get_config()))))
     if json.dumps(again.get_config()) != json.dumps(layer.get_config()):
-        raise Finding(f"seed {seed}: {what}: another config from the config: {again.get_config()}, {layer.get_config()}")
+        raise Finding(
+            f"seed {seed}: {what}: another config from the config: {again.get_config()}, {layer.get_config()}"
+        )
     spoiled = rng.random() < 0.25
     inputs = spoil(rng, "inputs", x) if spoiled else dress(rng, x)
     before = bits({"inputs": inputs})
@@ -134,7 +163,9 @@ def twin(layer, x, kernel):
     rank = len(layer.kernel_size)
     if kind_of(layer) == "Conv":
         function = (oracle.conv1d, oracle.conv2d)[rank - 1]
-        return function(x, kernel, layer.strides, layer.padding, layer.data_format, layer.dilation_rate, groups=layer.groups)
+        return function(
+            x, kernel, layer.strides, layer.padding, layer.data_format, layer.dilation_rate, groups=layer.groups
+        )
     function = (oracle.local_conv1d, oracle.local_conv2d)[rank - 1]
     output = ((), (None,))[rank - 1]
     return function(x, kernel, layer.kernel_size, layer.strides, *output, layer.data_format, padding=layer.padding)
@@ -149,13 +180,19 @@ def rows(layer, x):
 
 def check_output(seed, what, layer, x, y):
     if y.dtype != layer.dtype or y.shape != layer.compute_output_shape(x.shape):
-        raise Finding(f"seed {seed}: {what}: {y.dtype}{y.shape}, not {layer.dtype}{layer.compute_output_shape(x.shape)}")
-    if kind_of(layer) not in ("Conv", "LocallyConnected") or layer.activation not in map(layers.activations.get, ("linear", "relu")):
+        raise Finding(
+            f"seed {seed}: {what}: {y.dtype}{y.shape}, not {layer.dtype}{layer.compute_output_shape(x.shape)}"
+        )
+    if kind_of(layer) not in ("Conv", "LocallyConnected") or layer.activation not in map(
+        layers.activations.get, ("linear", "relu")
+    ):
         return
     expected = twin(layer, x, rows(layer, x))
     if layer.use_bias:
         bias = layer.bias.value.astype(expected.dtype)
-        if layer.data_format == "channels_first":  # Keras reshapes the bias of an unshared kernel, and does not transpose it
+        if (
+            layer.data_format == "channels_first"
+        ):  # Keras reshapes the bias of an unshared kernel, and does not transpose it
             bias = bias.reshape(layer.filters, *(y.shape[2:] if bias.ndim > 1 else (1,) * len(layer.kernel_size)))
         expected = expected + bias
     expected = expected if linear(layer) else np.maximum(expected, 0)
@@ -166,18 +203,32 @@ def check_output(seed, what, layer, x, y):
 def check_backward(seed, what, rng, layer, x, y):
     g = np.random.default_rng(rng.randrange(2**32)).integers(-8, 9, y.shape).astype(y.dtype)
     spoiled = g.size > 0 and g.ndim > 0 and rng.random() < 0.2
-    grad = guarded(seed, f"backward of {what}", not spoiled, lambda: layer.backward(spoil(rng, "g", g) if spoiled else dress(rng, g)))
+    grad = guarded(
+        seed,
+        f"backward of {what}",
+        not spoiled,
+        lambda: layer.backward(spoil(rng, "g", g) if spoiled else dress(rng, g)),
+    )
     if grad is None:
         return
     if grad.shape != x.shape or grad.dtype != layer.dtype:
         raise Finding(f"seed {seed}: backward of {what}: {grad.dtype}{grad.shape} for an input {x.shape}")
-    if spoiled or kind_of(layer) not in ("Conv", "LocallyConnected") or not linear(layer) or layer.activity_regularizer is not None:
+    if (
+        spoiled
+        or kind_of(layer) not in ("Conv", "LocallyConnected")
+        or not linear(layer)
+        or layer.activity_regularizer is not None
+    ):
         return
     # Linear in the input: <backward(g), x> is <g, f(x)>, and all of it integers that float64 holds.
     product = np.vdot(g.astype(float), twin(layer, x, rows(layer, x)).astype(float))
     if np.vdot(grad.astype(float), x.astype(float)) != product:
         raise Finding(f"seed {seed}: backward of {what}: wrong gradient of the input")
-    if layer.trainable and layer.kernel.regularizer is None and np.vdot(layer.kernel.grad.astype(float), layer.kernel.value) != product:
+    if (
+        layer.trainable
+        and layer.kernel.regularizer is None
+        and np.vdot(layer.kernel.grad.astype(float), layer.kernel.value) != product
+    ):
         raise Finding(f"seed {seed}: backward of {what}: wrong gradient of the kernel")
 
 
@@ -189,13 +240,31 @@ def part_round(rng, seed):
     if rng.random() < 0.5:
         argument = rng.choice(["l1", "seed", "value", "max_value", "axis", "gain"])
         config = {"class_name": name, "config": {argument: rng.choice([*ODD, *NUMBERS])}}
-        part = guarded(seed, f"{module.__name__}.get({config})", False, lambda: module.get(rng.choice([config, name, *ODD])))
+        part = guarded(
+            seed, f"{module.__name__}.get({config})", False, lambda: module.get(rng.choice([config, name, *ODD]))
+        )
     elif isinstance(part, type):
         part = guarded(seed, f"{name}()", False, part)
     if not callable(part):
         return "refused"
-    x = np.random.default_rng(seed % 2**32).normal(size=[rng.randint(0, 4) for _ in range(rng.randint(0, 4))]).astype("float32")
-    given = rng.choice([x, x, x.astype(float), x.shape, list(x.shape), np.full_like(x, np.inf), np.full_like(x, np.nan), *ODD, *NUMBERS])
+    x = (
+        np.random.default_rng(seed % 2**32)
+        .normal(size=[rng.randint(0, 4) for _ in range(rng.randint(0, 4))])
+        .astype("float32")
+    )
+    given = rng.choice(
+        [
+            x,
+            x,
+            x.astype(float),
+            x.shape,
+            list(x.shape),
+            np.full_like(x, np.inf),
+            np.full_like(x, np.nan),
+            *ODD,
+            *NUMBERS,
+        ]
+    )
     if module is not layers.initializers and isinstance(given, tuple | list):
         given = x
     result = guarded(seed, f"{part!r}({given!r})", False, lambda: part(given))
@@ -212,7 +281,9 @@ def config_round(rng, seed):
     text = model.to_json()
     content = json.loads(text)
     place, key = damage.inside(rng, content)
-    place[key] = rng.choice([None, True, 2.5, "3", "", [], {}, -1, 0, 2**31, 2**63, 10**30, [[]], {"class_name": "Dense"}, "Dense"])
+    place[key] = rng.choice(
+        [None, True, 2.5, "3", "", [], {}, -1, 0, 2**31, 2**63, 10**30, [[]], {"class_name": "Dense"}, "Dense"]
+    )
     changed = json.dumps(content)
     result = guarded(seed, f"from_json({changed})", changed == text, lambda: layers.Sequential.from_json(changed))
     if result is None:
@@ -225,7 +296,9 @@ def draw_model(rng):
     made = []
     for number in range(rng.randint(1, 3)):
         layer_class, arguments, _ = draw_layer(rng)
-        made.append(layer_class(**{k: v for k, v in arguments.items() if k != "input_shape"} | {"name": f"layer_{number}"}))
+        made.append(
+            layer_class(**{k: v for k, v in arguments.items() if k != "input_shape"} | {"name": f"layer_{number}"})
+        )
     return layers.Sequential(made, name="model")
 
 
@@ -240,12 +313,21 @@ def file_round(rng, seed):
             given = {"by_name": False, "skip_mismatch": False}
             wrong = wrong_values(rng, given, 0.7)
             model = damage.model()
-            loaded = guarded(seed, f"load_weights(a.{form}, {given | wrong})", not wrong,
-                             lambda: model.load_weights(path, **(given | wrong)) or model)
+            loaded = guarded(
+                seed,
+                f"load_weights(a.{form}, {given | wrong})",
+                not wrong,
+                lambda: model.load_weights(path, **(given | wrong)) or model,
+            )
             return "refused" if loaded is None else "checked"
         way = damage.damage(rng, form, path)
         call = f"{what} of a.{form} after {way}"
-        loaded = guarded(seed, call, False, lambda: only_value_errors(damage.load, what, path, damage.model(), by_name=rng.random() < 0.2))
+        loaded = guarded(
+            seed,
+            call,
+            False,
+            lambda: only_value_errors(damage.load, what, path, damage.model(), by_name=rng.random() < 0.2),
+        )
         if loaded is None:
             return "refused"
         # Whatever the file was, this is a model now.
@@ -269,12 +351,19 @@ def model_round(rng, seed):
     model.build((None, *x.shape[1:]))
     given = {"batch_size": rng.randint(1, 4), "verbose": 0}
     wrong = wrong_values(rng, given, 0.3)
-    result = guarded(seed, f"predict({given | wrong})", not wrong, lambda: model.predict(dress(rng, x), **(given | wrong)))
+    result = guarded(
+        seed, f"predict({given | wrong})", not wrong, lambda: model.predict(dress(rng, x), **(given | wrong))
+    )
     if result is not None and not np.allclose(result, model(x), rtol=1e-5, atol=1e-5):
         raise Finding(f"seed {seed}: predict of {layer_class.__name__} is not the call")
     lines = {"line_length": 65, "positions": None, "show_trainable": False}
     wrong = wrong_values(rng, lines, 0.5)
-    guarded(seed, f"summary({lines | wrong})", not wrong, lambda: model.summary(print_fn=io.StringIO().write, **(lines | wrong)))
+    guarded(
+        seed,
+        f"summary({lines | wrong})",
+        not wrong,
+        lambda: model.summary(print_fn=io.StringIO().write, **(lines | wrong)),
+    )
     weights = model.get_weights()
     if weights:
         weights[rng.randrange(len(weights))] = spoil(rng, "weights", weights[0])
@@ -306,13 +395,20 @@ def store_round(rng, seed):
     """The functional store's scopes and lists, scopes of custom objects, input layers, whole-model files, the printed configuration."""
     layers.clear_session()
     odd = rng.choice([*ODD, *NUMBERS, "scope", "a/b", {"name": len}, Path("none.h5"), "x" * 5000])
-    what, call = rng.choice([
-        ("variable_scope", lambda: scoped(rng.choice(["name_or_scope", "default_name", "initializer", "regularizer", "reuse"]), odd)),
-        ("custom_object_scope", lambda: within(layers.custom_object_scope(odd))),
-        ("InputLayer", lambda: layers.InputLayer(input_shape=odd, name="in")),
-        ("load_model", lambda: layers.load_model(odd)),
-        ("show_config", lambda: localconv.show_config(io.StringIO()) or True),
-    ])
+    what, call = rng.choice(
+        [
+            (
+                "variable_scope",
+                lambda: scoped(
+                    rng.choice(["name_or_scope", "default_name", "initializer", "regularizer", "reuse"]), odd
+                ),
+            ),
+            ("custom_object_scope", lambda: within(layers.custom_object_scope(odd))),
+            ("InputLayer", lambda: layers.InputLayer(input_shape=odd, name="in")),
+            ("load_model", lambda: layers.load_model(odd)),
+            ("show_config", lambda: localconv.show_config(io.StringIO()) or True),
+        ]
+    )
     try:
         return "refused" if guarded(seed, f"{what}({odd!r:.200})", False, call) is None else "checked"
     except Finding as finding:
@@ -336,7 +432,10 @@ def scoped(argument, odd):
         again = layers.conv1d(x, 2, 2, name="c")
     names = [variable.name for variable in layers.global_variables()]
     prefix = f"{scope.name}/" if scope.name else ""
-    if names != [f"{prefix}c/kernel:0", f"{prefix}c/bias:0"] or layers.trainable_variables() != scope.global_variables():
+    if (
+        names != [f"{prefix}c/kernel:0", f"{prefix}c/bias:0"]
+        or layers.trainable_variables() != scope.global_variables()
+    ):
         raise AssertionError(f"variables {names} in scope {scope}")
     if not np.array_equal(y, again):
         raise AssertionError(f"other values in {scope}, opened again")

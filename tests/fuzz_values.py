@@ -6,8 +6,28 @@ REFUSALS = (ValueError, TypeError, MemoryError)
 # Sizes that no array here has: an argument with one is refused, or has no effect on how much there is to compute.
 FAR = (2**31 - 1, 2**31, 2**32, 2**62, 2**63 - 1, 2**63, 2**64, 10**30)
 NUMBERS = (0, -1, -(2**63), 1, 2, 3, 7, *FAR)
-ODD = (None, True, 1.0, 2.5, float("nan"), "3", b"3", "", "valid", [], (), {}, {1, 2}, object(), np.int8(2), np.float64(1), np.array(3), 1j,
-       np.ones((2, 2)), memoryview(np.ones((2, 2))))
+ODD = (
+    None,
+    True,
+    1.0,
+    2.5,
+    float("nan"),
+    "3",
+    b"3",
+    "",
+    "valid",
+    [],
+    (),
+    {},
+    {1, 2},
+    object(),
+    np.int8(2),
+    np.float64(1),
+    np.array(3),
+    1j,
+    np.ones((2, 2)),
+    memoryview(np.ones((2, 2))),
+)
 
 
 class Subclass(np.ndarray):
@@ -55,14 +75,21 @@ def spoil(rng, name, value):
         endless = np.lib.stride_tricks.as_strided(value, (2**40, *value.shape[1:]), (0, *value.strides[1:]))
         others = [value.astype(kind) for kind in (np.float16, np.int64, complex, object, np.longdouble)]
         others += [value[0], value[None], value[:0], value[..., :-1], value[..., :1], value.T, value.ravel(), endless]
-        others += [np.broadcast_to(value[:1], value.shape), np.ma.masked_array(value), np.zeros((0,) * value.ndim, value.dtype)]
+        others += [
+            np.broadcast_to(value[:1], value.shape),
+            np.ma.masked_array(value),
+            np.zeros((0,) * value.ndim, value.dtype),
+        ]
         return rng.choice([*others, np.float32(3), None, "x", [[1.0], [1.0, 2.0]], {}])
     if rng.random() < 0.4:
         return rng.choice(ODD)
     if isinstance(value, tuple) and value and rng.random() < 0.8:
         parts = list(value)
         if name == "padding":
-            return tuple(rng.choice([pair, (rng.choice(NUMBERS), 0), (0, rng.choice(FAR)), (rng.randint(0, 30), 1), 3]) for pair in parts)
+            return tuple(
+                rng.choice([pair, (rng.choice(NUMBERS), 0), (0, rng.choice(FAR)), (rng.randint(0, 30), 1), 3])
+                for pair in parts
+            )
         place = rng.randrange(len(parts))
         parts[place] = rng.choice([*NUMBERS, *ODD])
         return rng.choice([tuple(parts), parts, parts[:-1], [*parts, 1]])
@@ -70,8 +97,15 @@ def spoil(rng, name, value):
 
 
 def bits(arguments):
-    return [np.asarray(v).tobytes() for v in arguments.values() if isinstance(v, np.ndarray) and v.size < 10**6 and v.dtype != object]
+    return [
+        np.asarray(v).tobytes()
+        for v in arguments.values()
+        if isinstance(v, np.ndarray) and v.size < 10**6 and v.dtype != object
+    ]
 
 
 def describe(arguments):
-    return {key: f"{value.dtype}{value.shape}" if isinstance(value, np.ndarray) else value for key, value in arguments.items()}
+    return {
+        key: f"{value.dtype}{value.shape}" if isinstance(value, np.ndarray) else value
+        for key, value in arguments.items()
+    }

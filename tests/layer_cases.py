@@ -35,8 +35,12 @@ def assert_close(result, expected, roundings=64):
     assert result.shape == expected.shape
     finite = np.abs(expected[np.isfinite(expected)])
     scale = max(1.0, finite.max(initial=0))
-    np.testing.assert_allclose(result, expected, rtol=roundings * np.finfo(expected.dtype).eps,
-                               atol=roundings * np.finfo(expected.dtype).eps * scale)
+    np.testing.assert_allclose(
+        result,
+        expected,
+        rtol=roundings * np.finfo(expected.dtype).eps,
+        atol=roundings * np.finfo(expected.dtype).eps * scale,
+    )
 
 
 def central_differences(function, x, step=1e-5):

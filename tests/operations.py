@@ -64,7 +64,9 @@ def of_case(case):
 
     return [
         operation("forward", {x: zeros(image), "kernel": zeros(kernel)} | checked, output),
-        operation("input", {"input_shape": image, "kernel": zeros(kernel), "grad_output": zeros(output)} | checked, image),
+        operation(
+            "input", {"input_shape": image, "kernel": zeros(kernel), "grad_output": zeros(output)} | checked, image
+        ),
         operation("kernel", {x: zeros(image), "kernel_shape": kernel, "grad_output": zeros(output)} | checked, kernel),
         operation("transpose", {x: zeros(output), "kernel": zeros(kernel)} | sizes | {"output_shape": image}, image),
     ]
@@ -76,7 +78,13 @@ def columns():
     image, rows = case.shapes()[0], (case.batch, int(np.prod(case.out)), case.depth)
     return [
         Operation("im2col", "columns", {"x": zeros(image), "kernel_size": case.kernel_size}, rows, case.rank),
-        Operation("col2im", "columns", {"cols": zeros(rows), "input_shape": image, "kernel_size": case.kernel_size}, image, case.rank),
+        Operation(
+            "col2im",
+            "columns",
+            {"cols": zeros(rows), "input_shape": image, "kernel_size": case.kernel_size},
+            image,
+            case.rank,
+        ),
     ]
 
 

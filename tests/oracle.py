@@ -28,6 +28,7 @@ FILTERS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 63, 64, 65, 6
 BATCHES = (1, 2, 3, 5, 7, 8, 13, 14, 15, 16, 17, 31, 32, 33, 64, 65)
 DEPTHS = (1, 2, 3, 4, 5, 7, 8, 9, 11, 13, 16, 17, 23, 31, 33, 63, 65, 127, 129, 331)
 
+
 def thirds(sizes):
     """A list in three parts, sizes of every kind in each: fewer tests than sizes."""
     return [sizes[first::3] for first in range(3)]
@@ -169,7 +170,9 @@ def local_conv1d_input(input_shape, kernel, grad_output, kernel_size, strides, d
     return _unshared_input(1, input_shape, kernel, grad_output, kernel_size, strides, data_format, **options)
 
 
-def local_conv1d_kernel(inputs, kernel_shape, grad_output, kernel_size, strides, data_format="channels_last", **options):
+def local_conv1d_kernel(
+    inputs, kernel_shape, grad_output, kernel_size, strides, data_format="channels_last", **options
+):
     """The gradient of sum(local_conv1d(inputs, kernel) * grad_output) with respect to kernel, which has kernel_shape."""
     return _unshared_kernel(1, inputs, kernel_shape, grad_output, kernel_size, strides, data_format, **options)
 
@@ -187,7 +190,14 @@ def local_conv2d_kernel(
 
 
 def conv1d_input(
-    input_shape, kernel, grad_output, strides=1, padding="valid", data_format="channels_last", dilation_rate=1, **options
+    input_shape,
+    kernel,
+    grad_output,
+    strides=1,
+    padding="valid",
+    data_format="channels_last",
+    dilation_rate=1,
+    **options,
 ):
     return _shared_input(1, input_shape, kernel, grad_output, strides, padding, data_format, dilation_rate, **options)
 
@@ -199,7 +209,14 @@ def conv1d_kernel(
 
 
 def conv2d_input(
-    input_shape, kernel, grad_output, strides=1, padding="valid", data_format="channels_last", dilation_rate=1, **options
+    input_shape,
+    kernel,
+    grad_output,
+    strides=1,
+    padding="valid",
+    data_format="channels_last",
+    dilation_rate=1,
+    **options,
 ):
     return _shared_input(2, input_shape, kernel, grad_output, strides, padding, data_format, dilation_rate, **options)
 
@@ -279,17 +296,7 @@ def _unshared_kernel(
 
 
 def _shared_input(
-    rank,
-    input_shape,
-    kernel,
-    grad_output,
-    strides,
-    padding,
-    data_format,
-    dilation_rate,
-    *,
-    groups=1,
-    bound=False,
+    rank, input_shape, kernel, grad_output, strides, padding, data_format, dilation_rate, *, groups=1, bound=False
 ):
     lead = math.prod(input_shape[: -rank - 1])
     shape = _last_shape((lead, *input_shape[-rank - 1 :]), data_format)
@@ -304,17 +311,7 @@ def _shared_input(
 
 
 def _shared_kernel(
-    rank,
-    x,
-    kernel_shape,
-    grad_output,
-    strides,
-    padding,
-    data_format,
-    dilation_rate,
-    *,
-    groups=1,
-    bound=False,
+    rank, x, kernel_shape, grad_output, strides, padding, data_format, dilation_rate, *, groups=1, bound=False
 ):
     spatial = _last_shape((1, *np.shape(x)[-rank - 1 :]), data_format)[1:-1]
     taps = _taps(spatial, kernel_shape[:rank], strides, padding, dilation_rate, _start_tensorflow)

@@ -125,14 +125,19 @@ def test_several_batch_axes_are_not_one(function):
     """(6, ...) and (2, 3, ...) hold the same values, and are not the same shape."""
     batch = {"input_shape": None, "grad_output": None, "x": None, "output_shape": None}
     names = [name for name in RIGHT[function] if name in batch]
-    shapes = {name: np.shape(RIGHT[function][name]) if name in ("x", "grad_output") else RIGHT[function][name] for name in names}
+    shapes = {
+        name: np.shape(RIGHT[function][name]) if name in ("x", "grad_output") else RIGHT[function][name]
+        for name in names
+    }
 
     def changed(shape, lead, name):
         shape = (*lead, *shape[1:])
         return zeros(*shape) if name in ("x", "grad_output") else shape
 
     same = {name: changed(shape, (2, 3), name) for name, shape in shapes.items()}
-    assert call(function, **same).shape == (OPERATIONS[function].out if function in OF_KERNEL else (2, 3, *OPERATIONS[function].out[1:]))
+    assert call(function, **same).shape == (
+        OPERATIONS[function].out if function in OF_KERNEL else (2, 3, *OPERATIONS[function].out[1:])
+    )
     for name, shape in shapes.items():
         for lead in ((6,), (3, 2), (1, 2, 3)):
             refused(function, ValueError, "|".join(names), **(same | {name: changed(shape, lead, name)}))
@@ -206,8 +211,12 @@ def test_transposed_speaks_of_its_own_arguments(function):
     x = "inputs" if "local" in function else "x"
     right = RIGHT[function]
     changes = [{x: zeros(*np.add(right[x].shape, step))} for step in np.eye(right[x].ndim, dtype=int)]
-    changes += [{"output_shape": tuple(np.add(right["output_shape"], step))} for step in np.eye(right[x].ndim, dtype=int)]
-    changes += [{"kernel": zeros(*np.add(right["kernel"].shape, step))} for step in np.eye(right["kernel"].ndim, dtype=int)]
+    changes += [
+        {"output_shape": tuple(np.add(right["output_shape"], step))} for step in np.eye(right[x].ndim, dtype=int)
+    ]
+    changes += [
+        {"kernel": zeros(*np.add(right["kernel"].shape, step))} for step in np.eye(right["kernel"].ndim, dtype=int)
+    ]
     for change in changes:
         with pytest.raises(ValueError, match=rf"\b({x}|output_shape|kernel)\b") as caught:
             call(function, **change)
@@ -360,7 +369,16 @@ def test_dtype_of_out_for_mixed_input(function, name):
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_shape_of_out(function):
     first, *rest = right = OPERATIONS[function].out
-    wrongs = [rest, (1, *right), (1, *rest), (first + 1, *rest), (*right[:-1], right[-1] + 1), (), right[::-1], (0, *rest)]
+    wrongs = [
+        rest,
+        (1, *right),
+        (1, *rest),
+        (first + 1, *rest),
+        (*right[:-1], right[-1] + 1),
+        (),
+        right[::-1],
+        (0, *rest),
+    ]
     for wrong in wrongs:
         refused(function, ValueError, "out", out=zeros(*wrong))
 

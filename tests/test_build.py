@@ -32,10 +32,19 @@ def built(tmp_path):
         package = tmp_path / "src" / "localconv"
         package.mkdir(parents=True)
         (package / "_core.pyx").touch()
-        plain = {k: v for k, v in os.environ.items() if not k.startswith("LOCALCONV_") and k not in ("LDSHARED", "CFLAGS")}
+        plain = {
+            k: v for k, v in os.environ.items() if not k.startswith("LOCALCONV_") and k not in ("LDSHARED", "CFLAGS")
+        }
         command = [sys.executable, "setup.py", "build_ext"]
-        return subprocess.run(command, cwd=tmp_path, env=plain | {"CC": str(compiler)} | variables, capture_output=True, text=True,
-                              timeout=120, check=False)
+        return subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=plain | {"CC": str(compiler)} | variables,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
 
     return run
 
@@ -62,7 +71,9 @@ def message(done):
     return text
 
 
-@pytest.mark.parametrize(("compiler", "state"), [("/nonexistent/cc", "is not on this system"), ("false", "does not work")])
+@pytest.mark.parametrize(
+    ("compiler", "state"), [("/nonexistent/cc", "is not on this system"), ("false", "does not work")]
+)
 def test_no_compiler(built, compiler, state):
     text = message(built(compiler))
     assert f"a C compiler is needed to build it, and '{compiler}', from the variable CC, {state}" in text

@@ -144,13 +144,26 @@ def unreadable(path):
     path.chmod(0)
 
 
-@pytest.mark.parametrize("place", [
-    directory,
-    pytest.param(pipe, marks=pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes among its files")),
-    pytest.param(loop, marks=pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")),
-    pytest.param(unreadable, marks=pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0,
-                                                      reason="nothing is unreadable for this user, or by chmod on this system")),
-])
+@pytest.mark.parametrize(
+    "place",
+    [
+        directory,
+        pytest.param(
+            pipe,
+            marks=pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes among its files"),
+        ),
+        pytest.param(
+            loop, marks=pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
+        ),
+        pytest.param(
+            unreadable,
+            marks=pytest.mark.skipif(
+                not hasattr(os, "geteuid") or os.geteuid() == 0,
+                reason="nothing is unreadable for this user, or by chmod on this system",
+            ),
+        ),
+    ],
+)
 def test_keras_json_that_is_none(python, tmp_path, place):
     """One warning that names the file, and no waiting; then channels_last."""
     path = tmp_path / "keras" / "keras.json"
@@ -169,7 +182,9 @@ def sparse(path):
 
 
 @pytest.mark.memory
-@pytest.mark.skipif(sys.platform != "linux", reason="the limit on memory, without which a fault would fill the machine's, is Linux's")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="the limit on memory, without which a fault would fill the machine's, is Linux's"
+)
 @pytest.mark.parametrize("place", [endless, sparse])
 def test_keras_json_that_does_not_end(python, tmp_path, place):
     path = tmp_path / "keras" / "keras.json"

@@ -33,7 +33,9 @@ def test_blocks_run(page, tmp_path):
         pytest.importorskip(NEEDS[page.stem], reason=f"the page's data come with {NEEDS[page.stem]}")
     environment = os.environ | {"KERAS_HOME": str(tmp_path)}
     code = "\n".join(blocks(page))
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -54,13 +56,25 @@ def test_citation_names_the_version():
     assert f"\nversion: {localconv.__version__}\n" in citation.read_text(encoding="utf-8")
 
 
-PARTS = [localconv.layers.initializers, localconv.layers.regularizers, localconv.layers.constraints, localconv.layers.activations]
+PARTS = [
+    localconv.layers.initializers,
+    localconv.layers.regularizers,
+    localconv.layers.constraints,
+    localconv.layers.activations,
+]
 
 
-@pytest.mark.parametrize(("page", "module"), [
-    *((page, module) for page in ("docs/api.md", "tests/typing/whole_api.py") for module in (localconv, localconv.grad, localconv.layers)),
-    *(("tests/typing/whole_api.py", module) for module in PARTS),
-])
+@pytest.mark.parametrize(
+    ("page", "module"),
+    [
+        *(
+            (page, module)
+            for page in ("docs/api.md", "tests/typing/whole_api.py")
+            for module in (localconv, localconv.grad, localconv.layers)
+        ),
+        *(("tests/typing/whole_api.py", module) for module in PARTS),
+    ],
+)
 def test_everything_public_is_on(page, module):
     """The reference, and the file that a strict type checker reads, leave nothing out."""
     page = ROOT / page

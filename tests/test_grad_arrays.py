@@ -187,7 +187,9 @@ LARGE = {
 LARGE_CHOICES = [(case, way) for family, cases in LARGE.items() for case in cases for way in ways.GRADIENTS[family]]
 
 
-@pytest.mark.parametrize(("case", "way"), LARGE_CHOICES, ids=lambda value: getattr(value, "function", None) or ways.name(value))
+@pytest.mark.parametrize(
+    ("case", "way"), LARGE_CHOICES, ids=lambda value: getattr(value, "function", None) or ways.name(value)
+)
 @pytest.mark.parametrize("of", ["input", "kernel"])
 def test_same_bits_for_any_number_of_threads(isa, case, way, of):
     """Added to what out holds too."""
@@ -239,8 +241,13 @@ def test_concurrent_calls(isa):
 @pytest.mark.parametrize("name", ["local_conv1d", "conv1d"])
 def test_input_of_padding_alone(name):
     """No pixels, but windows of padding: an empty gradient for the input, and one of zeros for the kernel."""
-    kernel, grad_output = np.ones((4, 1, 2) if "local" in name else (1, 1, 2), np.float32), np.ones((3, 4, 2), np.float32)
-    options = {"strides": 1, "padding": ((3, 1),), "data_format": "channels_last"} | ({"kernel_size": 1} if "local" in name else {})
+    kernel, grad_output = (
+        np.ones((4, 1, 2) if "local" in name else (1, 1, 2), np.float32),
+        np.ones((3, 4, 2), np.float32),
+    )
+    options = {"strides": 1, "padding": ((3, 1),), "data_format": "channels_last"} | (
+        {"kernel_size": 1} if "local" in name else {}
+    )
     for_input = getattr(grad, f"{name}_input")((3, 0, 1), kernel, grad_output, **options)
     assert for_input.shape == (3, 0, 1)
     for_kernel = getattr(grad, f"{name}_kernel")(np.zeros((3, 0, 1), np.float32), kernel.shape, grad_output, **options)

@@ -105,7 +105,9 @@ def test_rounding(solve_gradients, dtype, conv_gradient_way, data_format):
         solve_gradients(Case("conv2d", (5, 6), (2, 3), batch, channels, filters, strides=2, **shared))
 
 
-@pytest.mark.parametrize(("forced", "operations"), [(ways.of("conv_grad_input")[0], "operation"), (settings.COLUMNS, "by_columns")])
+@pytest.mark.parametrize(
+    ("forced", "operations"), [(ways.of("conv_grad_input")[0], "operation"), (settings.COLUMNS, "by_columns")]
+)
 @pytest.mark.parametrize("of", ["input", "kernel"])
 def test_which_algorithm_ran(isa, dtype, forced, operations, of):
     gradient = Gradient(Case("conv2d", (9, 8), (3, 3), dtype=dtype), of)
@@ -217,7 +219,9 @@ def test_a_million_positions_in_two_dimensions(isa, conv_gradient_way):
 def test_nan_and_inf(solve_gradient, dtype, conv_gradient_way, data_format, of, place, padding):
     """They reach exactly the elements whose sums hold them; the values hold zeros too, and 0 * inf is NaN."""
     for filters, columns in ((5, 20), (34, 15)):
-        case = Case("conv2d", (4, columns), (3, 3), 1, 2, filters, padding=padding, data_format=data_format, dtype=dtype)
+        case = Case(
+            "conv2d", (4, columns), (3, 3), 1, 2, filters, padding=padding, data_format=data_format, dtype=dtype
+        )
         gradient = Gradient(case, of)
         arrays = gradient.arrays()
         flat = arrays[place].reshape(-1)
@@ -364,8 +368,10 @@ def test_mixed_dtypes_promote(isa, conv_gradient_way):
 def test_windows_larger_than_any_machine_reads(solve_gradients, dtype, conv_gradient_way):
     """Strides and dilation may be far larger than the input: index arithmetic is 64-bit."""
     huge = 2**40
-    for case in (Case("conv1d", (5,), (3,), strides=huge, padding="same", dtype=dtype),
-                 Case("conv1d", (5,), (3,), dilation_rate=huge, padding="same", dtype=dtype)):
+    for case in (
+        Case("conv1d", (5,), (3,), strides=huge, padding="same", dtype=dtype),
+        Case("conv1d", (5,), (3,), dilation_rate=huge, padding="same", dtype=dtype),
+    ):
         if "conv_narrow" in conv_gradient_way:  # it keeps a stretch as long as these, which does not fit
             with pytest.raises(ValueError, match="cannot do this geometry"):
                 solve_gradients(case)

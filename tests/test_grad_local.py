@@ -223,7 +223,10 @@ def test_integers_and_sequences_for_sizes():
 
 def test_positional_arguments():
     for case, arguments in (
-        (Case("local_conv2d", (5, 6), (2, 3), data_format="channels_first"), ((2, 3), (1, 1), (4, 4), "channels_first")),
+        (
+            Case("local_conv2d", (5, 6), (2, 3), data_format="channels_first"),
+            ((2, 3), (1, 1), (4, 4), "channels_first"),
+        ),
         (Case("local_conv1d", (8,), (3,), strides=2, data_format="channels_first"), ((3,), (2,), "channels_first")),
     ):
         of_input, of_kernel = gradients(case)

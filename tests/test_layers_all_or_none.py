@@ -64,7 +64,9 @@ def test_values_that_overflow(settings, form, tmp_path):
     model = network()
     new = ones(model)
     new[-1][-1] = 1e300
-    wide = layers.Sequential([layers.Dense(3, name="a", dtype="float64", input_shape=(2,)), layers.Dense(2, name="b", dtype="float64")])
+    wide = layers.Sequential(
+        [layers.Dense(3, name="a", dtype="float64", input_shape=(2,)), layers.Dense(2, name="b", dtype="float64")]
+    )
     wide.set_weights(new)
     path = tmp_path / f"a.{form}"
 
@@ -78,7 +80,10 @@ def test_values_that_overflow(settings, form, tmp_path):
         wide.save_weights(path)
     elif form != "set_weights":
         write_newer(path, new)
-    with np.errstate(all="raise" if settings == "errstate" else "warn"), pytest.raises((FloatingPointError, RuntimeWarning)):
+    with (
+        np.errstate(all="raise" if settings == "errstate" else "warn"),
+        pytest.raises((FloatingPointError, RuntimeWarning)),
+    ):
         load()
     assert state(model) == 0
     with np.errstate(all="ignore"):
@@ -103,8 +108,12 @@ def write_newer(path, weights):
 def test_constraints_that_fail():
     """The first would be applied, the second raises, or returns what does not fit."""
     for wrong in (lambda w: 1 / 0, lambda w: w[:1], lambda w: "x"):
-        model = layers.Sequential([layers.Dense(3, kernel_constraint=lambda w: w + 1, bias_constraint=wrong, input_shape=(2,)),
-                                   layers.Dense(2, kernel_constraint=lambda w: w + 1)])
+        model = layers.Sequential(
+            [
+                layers.Dense(3, kernel_constraint=lambda w: w + 1, bias_constraint=wrong, input_shape=(2,)),
+                layers.Dense(2, kernel_constraint=lambda w: w + 1),
+            ]
+        )
         model.set_weights([np.zeros(w.shape) for w in model.weights])
         for which in (model, model.layers[0]):
             with pytest.raises((ZeroDivisionError, ValueError, TypeError)):
@@ -153,8 +162,10 @@ def test_a_signal_between_any_two_steps(call):
         for weight in model.weights:
             weight.constraint = lambda w: w + 1
         new = ones(model)
-        interrupted = interrupted_after(count, lambda model=model, new=new: model.set_weights(new) if call == "set_weights"
-                                        else model.apply_constraints())
+        interrupted = interrupted_after(
+            count,
+            lambda model=model, new=new: model.set_weights(new) if call == "set_weights" else model.apply_constraints(),
+        )
         assert state(model) in (0, 1), f"after {count} bytecodes"
         seen.add(state(model))
         if not interrupted:

@@ -21,44 +21,64 @@ def shape(maker, size=6, channels=2):
 
 
 @pytest.mark.parametrize("maker", ALL)
-@pytest.mark.parametrize(("wrong", "error", "words"), [
-    ({"kernel_size": 0}, ValueError, "The `kernel_size` argument must be a tuple of .* that does not satisfy the requirement `> 0`"),
-    ({"kernel_size": -1}, ValueError, "kernel_size"),
-    ({"kernel_size": 2.5}, ValueError, "The `kernel_size` argument must be a tuple of . integers. Received: 2.5"),
-    ({"kernel_size": (2, 2, 2)}, ValueError, r"The `kernel_size` argument must be a tuple of . integers. Received: \(2, 2, 2\)"),
-    ({"kernel_size": "3"}, ValueError, "kernel_size"),
-    ({"kernel_size": None}, ValueError, "kernel_size"),
-    ({"strides": 0}, ValueError, "The argument `strides` cannot contains"),
-    ({"strides": -2}, ValueError, "strides"),
-    ({"strides": True}, ValueError, "strides"),
-    ({"filters": 0}, ValueError, "Invalid value for argument `filters`. Expected a strictly positive value. Received filters=0."),
-    ({"filters": -3}, ValueError, "filters=-3"),
-    ({"filters": 2.5}, ValueError, "filters"),
-    ({"filters": None}, ValueError, "filters"),
-    ({"padding": "full"}, ValueError, "The `padding` argument must be one of .* Received: full"),
-    ({"padding": 1}, ValueError, "padding"),
-    ({"data_format": "NCHW"}, ValueError, 'The `data_format` argument must be one of "channels_first", "channels_last". Received: NCHW'),
-    ({"activation": "rleu"}, ValueError, "Unknown activation function 'rleu'"),
-    ({"activation": 3}, TypeError, "Could not interpret activation function identifier: 3"),
-    ({"activation": {"class_name": "relu", "config": {"slope": 1}}}, ValueError, "no parameter 'slope'"),
-    ({"use_bias": "no"}, TypeError, "use_bias"),
-    ({"kernel_initializer": "foo"}, ValueError, "Unknown initializer: 'foo'"),
-    ({"bias_initializer": 3}, ValueError, "Could not interpret initializer identifier: 3"),
-    ({"kernel_regularizer": "l3"}, ValueError, "Unknown regularizer: 'l3'"),
-    ({"bias_regularizer": 0.1}, ValueError, "Could not interpret regularizer identifier: 0.1"),
-    ({"activity_regularizer": {"class_name": 3}}, ValueError, "Could not interpret regularizer config"),
-    ({"kernel_constraint": "foo"}, ValueError, "Unknown constraint: 'foo'"),
-    ({"bias_constraint": 3}, ValueError, "Could not interpret constraint identifier: 3"),
-    ({"dtype": "float16"}, ValueError, "dtype must be float32 or float64, got float16"),
-    ({"dtype": "real"}, TypeError, "dtype must be float32 or float64"),
-    ({"name": 3}, TypeError, "name must be a string"),
-    ({"trainable": None}, TypeError, "trainable"),
-    ({"seed": 1.5}, TypeError, "seed"),
-    ({"seed": -1}, ValueError, "seed"),
-    ({"input_shape": 10}, TypeError, "input_shape"),
-    ({"input_shape": (10, -2)}, ValueError, "input_shape"),
-    ({"units": 3}, TypeError, "units"),
-], ids=lambda value: "-".join(value) if isinstance(value, dict) else "")
+@pytest.mark.parametrize(
+    ("wrong", "error", "words"),
+    [
+        (
+            {"kernel_size": 0},
+            ValueError,
+            "The `kernel_size` argument must be a tuple of .* that does not satisfy the requirement `> 0`",
+        ),
+        ({"kernel_size": -1}, ValueError, "kernel_size"),
+        ({"kernel_size": 2.5}, ValueError, "The `kernel_size` argument must be a tuple of . integers. Received: 2.5"),
+        (
+            {"kernel_size": (2, 2, 2)},
+            ValueError,
+            r"The `kernel_size` argument must be a tuple of . integers. Received: \(2, 2, 2\)",
+        ),
+        ({"kernel_size": "3"}, ValueError, "kernel_size"),
+        ({"kernel_size": None}, ValueError, "kernel_size"),
+        ({"strides": 0}, ValueError, "The argument `strides` cannot contains"),
+        ({"strides": -2}, ValueError, "strides"),
+        ({"strides": True}, ValueError, "strides"),
+        (
+            {"filters": 0},
+            ValueError,
+            "Invalid value for argument `filters`. Expected a strictly positive value. Received filters=0.",
+        ),
+        ({"filters": -3}, ValueError, "filters=-3"),
+        ({"filters": 2.5}, ValueError, "filters"),
+        ({"filters": None}, ValueError, "filters"),
+        ({"padding": "full"}, ValueError, "The `padding` argument must be one of .* Received: full"),
+        ({"padding": 1}, ValueError, "padding"),
+        (
+            {"data_format": "NCHW"},
+            ValueError,
+            'The `data_format` argument must be one of "channels_first", "channels_last". Received: NCHW',
+        ),
+        ({"activation": "rleu"}, ValueError, "Unknown activation function 'rleu'"),
+        ({"activation": 3}, TypeError, "Could not interpret activation function identifier: 3"),
+        ({"activation": {"class_name": "relu", "config": {"slope": 1}}}, ValueError, "no parameter 'slope'"),
+        ({"use_bias": "no"}, TypeError, "use_bias"),
+        ({"kernel_initializer": "foo"}, ValueError, "Unknown initializer: 'foo'"),
+        ({"bias_initializer": 3}, ValueError, "Could not interpret initializer identifier: 3"),
+        ({"kernel_regularizer": "l3"}, ValueError, "Unknown regularizer: 'l3'"),
+        ({"bias_regularizer": 0.1}, ValueError, "Could not interpret regularizer identifier: 0.1"),
+        ({"activity_regularizer": {"class_name": 3}}, ValueError, "Could not interpret regularizer config"),
+        ({"kernel_constraint": "foo"}, ValueError, "Unknown constraint: 'foo'"),
+        ({"bias_constraint": 3}, ValueError, "Could not interpret constraint identifier: 3"),
+        ({"dtype": "float16"}, ValueError, "dtype must be float32 or float64, got float16"),
+        ({"dtype": "real"}, TypeError, "dtype must be float32 or float64"),
+        ({"name": 3}, TypeError, "name must be a string"),
+        ({"trainable": None}, TypeError, "trainable"),
+        ({"seed": 1.5}, TypeError, "seed"),
+        ({"seed": -1}, ValueError, "seed"),
+        ({"input_shape": 10}, TypeError, "input_shape"),
+        ({"input_shape": (10, -2)}, ValueError, "input_shape"),
+        ({"units": 3}, TypeError, "units"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
 def test_constructor(maker, wrong, error, words):
     with pytest.raises(error, match=words) as caught:
         maker(**({"filters": 2, "kernel_size": 3} | wrong))
@@ -84,7 +104,9 @@ def test_convolutions_only():
     for maker in CONV:
         with pytest.raises(ValueError, match="`strides > 1` not supported in conjunction with `dilation_rate > 1`"):
             maker(2, 3, strides=2, dilation_rate=2)
-        with pytest.raises(ValueError, match=r"evenly divisible by the number of groups. Received: groups=2, filters=3"):
+        with pytest.raises(
+            ValueError, match=r"evenly divisible by the number of groups. Received: groups=2, filters=3"
+        ):
             maker(3, 3, groups=2)
         with pytest.raises(ValueError, match=r"Received groups=2, but the input has 3 channels"):
             maker(2, 3, groups=2).build(shape(maker, channels=3))
@@ -95,7 +117,9 @@ def test_convolutions_only():
 @pytest.mark.parametrize("maker", ALL)
 def test_input_too_small(maker):
     layer = maker(2, 7, name="q")
-    with pytest.raises(ValueError, match=r"One of the dimensions in the output is <= 0 due to downsampling in q. Consider increasing"):
+    with pytest.raises(
+        ValueError, match=r"One of the dimensions in the output is <= 0 due to downsampling in q. Consider increasing"
+    ):
         layer.build(shape(maker))
     assert not layer.built
     assert not layer.weights
@@ -123,7 +147,9 @@ def test_inputs(maker):
         layer(np.ones((2, *[6] * rank(maker))))
     good = np.ones((2, *shape(maker)[1:]))
     layer(good)
-    with pytest.raises(ValueError, match="expected axis -1 of input shape to have value 2, but received input with shape"):
+    with pytest.raises(
+        ValueError, match="expected axis -1 of input shape to have value 2, but received input with shape"
+    ):
         layer(np.ones((2, *shape(maker, channels=3)[1:])))
     if maker in LOCAL:
         with pytest.raises(ValueError, match="expected axis 1 of input shape to have value 6"):
@@ -197,22 +223,25 @@ def test_convert_implementation_arguments():
     assert np.array_equal(converted[0], weights[0])
 
 
-@pytest.mark.parametrize("call", [
-    lambda: layers.Dense(0),
-    lambda: layers.Dropout(1.5),
-    lambda: layers.Dropout("half"),
-    lambda: layers.Dropout(0.5, (1,))(np.ones((2, 3)), training=True),
-    lambda: layers.MaxPooling2D(0),
-    lambda: layers.MaxPooling2D(padding="causal"),
-    lambda: layers.MaxPooling1D(3)(np.ones((1, 2, 1))),
-    lambda: layers.Dense(3).build((None, None)),
-    lambda: layers.InputLayer(),
-    lambda: layers.activations.softmax(np.ones(3)),
-    lambda: layers.Conv1D(2, 3, activation=lambda x: x[0])(np.ones((2, 5, 2))),
-    lambda: layers.Conv1D(2, 3, kernel_initializer=lambda shape, dtype: np.zeros(3))(np.ones((2, 5, 2))),
-    lambda: layers.Conv1D(2, 3, activation=lambda x: x).get_config(),
-    lambda: layers.ProgressBar(3, verbose=7),
-])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: layers.Dense(0),
+        lambda: layers.Dropout(1.5),
+        lambda: layers.Dropout("half"),
+        lambda: layers.Dropout(0.5, (1,))(np.ones((2, 3)), training=True),
+        lambda: layers.MaxPooling2D(0),
+        lambda: layers.MaxPooling2D(padding="causal"),
+        lambda: layers.MaxPooling1D(3)(np.ones((1, 2, 1))),
+        lambda: layers.Dense(3).build((None, None)),
+        lambda: layers.InputLayer(),
+        lambda: layers.activations.softmax(np.ones(3)),
+        lambda: layers.Conv1D(2, 3, activation=lambda x: x[0])(np.ones((2, 5, 2))),
+        lambda: layers.Conv1D(2, 3, kernel_initializer=lambda shape, dtype: np.zeros(3))(np.ones((2, 5, 2))),
+        lambda: layers.Conv1D(2, 3, activation=lambda x: x).get_config(),
+        lambda: layers.ProgressBar(3, verbose=7),
+    ],
+)
 def test_values_refused(call):
     with pytest.raises(ValueError):  # noqa: PT011  # many messages
         call()

@@ -21,8 +21,13 @@ def built(**arguments):
 
 
 def test_layers_wait_until_asked_for(python):
-    assert python("import sys, localconv; print('localconv.layers' in sys.modules, localconv.layers.Conv1D.__name__, "
-                  "'localconv.layers' in sys.modules, 'h5py' in sys.modules)") == "False Conv1D True False\n"
+    assert (
+        python(
+            "import sys, localconv; print('localconv.layers' in sys.modules, localconv.layers.Conv1D.__name__, "
+            "'localconv.layers' in sys.modules, 'h5py' in sys.modules)"
+        )
+        == "False Conv1D True False\n"
+    )
     with pytest.raises(AttributeError, match="has no attribute 'layer'"):
         localconv.layer  # noqa: B018  # the attribute is the test
 
@@ -32,7 +37,15 @@ def test_layers_wait_until_asked_for(python):
 
 def test_variable():
     v = layers.Variable([[1.0, 2.0]], "w:0", "float32")
-    assert (v.name, v.shape, v.dtype, v.ndim, v.size, v.trainable, v.grad) == ("w:0", (1, 2), np.dtype("float32"), 2, 2, True, None)
+    assert (v.name, v.shape, v.dtype, v.ndim, v.size, v.trainable, v.grad) == (
+        "w:0",
+        (1, 2),
+        np.dtype("float32"),
+        2,
+        2,
+        True,
+        None,
+    )
     v.assign([[3, 4]])
     assert v.numpy().tolist() == [[3, 4]]
     assert v.version == 1
@@ -67,8 +80,16 @@ def test_values_cannot_be_written_to():
     assert not before.any()
 
 
-@pytest.mark.parametrize(("wrong", "error"), [([1.0, 2.0], ValueError), (["a", "b", "c"], TypeError), ([1j, 0, 0], TypeError),
-                                              ([[1.0], [1.0, 2.0]], ValueError), (None, TypeError)])
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ([1.0, 2.0], ValueError),
+        (["a", "b", "c"], TypeError),
+        ([1j, 0, 0], TypeError),
+        ([[1.0], [1.0, 2.0]], ValueError),
+        (None, TypeError),
+    ],
+)
 def test_wrong_values(wrong, error):
     v = layers.Variable([1.0, 2.0, 3.0], "w:0")
     with pytest.raises(error, match="value of w:0"):
@@ -98,9 +119,14 @@ def test_weights():
 def test_set_weights():
     layer = built(name="c")
     before = layer.get_weights()
-    with pytest.raises(ValueError, match=r'`set_weights\(weights\)` on layer "c" with a weight list of length 1, .* expecting 2 weights'):
+    with pytest.raises(
+        ValueError,
+        match=r'`set_weights\(weights\)` on layer "c" with a weight list of length 1, .* expecting 2 weights',
+    ):
         layer.set_weights(before[:1])
-    with pytest.raises(ValueError, match=r"Layer c weight shape \(4, 2\) is not compatible with provided weight shape \(2,\)"):
+    with pytest.raises(
+        ValueError, match=r"Layer c weight shape \(4, 2\) is not compatible with provided weight shape \(2,\)"
+    ):
         layer.set_weights([before[0] * 2, np.zeros(2)])
     with pytest.raises(TypeError, match="c/bias:0"):
         layer.set_weights([before[0] * 2, before[1].astype(complex)])
@@ -118,7 +144,9 @@ def test_build_once():
     assert layer.output_shape == (None, 4, 2)
     with pytest.raises(ValueError, match="expected axis 1"):
         layer.build((None, 7, 2))
-    with pytest.raises(AttributeError, match='The layer "c" has never been called and thus has no defined output shape'):
+    with pytest.raises(
+        AttributeError, match='The layer "c" has never been called and thus has no defined output shape'
+    ):
         layers.Conv1D(2, 3, name="c").output_shape  # noqa: B018
     with pytest.raises(AttributeError, match="input shape"):
         layers.Conv1D(2, 3).input_shape  # noqa: B018
@@ -138,8 +166,12 @@ def test_seed():
 
 
 def test_losses():
-    layer = built(kernel_regularizer="l2", bias_regularizer="l1", activity_regularizer=layers.regularizers.L2(0.5),
-                  bias_initializer="ones")
+    layer = built(
+        kernel_regularizer="l2",
+        bias_regularizer="l1",
+        activity_regularizer=layers.regularizers.L2(0.5),
+        bias_initializer="ones",
+    )
     assert len(layer.losses) == 2, "there is no output yet"
     x = np.random.default_rng(0).normal(size=(3, 6, 2)).astype("float32")
     y = layer(x)
@@ -178,8 +210,12 @@ def test_users_layer():
 
 
 def test_copies_and_pickles():
-    model = layers.Sequential([built(activation="relu", kernel_regularizer="l2"), layers.Conv1D(2, 2, activation=layers.activations.get(
-        {"class_name": "elu", "config": {"alpha": 0.5}}))])
+    model = layers.Sequential(
+        [
+            built(activation="relu", kernel_regularizer="l2"),
+            layers.Conv1D(2, 2, activation=layers.activations.get({"class_name": "elu", "config": {"alpha": 0.5}})),
+        ]
+    )
     x = np.random.default_rng(0).normal(size=(2, 6, 2)).astype("float32")
     y = model(x)
     for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
@@ -207,8 +243,16 @@ def test_automatic_names():
     assert layers.Conv1D(1, 1).name == "conv1d"
 
 
-@pytest.mark.parametrize(("name", "snake"), [("LocallyConnected1D", "locally_connected1d"), ("Conv2DTranspose", "conv2d_transpose"),
-                                             ("MyLSTMCell", "my_lstm_cell"), ("Dense", "dense"), ("HTTPLayer2", "http_layer2")])
+@pytest.mark.parametrize(
+    ("name", "snake"),
+    [
+        ("LocallyConnected1D", "locally_connected1d"),
+        ("Conv2DTranspose", "conv2d_transpose"),
+        ("MyLSTMCell", "my_lstm_cell"),
+        ("Dense", "dense"),
+        ("HTTPLayer2", "http_layer2"),
+    ],
+)
 def test_snake_case(name, snake):
     assert layers.naming.snake_case(name) == snake
 
@@ -216,14 +260,27 @@ def test_snake_case(name, snake):
 # --- configs ----------------------------------------------------------------------------------------------------------
 
 
-EVERYTHING = {"filters": 4, "kernel_size": (2,), "strides": (2,), "padding": "same", "data_format": "channels_first",
-              "activation": {"class_name": "leaky_relu", "config": {"alpha": 0.1}}, "use_bias": True,
-              "kernel_initializer": layers.initializers.VarianceScaling(2.0, "fan_out", "UNIFORM", 3, "position"),
-              "bias_initializer": layers.initializers.Constant([1.0, 2.0, 3.0, 4.0]),
-              "kernel_regularizer": layers.regularizers.L1L2(0.1, 0.2),
-              "bias_regularizer": {"class_name": "L1", "config": {"l1": 0.3}}, "activity_regularizer": "l2",
-              "kernel_constraint": layers.constraints.MinMaxNorm(0.1, 2, 0.5, [0, 1]), "bias_constraint": "non_neg",
-              "name": "all", "trainable": False, "dtype": "float64", "input_shape": (2, 6), "seed": 5}
+EVERYTHING = {
+    "filters": 4,
+    "kernel_size": (2,),
+    "strides": (2,),
+    "padding": "same",
+    "data_format": "channels_first",
+    "activation": {"class_name": "leaky_relu", "config": {"alpha": 0.1}},
+    "use_bias": True,
+    "kernel_initializer": layers.initializers.VarianceScaling(2.0, "fan_out", "UNIFORM", 3, "position"),
+    "bias_initializer": layers.initializers.Constant([1.0, 2.0, 3.0, 4.0]),
+    "kernel_regularizer": layers.regularizers.L1L2(0.1, 0.2),
+    "bias_regularizer": {"class_name": "L1", "config": {"l1": 0.3}},
+    "activity_regularizer": "l2",
+    "kernel_constraint": layers.constraints.MinMaxNorm(0.1, 2, 0.5, [0, 1]),
+    "bias_constraint": "non_neg",
+    "name": "all",
+    "trainable": False,
+    "dtype": "float64",
+    "input_shape": (2, 6),
+    "seed": 5,
+}
 
 
 @pytest.mark.parametrize("maker", [layers.LocallyConnected1D, layers.Conv1D])
@@ -231,23 +288,40 @@ def test_config_of_everything(maker):
     more = {"implementation": 3} if maker is layers.LocallyConnected1D else {"groups": 2, "dilation_rate": 1}
     layer = maker(**EVERYTHING, **more)
     config = layer.get_config()
-    assert set(config) == (set(EVERYTHING) | set(more) | {"batch_input_shape"} | ({"dilation_rate"} if "groups" in more else set())) \
-        - {"input_shape"}
+    assert set(config) == (
+        set(EVERYTHING) | set(more) | {"batch_input_shape"} | ({"dilation_rate"} if "groups" in more else set())
+    ) - {"input_shape"}
     again = maker.from_config(json.loads(json.dumps(config)))
     assert again.get_config() == config
-    for name in ("kernel_initializer", "bias_initializer", "kernel_regularizer", "bias_regularizer", "activity_regularizer",
-                 "kernel_constraint", "bias_constraint"):
+    for name in (
+        "kernel_initializer",
+        "bias_initializer",
+        "kernel_regularizer",
+        "bias_regularizer",
+        "activity_regularizer",
+        "kernel_constraint",
+        "bias_constraint",
+    ):
         assert getattr(again, name) == getattr(layer, name)
     layer.build((None, 2, 6))
     again.build((None, 2, 6))
     assert all(np.array_equal(a, b) for a, b in zip(again.get_weights(), layer.get_weights(), strict=True))
 
 
-@pytest.mark.parametrize("layer", [
-    layers.Dense(3, "relu"), layers.Flatten("channels_first"),
-    layers.Activation("mish", activity_regularizer="l1"), layers.Dropout(0.3, (None, 1), seed=3),
-    layers.MaxPooling1D(3, 2), layers.MaxPooling2D((2, 3), padding="same"), layers.Conv2D(4, 3, groups=2),
-    layers.LocallyConnected2D(2, 3, implementation=2)], ids=lambda layer: layer.name)
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.Dense(3, "relu"),
+        layers.Flatten("channels_first"),
+        layers.Activation("mish", activity_regularizer="l1"),
+        layers.Dropout(0.3, (None, 1), seed=3),
+        layers.MaxPooling1D(3, 2),
+        layers.MaxPooling2D((2, 3), padding="same"),
+        layers.Conv2D(4, 3, groups=2),
+        layers.LocallyConnected2D(2, 3, implementation=2),
+    ],
+    ids=lambda layer: layer.name,
+)
 def test_config_round_trip(layer):
     config = layer.get_config()
     assert type(layer).from_config(json.loads(json.dumps(config))).get_config() == config
@@ -263,7 +337,9 @@ class Ternary(layers.initializers.Initializer):
 
 
 def test_custom_objects():
-    layer = layers.Conv1D(2, 3, activation=double, kernel_initializer=Ternary(), kernel_regularizer=double, bias_constraint=double)
+    layer = layers.Conv1D(
+        2, 3, activation=double, kernel_initializer=Ternary(), kernel_regularizer=double, bias_constraint=double
+    )
     config = json.loads(json.dumps(layer.get_config()))
     with pytest.raises(ValueError, match="custom_object"):
         layers.Conv1D.from_config(config)
@@ -276,21 +352,65 @@ def test_custom_objects():
         pass
 
 
-@pytest.mark.parametrize(("module", "names"), [
-    ("regularizers", ["l1", "L1", "l2", "L2", "l1_l2", "L1L2", "orthogonal_regularizer", "OrthogonalRegularizer", "orthogonal"]),
-    ("constraints", ["max_norm", "maxnorm", "MaxNorm", "non_neg", "nonneg", "NonNeg", "unit_norm", "UnitNorm", "min_max_norm",
-                     "MinMaxNorm"]),
-    ("initializers", ["zeros", "Zeros", "ones", "constant", "Constant", "random_normal", "RandomNormal", "random_uniform", "uniform",
-                      "normal", "truncated_normal", "variance_scaling", "glorot_uniform", "GlorotUniform", "glorot_normal", "he_uniform",
-                      "he_normal",
-                      "lecun_uniform", "lecun_normal", "orthogonal", "identity"])])
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        (
+            "regularizers",
+            ["l1", "L1", "l2", "L2", "l1_l2", "L1L2", "orthogonal_regularizer", "OrthogonalRegularizer", "orthogonal"],
+        ),
+        (
+            "constraints",
+            [
+                "max_norm",
+                "maxnorm",
+                "MaxNorm",
+                "non_neg",
+                "nonneg",
+                "NonNeg",
+                "unit_norm",
+                "UnitNorm",
+                "min_max_norm",
+                "MinMaxNorm",
+            ],
+        ),
+        (
+            "initializers",
+            [
+                "zeros",
+                "Zeros",
+                "ones",
+                "constant",
+                "Constant",
+                "random_normal",
+                "RandomNormal",
+                "random_uniform",
+                "uniform",
+                "normal",
+                "truncated_normal",
+                "variance_scaling",
+                "glorot_uniform",
+                "GlorotUniform",
+                "glorot_normal",
+                "he_uniform",
+                "he_normal",
+                "lecun_uniform",
+                "lecun_normal",
+                "orthogonal",
+                "identity",
+            ],
+        ),
+    ],
+)
 def test_names_of_keras(module, names):
     module = getattr(layers, module)
     for name in names:
         found = module.get(name)
         config = json.loads(json.dumps(module.serialize(found)))
         assert module.get(config) == found
-        assert module.get({"class_name": config["class_name"], "config": config["config"]}) == found, "as older files have it"
+        assert module.get({"class_name": config["class_name"], "config": config["config"]}) == found, (
+            "as older files have it"
+        )
         assert module.get(type(found)) == type(found)()
         assert repr(found).startswith(type(found).__name__)
     assert module.get(None) is None
@@ -305,12 +425,19 @@ def test_defaults_by_name():
     assert layers.regularizers.L1(None).l1 == 0.01
 
 
-@pytest.mark.parametrize("call", [
-    lambda: layers.regularizers.L2(np.nan), lambda: layers.regularizers.L1("a"),
-    lambda: layers.regularizers.OrthogonalRegularizer(mode="x"),
-    lambda: layers.regularizers.OrthogonalRegularizer()(np.ones(3)), lambda: layers.constraints.MaxNorm(-1),
-    lambda: layers.constraints.MinMaxNorm(2, 1), lambda: layers.activations.get({"class_name": 3}),
-    lambda: layers.regularizers.get({"class_name": "L2", "config": 3})])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: layers.regularizers.L2(np.nan),
+        lambda: layers.regularizers.L1("a"),
+        lambda: layers.regularizers.OrthogonalRegularizer(mode="x"),
+        lambda: layers.regularizers.OrthogonalRegularizer()(np.ones(3)),
+        lambda: layers.constraints.MaxNorm(-1),
+        lambda: layers.constraints.MinMaxNorm(2, 1),
+        lambda: layers.activations.get({"class_name": 3}),
+        lambda: layers.regularizers.get({"class_name": "L2", "config": 3}),
+    ],
+)
 def test_values_refused(call):
     with pytest.raises(ValueError):  # noqa: PT011  # many messages
         call()
@@ -325,9 +452,14 @@ def test_activation_identifiers():
     assert activations.serialize(None) is None
     assert activations.get({"class_name": "function", "config": "relu"}) is activations.relu
     assert activations.get({"class_name": "LeakyReLU", "config": {"name": "x", "dtype": "float32", "trainable": True}})(
-        np.array([-1.0])) == [-0.3]
-    assert activations.serialize(double) == {"module": "builtins", "class_name": "function", "config": "double",
-                                             "registered_name": "function"}
+        np.array([-1.0])
+    ) == [-0.3]
+    assert activations.serialize(double) == {
+        "module": "builtins",
+        "class_name": "function",
+        "config": "double",
+        "registered_name": "function",
+    }
     assert activations.relu.with_parameters(alpha=1.0) != activations.relu
     assert len({activations.relu, activations.get("relu")}) == 1
 
@@ -357,8 +489,12 @@ def test_gelu_in_the_tail():
 
 
 def test_equal_configs_are_equal_and_hash_alike():
-    for make in (lambda: layers.initializers.HeNormal(seed=1), lambda: layers.regularizers.L2(0.5), lambda: layers.constraints.MaxNorm(3),
-                 lambda: layers.activations.get("elu")):
+    for make in (
+        lambda: layers.initializers.HeNormal(seed=1),
+        lambda: layers.regularizers.L2(0.5),
+        lambda: layers.constraints.MaxNorm(3),
+        lambda: layers.activations.get("elu"),
+    ):
         assert make() == make()
         assert hash(make()) == hash(make())
     assert layers.initializers.HeNormal(seed=1) != layers.initializers.HeNormal(seed=2)
@@ -424,17 +560,29 @@ class WrongShape:
         return np.ones(3)
 
 
-@pytest.mark.parametrize(("error", "match", "call"), [
-    (TypeError, "name must be a string, got 3", lambda: layers.Variable([1.0], 3)),
-    (TypeError, "real numbers, got dtype complex128", lambda: layers.Variable([1j], "v:0")),
-    (TypeError, "axis must be an int or a sequence of ints, got 'x'", lambda: layers.constraints.MaxNorm(axis="x")),
-    (ValueError, "filters.*at most", lambda: layers.Conv1D(2**63, 3)),
-    (ValueError, "kernel_size.*above", lambda: layers.Conv1D(2, 2**63)),
-    (TypeError, r"input_shape must be a tuple of ints and None, got \(2.5,\)", lambda: layers.Flatten(input_shape=(2.5,))),
-    (TypeError, "shape must be a sequence of ints", lambda: layers.initializers.Zeros()((2.5,))),
-    (ValueError, "must name a layer", lambda: layers.Sequential.from_config(
-        {"name": "m", "layers": [{"class_name": "Odd", "config": {}}]}, {"Odd": lambda **_: 3})),
-])
+@pytest.mark.parametrize(
+    ("error", "match", "call"),
+    [
+        (TypeError, "name must be a string, got 3", lambda: layers.Variable([1.0], 3)),
+        (TypeError, "real numbers, got dtype complex128", lambda: layers.Variable([1j], "v:0")),
+        (TypeError, "axis must be an int or a sequence of ints, got 'x'", lambda: layers.constraints.MaxNorm(axis="x")),
+        (ValueError, "filters.*at most", lambda: layers.Conv1D(2**63, 3)),
+        (ValueError, "kernel_size.*above", lambda: layers.Conv1D(2, 2**63)),
+        (
+            TypeError,
+            r"input_shape must be a tuple of ints and None, got \(2.5,\)",
+            lambda: layers.Flatten(input_shape=(2.5,)),
+        ),
+        (TypeError, "shape must be a sequence of ints", lambda: layers.initializers.Zeros()((2.5,))),
+        (
+            ValueError,
+            "must name a layer",
+            lambda: layers.Sequential.from_config(
+                {"name": "m", "layers": [{"class_name": "Odd", "config": {}}]}, {"Odd": lambda **_: 3}
+            ),
+        ),
+    ],
+)
 def test_refused(error, match, call):
     with pytest.raises(error, match=match):
         call()
@@ -461,7 +609,9 @@ def test_input_layer_hands_through():
     np.testing.assert_array_equal(layer.backward(x), x)
 
 
-@pytest.mark.parametrize(("line_length", "positions"), [(8, None), (65, [0.5]), (65, [0.2, 0.1, 1.0]), (65, "abc"), (10**9, None)])
+@pytest.mark.parametrize(
+    ("line_length", "positions"), [(8, None), (65, [0.5]), (65, [0.2, 0.1, 1.0]), (65, "abc"), (10**9, None)]
+)
 def test_summary_without_room(line_length, positions):
     model = layers.Sequential([layers.Flatten(input_shape=(2, 3))])
     with pytest.raises(ValueError, match=r"positions|line_length"):

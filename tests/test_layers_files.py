@@ -29,10 +29,12 @@ def holds(model, weights):
 
 def small(**first):
     """A model whose layers have the names that the test files use."""
-    return layers.Sequential([
-        layers.LocallyConnected1D(2, 3, name="local_1d", input_shape=(7, 2), **first),
-        layers.LocallyConnected1D(2, 2, strides=2, use_bias=False, name="locally_connected1d"),
-    ])
+    return layers.Sequential(
+        [
+            layers.LocallyConnected1D(2, 3, name="local_1d", input_shape=(7, 2), **first),
+            layers.LocallyConnected1D(2, 2, strides=2, use_bias=False, name="locally_connected1d"),
+        ]
+    )
 
 
 @pytest.mark.parametrize(("path", "case"), FILES)
@@ -43,7 +45,9 @@ def test_keras_files_by_order(path, case):
     assert_close(model.predict(case["x"]), case["y"])
 
 
-@pytest.mark.parametrize(("path", "case"), [p for p in FILES if p.id.endswith(".h5") and not p.id.endswith(".weights.h5")])
+@pytest.mark.parametrize(
+    ("path", "case"), [p for p in FILES if p.id.endswith(".h5") and not p.id.endswith(".weights.h5")]
+)
 def test_keras_files_by_name(path, case):
     """One layer at a time, the last one first, and another layer in front of it."""
     whole = blank(case)
@@ -79,14 +83,16 @@ def face():
 
 def locally_connected_part():
     """The deepface network up to its last locally connected layer, without the pooling's or the dense layers' help to match."""
-    return layers.Sequential([
-        layers.Conv2D(2, 11, activation="relu", name="C1", input_shape=(71, 71, 3)),
-        layers.MaxPooling2D(pool_size=3, strides=2, padding="same", name="another_name"),
-        layers.Conv2D(1, 9, activation="relu", name="C3"),
-        layers.LocallyConnected2D(2, 9, activation="relu", name="L4"),
-        layers.LocallyConnected2D(2, 7, strides=2, activation="relu", name="L5"),
-        layers.LocallyConnected2D(2, 5, activation="relu", name="L6"),
-    ])
+    return layers.Sequential(
+        [
+            layers.Conv2D(2, 11, activation="relu", name="C1", input_shape=(71, 71, 3)),
+            layers.MaxPooling2D(pool_size=3, strides=2, padding="same", name="another_name"),
+            layers.Conv2D(1, 9, activation="relu", name="C3"),
+            layers.LocallyConnected2D(2, 9, activation="relu", name="L4"),
+            layers.LocallyConnected2D(2, 7, strides=2, activation="relu", name="L5"),
+            layers.LocallyConnected2D(2, 5, activation="relu", name="L6"),
+        ]
+    )
 
 
 def test_deepface():
@@ -115,10 +121,12 @@ def refused(model, path, *words, error=ValueError, **options):
 
 @pytest.mark.parametrize("by_name", [False, True])
 def test_other_shape_in_a_later_layer(by_name):
-    model = layers.Sequential([
-        layers.LocallyConnected1D(2, 3, name="local_1d", input_shape=(7, 2)),
-        layers.LocallyConnected1D(3, 2, strides=2, use_bias=False, name="locally_connected1d"),
-    ])
+    model = layers.Sequential(
+        [
+            layers.LocallyConnected1D(2, 3, name="local_1d", input_shape=(7, 2)),
+            layers.LocallyConnected1D(3, 2, strides=2, use_bias=False, name="locally_connected1d"),
+        ]
+    )
     path = GOLDEN / "line_1.h5"
     with h5py.File(path) as file:
         name = next(name for name in file if name.startswith("locally_connected1d"))
@@ -128,7 +136,12 @@ def test_other_shape_in_a_later_layer(by_name):
 
 def test_another_implementation():
     for stored in (2, 3):
-        refused(small(), GOLDEN / f"line_{stored}.h5", "Shape mismatch in layer #0 (named local_1d", "convert_implementation")
+        refused(
+            small(),
+            GOLDEN / f"line_{stored}.h5",
+            "Shape mismatch in layer #0 (named local_1d",
+            "convert_implementation",
+        )
     refused(small(implementation=2), GOLDEN / "line_1.h5", "Shape mismatch", "convert_implementation")
 
 
@@ -137,7 +150,11 @@ def test_weights_of_another_implementation_convert():
     theirs, ours = layers.Sequential.from_json(case["config"]), small()
     theirs.load_weights(GOLDEN / "line_3.h5")
     for mine, their in zip(ours.layers, theirs.layers, strict=True):
-        entry = {"class_name": "LocallyConnected1D", "config": their.get_config(), "build_config": {"input_shape": their.input_shape}}
+        entry = {
+            "class_name": "LocallyConnected1D",
+            "config": their.get_config(),
+            "build_config": {"input_shape": their.input_shape},
+        }
         mine.set_weights(layers.convert_implementation(their.get_weights(), entry, 1))
     assert_close(ours.predict(case["x"]), case["y"])
 
@@ -145,7 +162,14 @@ def test_weights_of_another_implementation_convert():
 def test_other_number_of_weights():
     model = layers.Sequential([layers.LocallyConnected1D(2, 3, name="local_1d", input_shape=(7, 2), use_bias=False)])
     refused(model, GOLDEN / "line_1.h5", "Layer count mismatch", "expected 1 layers, found 2")
-    refused(model, GOLDEN / "line_1.h5", "Weight count mismatch for layer #0", "expects 1 weight(s)", "Received 2", by_name=True)
+    refused(
+        model,
+        GOLDEN / "line_1.h5",
+        "Weight count mismatch for layer #0",
+        "expects 1 weight(s)",
+        "Received 2",
+        by_name=True,
+    )
 
 
 def test_no_name_fits():
@@ -169,7 +193,9 @@ def test_names_that_the_newer_layout_does_not_have():
 
 def test_newer_layout_with_other_layers():
     model = layers.Sequential([layers.LocallyConnected1D(2, 3, input_shape=(7, 2))])
-    refused(model, GOLDEN / "line_1.weights.h5", "has layers with weights that the model has not", "locally_connected1d_1")
+    refused(
+        model, GOLDEN / "line_1.weights.h5", "has layers with weights that the model has not", "locally_connected1d_1"
+    )
     model = layers.Sequential([layers.Conv1D(2, 3, input_shape=(7, 2))])
     refused(model, GOLDEN / "line_1.weights.h5", "no layer 'conv1d'")
 
@@ -248,9 +274,16 @@ def test_h5_has_the_layout_of_keras(tmp_path):
     def content(path):
         found = {}
         with h5py.File(path) as file:
-            file.visititems(lambda name, item: found.update({name: (
-                {key: np.asarray(value).tolist() for key, value in item.attrs.items()},
-                item[()].tobytes() if isinstance(item, h5py.Dataset) else None)}))
+            file.visititems(
+                lambda name, item: found.update(
+                    {
+                        name: (
+                            {key: np.asarray(value).tolist() for key, value in item.attrs.items()},
+                            item[()].tobytes() if isinstance(item, h5py.Dataset) else None,
+                        )
+                    }
+                )
+            )
             return found, {key: np.asarray(value).tolist() for key, value in file.attrs.items()}
 
     case = next(case for case in golden("files") if "network_1_channels_first.h5" in case["files"])
@@ -267,7 +300,9 @@ def test_h5_has_the_layout_of_keras(tmp_path):
     assert ours[0].keys() == theirs[0].keys()
     for name, (attributes, data) in ours[0].items():
         assert data == theirs[0][name][1], name
-        assert {k: plain(v) for k, v in attributes.items()} == {k: plain(v) for k, v in theirs[0][name][0].items()}, name
+        assert {k: plain(v) for k, v in attributes.items()} == {k: plain(v) for k, v in theirs[0][name][0].items()}, (
+            name
+        )
     assert {k: plain(v) for k, v in ours[1].items()} == {k: plain(v) for k, v in theirs[1].items()}
 
 

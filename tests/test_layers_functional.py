@@ -30,9 +30,11 @@ def names(variables=None):
 
 
 def test_signature():
-    expected = ("inputs, filters, kernel_size, strides=1, padding='valid', data_format='channels_last', dilation_rate=1, activation=None, "
-                "use_bias=True, kernel_initializer=None, bias_initializer=Zeros(), kernel_regularizer=None, bias_regularizer=None, "
-                "activity_regularizer=None, kernel_constraint=None, bias_constraint=None, trainable=True, name=None, reuse=None")
+    expected = (
+        "inputs, filters, kernel_size, strides=1, padding='valid', data_format='channels_last', dilation_rate=1, activation=None, "
+        "use_bias=True, kernel_initializer=None, bias_initializer=Zeros(), kernel_regularizer=None, bias_regularizer=None, "
+        "activity_regularizer=None, kernel_constraint=None, bias_constraint=None, trainable=True, name=None, reuse=None"
+    )
     signature = inspect.signature(layers.conv1d)
     plain = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()]
     assert str(signature.replace(parameters=plain, return_annotation=inspect.Signature.empty)) == f"({expected})"
@@ -53,10 +55,15 @@ def test_same_as_tensorflow():
     layers.conv1d(X, 4, 3)
     layers.conv1d(X, 4, 3)
     layers.conv1d(X, 4, 3, name="c")
-    with pytest.raises(ValueError, match=r"Variable c/kernel already exists, disallowed. Did you mean to set reuse=True"):
+    with pytest.raises(
+        ValueError, match=r"Variable c/kernel already exists, disallowed. Did you mean to set reuse=True"
+    ):
         layers.conv1d(X, 4, 3, name="c")
     layers.conv1d(X, 4, 3, name="c", reuse=True)
-    with pytest.raises(ValueError, match=r"Trying to share variable c/kernel, but specified shape \(3, 3, 5\) and found shape \(3, 3, 4\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"Trying to share variable c/kernel, but specified shape \(3, 3, 5\) and found shape \(3, 3, 4\)",
+    ):
         layers.conv1d(X, 5, 3, name="c", reuse=True)
     with pytest.raises(ValueError, match="Variable d/kernel does not exist, or was not created"):
         layers.conv1d(X, 5, 3, name="d", reuse=True)
@@ -88,9 +95,13 @@ def test_reuse_shares_the_variables():
     kernel.assign(kernel.value * 2)
     bias.assign(bias.value + 1)
     np.testing.assert_allclose(layers.conv1d(X, 4, 3, name="c", reuse=True), 2 * first + 1, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(layers.conv1d(X, 4, 3, strides=2, name="c", reuse=True), (2 * first + 1)[:, ::2], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        layers.conv1d(X, 4, 3, strides=2, name="c", reuse=True), (2 * first + 1)[:, ::2], rtol=1e-5, atol=1e-5
+    )
     assert len(layers.global_variables()) == 2
-    np.testing.assert_allclose(layers.conv1d(X, 4, 3, name="c", reuse=True, use_bias=False), 2 * first, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        layers.conv1d(X, 4, 3, name="c", reuse=True, use_bias=False), 2 * first, rtol=1e-5, atol=1e-5
+    )
 
 
 def test_reuse_without_a_name_is_the_first_layer():
@@ -109,14 +120,26 @@ def answer(program):
     def losses(scope=None):
         return [float(loss) for loss in layers.get_regularization_losses(scope)]
 
-    program(types.SimpleNamespace(
-        variable_scope=layers.variable_scope, get_variable_scope=layers.get_variable_scope, AUTO_REUSE=layers.AUTO_REUSE, conv1d=conv1d,
-        global_variables=layers.global_variables, trainable_variables=layers.trainable_variables, losses=losses,
-        constant=layers.initializers.Constant, total=lambda factor: lambda weight: factor * weight.sum(), say=record.say,
-        refused=record.refused))
+    program(
+        types.SimpleNamespace(
+            variable_scope=layers.variable_scope,
+            get_variable_scope=layers.get_variable_scope,
+            AUTO_REUSE=layers.AUTO_REUSE,
+            conv1d=conv1d,
+            global_variables=layers.global_variables,
+            trainable_variables=layers.trainable_variables,
+            losses=losses,
+            constant=layers.initializers.Constant,
+            total=lambda factor: lambda weight: factor * weight.sum(),
+            say=record.say,
+            refused=record.refused,
+        )
+    )
     penalties, trained = losses(), layers.trainable_variables()
-    variables = [[variable.name, variable in trained, float(variable.value.flat[0]) if np.ptp(variable.value) == 0 else None]
-                 for variable in layers.global_variables()]
+    variables = [
+        [variable.name, variable in trained, float(variable.value.flat[0]) if np.ptp(variable.value) == 0 else None]
+        for variable in layers.global_variables()
+    ]
     return {"said": record.said, "variables": variables, "penalties": penalties}
 
 
@@ -157,7 +180,9 @@ def test_the_last_output_is_penalized():
     for step in range(3):
         for name in ("a", "b"):
             x = np.full((2, 3, 1), step + 1.0)
-            layers.conv1d(x, 1, 3, name=name, kernel_initializer="ones", activity_regularizer=total, reuse=layers.AUTO_REUSE)
+            layers.conv1d(
+                x, 1, 3, name=name, kernel_initializer="ones", activity_regularizer=total, reuse=layers.AUTO_REUSE
+            )
     assert layers.get_regularization_losses() == [9, 9]
 
 
@@ -244,8 +269,27 @@ def test_printed_scope():
 
 
 def test_every_argument_works():
-    y = layers.conv1d(np.moveaxis(X, 1, 2), 4, (2,), 1, "SAME", "channels_first", 2, "tanh", True, "ones", "ones", "l2", "l1", "l2",
-                      "non_neg", "unit_norm", True, "all", None)
+    y = layers.conv1d(
+        np.moveaxis(X, 1, 2),
+        4,
+        (2,),
+        1,
+        "SAME",
+        "channels_first",
+        2,
+        "tanh",
+        True,
+        "ones",
+        "ones",
+        "l2",
+        "l1",
+        "l2",
+        "non_neg",
+        "unit_norm",
+        True,
+        "all",
+        None,
+    )
     expected = np.tanh(localconv.conv1d(X, np.ones((2, 3, 4), np.float32), 1, "same", "channels_last", 2) + 1)
     np.testing.assert_allclose(y, np.moveaxis(expected, 1, 2), rtol=1e-5, atol=1e-6)
     losses = layers.get_regularization_losses()
@@ -263,10 +307,19 @@ def test_several_batch_axes_and_dtypes():
     assert layers.conv1d([[[1.0], [2.0], [3.0]]], 2, 3).dtype == "float32"
 
 
-@pytest.mark.parametrize(("wrong", "error"), [({"filters": 0}, ValueError), ({"kernel_size": 9}, ValueError), ({"name": 3}, TypeError),
-                                              ({"name": "a b"}, ValueError), ({"inputs": X.astype(int)}, TypeError),
-                                              ({"inputs": X[0]}, ValueError),
-                                              ({"reuse": "yes"}, ValueError), ({"kernel_initializer": "foo"}, ValueError)])
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"filters": 0}, ValueError),
+        ({"kernel_size": 9}, ValueError),
+        ({"name": 3}, TypeError),
+        ({"name": "a b"}, ValueError),
+        ({"inputs": X.astype(int)}, TypeError),
+        ({"inputs": X[0]}, ValueError),
+        ({"reuse": "yes"}, ValueError),
+        ({"kernel_initializer": "foo"}, ValueError),
+    ],
+)
 def test_nothing_is_stored_when_refused(wrong, error):
     with pytest.raises(error):
         layers.conv1d(**({"inputs": X, "filters": 4, "kernel_size": 3} | wrong))
@@ -275,21 +328,48 @@ def test_nothing_is_stored_when_refused(wrong, error):
     assert names() == ["conv1d/kernel:0", "conv1d/bias:0"]
 
 
-@pytest.mark.parametrize(("call", "error", "message"), [
-    (lambda: layers.conv1d(X, 4, 3, name=3), TypeError, "name must be a string or a VariableScope, got 3"),
-    (lambda: layers.conv1d(X, 4, 3, reuse=2), ValueError, "reuse must be True, False, None or AUTO_REUSE, got 2"),
-    (lambda: layers.variable_scope(3).__enter__(), TypeError, "name_or_scope must be a string or a VariableScope, got 3"),
-    (lambda: layers.variable_scope("ö").__enter__(), ValueError, "name_or_scope must match the pattern .*, got 'ö'"),
-    (lambda: layers.variable_scope(None).__enter__(), TypeError, "name_or_scope must be a string or a VariableScope if"),
-    (lambda: layers.variable_scope(None, 3).__enter__(), TypeError, "default_name must be a string, got 3"),
-    (lambda: layers.variable_scope(None, "d", reuse=True).__enter__(), ValueError, "reuse=True needs name_or_scope"),
-    (lambda: layers.variable_scope("a", initializer="foo").__enter__(), ValueError, "Unknown initializer: 'foo'"),
-    (lambda: layers.variable_scope("a", regularizer=3).__enter__(), ValueError, "Could not interpret regularizer identifier: 3"),
-    (lambda: layers.VariableScope(None, 3), TypeError, "name must be a string, got 3"),
-    (lambda: layers.trainable_variables(3), TypeError, "scope must be a string, got 3"),
-    (lambda: layers.global_variables(layers.get_variable_scope()), TypeError, "scope must be a string, got <VariableScope"),
-    (lambda: layers.get_regularization_losses("("), ValueError, r"scope must be a regular expression, got '\('"),
-])
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: layers.conv1d(X, 4, 3, name=3), TypeError, "name must be a string or a VariableScope, got 3"),
+        (lambda: layers.conv1d(X, 4, 3, reuse=2), ValueError, "reuse must be True, False, None or AUTO_REUSE, got 2"),
+        (
+            lambda: layers.variable_scope(3).__enter__(),
+            TypeError,
+            "name_or_scope must be a string or a VariableScope, got 3",
+        ),
+        (
+            lambda: layers.variable_scope("ö").__enter__(),
+            ValueError,
+            "name_or_scope must match the pattern .*, got 'ö'",
+        ),
+        (
+            lambda: layers.variable_scope(None).__enter__(),
+            TypeError,
+            "name_or_scope must be a string or a VariableScope if",
+        ),
+        (lambda: layers.variable_scope(None, 3).__enter__(), TypeError, "default_name must be a string, got 3"),
+        (
+            lambda: layers.variable_scope(None, "d", reuse=True).__enter__(),
+            ValueError,
+            "reuse=True needs name_or_scope",
+        ),
+        (lambda: layers.variable_scope("a", initializer="foo").__enter__(), ValueError, "Unknown initializer: 'foo'"),
+        (
+            lambda: layers.variable_scope("a", regularizer=3).__enter__(),
+            ValueError,
+            "Could not interpret regularizer identifier: 3",
+        ),
+        (lambda: layers.VariableScope(None, 3), TypeError, "name must be a string, got 3"),
+        (lambda: layers.trainable_variables(3), TypeError, "scope must be a string, got 3"),
+        (
+            lambda: layers.global_variables(layers.get_variable_scope()),
+            TypeError,
+            "scope must be a string, got <VariableScope",
+        ),
+        (lambda: layers.get_regularization_losses("("), ValueError, r"scope must be a regular expression, got '\('"),
+    ],
+)
 def test_messages(call, error, message):
     with pytest.raises(error, match=message):
         call()

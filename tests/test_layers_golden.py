@@ -33,7 +33,9 @@ def test_output_and_losses(case, training):
     y = layer(case["x"], training=training)
     assert_close(y, case["y"])
     assert layer.compute_output_shape(case["x"].shape) == y.shape
-    assert_close(np.array([float(loss) for loss in layer.losses]), np.array([float(loss) for loss in case["losses"]]), 2**34)
+    assert_close(
+        np.array([float(loss) for loss in layer.losses]), np.array([float(loss) for loss in case["losses"]]), 2**34
+    )
 
 
 @pytest.mark.parametrize("case", TRAINED)
@@ -139,7 +141,11 @@ def test_wide_summary(structure):
 def test_automatic_names(structure):
     found, _ = structure
     layers.clear_session()
-    for name, class_name in (("locally_connected1d", "LocallyConnected1D"), ("conv1d", "Conv1D"), ("sequential", "Sequential")):
+    for name, class_name in (
+        ("locally_connected1d", "LocallyConnected1D"),
+        ("conv1d", "Conv1D"),
+        ("sequential", "Sequential"),
+    ):
         assert getattr(layers, class_name)(*([] if class_name == "Sequential" else [2, 2])).name == name
     makers = ("LocallyConnected2D", "Conv2D", "LocallyConnected2D", "Conv1D")
     names = [getattr(layers, name)(2, 2, name=None).name for name in makers]

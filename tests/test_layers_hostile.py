@@ -115,7 +115,10 @@ LEADING_OUT = {
     "external link": (lambda group, name: group.update({name: h5py.ExternalLink("other.h5", "/x")}), "'/d/d/kernel:0'"),
     "soft link through an external one": (linked("/away"), "'/away'"),
     "soft link through an external one deep down": (linked("/d/d/a/b/c"), "'/d/d/a/b/c'"),
-    "external storage": (lambda group, name: group.create_dataset(name, (4, 4), "f4", external=[("other.h5", 0, 64)]), "'/d/d/kernel:0'"),
+    "external storage": (
+        lambda group, name: group.create_dataset(name, (4, 4), "f4", external=[("other.h5", 0, 64)]),
+        "'/d/d/kernel:0'",
+    ),
     "virtual dataset": (virtual, "'/d/d/kernel:0'"),
     "virtual dataset without end": (endless_virtual, "'/d/d/kernel:0'"),
 }
@@ -131,6 +134,7 @@ def test_other_files_are_not_read(kind, wrapping, load, tmp_path):
     kernel, name = LEADING_OUT[kind]
     config = sequential(("Dense", {"units": 4, "name": "d", "batch_input_shape": [None, 4]}))
     if wrapping == "keras":
+
         def fill(root):
             variables = root.create_group("layers/dense/vars")
             kernel(root.create_group("d/d"), "kernel:0")
@@ -209,10 +213,14 @@ GZIP, GROWING = {"compression": "gzip"}, {"maxshape": (None, None)}
 SIDE = 64
 DATASETS = {
     "a chunk that unpacks to more than it is": lambda: chunked((SIDE, SIDE), (SIDE, SIDE), bomb(), GZIP),
-    "a chunk that unpacks to less than it is": lambda: chunked((SIDE, SIDE), (SIDE, SIDE), zlib.compress(bytes(4)), GZIP),
+    "a chunk that unpacks to less than it is": lambda: chunked(
+        (SIDE, SIDE), (SIDE, SIDE), zlib.compress(bytes(4)), GZIP
+    ),
     "a chunk that is shorter than it is": lambda: chunked((SIDE, SIDE), (SIDE, SIDE), bytes(4), {}),
     "a chunk that is longer than it is": lambda: chunked((SIDE, SIDE), (SIDE, SIDE), bytes(2**17), {}),
-    "a packed chunk far larger than the dataset": lambda: chunked((SIDE, SIDE), (2**14, 2**13), bomb(), GZIP, **GROWING),
+    "a packed chunk far larger than the dataset": lambda: chunked(
+        (SIDE, SIDE), (2**14, 2**13), bomb(), GZIP, **GROWING
+    ),
     "a chunk far larger than the dataset": lambda: chunked((SIDE, SIDE), (2**14, 2**13), None, {}, **GROWING),
     "a filter whose memory is not known": lambda: chunked((SIDE, SIDE), (SIDE, SIDE), None, {"compression": "lzf"}),
     "filters in another order": lambda: twice_packed,
@@ -225,7 +233,9 @@ def twice_packed(group, name):
     properties.set_chunk((SIDE, SIDE))
     properties.set_deflate(9)
     properties.set_deflate(9)
-    dataset = h5py.h5d.create(group.id, name.encode(), h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple((SIDE, SIDE)), properties)
+    dataset = h5py.h5d.create(
+        group.id, name.encode(), h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple((SIDE, SIDE)), properties
+    )
     dataset.write_direct_chunk((0, 0), zlib.compress(bomb()))
 
 
@@ -247,12 +257,19 @@ def test_chunks_without_number(load, tmp_path):
     assert "ValueError" in load("a.h5", size=1000)
 
 
-@pytest.mark.parametrize("filters", [{}, GZIP, GZIP | {"shuffle": True, "fletcher32": True}, {"fletcher32": True}, {"shuffle": True}])
+@pytest.mark.parametrize(
+    "filters", [{}, GZIP, GZIP | {"shuffle": True, "fletcher32": True}, {"fletcher32": True}, {"shuffle": True}]
+)
 @pytest.mark.parametrize("chunks", [(4, 4), (3, 2), (1, 4), None])
 def test_packed_files_load(filters, chunks, load, tmp_path):
     values = np.arange(16, dtype="f4").reshape(4, 4)
     with h5py.File(tmp_path / "a.h5", "w") as root:
-        dense(root, lambda group, name: group.create_dataset(name, data=values, chunks=chunks or (filters and True) or None, **filters))
+        dense(
+            root,
+            lambda group, name: group.create_dataset(
+                name, data=values, chunks=chunks or (filters and True) or None, **filters
+            ),
+        )
     assert load("a.h5") == "loaded: 120.0"
 
 
@@ -260,7 +277,12 @@ def test_half_written_datasets_load(load, tmp_path):
     """Chunks that are not there are 0, and a growing dataset has larger ones than it is."""
     for packed in (GZIP, {}):
         with h5py.File(tmp_path / "a.h5", "w") as root:
-            dense(root, lambda group, name, packed=packed: group.create_dataset(name, (4, 4), "f4", chunks=(64, 3), **packed, **GROWING))
+            dense(
+                root,
+                lambda group, name, packed=packed: group.create_dataset(
+                    name, (4, 4), "f4", chunks=(64, 3), **packed, **GROWING
+                ),
+            )
             root["d/d/kernel:0"][:, 3] = 1
         assert load("a.h5") == "loaded: 4.0"
 
@@ -335,7 +357,13 @@ def test_too_many_names(layout, load, tmp_path):
 
 def test_names_of_variable_length(load, tmp_path):
     """As Keras writes them, in every layout of attributes that HDF5 has for a few of them, behind a block of the user's too."""
-    for options in ({}, {"libver": "latest"}, {"track_order": True}, {"userblock_size": 512}, {"libver": "latest", "userblock_size": 1024}):
+    for options in (
+        {},
+        {"libver": "latest"},
+        {"track_order": True},
+        {"userblock_size": 512},
+        {"libver": "latest", "userblock_size": 1024},
+    ):
         with h5py.File(tmp_path / "a.h5", "w", **options) as root:
             dense(root, lambda group, name: group.create_dataset(name, data=np.ones((4, 4), "f4")))
             root["d"].attrs["weight_names"] = ["d/kernel:0", "d/bias:0"]
@@ -384,7 +412,9 @@ def npy(dtype, shape, size):
 MEMBERS = {
     "another shape": {"d/kernel": npy("<f4", (BOMB // 4,), BOMB)},
     "more than the header says": {"d/kernel": npy("<f4", (4, 4), BOMB)},
-    "a header without end": {"d/kernel": [b"\x93NUMPY\x02\x00" + struct.pack("<I", BOMB), *[b" " * MIB] * (BOMB // MIB)]},
+    "a header without end": {
+        "d/kernel": [b"\x93NUMPY\x02\x00" + struct.pack("<I", BOMB), *[b" " * MIB] * (BOMB // MIB)]
+    },
     "an index without end": {"localconv layers": npy(f"<U{BOMB // 4}", (), BOMB)},
     "an index of many": {"localconv layers": npy("<U1", (BOMB // 4,), BOMB)},
     "no data for its header": {"d/kernel": npy("<f4", (4, 4), 0)},
@@ -455,8 +485,12 @@ def test_archives_are_read_in_place(load, tmp_path):
 @pytest.mark.parametrize("form", ["npz", "h5"])
 def test_only_what_is_wanted_is_read(form, load, tmp_path):
     """Of a file with a layer of 64 MiB and a small one, the small one."""
-    large = layers.Sequential([layers.Dense(4, name="d", kernel_initializer="ones", input_shape=(4,)),
-                               layers.Dense(4 * MIB, name="large", kernel_initializer="zeros")])
+    large = layers.Sequential(
+        [
+            layers.Dense(4, name="d", kernel_initializer="ones", input_shape=(4,)),
+            layers.Dense(4 * MIB, name="large", kernel_initializer="zeros"),
+        ]
+    )
     large.save_weights(tmp_path / f"a.{form}")
     assert load(f"a.{form}", "by_name", limit=24 * MIB) == "loaded: 16.0"
 
@@ -474,12 +508,36 @@ def test_archives_of_other_methods(load, tmp_path):
 
 CONFIGS = {
     "a layer": sequential(("Dense", {"units": 2**15, "batch_input_shape": [None, 2**15]})),
-    "an initializer": sequential(("Dense", {"units": 2**13, "batch_input_shape": [None, 2**13], "kernel_initializer": "orthogonal"})),
-    "many layers": sequential(*[("Dense", {"units": 2**10, "batch_input_shape": [None, 2**10], "name": f"{n}"}) for n in range(900)]),
-    "connections": sequential(("LocallyConnected1D", {"filters": 1, "kernel_size": 10**5, "padding": "same", "implementation": 3,
-                                                      "batch_input_shape": [None, 10**5, 1]})),
-    "a square of connections": sequential(("LocallyConnected2D", {"filters": 1, "kernel_size": 300, "padding": "same", "implementation": 2,
-                                                                  "batch_input_shape": [None, 300, 300, 1]})),
+    "an initializer": sequential(
+        ("Dense", {"units": 2**13, "batch_input_shape": [None, 2**13], "kernel_initializer": "orthogonal"})
+    ),
+    "many layers": sequential(
+        *[("Dense", {"units": 2**10, "batch_input_shape": [None, 2**10], "name": f"{n}"}) for n in range(900)]
+    ),
+    "connections": sequential(
+        (
+            "LocallyConnected1D",
+            {
+                "filters": 1,
+                "kernel_size": 10**5,
+                "padding": "same",
+                "implementation": 3,
+                "batch_input_shape": [None, 10**5, 1],
+            },
+        )
+    ),
+    "a square of connections": sequential(
+        (
+            "LocallyConnected2D",
+            {
+                "filters": 1,
+                "kernel_size": 300,
+                "padding": "same",
+                "implementation": 2,
+                "batch_input_shape": [None, 300, 300, 1],
+            },
+        )
+    ),
     "axes": sequential(("Flatten", {"batch_input_shape": [None] + [9] * 10**6})),
     "a size": sequential(("Flatten", {"batch_input_shape": [None, 10**4000, 10**4000]})),
     "depth of lists": '{"class_name": "Sequential", "config": ' + "[" * 99_000,
@@ -518,7 +576,11 @@ def test_weights_that_are_declared_and_not_there(dtype, load, tmp_path):
 
 def test_weights_up_to_the_limit(load, tmp_path):
     config = sequential(("Dense", {"units": 1000, "use_bias": False, "batch_input_shape": [None, 1000]}))
-    keras(tmp_path / "a.keras", config, lambda root: root.create_dataset("layers/dense/vars/0", (1000, 1000), "f4", fillvalue=0.5))
+    keras(
+        tmp_path / "a.keras",
+        config,
+        lambda root: root.create_dataset("layers/dense/vars/0", (1000, 1000), "f4", fillvalue=0.5),
+    )
     assert load("a.keras", "model") == "loaded: 500000.0"
 
 
@@ -549,12 +611,25 @@ def test_pickles_are_not_loaded(load, tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize("entry", [
-    {"module": "os", "class_name": "system", "config": {"command": "touch executed"}, "registered_name": "os>system"},
-    {"module": "builtins", "class_name": "function", "config": "eval", "registered_name": "function"},
-    {"class_name": "Lambda", "config": {"function": ["4wAAAA==", None, None], "function_type": "lambda"}},
-    {"module": "antigravity", "class_name": "Dense", "config": {"units": 4}, "registered_name": "antigravity>Dense"},
-])
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {
+            "module": "os",
+            "class_name": "system",
+            "config": {"command": "touch executed"},
+            "registered_name": "os>system",
+        },
+        {"module": "builtins", "class_name": "function", "config": "eval", "registered_name": "function"},
+        {"class_name": "Lambda", "config": {"function": ["4wAAAA==", None, None], "function_type": "lambda"}},
+        {
+            "module": "antigravity",
+            "class_name": "Dense",
+            "config": {"units": 4},
+            "registered_name": "antigravity>Dense",
+        },
+    ],
+)
 def test_configs_import_nothing(entry, python, tmp_path):
     keras(tmp_path / "a.keras", {"class_name": "Sequential", "config": {"layers": [entry]}})
     code = """
@@ -567,4 +642,3 @@ except ValueError:
 """
     assert python(code) == "refused False\n"
     assert not (tmp_path / "executed").exists()
-

@@ -35,10 +35,16 @@ def test_variance_scaling(mode, seed):
         check(initializers.VarianceScaling(scale, mode, "uniform", seed)(SHAPE), limit=math.sqrt(3) * deviation)
         check(initializers.VarianceScaling(scale, mode, "untruncated_normal", seed)(SHAPE), deviation=deviation)
         for name in ("truncated_normal", "normal"):
-            check(initializers.VarianceScaling(scale, mode, name, seed)(SHAPE), limit=2 * deviation / CUT, deviation=deviation)
+            check(
+                initializers.VarianceScaling(scale, mode, name, seed)(SHAPE),
+                limit=2 * deviation / CUT,
+                deviation=deviation,
+            )
 
 
-@pytest.mark.parametrize(("name", "scale", "mode"), [("glorot", 1, "fan_avg"), ("he", 2, "fan_in"), ("lecun", 1, "fan_in")])
+@pytest.mark.parametrize(
+    ("name", "scale", "mode"), [("glorot", 1, "fan_avg"), ("he", 2, "fan_in"), ("lecun", 1, "fan_in")]
+)
 def test_family(name, scale, mode):
     deviation = math.sqrt(scale / fans(mode))
     rng = np.random.default_rng(5)
@@ -93,18 +99,31 @@ def test_fans_of_stored_shapes(implementation, limit):
 def test_fans_of_one_position(implementation, padding):
     limit = math.sqrt(6 / (3 * 2 + 3 * 4))
     initializer = initializers.GlorotUniform(fans="position")
-    layer = layers.LocallyConnected1D(4, 3, kernel_initializer=initializer, implementation=implementation, padding=padding, seed=0)
+    layer = layers.LocallyConnected1D(
+        4, 3, kernel_initializer=initializer, implementation=implementation, padding=padding, seed=0
+    )
     layer.build((None, 100, 2))
     check(layer.kernel.value, limit=limit)
-    layer = layers.LocallyConnected2D(4, (3, 2), kernel_initializer=initializers.HeNormal(fans="position"), implementation=implementation,
-                                      padding=padding, seed=0)
+    layer = layers.LocallyConnected2D(
+        4,
+        (3, 2),
+        kernel_initializer=initializers.HeNormal(fans="position"),
+        implementation=implementation,
+        padding=padding,
+        seed=0,
+    )
     layer.build((None, 12, 11, 2))
     check(layer.kernel.value, deviation=math.sqrt(2 / 12))
 
 
 def test_fans_of_convolutions_are_the_position_s():
-    for maker, shape, layer_fans in ((layers.Conv1D, (None, 9, 4), (3 * 4, 3 * 8)), (layers.Conv2D, (None, 9, 9, 4), (9 * 4, 9 * 8))):
-        plain, position = (maker(8, 3, kernel_initializer=initializers.GlorotNormal(fans=f), seed=3) for f in (None, "position"))
+    for maker, shape, layer_fans in (
+        (layers.Conv1D, (None, 9, 4), (3 * 4, 3 * 8)),
+        (layers.Conv2D, (None, 9, 9, 4), (9 * 4, 9 * 8)),
+    ):
+        plain, position = (
+            maker(8, 3, kernel_initializer=initializers.GlorotNormal(fans=f), seed=3) for f in (None, "position")
+        )
         explicit = maker(8, 3, kernel_initializer=initializers.GlorotNormal(fans=layer_fans), seed=3)
         for layer in (plain, position, explicit):
             layer.build(shape)
@@ -121,14 +140,28 @@ def test_explicit_fans():
     assert initializers.HeUniform().get_config() == {"seed": None}
 
 
-@pytest.mark.parametrize(("shape", "expected"), [((), (1, 1)), ((5,), (5, 5)), ((5, 6), (5, 6)), ((3, 5, 6), (15, 18)),
-                                                 ((2, 3, 5, 6), (30, 36)), ((10, 2, 8, 4), (160, 80))])
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((), (1, 1)),
+        ((5,), (5, 5)),
+        ((5, 6), (5, 6)),
+        ((3, 5, 6), (15, 18)),
+        ((2, 3, 5, 6), (30, 36)),
+        ((10, 2, 8, 4), (160, 80)),
+    ],
+)
 def test_compute_fans(shape, expected):
     assert initializers.compute_fans(shape) == expected
 
 
-@pytest.mark.parametrize(("layer", "shape"), [(layers.Dense(50, bias_initializer=None, kernel_initializer=None), (None, 4)),
-                                              (layers.Conv1D(50, 3, bias_initializer=None, kernel_initializer=None), (None, 9, 4))])
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (layers.Dense(50, bias_initializer=None, kernel_initializer=None), (None, 4)),
+        (layers.Conv1D(50, 3, bias_initializer=None, kernel_initializer=None), (None, 9, 4)),
+    ],
+)
 def test_no_initializer_is_glorot_uniform(layer, shape):
     """As in Keras, for a bias too."""
     layer.build(shape)
@@ -138,18 +171,31 @@ def test_no_initializer_is_glorot_uniform(layer, shape):
     assert layer.get_config()["bias_initializer"] is None
 
 
-@pytest.mark.parametrize(("call", "error"), [
-    (lambda: initializers.VarianceScaling(0), ValueError), (lambda: initializers.VarianceScaling(mode="in"), ValueError),
-    (lambda: initializers.VarianceScaling(distribution="cauchy"), ValueError),
-    (lambda: initializers.VarianceScaling(distribution=3), TypeError), (lambda: initializers.GlorotUniform(fans="positions"), ValueError),
-    (lambda: initializers.GlorotUniform(fans=(1, 2, 3)), ValueError), (lambda: initializers.GlorotUniform(fans=(0, 2)), ValueError),
-    (lambda: initializers.GlorotUniform(fans="position")((3, 3)), ValueError), (lambda: initializers.GlorotUniform(seed="1"), TypeError),
-    (lambda: initializers.RandomUniform(1, 0), ValueError), (lambda: initializers.RandomNormal(stddev=-1), ValueError),
-    (lambda: initializers.RandomNormal("0"), TypeError), (lambda: initializers.RandomNormal(np.inf), ValueError),
-    (lambda: initializers.Constant("a"), TypeError), (lambda: initializers.Constant([1, 2])((3,)), ValueError),
-    (lambda: initializers.Orthogonal()((3,)), ValueError), (lambda: initializers.Identity()((3, 3, 3)), ValueError),
-    (lambda: initializers.Zeros()("abc"), TypeError), (lambda: initializers.Zeros()((2, -1)), ValueError),
-    (lambda: initializers.Zeros()((2,), "int32"), ValueError)])
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda: initializers.VarianceScaling(0), ValueError),
+        (lambda: initializers.VarianceScaling(mode="in"), ValueError),
+        (lambda: initializers.VarianceScaling(distribution="cauchy"), ValueError),
+        (lambda: initializers.VarianceScaling(distribution=3), TypeError),
+        (lambda: initializers.GlorotUniform(fans="positions"), ValueError),
+        (lambda: initializers.GlorotUniform(fans=(1, 2, 3)), ValueError),
+        (lambda: initializers.GlorotUniform(fans=(0, 2)), ValueError),
+        (lambda: initializers.GlorotUniform(fans="position")((3, 3)), ValueError),
+        (lambda: initializers.GlorotUniform(seed="1"), TypeError),
+        (lambda: initializers.RandomUniform(1, 0), ValueError),
+        (lambda: initializers.RandomNormal(stddev=-1), ValueError),
+        (lambda: initializers.RandomNormal("0"), TypeError),
+        (lambda: initializers.RandomNormal(np.inf), ValueError),
+        (lambda: initializers.Constant("a"), TypeError),
+        (lambda: initializers.Constant([1, 2])((3,)), ValueError),
+        (lambda: initializers.Orthogonal()((3,)), ValueError),
+        (lambda: initializers.Identity()((3, 3, 3)), ValueError),
+        (lambda: initializers.Zeros()("abc"), TypeError),
+        (lambda: initializers.Zeros()((2, -1)), ValueError),
+        (lambda: initializers.Zeros()((2,), "int32"), ValueError),
+    ],
+)
 def test_wrong_values(call, error):
     with pytest.raises(error) as caught:
         call()

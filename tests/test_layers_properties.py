@@ -18,9 +18,17 @@ def local_layers(draw, implementations=(1, 2, 3)):
     first = draw(st.booleans())
     channels = draw(st.integers(1, 3))
     layer = (layers.LocallyConnected1D, layers.LocallyConnected2D)[rank - 1](
-        draw(st.integers(1, 3)), size, tuple(draw(st.integers(1, 3)) for _ in range(rank)), draw(st.sampled_from(["valid", "same"])),
-        "channels_first" if first else "channels_last", draw(st.sampled_from([None, "relu", "tanh", "softmax"])), draw(st.booleans()),
-        implementation=draw(st.sampled_from(implementations)), dtype=draw(st.sampled_from(["float32", "float64"])), name="drawn")
+        draw(st.integers(1, 3)),
+        size,
+        tuple(draw(st.integers(1, 3)) for _ in range(rank)),
+        draw(st.sampled_from(["valid", "same"])),
+        "channels_first" if first else "channels_last",
+        draw(st.sampled_from([None, "relu", "tanh", "softmax"])),
+        draw(st.booleans()),
+        implementation=draw(st.sampled_from(implementations)),
+        dtype=draw(st.sampled_from(["float32", "float64"])),
+        name="drawn",
+    )
     shape = (draw(st.integers(0, 3)), channels, *spatial) if first else (draw(st.integers(0, 3)), *spatial, channels)
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     layer.build((None, *shape[1:]))
@@ -49,8 +57,12 @@ def test_locally_connected(drawn):
     np.testing.assert_allclose(result, by_backend(layer, x, layer.kernel.value), rtol=1e-5, atol=1e-6)
 
 
-@hypothesis.given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 20), st.integers(1, 11)), min_size=1, max_size=2),
-                  st.sampled_from(["valid", "same"]), st.integers(1, 2), st.integers(1, 2))
+@hypothesis.given(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(1, 20), st.integers(1, 11)), min_size=1, max_size=2),
+    st.sampled_from(["valid", "same"]),
+    st.integers(1, 2),
+    st.integers(1, 2),
+)
 def test_implementation_3_stores_the_connections(axes, padding, channels, filters):
     """One number for each pair of an output and an input that its window has, from the definition; windows may be larger than inputs."""
     axes = [(n, min(k, n) if padding == "valid" else k, s) for n, k, s in axes]
@@ -104,11 +116,23 @@ def test_convolutions(data):
     size = tuple(data.draw(st.integers(1, 3)) for _ in range(rank))
     strides, dilation = data.draw(st.sampled_from([(1, 1), (2, 1), (1, 2)]))
     spatial = tuple(data.draw(st.integers((k - 1) * dilation + 1, 9)) for k in size)
-    channels, batch = groups * data.draw(st.integers(1, 2)), tuple(data.draw(st.lists(st.integers(0, 2), min_size=1, max_size=2)))
+    channels, batch = (
+        groups * data.draw(st.integers(1, 2)),
+        tuple(data.draw(st.lists(st.integers(0, 2), min_size=1, max_size=2))),
+    )
     padding = data.draw(st.sampled_from(["valid", "same", "CAUSAL"] if rank == 1 else ["valid", "SAME"]))
     layer = (layers.Conv1D, layers.Conv2D)[rank - 1](
-        2 * groups, size, strides, padding, "channels_first" if first else "channels_last", dilation, groups,
-        data.draw(st.sampled_from([None, "relu", "elu"])), data.draw(st.booleans()), dtype="float64")
+        2 * groups,
+        size,
+        strides,
+        padding,
+        "channels_first" if first else "channels_last",
+        dilation,
+        groups,
+        data.draw(st.sampled_from([None, "relu", "elu"])),
+        data.draw(st.booleans()),
+        dtype="float64",
+    )
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     x = rng.normal(size=(*batch, channels, *spatial) if first else (*batch, *spatial, channels))
     result = layer(x)
@@ -145,7 +169,9 @@ def test_converted_once_per_change_of_the_weights(implementation, monkeypatch):
     x = np.ones((2, 6, 2), np.float32)
     counted = []
     rows = layers.local.Connections.rows
-    monkeypatch.setattr(layers.local.Connections, "rows", lambda self, *arguments: counted.append(1) or rows(self, *arguments))
+    monkeypatch.setattr(
+        layers.local.Connections, "rows", lambda self, *arguments: counted.append(1) or rows(self, *arguments)
+    )
     first = layer(x)
     for _ in range(3):
         layer(x)

@@ -15,11 +15,32 @@ KINDS = {
     "constraints": ("NonNeg", "kernel_constraint"),
     "activations": ("relu", "activation"),
 }
-OWN_MODULES = [None, "builtins", "keras", "keras.{}", "keras.src.{}", "keras.src.layers.core.dense", "tf_keras.{}", "tf_keras.src.{}",
-               "tensorflow.keras.{}", "tensorflow.python.keras.{}"]
-OTHERS = [("mypkg.{}", "mypkg>{}"), ("mypkg.{}", None), ("mypkg.{}", "{}"), ("keras.{}", "mypkg>{}"), (None, "mypkg>{}"),
-          ("builtins", "Custom>{}"), ("keras_extras", None), ("mykeras.layers", "{}"), ("__main__", "{}"), (3, None), ("keras.{}", 3),
-          ("", None)]
+OWN_MODULES = [
+    None,
+    "builtins",
+    "keras",
+    "keras.{}",
+    "keras.src.{}",
+    "keras.src.layers.core.dense",
+    "tf_keras.{}",
+    "tf_keras.src.{}",
+    "tensorflow.keras.{}",
+    "tensorflow.python.keras.{}",
+]
+OTHERS = [
+    ("mypkg.{}", "mypkg>{}"),
+    ("mypkg.{}", None),
+    ("mypkg.{}", "{}"),
+    ("keras.{}", "mypkg>{}"),
+    (None, "mypkg>{}"),
+    ("builtins", "Custom>{}"),
+    ("keras_extras", None),
+    ("mykeras.layers", "{}"),
+    ("__main__", "{}"),
+    (3, None),
+    ("keras.{}", 3),
+    ("", None),
+]
 
 
 class Own:
@@ -44,10 +65,16 @@ class OwnLayer(layers.Layer):
 
 def entry(kind, name, module=None, registered=None, config=None):
     """A config entry; {} in module and registered name stand for the kind and the name."""
+
     def filled(text, by):
         return text.format(by) if isinstance(text, str) else text
 
-    return {"module": filled(module, kind), "class_name": name, "config": config or {}, "registered_name": filled(registered, name)}
+    return {
+        "module": filled(module, kind),
+        "class_name": name,
+        "config": config or {},
+        "registered_name": filled(registered, name),
+    }
 
 
 def model_of(layer):
@@ -98,7 +125,11 @@ def test_no_name_is_an_exception(name):
 def test_models_of_others():
     """The outermost entry is one too."""
     whole = {"class_name": "Sequential", "config": {"layers": []}}
-    for more in ({"module": "mypkg"}, {"registered_name": "mypkg>Sequential"}, {"module": "keras.src", "registered_name": "Other"}):
+    for more in (
+        {"module": "mypkg"},
+        {"registered_name": "mypkg>Sequential"},
+        {"module": "keras.src", "registered_name": "Other"},
+    ):
         with pytest.raises(ValueError, match="Sequential"):
             layers.Sequential.from_json(json.dumps(whole | more))
     for more in ({}, {"module": "keras", "registered_name": None}, {"module": "keras.src.engine.sequential"}):
@@ -108,7 +139,9 @@ def test_models_of_others():
 def test_files_of_others(tmp_path):
     h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "a.h5", "w") as root:
-        root.attrs["model_config"] = model_of(entry("layers", "Flatten", "mypkg.layers", "mypkg>{}", {"batch_input_shape": [None, 3]}))
+        root.attrs["model_config"] = model_of(
+            entry("layers", "Flatten", "mypkg.layers", "mypkg>{}", {"batch_input_shape": [None, 3]})
+        )
         root.attrs["layer_names"] = ["flatten"]
         root.create_group("flatten").attrs["weight_names"] = []
     with pytest.raises(ValueError, match=r"a\.h5 .*custom_objects"):
@@ -124,7 +157,12 @@ def test_parts_of_keras(kind, module):
     name, argument = KINDS[kind]
     expected = getattr(layers, kind).get(name)
     assert getattr(layers.Dense(2, **{argument: entry(kind, name, module)}), argument) == expected
-    function = {"module": module and module.format(kind), "class_name": "function", "config": name, "registered_name": "function"}
+    function = {
+        "module": module and module.format(kind),
+        "class_name": "function",
+        "config": name,
+        "registered_name": "function",
+    }
     if kind == "activations":
         assert layers.activations.get(function) is layers.activations.relu
 
@@ -144,7 +182,12 @@ def test_parts_of_others(kind, module, registered):
 @pytest.mark.parametrize("kind", KINDS)
 def test_functions_of_others(kind):
     name, argument = {**KINDS, "regularizers": ("l2", "kernel_regularizer")}[kind]
-    for module, registered in (("mypkg.nn", name), ("mypkg.nn", f"mypkg>{name}"), ("mypkg.nn", "function"), (None, f"mypkg>{name}")):
+    for module, registered in (
+        ("mypkg.nn", name),
+        ("mypkg.nn", f"mypkg>{name}"),
+        ("mypkg.nn", "function"),
+        (None, f"mypkg>{name}"),
+    ):
         config = {"module": module, "class_name": "function", "config": name, "registered_name": registered}
         with pytest.raises(ValueError, match="custom_object"):
             layers.Dense(2, **{argument: config})
@@ -176,10 +219,14 @@ class Dense(OwnLayer):
 def test_our_own_configs_round_trip():
     """Objects of the user's that are called as built-in ones come back in a scope, and are refused outside of it."""
     own = {"relu": relu, "L2": L2, "HeNormal": HeNormal, "Dense": Dense}
-    model = layers.Sequential([
-        Dense(name="first", input_shape=(3,)),
-        layers.Dense(2, relu, kernel_initializer=HeNormal(), kernel_regularizer=L2(by=2), bias_constraint=relu, name="second"),
-    ])
+    model = layers.Sequential(
+        [
+            Dense(name="first", input_shape=(3,)),
+            layers.Dense(
+                2, relu, kernel_initializer=HeNormal(), kernel_regularizer=L2(by=2), bias_constraint=relu, name="second"
+            ),
+        ]
+    )
     text = model.to_json()
     again = layers.Sequential.from_json(text, own)
     first, second = again.layers

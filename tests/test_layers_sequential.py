@@ -11,7 +11,9 @@ from localconv.layers import Conv1D, Conv2D, Dense, Flatten, LocallyConnected1D,
 
 
 def model_1d():
-    return Sequential([LocallyConnected1D(4, 3, activation="relu", input_shape=(10, 3), seed=1), Flatten(), Dense(2, seed=2)])
+    return Sequential(
+        [LocallyConnected1D(4, 3, activation="relu", input_shape=(10, 3), seed=1), Flatten(), Dense(2, seed=2)]
+    )
 
 
 X = np.random.default_rng(0).normal(size=(70, 10, 3)).astype("float32")
@@ -66,7 +68,9 @@ def test_adding_a_layer_looks_at_the_topmost_only(monkeypatch):
     """However many there are: as many shapes are computed for the last one as for the first."""
     counts, calls = [], []
     compute = Dense.compute_output_shape
-    monkeypatch.setattr(Dense, "compute_output_shape", lambda self, shape: (calls.append(self), compute(self, shape))[1])
+    monkeypatch.setattr(
+        Dense, "compute_output_shape", lambda self, shape: (calls.append(self), compute(self, shape))[1]
+    )
     monkeypatch.setattr(layers.Layer, "name", property(lambda self: (calls.append(self), self._name)[1]))
     model = Sequential([Dense(2, input_shape=(3,))])
     for _ in range(50):
@@ -124,9 +128,13 @@ def test_a_failed_build_takes_no_weights_away():
 
 def test_wrong_layers():
     model = model_1d()
-    with pytest.raises(TypeError, match=r"The added layer must be an instance of class Layer. Received: layer=3 of type <class 'int'>."):
+    with pytest.raises(
+        TypeError, match=r"The added layer must be an instance of class Layer. Received: layer=3 of type <class 'int'>."
+    ):
         model.add(3)
-    with pytest.raises(ValueError, match=f'unique names. Name "{model.layers[0].name}" is already the name of a layer in this model.'):
+    with pytest.raises(
+        ValueError, match=f'unique names. Name "{model.layers[0].name}" is already the name of a layer in this model.'
+    ):
         model.add(Dense(2, name=model.layers[0].name))
     with pytest.raises(ValueError, match="expected min_ndim=3, found ndim=2"):
         model.add(Conv1D(2, 3))
@@ -210,9 +218,17 @@ def test_json():
     assert Sequential.from_json(double.to_json()).dtype == "float64"
 
 
-@pytest.mark.parametrize("text", ['{"class_name": "Functional", "config": {}}', "[]", '{"class_name": "Sequential"}',
-                                  '{"class_name": "Sequential", "config": {"layers": [3]}}',
-                                  '{"class_name": "Sequential", "config": {"layers": [{"class_name": "LSTM", "config": {}}]}}', "{"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"class_name": "Functional", "config": {}}',
+        "[]",
+        '{"class_name": "Sequential"}',
+        '{"class_name": "Sequential", "config": {"layers": [3]}}',
+        '{"class_name": "Sequential", "config": {"layers": [{"class_name": "LSTM", "config": {}}]}}',
+        "{",
+    ],
+)
 def test_wrong_json(text):
     with pytest.raises(ValueError):  # noqa: PT011  # many messages
         Sequential.from_json(text)

@@ -7,11 +7,30 @@ from layer_cases import away_from, central_differences
 from localconv import layers
 
 FORMATS = ("channels_last", "channels_first")
-ACTIVATIONS = ["linear", "relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "sigmoid", "hard_sigmoid", "tanh", "softmax", "softplus",
-               "softsign", "swish", "silu", "exponential", "mish",
-               {"class_name": "relu", "config": {"alpha": 0.1, "max_value": 1.5, "threshold": 0.3}},
-               {"class_name": "gelu", "config": {"approximate": True}}, {"class_name": "elu", "config": {"alpha": 0.4}},
-               {"class_name": "leaky_relu", "config": {"alpha": 0.05}}, {"class_name": "softmax", "config": {"axis": 1}}]
+ACTIVATIONS = [
+    "linear",
+    "relu",
+    "relu6",
+    "leaky_relu",
+    "elu",
+    "selu",
+    "gelu",
+    "sigmoid",
+    "hard_sigmoid",
+    "tanh",
+    "softmax",
+    "softplus",
+    "softsign",
+    "swish",
+    "silu",
+    "exponential",
+    "mish",
+    {"class_name": "relu", "config": {"alpha": 0.1, "max_value": 1.5, "threshold": 0.3}},
+    {"class_name": "gelu", "config": {"approximate": True}},
+    {"class_name": "elu", "config": {"alpha": 0.4}},
+    {"class_name": "leaky_relu", "config": {"alpha": 0.05}},
+    {"class_name": "softmax", "config": {"axis": 1}},
+]
 KINKS = (0, 0.3, 1.5, 6, -2.5, 2.5)
 REGULARIZERS = ["l1", "l2", "l1_l2", {"class_name": "L1L2", "config": {"l1": 0.3, "l2": 0.2}}]
 
@@ -36,7 +55,9 @@ def differentiable(layer, shape, seed=0):
             variable.assign(to)
             return total(x)
 
-        np.testing.assert_allclose(variable.grad, central_differences(changed, value), rtol=1e-5, atol=1e-7, err_msg=variable.name)
+        np.testing.assert_allclose(
+            variable.grad, central_differences(changed, value), rtol=1e-5, atol=1e-7, err_msg=variable.name
+        )
         variable.assign(value)
 
 
@@ -51,8 +72,15 @@ def test_activations(activation):
     differentiable(layers.Activation(activation, dtype="float64"), (2, 4))
 
 
-@pytest.mark.parametrize("regularizer", [*REGULARIZERS, "orthogonal_regularizer",
-                                         {"class_name": "OrthogonalRegularizer", "config": {"factor": 0.7, "mode": "columns"}}], ids=str)
+@pytest.mark.parametrize(
+    "regularizer",
+    [
+        *REGULARIZERS,
+        "orthogonal_regularizer",
+        {"class_name": "OrthogonalRegularizer", "config": {"factor": 0.7, "mode": "columns"}},
+    ],
+    ids=str,
+)
 def test_regularizers(regularizer):
     function = layers.regularizers.get(regularizer)
     x = away_from(np.random.default_rng(2).normal(size=(4, 3)), 0)
@@ -71,18 +99,40 @@ def test_orthogonal_regularizer_of_zeros_and_of_one_row():
 @pytest.mark.parametrize("padding", ["valid", "same"])
 @pytest.mark.parametrize("data_format", FORMATS)
 def test_locally_connected(implementation, padding, data_format):
-    common = {"implementation": implementation, "padding": padding, "data_format": data_format, "dtype": "float64", "activation": "tanh",
-              "kernel_regularizer": "l2", "bias_regularizer": "l1", "activity_regularizer": "l2"}
-    differentiable(layers.LocallyConnected1D(2, 3, 2, **common), (2, 3, 6) if data_format == "channels_first" else (2, 6, 3))
-    differentiable(layers.LocallyConnected2D(2, (2, 3), (2, 1), **common), (2, 2, 4, 3) if data_format == FORMATS[1] else (2, 4, 3, 2))
+    common = {
+        "implementation": implementation,
+        "padding": padding,
+        "data_format": data_format,
+        "dtype": "float64",
+        "activation": "tanh",
+        "kernel_regularizer": "l2",
+        "bias_regularizer": "l1",
+        "activity_regularizer": "l2",
+    }
+    differentiable(
+        layers.LocallyConnected1D(2, 3, 2, **common), (2, 3, 6) if data_format == "channels_first" else (2, 6, 3)
+    )
+    differentiable(
+        layers.LocallyConnected2D(2, (2, 3), (2, 1), **common),
+        (2, 2, 4, 3) if data_format == FORMATS[1] else (2, 4, 3, 2),
+    )
 
 
 @pytest.mark.parametrize("data_format", FORMATS)
-@pytest.mark.parametrize("arguments", [{}, {"padding": "same", "strides": 2}, {"dilation_rate": 2}, {"groups": 2}, {"use_bias": False}],
-                         ids=str)
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"padding": "same", "strides": 2}, {"dilation_rate": 2}, {"groups": 2}, {"use_bias": False}],
+    ids=str,
+)
 def test_convolutions(arguments, data_format):
-    common = {"data_format": data_format, "dtype": "float64", "activation": "softplus", "kernel_regularizer": "l2",
-              "activity_regularizer": "l1", **arguments}
+    common = {
+        "data_format": data_format,
+        "dtype": "float64",
+        "activation": "softplus",
+        "kernel_regularizer": "l2",
+        "activity_regularizer": "l1",
+        **arguments,
+    }
     first = data_format == "channels_first"
     differentiable(layers.Conv1D(4, 3, **common), (2, 2, 7) if first else (2, 7, 2))
     differentiable(layers.Conv1D(4, 3, **common), (2, 2, 2, 5) if first else (2, 2, 5, 2))  # two batch axes
@@ -93,14 +143,18 @@ def test_causal():
     differentiable(layers.Conv1D(2, 3, padding="causal", dilation_rate=2, dtype="float64"), (2, 7, 2))
 
 
-@pytest.mark.parametrize("layer", [
-    layers.Dense(3, "sigmoid", bias_regularizer="l2", dtype="float64"),
-    layers.Flatten(dtype="float64"),
-    layers.Flatten("channels_first", dtype="float64"),
-    layers.MaxPooling2D(3, 2, "same", dtype="float64"),
-    layers.MaxPooling2D((2, 3), (1, 2), data_format="channels_first", dtype="float64"),
-    layers.Dropout(0.0, dtype="float64"),
-], ids=lambda layer: layer.name)
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.Dense(3, "sigmoid", bias_regularizer="l2", dtype="float64"),
+        layers.Flatten(dtype="float64"),
+        layers.Flatten("channels_first", dtype="float64"),
+        layers.MaxPooling2D(3, 2, "same", dtype="float64"),
+        layers.MaxPooling2D((2, 3), (1, 2), data_format="channels_first", dtype="float64"),
+        layers.Dropout(0.0, dtype="float64"),
+    ],
+    ids=lambda layer: layer.name,
+)
 def test_layers_around(layer):
     differentiable(layer, (2, 4, 6, 4))
 
@@ -110,17 +164,26 @@ def test_max_pooling_1d():
 
 
 def test_sequential():
-    model = layers.Sequential([
-        layers.LocallyConnected1D(2, 3, implementation=3, activation="elu", dtype="float64", kernel_regularizer="l2", input_shape=(8, 2)),
-        layers.Sequential([layers.Conv1D(3, 2, padding="causal", dtype="float64", activity_regularizer="l2")], dtype="float64"),
-        layers.Flatten(dtype="float64"),
-        layers.Dense(2, "softmax", dtype="float64"),
-    ], dtype="float64")
+    model = layers.Sequential(
+        [
+            layers.LocallyConnected1D(
+                2, 3, implementation=3, activation="elu", dtype="float64", kernel_regularizer="l2", input_shape=(8, 2)
+            ),
+            layers.Sequential(
+                [layers.Conv1D(3, 2, padding="causal", dtype="float64", activity_regularizer="l2")], dtype="float64"
+            ),
+            layers.Flatten(dtype="float64"),
+            layers.Dense(2, "softmax", dtype="float64"),
+        ],
+        dtype="float64",
+    )
     differentiable(model, (2, 8, 2))
 
 
 def test_layer_by_layer_is_the_same():
-    model = layers.Sequential([layers.Conv1D(3, 3, activation="relu", input_shape=(8, 2)), layers.LocallyConnected1D(2, 2)])
+    model = layers.Sequential(
+        [layers.Conv1D(3, 3, activation="relu", input_shape=(8, 2)), layers.LocallyConnected1D(2, 2)]
+    )
     x = np.random.default_rng(0).normal(size=(3, 8, 2)).astype("float32")
     y = model(x, training=True)
     dx = model.backward(y)
@@ -134,8 +197,12 @@ def test_layer_by_layer_is_the_same():
 
 def test_what_the_caller_does_to_the_output_does_not_reach_backward():
     """The usual lines for softmax and cross-entropy change the output in place."""
-    for model in (layers.Dense(3, "sigmoid"), layers.Sequential([layers.Dense(3, "sigmoid", input_shape=(4,))]),
-                  layers.Dense(3, "relu"), layers.Dense(3, "relu", activity_regularizer="l2")):
+    for model in (
+        layers.Dense(3, "sigmoid"),
+        layers.Sequential([layers.Dense(3, "sigmoid", input_shape=(4,))]),
+        layers.Dense(3, "relu"),
+        layers.Dense(3, "relu", activity_regularizer="l2"),
+    ):
         x = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
         y = model(x, training=True)
         expected = model.backward(np.ones_like(y))
@@ -167,7 +234,9 @@ def test_prediction_between_the_passes():
 
 
 def test_layers_that_are_not_trained():
-    model = layers.Sequential([layers.Conv1D(2, 3, trainable=False, input_shape=(6, 2)), layers.LocallyConnected1D(2, 2)])
+    model = layers.Sequential(
+        [layers.Conv1D(2, 3, trainable=False, input_shape=(6, 2)), layers.LocallyConnected1D(2, 2)]
+    )
     model.layers[1].bias.trainable = False
     y = model(np.ones((2, 6, 2), np.float32), training=True)
     assert model.backward(y).shape == (2, 6, 2)
@@ -179,8 +248,12 @@ def test_layers_that_are_not_trained():
 
 
 def test_empty_batch():
-    for layer in (layers.LocallyConnected1D(2, 3, activity_regularizer="l2"), layers.Conv1D(2, 3, activation="softmax"), layers.Dense(3),
-                  layers.MaxPooling1D()):
+    for layer in (
+        layers.LocallyConnected1D(2, 3, activity_regularizer="l2"),
+        layers.Conv1D(2, 3, activation="softmax"),
+        layers.Dense(3),
+        layers.MaxPooling1D(),
+    ):
         y = layer(np.zeros((0, 6, 2), np.float32), training=True)
         assert layer.backward(y).shape == (0, 6, 2)
         for variable in layer.weights:

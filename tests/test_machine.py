@@ -28,26 +28,32 @@ def version_2(group, mounted="/", **groups):
 
 
 def version_1(group, mounted="/", **groups):
-    files = {"proc/self/cgroup": f"5:memory:/elsewhere\n4:cpu,cpuacct:{group}\n", "proc/self/mountinfo": MOUNT_1.format(root=mounted)}
+    files = {
+        "proc/self/cgroup": f"5:memory:/elsewhere\n4:cpu,cpuacct:{group}\n",
+        "proc/self/mountinfo": MOUNT_1.format(root=mounted),
+    }
     for name, (quota, period) in groups.items():
         files[f"sys/fs/cgroup/cpu,cpuacct/{name}/cpu.cfs_quota_us"] = f"{quota}\n"
         files[f"sys/fs/cgroup/cpu,cpuacct/{name}/cpu.cfs_period_us"] = f"{period}\n"
     return files
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    ("150000 100000\n", 1.5),
-    ("400000 100000", 4),
-    ("50000 100000", 0.5),
-    ("max 100000\n", None),
-    ("max", None),
-    ("", None),
-    ("0 100000", None),
-    ("100000 0", None),
-    ("-1 100000", None),
-    ("many few", None),
-    ("1" * 5000 + " 1", None),
-])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("150000 100000\n", 1.5),
+        ("400000 100000", 4),
+        ("50000 100000", 0.5),
+        ("max 100000\n", None),
+        ("max", None),
+        ("", None),
+        ("0 100000", None),
+        ("100000 0", None),
+        ("-1 100000", None),
+        ("many few", None),
+        ("1" * 5000 + " 1", None),
+    ],
+)
 def test_version_2(tree, text, expected):
     assert tree(version_2("/", **{"": text})) == expected
 
@@ -60,7 +66,9 @@ def test_the_narrowest_group_counts(tree):
     assert tree(version_2("/c", c="max 100000")) == 0.5
 
 
-@pytest.mark.parametrize(("mounted", "group"), [("/docker/x", "/docker/x/y"), ("/", "/y"), ("/docker/x", "/docker/x/y/")])
+@pytest.mark.parametrize(
+    ("mounted", "group"), [("/docker/x", "/docker/x/y"), ("/", "/y"), ("/docker/x", "/docker/x/y/")]
+)
 def test_what_is_mounted_is_a_part(tree, mounted, group):
     """As in a container: the group's path begins above what can be seen."""
     assert tree(version_2(group, mounted, y="200000 100000")) == 2
@@ -72,7 +80,9 @@ def test_a_path_that_cannot_be_seen(tree, group):
     assert tree(version_2(group, "/docker/x", **{"": "200000 100000"})) == 2
 
 
-@pytest.mark.parametrize(("quota", "period", "expected"), [(250_000, 100_000, 2.5), (-1, 100_000, None), (100_000, "", None)])
+@pytest.mark.parametrize(
+    ("quota", "period", "expected"), [(250_000, 100_000, 2.5), (-1, 100_000, None), (100_000, "", None)]
+)
 def test_version_1(tree, quota, period, expected):
     assert tree(version_1("/pod/one", **{"pod/one": (quota, period)})) == expected
 
@@ -85,12 +95,15 @@ def test_both_versions(tree):
     assert tree(files) == 2
 
 
-@pytest.mark.parametrize("files", [
-    {},
-    {"proc/self/cgroup": "0::/\n"},
-    {"proc/self/cgroup": "nonsense", "proc/self/mountinfo": "more\n1 2 3 - \n - cgroup2 c rw\n"},
-    {"proc/self/cgroup": "0::/\n", "proc/self/mountinfo": "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n"},
-])
+@pytest.mark.parametrize(
+    "files",
+    [
+        {},
+        {"proc/self/cgroup": "0::/\n"},
+        {"proc/self/cgroup": "nonsense", "proc/self/mountinfo": "more\n1 2 3 - \n - cgroup2 c rw\n"},
+        {"proc/self/cgroup": "0::/\n", "proc/self/mountinfo": "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n"},
+    ],
+)
 def test_nothing_to_read(tree, files):
     assert tree(files) is None
 

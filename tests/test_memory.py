@@ -84,7 +84,9 @@ def test_no_memory_for_a_workspace(python, tmp_path):
         pytest.skip("needs a C compiler to build the malloc that fails")
     shim = tmp_path / "failing_malloc.so"
     source = Path(__file__).parent / "c" / "failing_malloc.c"
-    built = subprocess.run([compiler, "-shared", "-fPIC", "-O1", str(source), "-o", str(shim)], capture_output=True, text=True, check=False)
+    built = subprocess.run(
+        [compiler, "-shared", "-fPIC", "-O1", str(source), "-o", str(shim)], capture_output=True, text=True, check=False
+    )
     if "__libc_malloc" in built.stderr:
         pytest.skip("this C library has no __libc_malloc")
     assert built.returncode == 0, built.stderr

@@ -76,7 +76,9 @@ def test_shared_workspaces_are_bounded(shape, forced, element):
     """A packed kernel or a partial gradient has the kernel's size, its filters and channels rounded up to whole vectors."""
     lanes, itemsize, _ = _core.tile_limits(settings.get_isa(), element.number)
     rounded = [-(-n // shape.groups // (4 * lanes)) * 4 * lanes * shape.groups for n in (shape.channels, shape.filters)]
-    kernel = np.prod(shape.kernel, dtype=float) * max(rounded[0] * shape.filters, shape.channels * rounded[1]) * itemsize
+    kernel = (
+        np.prod(shape.kernel, dtype=float) * max(rounded[0] * shape.filters, shape.channels * rounded[1]) * itemsize
+    )
     for operation in ("conv_forward", "conv_grad_input", "conv_grad_kernel"):
         job = job_of(operation, shape, forced, element)
         if isinstance(job, _core.Job):
@@ -96,11 +98,15 @@ def small_workspaces(monkeypatch):
 
 @pytest.mark.parametrize("data_format", FORMATS)
 @pytest.mark.parametrize("way", ways.ALL["local"], ids=ways.name)
-@pytest.mark.parametrize("case", [
-    Case("local_conv1d", (9,), (3,), 75, 2, 5, padding="same"),
-    Case("local_conv2d", (4, 5), (2, 3), 37, 3, 17, strides=(1, 2)),
-    Case("local_conv1d", (6,), (2,), 9, 2, 300),
-], ids=lambda case: f"{case.function} {case.filters}")
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("local_conv1d", (9,), (3,), 75, 2, 5, padding="same"),
+        Case("local_conv2d", (4, 5), (2, 3), 37, 3, 17, strides=(1, 2)),
+        Case("local_conv1d", (6,), (2,), 9, 2, 300),
+    ],
+    ids=lambda case: f"{case.function} {case.filters}",
+)
 def test_batches_in_chunks(small_workspaces, isa, case, way, data_format):
     case = Case(**(vars(case) | {"data_format": data_format}))
     checks = [(case.run, localconv, case)] + [(derivative.run, grad, derivative) for derivative in gradients(case)]
@@ -188,10 +194,9 @@ def shifted(image, i, j):
     return np.pad(image, ((15, 16), (15, 16)))[i : i + SIZE, j : j + SIZE]
 
 
-@pytest.mark.parametrize(("limit", "operations"), [
-    (1023, ("im2col", "im2col")),
-    (1024, ("conv_forward", "conv_grad_kernel")),
-])
+@pytest.mark.parametrize(
+    ("limit", "operations"), [(1023, ("im2col", "im2col")), (1024, ("conv_forward", "conv_grad_kernel"))]
+)
 def test_as_many_zones_as_positions(monkeypatch, limit, operations):
     """Where there are too many, such a convolution goes through im2col; the gradient for few channels has none."""
     engine.plans.clear()
@@ -201,7 +206,10 @@ def test_as_many_zones_as_positions(monkeypatch, limit, operations):
     ran = [_core.last_run()["operation"]]
     np.testing.assert_array_equal(y[0, :, :, 0], sum(w * shifted(x[0, :, :, 0], i, j) for i, j, w in TAPS))
     for_x = grad.conv2d_input(x.shape, sparse_kernel(), g, padding="same", data_format="channels_last")
-    with settings.forced("conv_phases") if limit == 1024 else pytest.raises(ValueError, match="cannot do"), settings.forced("conv_phases"):
+    with (
+        settings.forced("conv_phases") if limit == 1024 else pytest.raises(ValueError, match="cannot do"),
+        settings.forced("conv_phases"),
+    ):
         again = grad.conv2d_input(x.shape, sparse_kernel(), g, padding="same", data_format="channels_last")
         np.testing.assert_array_equal(again, for_x)
     for_kernel = grad.conv2d_kernel(x, (32, 32, 1, 1), g, padding="same", data_format="channels_last")

@@ -117,7 +117,9 @@ def gnu_runtime(python):
     return paths[0]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="GNU's runtime, which does not survive a fork, is that of Linux builds")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="GNU's runtime, which does not survive a fork, is that of Linux builds"
+)
 @pytest.mark.parametrize("order", ORDERS)
 def test_fork_after_somebody_else_ran_in_parallel(python, gnu_runtime, order):
     assert python(OTHER_USER + ORDERS[order], gnu_runtime) == "0\n"

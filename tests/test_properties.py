@@ -144,7 +144,11 @@ def test_patches(case, isa):
 # --- NaN and inf ------------------------------------------------------------------------------------------------------
 
 # (which array, where in it, what)
-specials = st.lists(st.tuples(st.integers(0, 2), st.floats(0, 1, exclude_max=True), st.sampled_from([np.nan, np.inf, -np.inf])), min_size=1, max_size=4)
+specials = st.lists(
+    st.tuples(st.integers(0, 2), st.floats(0, 1, exclude_max=True), st.sampled_from([np.nan, np.inf, -np.inf])),
+    min_size=1,
+    max_size=4,
+)
 
 
 def with_specials(arrays, places):
@@ -158,7 +162,11 @@ def with_specials(arrays, places):
 
 
 @hypothesis.settings(max_examples=300)
-@given(st.booleans().flatmap(lambda local: st.tuples(cases(local, exact=True), choices("local" if local else "conv"))), isas, specials)
+@given(
+    st.booleans().flatmap(lambda local: st.tuples(cases(local, exact=True), choices("local" if local else "conv"))),
+    isas,
+    specials,
+)
 def test_specials_reach_what_holds_them(case_and_forced, isa, places):
     """NaN and inf in any array come out just where the twin has them: what is not in a sum is not multiplied."""
     case, forced = case_and_forced

@@ -222,7 +222,9 @@ def test_nobody_may_read_a_private_file_while_it_is_written(path, monkeypatch):
     model(1).save_weights(path)
     path.chmod(0o600)
     seen, fsync = [], os.fsync
-    monkeypatch.setattr(atomic.os, "fsync", lambda descriptor: (seen.append(os.fstat(descriptor).st_mode), fsync(descriptor)))
+    monkeypatch.setattr(
+        atomic.os, "fsync", lambda descriptor: (seen.append(os.fstat(descriptor).st_mode), fsync(descriptor))
+    )
     monkeypatch.setattr(atomic.os, "fchmod", lambda *_: pytest.fail("it was another before"))
     model(2).save_weights(path)
     assert stat.S_IMODE(seen[0]) == 0o600

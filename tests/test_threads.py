@@ -127,7 +127,9 @@ print(large_call())
     assert python(code, LOCALCONV_NUM_THREADS="1") == "2\n1\n"
 
 
-@pytest.mark.parametrize("wrong", ["0", "-1", "two", "1.5", "1,2", "2147483648", "9" * 5000, "0" * 5000], ids=lambda wrong: wrong[:10])
+@pytest.mark.parametrize(
+    "wrong", ["0", "-1", "two", "1.5", "1,2", "2147483648", "9" * 5000, "0" * 5000], ids=lambda wrong: wrong[:10]
+)
 def test_wrong_environment(python, wrong):
     """An error at the first use that names the variable and its value, not at import."""
     code = (
@@ -182,7 +184,9 @@ def test_same_bits_for_any_number_of_threads(isa, dtype, family, way, number):
             results.append(case.run(localconv, arrays))
             ran = _core.last_run()
             assert ran["threads"] == (min(threads, CPUS) if OPENMP else 1)
-            assert way == (settings.COLUMNS,) or ran["team"] == ran["threads"]  # by columns several calls follow each other
+            assert (
+                way == (settings.COLUMNS,) or ran["team"] == ran["threads"]
+            )  # by columns several calls follow each other
     assert_same_bits(results[1], results[0])
     assert_same_bits(results[2], results[0])
 
@@ -437,7 +441,9 @@ def test_every_forward_function_has_a_peak():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the standard library tells no peak of memory there")
-@pytest.mark.parametrize(("name", "way"), [(name, way) for name in PEAKS for way in ways.FORWARD[PEAKS[name][0].family]], ids=str)
+@pytest.mark.parametrize(
+    ("name", "way"), [(name, way) for name in PEAKS for way in ways.FORWARD[PEAKS[name][0].family]], ids=str
+)
 def test_workspace_is_bounded(python, name, way):
     """Packed weights and 16 MiB a thread, whatever the input's size; 4 MiB are for the allocators and stacks."""
     for threads in (1, 2):

@@ -21,7 +21,11 @@ def ints(value: IntOrInts, count: int | None, name: str, minimum: int = 1, scala
     # The two usual forms first, a list and not a generator: this is a good part of what a small call costs.
     if type(value) is int and scalar and count is not None and value >= minimum:
         return (value,) * count
-    if type(value) is tuple and (count is None or len(value) == count) and all([type(part) is int and part >= minimum for part in value]):  # noqa: C419
+    if (
+        type(value) is tuple
+        and (count is None or len(value) == count)
+        and all([type(part) is int and part >= minimum for part in value])
+    ):  # noqa: C419
         return value
     wanted = "ints" if count is None else "an int" if scalar and count == 1 else f"{count} ints"
     if isinstance(value, (str, bytes, set, frozenset, dict)):
@@ -91,4 +95,3 @@ def padding_of(padding: PaddingLike, rank: int) -> Padding:
         raise ValueError(f"padding must have one pair (before, after) for each of {rank} spatial axes, got {padding!r}")
     pairs = tuple(ints(part, 2, "padding", minimum=0, scalar=False) for part in parts)
     return tuple((before, after) for before, after in pairs)
-

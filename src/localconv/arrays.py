@@ -41,7 +41,9 @@ def as_float_array(value: ArrayLike, name: str) -> Array:
     """`value` as an ndarray of float32 or float64 in any layout and byte order. TypeError, ValueError name the argument `name`."""
     if type(value) is not np.ndarray:
         if is_masked(value):
-            raise TypeError(f"{name} must be a plain array of {ACCEPTED}: a mask has no meaning in a convolution, got a masked array")
+            raise TypeError(
+                f"{name} must be a plain array of {ACCEPTED}: a mask has no meaning in a convolution, got a masked array"
+            )
         try:
             value = np.asarray(value)
         except ValueError as error:
@@ -57,9 +59,15 @@ def as_float_array(value: ArrayLike, name: str) -> Array:
 def element_type(first: Array, second: Array | None = None, third: Array | None = None) -> ElementType:
     """float32 if all are, else float64, as NumPy promotes."""
     # By the dtype object first, which is what nearly all arrays share: this is a part of what a small call costs.
-    if first.dtype is FLOAT32 and (second is None or second.dtype is FLOAT32) and (third is None or third.dtype is FLOAT32):
+    if (
+        first.dtype is FLOAT32
+        and (second is None or second.dtype is FLOAT32)
+        and (third is None or third.dtype is FLOAT32)
+    ):
         return SINGLE
-    return DOUBLE if any(array is not None and array.dtype.itemsize == 8 for array in (first, second, third)) else SINGLE
+    return (
+        DOUBLE if any(array is not None and array.dtype.itemsize == 8 for array in (first, second, third)) else SINGLE
+    )
 
 
 def flat(array: Array, dtype: np.dtype[Any]) -> Array:
@@ -70,7 +78,9 @@ def flat(array: Array, dtype: np.dtype[Any]) -> Array:
     return array.reshape(-1)
 
 
-def output_for(out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: tuple[Array | None, ...]) -> Array:
+def output_for(
+    out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: tuple[Array | None, ...]
+) -> Array:
     """A C-contiguous array to compute into: a new one, `out` itself, or a new one to be copied to `out` if that is not contiguous.
 
     TypeError or ValueError if `out` cannot take the result.

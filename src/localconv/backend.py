@@ -39,9 +39,19 @@ COLUMN_NAMES = Names("x", "cols")
 WINDOW_NAMES = Names("input_shape", "cols")
 
 
-def local_conv1d(inputs: ArrayLike, kernel: ArrayLike, kernel_size: IntOrInts, strides: IntOrInts, data_format: str | None = None, *,
-                 padding: PaddingLike = "valid", dilation_rate: IntOrInts = 1, groups: int = 1, bias: ArrayLike | None = None,
-                 out: Array | None = None) -> Array:
+def local_conv1d(
+    inputs: ArrayLike,
+    kernel: ArrayLike,
+    kernel_size: IntOrInts,
+    strides: IntOrInts,
+    data_format: str | None = None,
+    *,
+    padding: PaddingLike = "valid",
+    dilation_rate: IntOrInts = 1,
+    groups: int = 1,
+    bias: ArrayLike | None = None,
+    out: Array | None = None,
+) -> Array:
     """1D convolution with a kernel of its own at every output position (unshared, locally connected).
 
     Parameters
@@ -107,9 +117,20 @@ def local_conv1d(inputs: ArrayLike, kernel: ArrayLike, kernel_size: IntOrInts, s
     return engine.forward(spec, inputs, kernel, bias, out, False, LOCAL_NAMES)
 
 
-def local_conv2d(inputs: ArrayLike, kernel: ArrayLike, kernel_size: IntOrInts, strides: IntOrInts, output_shape: Sequence[int] | None,
-                 data_format: str | None = None, *, padding: PaddingLike = "valid", dilation_rate: IntOrInts = (1, 1), groups: int = 1,
-                 bias: ArrayLike | None = None, out: Array | None = None) -> Array:
+def local_conv2d(
+    inputs: ArrayLike,
+    kernel: ArrayLike,
+    kernel_size: IntOrInts,
+    strides: IntOrInts,
+    output_shape: Sequence[int] | None,
+    data_format: str | None = None,
+    *,
+    padding: PaddingLike = "valid",
+    dilation_rate: IntOrInts = (1, 1),
+    groups: int = 1,
+    bias: ArrayLike | None = None,
+    out: Array | None = None,
+) -> Array:
     """2D convolution with a kernel of its own at every output position (unshared, locally connected).
 
     Parameters
@@ -153,8 +174,18 @@ def local_conv2d(inputs: ArrayLike, kernel: ArrayLike, kernel_size: IntOrInts, s
     return engine.forward(spec, inputs, kernel, bias, out, False, LOCAL_NAMES)
 
 
-def conv1d(x: ArrayLike, kernel: ArrayLike, strides: IntOrInts = 1, padding: PaddingLike = "valid", data_format: str | None = None,
-           dilation_rate: IntOrInts = 1, *, groups: int = 1, bias: ArrayLike | None = None, out: Array | None = None) -> Array:
+def conv1d(
+    x: ArrayLike,
+    kernel: ArrayLike,
+    strides: IntOrInts = 1,
+    padding: PaddingLike = "valid",
+    data_format: str | None = None,
+    dilation_rate: IntOrInts = 1,
+    *,
+    groups: int = 1,
+    bias: ArrayLike | None = None,
+    out: Array | None = None,
+) -> Array:
     """1D convolution (in the sense of neural networks: the kernel is not flipped).
 
     Parameters
@@ -204,8 +235,18 @@ def conv1d(x: ArrayLike, kernel: ArrayLike, strides: IntOrInts = 1, padding: Pad
     return engine.forward(spec, x, kernel, bias, out, False, SHARED_NAMES)
 
 
-def conv2d(x: ArrayLike, kernel: ArrayLike, strides: IntOrInts = (1, 1), padding: PaddingLike = "valid", data_format: str | None = None,
-           dilation_rate: IntOrInts = (1, 1), *, groups: int = 1, bias: ArrayLike | None = None, out: Array | None = None) -> Array:
+def conv2d(
+    x: ArrayLike,
+    kernel: ArrayLike,
+    strides: IntOrInts = (1, 1),
+    padding: PaddingLike = "valid",
+    data_format: str | None = None,
+    dilation_rate: IntOrInts = (1, 1),
+    *,
+    groups: int = 1,
+    bias: ArrayLike | None = None,
+    out: Array | None = None,
+) -> Array:
     """2D convolution (in the sense of neural networks: the kernel is not flipped).
 
     Parameters
@@ -239,9 +280,19 @@ def conv2d(x: ArrayLike, kernel: ArrayLike, strides: IntOrInts = (1, 1), padding
     return engine.forward(spec, x, kernel, bias, out, False, SHARED_NAMES)
 
 
-def local_conv1d_transpose(inputs: ArrayLike, kernel: ArrayLike, kernel_size: IntOrInts, strides: IntOrInts,
-                           output_shape: Sequence[int | None], data_format: str | None = None, *, padding: PaddingLike = "valid",
-                           dilation_rate: IntOrInts = 1, groups: int = 1, out: Array | None = None) -> Array:
+def local_conv1d_transpose(
+    inputs: ArrayLike,
+    kernel: ArrayLike,
+    kernel_size: IntOrInts,
+    strides: IntOrInts,
+    output_shape: Sequence[int | None],
+    data_format: str | None = None,
+    *,
+    padding: PaddingLike = "valid",
+    dilation_rate: IntOrInts = 1,
+    groups: int = 1,
+    out: Array | None = None,
+) -> Array:
     """Transposed 1D convolution with a kernel of its own at every position: the adjoint of `local_conv1d`.
 
     Every position of the input is spread over a window of the output, each with its own filters; where windows overlap they add up.
@@ -289,9 +340,19 @@ def local_conv1d_transpose(inputs: ArrayLike, kernel: ArrayLike, kernel_size: In
     return engine.grad_input(spec, _full_shape(output_shape, x, 1), kernel, x, out, LOCAL_TRANSPOSE_NAMES)
 
 
-def local_conv2d_transpose(inputs: ArrayLike, kernel: ArrayLike, kernel_size: IntOrInts, strides: IntOrInts,
-                           output_shape: Sequence[int | None], data_format: str | None = None, *, padding: PaddingLike = "valid",
-                           dilation_rate: IntOrInts = (1, 1), groups: int = 1, out: Array | None = None) -> Array:
+def local_conv2d_transpose(
+    inputs: ArrayLike,
+    kernel: ArrayLike,
+    kernel_size: IntOrInts,
+    strides: IntOrInts,
+    output_shape: Sequence[int | None],
+    data_format: str | None = None,
+    *,
+    padding: PaddingLike = "valid",
+    dilation_rate: IntOrInts = (1, 1),
+    groups: int = 1,
+    out: Array | None = None,
+) -> Array:
     """Transposed 2D convolution with a kernel of its own at every position: the adjoint of `local_conv2d`.
 
     Parameters
@@ -332,9 +393,18 @@ def local_conv2d_transpose(inputs: ArrayLike, kernel: ArrayLike, kernel_size: In
     return engine.grad_input(spec, _full_shape(output_shape, x, 2), kernel, x, out, LOCAL_TRANSPOSE_NAMES)
 
 
-def conv1d_transpose(x: ArrayLike, kernel: ArrayLike, output_shape: Sequence[int | None], strides: IntOrInts = 1,
-                     padding: PaddingLike = "valid", data_format: str | None = None, dilation_rate: IntOrInts = 1, *, groups: int = 1,
-                     out: Array | None = None) -> Array:
+def conv1d_transpose(
+    x: ArrayLike,
+    kernel: ArrayLike,
+    output_shape: Sequence[int | None],
+    strides: IntOrInts = 1,
+    padding: PaddingLike = "valid",
+    data_format: str | None = None,
+    dilation_rate: IntOrInts = 1,
+    *,
+    groups: int = 1,
+    out: Array | None = None,
+) -> Array:
     """Transposed 1D convolution ("deconvolution"): the adjoint of `conv1d`.
 
     Parameters
@@ -380,9 +450,18 @@ def conv1d_transpose(x: ArrayLike, kernel: ArrayLike, output_shape: Sequence[int
     return engine.grad_input(spec, _full_shape(output_shape, array, 1), kernel, array, out, SHARED_TRANSPOSE_NAMES)
 
 
-def conv2d_transpose(x: ArrayLike, kernel: ArrayLike, output_shape: Sequence[int | None], strides: IntOrInts = (1, 1),
-                     padding: PaddingLike = "valid", data_format: str | None = None, dilation_rate: IntOrInts = (1, 1), *,
-                     groups: int = 1, out: Array | None = None) -> Array:
+def conv2d_transpose(
+    x: ArrayLike,
+    kernel: ArrayLike,
+    output_shape: Sequence[int | None],
+    strides: IntOrInts = (1, 1),
+    padding: PaddingLike = "valid",
+    data_format: str | None = None,
+    dilation_rate: IntOrInts = (1, 1),
+    *,
+    groups: int = 1,
+    out: Array | None = None,
+) -> Array:
     """Transposed 2D convolution ("deconvolution"): the adjoint of `conv2d`, and ``K.conv2d_transpose``.
 
     Parameters
@@ -418,8 +497,16 @@ def conv2d_transpose(x: ArrayLike, kernel: ArrayLike, output_shape: Sequence[int
     return engine.grad_input(spec, _full_shape(output_shape, array, 2), kernel, array, out, SHARED_TRANSPOSE_NAMES)
 
 
-def im2col(x: ArrayLike, kernel_size: IntOrInts, strides: IntOrInts = 1, padding: PaddingLike = "valid", data_format: str | None = None,
-           dilation_rate: IntOrInts = 1, *, out: Array | None = None) -> Array:
+def im2col(
+    x: ArrayLike,
+    kernel_size: IntOrInts,
+    strides: IntOrInts = 1,
+    padding: PaddingLike = "valid",
+    data_format: str | None = None,
+    dilation_rate: IntOrInts = 1,
+    *,
+    out: Array | None = None,
+) -> Array:
     """Every window of the input as a row.
 
     Parameters
@@ -458,8 +545,17 @@ def im2col(x: ArrayLike, kernel_size: IntOrInts, strides: IntOrInts = 1, padding
     return engine.im2col(spec, array, out, COLUMN_NAMES)
 
 
-def col2im(cols: ArrayLike, input_shape: Sequence[int], kernel_size: IntOrInts, strides: IntOrInts = 1, padding: PaddingLike = "valid",
-           data_format: str | None = None, dilation_rate: IntOrInts = 1, *, out: Array | None = None) -> Array:
+def col2im(
+    cols: ArrayLike,
+    input_shape: Sequence[int],
+    kernel_size: IntOrInts,
+    strides: IntOrInts = 1,
+    padding: PaddingLike = "valid",
+    data_format: str | None = None,
+    dilation_rate: IntOrInts = 1,
+    *,
+    out: Array | None = None,
+) -> Array:
     """Add rows of windows back into an input: the adjoint of `im2col`.
 
     Parameters

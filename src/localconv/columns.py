@@ -111,7 +111,9 @@ class ColumnsForward(_Columns):
     """result = act(convolution of input with kernel + bias)."""
 
     @np.errstate(all="ignore")
-    def run(self, result: Array, input: Array, kernel: Array, gradient: None, bias: Array | None = None, relu: bool = False) -> None:
+    def run(
+        self, result: Array, input: Array, kernel: Array, gradient: None, bias: Array | None = None, relu: bool = False
+    ) -> None:
         matrix, images, results = self.matrix_of(kernel), self.inputs(input), self.outputs(result)
         finite = np.isfinite(matrix).all(1)
         for image, channels, filters in self.parts():
@@ -151,10 +153,22 @@ class ColumnsGradKernel(_Columns):
     """result (+)= gradient for the kernel: columns' transposes times output gradients, summed block by block."""
 
     @np.errstate(all="ignore")
-    def run(self, result: Array, input: Array, kernel: None, gradient: Array, bias: None = None, relu: bool = False,
-            accumulate: bool = False) -> None:
+    def run(
+        self,
+        result: Array,
+        input: Array,
+        kernel: None,
+        gradient: Array,
+        bias: None = None,
+        relu: bool = False,
+        accumulate: bool = False,
+    ) -> None:
         g = self.geometry
-        matrix, images, gradients = np.zeros((g.window, g.filters), result.dtype), self.inputs(input), self.outputs(gradient)
+        matrix, images, gradients = (
+            np.zeros((g.window, g.filters), result.dtype),
+            self.inputs(input),
+            self.outputs(gradient),
+        )
         for image, channels, filters in self.parts():
             part = self.part(gradients, image, filters)
             for block, columns in self.columns_of(self.part(images, image, channels), SUM_LIMIT):

@@ -178,7 +178,9 @@ def show_config(file: TextIO | None = None) -> None:
         "available here": ", ".join(_core.available_isas()),
         "OpenMP": str(openmp) if openmp else "none: built without it, every call runs on one thread",
         "threads": str(get_num_threads()),
-        "caches": ", ".join(f"{name} {size // 1024} KiB" for name, size in zip(("L1", "L2", "last"), machine.caches, strict=True)),
+        "caches": ", ".join(
+            f"{name} {size // 1024} KiB" for name, size in zip(("L1", "L2", "last"), machine.caches, strict=True)
+        ),
     }
     for name, value in rows.items():
         print(f"{name:16} {value}", file=file or sys.stdout)

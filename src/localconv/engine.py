@@ -16,7 +16,18 @@ from numpy.typing import ArrayLike
 
 from . import _core, policy, settings
 from .arguments import Ints
-from .arrays import FLOAT64, Array, ElementType, as_float_array, check_accumulate, deliver, deliver_sum, element_type, flat, output_for
+from .arrays import (
+    FLOAT64,
+    Array,
+    ElementType,
+    as_float_array,
+    check_accumulate,
+    deliver,
+    deliver_sum,
+    element_type,
+    flat,
+    output_for,
+)
 from .geometry import Geometry, Mismatch, Names, column_geometry, geometry_of, layout_of
 from .spec import CONV, LOCAL, Spec
 
@@ -93,8 +104,15 @@ def prepare(operation: str, spec: Spec, x_shape: Ints, kernel_shape: Ints, eleme
     return _find(key) or plans.keep(key, _plan(*key))
 
 
-def _plan(operation: str, spec: Spec, x_shape: Ints, kernel_shape: Ints, element: ElementType, now: settings.Settings,
-          threads: int) -> Prepared:
+def _plan(
+    operation: str,
+    spec: Spec,
+    x_shape: Ints,
+    kernel_shape: Ints,
+    element: ElementType,
+    now: settings.Settings,
+    threads: int,
+) -> Prepared:
     geometry = geometry_of(spec, x_shape, kernel_shape)
     output = geometry.output[3 - spec.rank :]
     shape = layout_of(x_shape[: -spec.rank - 1], output, geometry.filters, geometry.channels_first)
@@ -110,8 +128,15 @@ def _plan(operation: str, spec: Spec, x_shape: Ints, kernel_shape: Ints, element
 # ---------------------------------------------------------------------------------------------------------------------- the operations
 
 
-def forward(spec: Spec, x: ArrayLike, kernel: ArrayLike, bias: ArrayLike | None = None, out: Array | None = None, relu: bool = False,
-            names: Names = Names()) -> Array:  # noqa: B008  # immutable
+def forward(
+    spec: Spec,
+    x: ArrayLike,
+    kernel: ArrayLike,
+    bias: ArrayLike | None = None,
+    out: Array | None = None,
+    relu: bool = False,
+    names: Names = Names(),
+) -> Array:  # noqa: B008  # immutable
     """The convolution of x with kernel, plus bias; relu: in the same pass. Errors call the arguments by `names`."""
     x, kernel = as_float_array(x, names.input), as_float_array(kernel, names.kernel)
     b = None if bias is None else as_float_array(bias, "bias")
@@ -130,8 +155,14 @@ def forward(spec: Spec, x: ArrayLike, kernel: ArrayLike, bias: ArrayLike | None 
     return result if out is None else deliver(result, out)
 
 
-def grad_input(spec: Spec, input_shape: Ints, kernel: ArrayLike, gradient: ArrayLike, out: Array | None = None,
-               names: Names = Names()) -> Array:  # noqa: B008
+def grad_input(
+    spec: Spec,
+    input_shape: Ints,
+    kernel: ArrayLike,
+    gradient: ArrayLike,
+    out: Array | None = None,
+    names: Names = Names(),
+) -> Array:  # noqa: B008
     """The gradient for the input; `gradient`: for the output."""
     kernel, gradient = as_float_array(kernel, names.kernel), as_float_array(gradient, names.gradient)
     element = element_type(kernel, gradient)
@@ -146,8 +177,15 @@ def grad_input(spec: Spec, input_shape: Ints, kernel: ArrayLike, gradient: Array
     return deliver(result, out)
 
 
-def grad_kernel(spec: Spec, x: ArrayLike, kernel_shape: Ints, gradient: ArrayLike, out: Array | None = None, accumulate: bool = False,
-                names: Names = Names()) -> Array:  # noqa: B008
+def grad_kernel(
+    spec: Spec,
+    x: ArrayLike,
+    kernel_shape: Ints,
+    gradient: ArrayLike,
+    out: Array | None = None,
+    accumulate: bool = False,
+    names: Names = Names(),
+) -> Array:  # noqa: B008
     """The gradient for the kernel; accumulate: added to what out holds."""
     x, gradient = as_float_array(x, names.input), as_float_array(gradient, names.gradient)
     element = element_type(x, gradient)
@@ -164,7 +202,9 @@ def grad_kernel(spec: Spec, x: ArrayLike, kernel_shape: Ints, gradient: ArrayLik
     return deliver_sum(result, out, accumulate)
 
 
-def grad_bias(spec: Spec, bias_shape: Ints, gradient: ArrayLike, out: Array | None = None, names: Names = Names()) -> Array:  # noqa: B008
+def grad_bias(
+    spec: Spec, bias_shape: Ints, gradient: ArrayLike, out: Array | None = None, names: Names = Names()
+) -> Array:  # noqa: B008
     """The gradient for the bias: the output's gradient summed over the images and, for a bias of shape (filters,), the positions.
 
     Sums run in blocks, and the blocks in float64, because one float32 sum of a million terms has few right digits. Their order does not
@@ -205,14 +245,25 @@ def col2im(spec: Spec, columns: ArrayLike, x_shape: Ints, out: Array | None = No
     plan, geometry = _prepare_columns("col2im", spec, x_shape, element, names)
     expected = (geometry.batch, geometry.positions, geometry.window)
     if columns.shape != expected:
-        raise ValueError(f"{names.kernel} must have shape (batch, positions, prod(kernel_size) * channels) = {expected}, got {columns.shape}")
+        raise ValueError(
+            f"{names.kernel} must have shape (batch, positions, prod(kernel_size) * channels) = {expected}, got {columns.shape}"
+        )
     result = output_for(out, x_shape, element.dtype, (columns,))
     result[...] = 0
-    plan.run(result.reshape(-1), None, None, flat(columns, element.dtype), count=geometry.batch * geometry.positions, accumulate=True)
+    plan.run(
+        result.reshape(-1),
+        None,
+        None,
+        flat(columns, element.dtype),
+        count=geometry.batch * geometry.positions,
+        accumulate=True,
+    )
     return deliver(result, out)
 
 
-def _prepare_columns(operation: str, spec: Spec, x_shape: Ints, element: ElementType, names: Names) -> tuple[Any, Geometry]:
+def _prepare_columns(
+    operation: str, spec: Spec, x_shape: Ints, element: ElementType, names: Names
+) -> tuple[Any, Geometry]:
     """The job and the geometry of im2col or col2im; they are made anew each time, which is little beside the copy."""
     try:
         geometry = column_geometry(spec, x_shape)
@@ -225,7 +276,9 @@ def _prepare_columns(operation: str, spec: Spec, x_shape: Ints, element: Element
 
 def _check_gradient(gradient: Array, plan: Prepared, names: Names) -> None:
     if gradient.shape != plan.output:
-        raise ValueError(f"{names.gradient} must have the shape of the forward result, {plan.output}, got {gradient.shape}")
+        raise ValueError(
+            f"{names.gradient} must have the shape of the forward result, {plan.output}, got {gradient.shape}"
+        )
 
 
 def sum_of_rows(matrix: Array) -> Array:

@@ -69,7 +69,9 @@ class Geometry:
 
     def one_group(self) -> Geometry:
         """One image and one group of this geometry."""
-        return replace(self, batch=1, channels=self.channels // self.groups, filters=self.filters // self.groups, groups=1)
+        return replace(
+            self, batch=1, channels=self.channels // self.groups, filters=self.filters // self.groups, groups=1
+        )
 
 
 def reach_of(size: int, dilation: int) -> int:
@@ -77,7 +79,9 @@ def reach_of(size: int, dilation: int) -> int:
     return (size - 1) * dilation + 1
 
 
-def axis_windows(family: str, n: int, size: int, stride: int, dilation: int, padding: str | tuple[int, int]) -> tuple[int, int]:
+def axis_windows(
+    family: str, n: int, size: int, stride: int, dilation: int, padding: str | tuple[int, int]
+) -> tuple[int, int]:
     """Pixels of padding in front of an axis of n pixels, and its output positions: 0 or less where no window fits."""
     reach = reach_of(size, dilation)
     if padding == "same":
@@ -89,13 +93,17 @@ def axis_windows(family: str, n: int, size: int, stride: int, dilation: int, pad
 
 def windows_of(spec: Spec, spatial: Ints, size: Ints) -> tuple[Ints, Ints]:
     """`axis_windows` of every axis: padding in front, and output sizes."""
-    paddings: tuple[str | tuple[int, int], ...] = (spec.padding,) * spec.rank if isinstance(spec.padding, str) else spec.padding
+    paddings: tuple[str | tuple[int, int], ...] = (
+        (spec.padding,) * spec.rank if isinstance(spec.padding, str) else spec.padding
+    )
     axes = zip(spatial, size, spec.strides, spec.dilation, paddings, strict=True)
     before, output = zip(*[axis_windows(spec.family, *axis) for axis in axes], strict=True)
     return before, output
 
 
-def layout_of(lead: tuple[Size, ...], spatial: tuple[Size, ...], channels: int, channels_first: bool) -> tuple[Size | int, ...]:
+def layout_of(
+    lead: tuple[Size, ...], spatial: tuple[Size, ...], channels: int, channels_first: bool
+) -> tuple[Size | int, ...]:
     """The shape of an array of images: batch axes, spatial sizes, channels, in a data format."""
     return (*lead, channels, *spatial) if channels_first else (*lead, *spatial, channels)
 
@@ -125,51 +133,104 @@ def column_geometry(spec: Spec, x_shape: Ints) -> Geometry:
 def _conv_geometry(spec: Spec, x_shape: Ints, kernel_shape: Ints, batch: int, spatial: Ints, channels: int) -> Geometry:
     rank, groups = spec.rank, spec.groups
     if len(kernel_shape) != rank + 2:
-        raise Mismatch(f"{{kernel}} must have shape kernel_size + (channels / groups, filters), {rank + 2} axes, got {kernel_shape}")
+        raise Mismatch(
+            f"{{kernel}} must have shape kernel_size + (channels / groups, filters), {rank + 2} axes, got {kernel_shape}"
+        )
     size, filters = kernel_shape[:rank], kernel_shape[-1]
     if min(size) < 1:
         raise Mismatch(f"{{kernel}} must have a kernel_size of at least 1 along every axis, got shape {kernel_shape}")
     _check_groups(channels, filters, groups)
     if kernel_shape[-2] * groups != channels:
-        raise Mismatch(f"{{kernel}} must have channels / groups = {channels} / {groups} = {channels // groups} along axis -2 for "
-                       f"{{input}} of shape {x_shape}, got shape {kernel_shape}")
+        raise Mismatch(
+            f"{{kernel}} must have channels / groups = {channels} / {groups} = {channels // groups} along axis -2 for "
+            f"{{input}} of shape {x_shape}, got shape {kernel_shape}"
+        )
     before, output = windows_of(spec, spatial, size)
     _check_output(spec, output, spatial, size)
-    return _sized(Geometry(batch, spatial, channels, output, filters, size, spec.strides, spec.dilation, before, groups,
-                           spec.channels_first))
+    return _sized(
+        Geometry(
+            batch,
+            spatial,
+            channels,
+            output,
+            filters,
+            size,
+            spec.strides,
+            spec.dilation,
+            before,
+            groups,
+            spec.channels_first,
+        )
+    )
 
 
-def _local_geometry(spec: Spec, x_shape: Ints, kernel_shape: Ints, batch: int, spatial: Ints, channels: int) -> Geometry:
+def _local_geometry(
+    spec: Spec, x_shape: Ints, kernel_shape: Ints, batch: int, spatial: Ints, channels: int
+) -> Geometry:
     assert spec.kernel_size is not None
     size, groups = spec.kernel_size, spec.groups
     if len(kernel_shape) != 3:
-        raise Mismatch(f"{{kernel}} must have 3 axes (positions, prod(kernel_size) * channels / groups, filters), got shape {kernel_shape}")
+        raise Mismatch(
+            f"{{kernel}} must have 3 axes (positions, prod(kernel_size) * channels / groups, filters), got shape {kernel_shape}"
+        )
     before, output = windows_of(spec, spatial, size)
     _check_output(spec, output, spatial, size)
     filters = kernel_shape[2]
     _check_groups(channels, filters, groups)
     expected = (prod(output), prod(size) * channels // groups, filters)
     if kernel_shape != expected:
-        raise Mismatch(f"{{kernel}} must have shape (positions, prod(kernel_size) * channels / groups, filters) = {expected} for "
-                       f"{{input}} of shape {x_shape} with output size {output}, got {kernel_shape}")
+        raise Mismatch(
+            f"{{kernel}} must have shape (positions, prod(kernel_size) * channels / groups, filters) = {expected} for "
+            f"{{input}} of shape {x_shape} with output size {output}, got {kernel_shape}"
+        )
     if spec.output not in (None, output):
         raise Mismatch(f"output_shape must be {output} for {{input}} of shape {x_shape}, got {spec.output}")
-    return _sized(Geometry(batch, spatial, channels, output, filters, size, spec.strides, spec.dilation, before, groups,
-                           spec.channels_first))
+    return _sized(
+        Geometry(
+            batch,
+            spatial,
+            channels,
+            output,
+            filters,
+            size,
+            spec.strides,
+            spec.dilation,
+            before,
+            groups,
+            spec.channels_first,
+        )
+    )
 
 
 def _sized(g: Geometry) -> Geometry:
     """A geometry with three axes. Mismatch if an array or an offset would be too long."""
     reach = [reach_of(k, d) for k, d in zip(g.kernel, g.dilation, strict=True)]
-    largest = max(g.batch * prod(g.input) * g.channels, g.batch * g.positions * g.filters,
-                  g.positions * prod(g.kernel) * g.channels * g.filters,
-                  *(o * s + r for o, s, r in zip(g.output, g.strides, reach, strict=True)), *g.dilation)
+    largest = max(
+        g.batch * prod(g.input) * g.channels,
+        g.batch * g.positions * g.filters,
+        g.positions * prod(g.kernel) * g.channels * g.filters,
+        *(o * s + r for o, s, r in zip(g.output, g.strides, reach, strict=True)),
+        *g.dilation,
+    )
     if largest > _LIMIT:
-        raise Mismatch(f"sizes of this convolution would reach {largest}: arrays, strides and dilation_rate may reach {_LIMIT} elements")
+        raise Mismatch(
+            f"sizes of this convolution would reach {largest}: arrays, strides and dilation_rate may reach {_LIMIT} elements"
+        )
     fill = 3 - len(g.input)
     ones, zeros = (1,) * fill, (0,) * fill
-    return Geometry(g.batch, ones + g.input, g.channels, ones + g.output, g.filters, ones + g.kernel, ones + g.strides,
-                    ones + g.dilation, zeros + g.before, g.groups, g.channels_first)
+    return Geometry(
+        g.batch,
+        ones + g.input,
+        g.channels,
+        ones + g.output,
+        g.filters,
+        ones + g.kernel,
+        ones + g.strides,
+        ones + g.dilation,
+        zeros + g.before,
+        g.groups,
+        g.channels_first,
+    )
 
 
 def _split(shape: Ints, spec: Spec) -> tuple[int, Ints, int]:
@@ -191,12 +252,16 @@ def _check_groups(channels: int, filters: int, groups: int) -> None:
     if filters < 1:
         raise Mismatch(f"{{kernel}} must have at least 1 filter along its last axis, got {filters}")
     if channels % groups or filters % groups:
-        raise Mismatch(f"groups must divide the {channels} channels of {{input}} and the {filters} filters of {{kernel}}, "
-                       f"got groups={groups}")
+        raise Mismatch(
+            f"groups must divide the {channels} channels of {{input}} and the {filters} filters of {{kernel}}, "
+            f"got groups={groups}"
+        )
 
 
 def _check_output(spec: Spec, output: Ints, spatial: Ints, size: Ints) -> None:
     if min(output) < 1:
         reach = tuple(reach_of(k, d) for k, d in zip(size, spec.dilation, strict=True))
-        raise Mismatch(f"the output would have size {output}: input size {spatial} is too small for a kernel that reaches over {reach} "
-                       f"with padding={spec.padding!r}")
+        raise Mismatch(
+            f"the output would have size {output}: input size {spatial} is too small for a kernel that reaches over {reach} "
+            f"with padding={spec.padding!r}"
+        )

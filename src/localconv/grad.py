@@ -38,9 +38,19 @@ FOR_LOCAL_KERNEL = Names("inputs", "kernel_shape")
 FOR_SHARED_KERNEL = Names("x", "kernel_shape")
 
 
-def local_conv1d_input(input_shape: Sequence[int], kernel: ArrayLike, grad_output: ArrayLike, kernel_size: IntOrInts, strides: IntOrInts,
-                       data_format: str | None = None, *, padding: PaddingLike = "valid", dilation_rate: IntOrInts = 1, groups: int = 1,
-                       out: Array | None = None) -> Array:
+def local_conv1d_input(
+    input_shape: Sequence[int],
+    kernel: ArrayLike,
+    grad_output: ArrayLike,
+    kernel_size: IntOrInts,
+    strides: IntOrInts,
+    data_format: str | None = None,
+    *,
+    padding: PaddingLike = "valid",
+    dilation_rate: IntOrInts = 1,
+    groups: int = 1,
+    out: Array | None = None,
+) -> Array:
     """Gradient of `localconv.local_conv1d` for its input.
 
     Parameters
@@ -86,9 +96,20 @@ def local_conv1d_input(input_shape: Sequence[int], kernel: ArrayLike, grad_outpu
     return engine.grad_input(spec, shape, kernel, grad_output, out, FOR_INPUT)
 
 
-def local_conv1d_kernel(inputs: ArrayLike, kernel_shape: Sequence[int], grad_output: ArrayLike, kernel_size: IntOrInts, strides: IntOrInts,
-                        data_format: str | None = None, *, padding: PaddingLike = "valid", dilation_rate: IntOrInts = 1, groups: int = 1,
-                        out: Array | None = None, accumulate: bool = False) -> Array:
+def local_conv1d_kernel(
+    inputs: ArrayLike,
+    kernel_shape: Sequence[int],
+    grad_output: ArrayLike,
+    kernel_size: IntOrInts,
+    strides: IntOrInts,
+    data_format: str | None = None,
+    *,
+    padding: PaddingLike = "valid",
+    dilation_rate: IntOrInts = 1,
+    groups: int = 1,
+    out: Array | None = None,
+    accumulate: bool = False,
+) -> Array:
     """Gradient of `localconv.local_conv1d` for its kernel.
 
     Parameters
@@ -129,9 +150,20 @@ def local_conv1d_kernel(inputs: ArrayLike, kernel_shape: Sequence[int], grad_out
     return engine.grad_kernel(spec, inputs, shape, grad_output, out, accumulate, FOR_LOCAL_KERNEL)
 
 
-def local_conv2d_input(input_shape: Sequence[int], kernel: ArrayLike, grad_output: ArrayLike, kernel_size: IntOrInts, strides: IntOrInts,
-                       output_shape: Sequence[int] | None, data_format: str | None = None, *, padding: PaddingLike = "valid",
-                       dilation_rate: IntOrInts = (1, 1), groups: int = 1, out: Array | None = None) -> Array:
+def local_conv2d_input(
+    input_shape: Sequence[int],
+    kernel: ArrayLike,
+    grad_output: ArrayLike,
+    kernel_size: IntOrInts,
+    strides: IntOrInts,
+    output_shape: Sequence[int] | None,
+    data_format: str | None = None,
+    *,
+    padding: PaddingLike = "valid",
+    dilation_rate: IntOrInts = (1, 1),
+    groups: int = 1,
+    out: Array | None = None,
+) -> Array:
     """Gradient of `localconv.local_conv2d` for its input.
 
     Parameters
@@ -171,9 +203,21 @@ def local_conv2d_input(input_shape: Sequence[int], kernel: ArrayLike, grad_outpu
     return engine.grad_input(spec, shape, kernel, grad_output, out, FOR_INPUT)
 
 
-def local_conv2d_kernel(inputs: ArrayLike, kernel_shape: Sequence[int], grad_output: ArrayLike, kernel_size: IntOrInts, strides: IntOrInts,
-                        output_shape: Sequence[int] | None, data_format: str | None = None, *, padding: PaddingLike = "valid",
-                        dilation_rate: IntOrInts = (1, 1), groups: int = 1, out: Array | None = None, accumulate: bool = False) -> Array:
+def local_conv2d_kernel(
+    inputs: ArrayLike,
+    kernel_shape: Sequence[int],
+    grad_output: ArrayLike,
+    kernel_size: IntOrInts,
+    strides: IntOrInts,
+    output_shape: Sequence[int] | None,
+    data_format: str | None = None,
+    *,
+    padding: PaddingLike = "valid",
+    dilation_rate: IntOrInts = (1, 1),
+    groups: int = 1,
+    out: Array | None = None,
+    accumulate: bool = False,
+) -> Array:
     """Gradient of `localconv.local_conv2d` for its kernel.
 
     Parameters
@@ -213,9 +257,18 @@ def local_conv2d_kernel(inputs: ArrayLike, kernel_shape: Sequence[int], grad_out
     return engine.grad_kernel(spec, inputs, shape, grad_output, out, accumulate, FOR_LOCAL_KERNEL)
 
 
-def conv1d_input(input_shape: Sequence[int], kernel: ArrayLike, grad_output: ArrayLike, strides: IntOrInts = 1,
-                 padding: PaddingLike = "valid", data_format: str | None = None, dilation_rate: IntOrInts = 1, *, groups: int = 1,
-                 out: Array | None = None) -> Array:
+def conv1d_input(
+    input_shape: Sequence[int],
+    kernel: ArrayLike,
+    grad_output: ArrayLike,
+    strides: IntOrInts = 1,
+    padding: PaddingLike = "valid",
+    data_format: str | None = None,
+    dilation_rate: IntOrInts = 1,
+    *,
+    groups: int = 1,
+    out: Array | None = None,
+) -> Array:
     """Gradient of `localconv.conv1d` for its input.
 
     Parameters
@@ -255,9 +308,19 @@ def conv1d_input(input_shape: Sequence[int], kernel: ArrayLike, grad_output: Arr
     return engine.grad_input(spec, shape, kernel, grad_output, out, FOR_INPUT)
 
 
-def conv1d_kernel(x: ArrayLike, kernel_shape: Sequence[int], grad_output: ArrayLike, strides: IntOrInts = 1,
-                  padding: PaddingLike = "valid", data_format: str | None = None, dilation_rate: IntOrInts = 1, *, groups: int = 1,
-                  out: Array | None = None, accumulate: bool = False) -> Array:
+def conv1d_kernel(
+    x: ArrayLike,
+    kernel_shape: Sequence[int],
+    grad_output: ArrayLike,
+    strides: IntOrInts = 1,
+    padding: PaddingLike = "valid",
+    data_format: str | None = None,
+    dilation_rate: IntOrInts = 1,
+    *,
+    groups: int = 1,
+    out: Array | None = None,
+    accumulate: bool = False,
+) -> Array:
     """Gradient of `localconv.conv1d` for its kernel.
 
     Parameters
@@ -302,9 +365,18 @@ def conv1d_kernel(x: ArrayLike, kernel_shape: Sequence[int], grad_output: ArrayL
     return engine.grad_kernel(spec, x, shape, grad_output, out, accumulate, FOR_SHARED_KERNEL)
 
 
-def conv2d_input(input_shape: Sequence[int], kernel: ArrayLike, grad_output: ArrayLike, strides: IntOrInts = (1, 1),
-                 padding: PaddingLike = "valid", data_format: str | None = None, dilation_rate: IntOrInts = (1, 1), *, groups: int = 1,
-                 out: Array | None = None) -> Array:
+def conv2d_input(
+    input_shape: Sequence[int],
+    kernel: ArrayLike,
+    grad_output: ArrayLike,
+    strides: IntOrInts = (1, 1),
+    padding: PaddingLike = "valid",
+    data_format: str | None = None,
+    dilation_rate: IntOrInts = (1, 1),
+    *,
+    groups: int = 1,
+    out: Array | None = None,
+) -> Array:
     """Gradient of `localconv.conv2d` for its input.
 
     Parameters
@@ -342,9 +414,19 @@ def conv2d_input(input_shape: Sequence[int], kernel: ArrayLike, grad_output: Arr
     return engine.grad_input(spec, shape, kernel, grad_output, out, FOR_INPUT)
 
 
-def conv2d_kernel(x: ArrayLike, kernel_shape: Sequence[int], grad_output: ArrayLike, strides: IntOrInts = (1, 1),
-                  padding: PaddingLike = "valid", data_format: str | None = None, dilation_rate: IntOrInts = (1, 1), *, groups: int = 1,
-                  out: Array | None = None, accumulate: bool = False) -> Array:
+def conv2d_kernel(
+    x: ArrayLike,
+    kernel_shape: Sequence[int],
+    grad_output: ArrayLike,
+    strides: IntOrInts = (1, 1),
+    padding: PaddingLike = "valid",
+    data_format: str | None = None,
+    dilation_rate: IntOrInts = (1, 1),
+    *,
+    groups: int = 1,
+    out: Array | None = None,
+    accumulate: bool = False,
+) -> Array:
     """Gradient of `localconv.conv2d` for its kernel.
 
     Parameters
@@ -382,7 +464,9 @@ def conv2d_kernel(x: ArrayLike, kernel_shape: Sequence[int], grad_output: ArrayL
     return engine.grad_kernel(spec, x, shape, grad_output, out, accumulate, FOR_SHARED_KERNEL)
 
 
-def bias(bias_shape: Sequence[int], grad_output: ArrayLike, data_format: str | None = None, *, out: Array | None = None) -> Array:
+def bias(
+    bias_shape: Sequence[int], grad_output: ArrayLike, data_format: str | None = None, *, out: Array | None = None
+) -> Array:
     """Gradient of any of the convolutions for its bias.
 
     Parameters
@@ -429,5 +513,7 @@ def bias(bias_shape: Sequence[int], grad_output: ArrayLike, data_format: str | N
     spec = conv_spec(g.ndim - 2, 1, "valid", data_format, 1, 1)
     filters, positions = (g.shape[1], g.shape[2:]) if spec.channels_first else (g.shape[-1], g.shape[1:-1])
     if shape not in ((filters,), (*positions, filters)):
-        raise ValueError(f"bias_shape must be {(filters,)} or {(*positions, filters)} for grad_output of shape {g.shape}, got {shape}")
+        raise ValueError(
+            f"bias_shape must be {(filters,)} or {(*positions, filters)} for grad_output of shape {g.shape}, got {shape}"
+        )
     return engine.grad_bias(spec, shape, g, out)

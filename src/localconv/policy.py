@@ -84,8 +84,13 @@ class Planner:
             fitting = int(chunk * WORKSPACE_LIMIT / 2 / found.work_bytes) // tile * tile
             chunk = max(tile, min(fitting, chunk - 1))
 
-    def grown(self, size: Ints, job: Callable[[Ints], _core.Job], fits: Callable[[_core.Job, Ints], bool],
-              cost: Callable[[_core.Job, Ints], float]) -> Ints:
+    def grown(
+        self,
+        size: Ints,
+        job: Callable[[Ints], _core.Job],
+        fits: Callable[[_core.Job, Ints], bool],
+        cost: Callable[[_core.Job, Ints], float],
+    ) -> Ints:
         """The block that one of 1 x 1 x 1 grows to, an axis at a time the one that costs least, while it fits and leaves tasks enough."""
         block: Ints = (1, 1, 1)
         while True:
@@ -146,7 +151,9 @@ def _local_algorithms(p: Planner) -> list[str]:
     """The best algorithm for a locally connected convolution, and what does any geometry."""
     g = p.geometry
     images, filters = _filled(g.batch, p.lanes), _filled(p.filters, p.lanes)
-    if (g.batch >= p.lanes and images > filters) or (g.batch >= 2 * p.lanes and images == filters and (p.filters <= p.lanes or g.window >= IMAGES_WINDOW)):
+    if (g.batch >= p.lanes and images > filters) or (
+        g.batch >= 2 * p.lanes and images == filters and (p.filters <= p.lanes or g.window >= IMAGES_WINDOW)
+    ):
         best = "local_images"
     else:
         best = "local_stream" if g.batch <= IN_PLACE_UP_TO else "local_rows"
@@ -180,7 +187,9 @@ def _local(p: Planner, algorithm: str) -> _core.Job | None:
     def cost(found: _core.Job, block: Ints) -> float:
         return found.box_bytes / prod(block) if found.box_bytes else -block[2]
 
-    block = p.grown(g.output, lambda block: job(block, chunk, tile), lambda found, _: found.work_bytes <= BOX_TARGET, cost)
+    block = p.grown(
+        g.output, lambda block: job(block, chunk, tile), lambda found, _: found.work_bytes <= BOX_TARGET, cost
+    )
     return job(block, chunk, tile, p.filter_parts(panel_filters, _blocks(g.output, block)))
 
 
@@ -201,8 +210,12 @@ def _local_grad_kernel(p: Planner, algorithm: str) -> _core.Job | None:
     if boxed and smallest.work_bytes > WORKSPACE_LIMIT:
         return None
     chunk = smallest.batch_chunk
-    block = p.grown(g.output, lambda block: job(block, chunk), lambda found, _: found.box_bytes <= BOX_TARGET,
-                    lambda found, block: found.box_bytes / prod(block) if found.box_bytes else -block[2])
+    block = p.grown(
+        g.output,
+        lambda block: job(block, chunk),
+        lambda found, _: found.box_bytes <= BOX_TARGET,
+        lambda found, block: found.box_bytes / prod(block) if found.box_bytes else -block[2],
+    )
     return job(block, chunk, p.segment(block[2], chunk), p.filter_parts(vectors * p.lanes, _blocks(g.output, block)))
 
 
@@ -236,7 +249,9 @@ def _local_grad_input(p: Planner, algorithm: str) -> _core.Job | None:
         """Windows that touch the block, for each of its pixels."""
         return prod(reach_of(k, d) - 1 + n for k, d, n in zip(g.kernel, g.dilation, block, strict=True)) / prod(block)
 
-    block = p.grown(g.input, lambda block: job(block, chunk), lambda found, _: found.box_bytes <= GRADIENT_BOX_TARGET, touching)
+    block = p.grown(
+        g.input, lambda block: job(block, chunk), lambda found, _: found.box_bytes <= GRADIENT_BOX_TARGET, touching
+    )
     return job(block, chunk, p.segment(g.output[2], chunk))
 
 
@@ -275,8 +290,14 @@ def _conv_grad_kernel_algorithms(p: Planner) -> list[str]:
 
 def _conv(p: Planner, algorithm: str) -> _core.Job:
     filters = p.filters if algorithm == "conv_direct" else p.channels
-    return p.job(algorithm, vectors=p.width(filters), tasks=p.tasks, panel_bytes=PANELS_TARGET, tile_block=TILE_BLOCK,
-                 zone_limit=ZONES_LIMIT)
+    return p.job(
+        algorithm,
+        vectors=p.width(filters),
+        tasks=p.tasks,
+        panel_bytes=PANELS_TARGET,
+        tile_block=TILE_BLOCK,
+        zone_limit=ZONES_LIMIT,
+    )
 
 
 def _conv_narrow(p: Planner, algorithm: str) -> _core.Job | None:
@@ -318,8 +339,14 @@ def _conv_reduction(p: Planner, algorithm: str) -> _core.Job:
     slices = max(slices, ceil(tasks / position_parts))
     panel_parts = min(panels, slices)
     row_parts = min(ceil(slices / panel_parts), ceil(g.window / p.rows[vectors - 1]))
-    return p.job(algorithm, vectors=vectors, position_parts=position_parts, panel_parts=panel_parts, row_parts=row_parts,
-                 zone_limit=ZONES_LIMIT)
+    return p.job(
+        algorithm,
+        vectors=vectors,
+        position_parts=position_parts,
+        panel_parts=panel_parts,
+        row_parts=row_parts,
+        zone_limit=ZONES_LIMIT,
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------------------------- columns
@@ -340,13 +367,27 @@ def _columns(kind: Callable[..., Any]) -> Callable[[Planner, str], Any]:
 
 
 _PLANS: dict[str, tuple[Callable[[Planner], list[str]], dict[str, Callable[[Planner, str], Any]]]] = {
-    "local_forward": (_local_algorithms, dict.fromkeys(("local_dot", "local_stream", "local_rows", "local_images"), _local)),
-    "local_grad_kernel": (_local_grad_kernel_algorithms, dict.fromkeys(("local_kernel_placed", "local_kernel_boxed"), _local_grad_kernel)),
-    "local_grad_input": (_local_grad_input_algorithms, dict.fromkeys(("local_input_placed", "local_input_boxed"), _local_grad_input)),
+    "local_forward": (
+        _local_algorithms,
+        dict.fromkeys(("local_dot", "local_stream", "local_rows", "local_images"), _local),
+    ),
+    "local_grad_kernel": (
+        _local_grad_kernel_algorithms,
+        dict.fromkeys(("local_kernel_placed", "local_kernel_boxed"), _local_grad_kernel),
+    ),
+    "local_grad_input": (
+        _local_grad_input_algorithms,
+        dict.fromkeys(("local_input_placed", "local_input_boxed"), _local_grad_input),
+    ),
     "conv_forward": (_conv_forward_algorithms, {"conv_direct": _conv, COLUMNS: _columns(ColumnsForward)}),
-    "conv_grad_input": (_conv_grad_input_algorithms,
-                        {"conv_phases": _conv, "conv_narrow": _conv_narrow, COLUMNS: _columns(ColumnsGradInput)}),
-    "conv_grad_kernel": (_conv_grad_kernel_algorithms, {"conv_reduction": _conv_reduction, COLUMNS: _columns(ColumnsGradKernel)}),
+    "conv_grad_input": (
+        _conv_grad_input_algorithms,
+        {"conv_phases": _conv, "conv_narrow": _conv_narrow, COLUMNS: _columns(ColumnsGradInput)},
+    ),
+    "conv_grad_kernel": (
+        _conv_grad_kernel_algorithms,
+        {"conv_reduction": _conv_reduction, COLUMNS: _columns(ColumnsGradKernel)},
+    ),
     "im2col": (lambda _: ["im2col"], {"im2col": _windows}),
     "col2im": (lambda _: ["col2im"], {"col2im": _windows}),
 }

@@ -39,7 +39,9 @@ def set_isa(name: str) -> None:
     if not isinstance(name, str):
         raise TypeError(f"isa must be a string, got {name!r}")
     if name not in _core.available_isas():
-        raise ValueError(f"instruction set {name!r} is unknown or cannot run here; available: {', '.join(_core.available_isas())}")
+        raise ValueError(
+            f"instruction set {name!r} is unknown or cannot run here; available: {', '.join(_core.available_isas())}"
+        )
     current = current._replace(isa=name)
 
 

@@ -31,43 +31,93 @@ class Spec:
     output: Ints | None
 
 
-def local_spec(rank: int, kernel_size: IntOrInts, strides: IntOrInts, padding: PaddingLike, data_format: str | None,
-               dilation_rate: IntOrInts, groups: int, output_shape: Sequence[int] | None = None) -> Spec:
+def local_spec(
+    rank: int,
+    kernel_size: IntOrInts,
+    strides: IntOrInts,
+    padding: PaddingLike,
+    data_format: str | None,
+    dilation_rate: IntOrInts,
+    groups: int,
+    output_shape: Sequence[int] | None = None,
+) -> Spec:
     """The spec of a locally connected convolution; arguments as in `backend.local_conv2d`. TypeError or ValueError names one."""
-    if not type(kernel_size) is type(strides) is type(dilation_rate) is int:  # plain ints are left to the cached function
+    if (
+        not type(kernel_size) is type(strides) is type(dilation_rate) is int
+    ):  # plain ints are left to the cached function
         kernel_size, strides = ints(kernel_size, rank, "kernel_size"), ints(strides, rank, "strides")
         dilation_rate = ints(dilation_rate, rank, "dilation_rate")
     if output_shape is not None:
         output_shape = ints(output_shape, rank, "output_shape", scalar=False)
-    return _local_spec(rank, kernel_size, strides, padding_of(padding, rank), is_channels_first(data_format), dilation_rate,
-                       groups_of(groups), output_shape)
+    return _local_spec(
+        rank,
+        kernel_size,
+        strides,
+        padding_of(padding, rank),
+        is_channels_first(data_format),
+        dilation_rate,
+        groups_of(groups),
+        output_shape,
+    )
 
 
 @lru_cache(maxsize=1024)
-def _local_spec(rank: int, kernel_size: IntOrInts, strides: IntOrInts, padding: Padding, channels_first: bool, dilation: IntOrInts,
-                groups: int, output: Ints | None) -> Spec:
+def _local_spec(
+    rank: int,
+    kernel_size: IntOrInts,
+    strides: IntOrInts,
+    padding: Padding,
+    channels_first: bool,
+    dilation: IntOrInts,
+    groups: int,
+    output: Ints | None,
+) -> Spec:
     size, steps = ints(kernel_size, rank, "kernel_size"), ints(strides, rank, "strides")
-    return Spec(LOCAL, rank, size, steps, padding, ints(dilation, rank, "dilation_rate"), groups, channels_first, output)
+    return Spec(
+        LOCAL, rank, size, steps, padding, ints(dilation, rank, "dilation_rate"), groups, channels_first, output
+    )
 
 
-def conv_spec(rank: int, strides: IntOrInts, padding: PaddingLike, data_format: str | None, dilation_rate: IntOrInts,
-              groups: int) -> Spec:
+def conv_spec(
+    rank: int, strides: IntOrInts, padding: PaddingLike, data_format: str | None, dilation_rate: IntOrInts, groups: int
+) -> Spec:
     """The spec of a shared convolution; arguments as in `backend.conv2d`. TypeError or ValueError names one."""
     if not type(strides) is type(dilation_rate) is int:
         strides, dilation_rate = ints(strides, rank, "strides"), ints(dilation_rate, rank, "dilation_rate")
-    return _conv_spec(rank, strides, padding_of(padding, rank), is_channels_first(data_format), dilation_rate, groups_of(groups))
+    return _conv_spec(
+        rank, strides, padding_of(padding, rank), is_channels_first(data_format), dilation_rate, groups_of(groups)
+    )
 
 
 @lru_cache(maxsize=1024)
-def _conv_spec(rank: int, strides: IntOrInts, padding: Padding, channels_first: bool, dilation: IntOrInts, groups: int) -> Spec:
+def _conv_spec(
+    rank: int, strides: IntOrInts, padding: Padding, channels_first: bool, dilation: IntOrInts, groups: int
+) -> Spec:
     steps, spacing = ints(strides, rank, "strides"), ints(dilation, rank, "dilation_rate")
     if max(steps) > 1 and max(spacing) > 1:
-        raise ValueError(f"strides > 1 cannot be combined with dilation_rate > 1, got strides={steps}, dilation_rate={spacing}")
+        raise ValueError(
+            f"strides > 1 cannot be combined with dilation_rate > 1, got strides={steps}, dilation_rate={spacing}"
+        )
     return Spec(CONV, rank, None, steps, padding, spacing, groups, channels_first, None)
 
 
-def column_spec(rank: int, kernel_size: IntOrInts, strides: IntOrInts, padding: PaddingLike, data_format: str | None,
-                dilation_rate: IntOrInts) -> Spec:
+def column_spec(
+    rank: int,
+    kernel_size: IntOrInts,
+    strides: IntOrInts,
+    padding: PaddingLike,
+    data_format: str | None,
+    dilation_rate: IntOrInts,
+) -> Spec:
     """The spec of im2col and col2im: a shared convolution of any strides and dilation, whose window the caller names."""
-    return Spec(CONV, rank, ints(kernel_size, rank, "kernel_size"), ints(strides, rank, "strides"), padding_of(padding, rank),
-                ints(dilation_rate, rank, "dilation_rate"), 1, is_channels_first(data_format), None)
+    return Spec(
+        CONV,
+        rank,
+        ints(kernel_size, rank, "kernel_size"),
+        ints(strides, rank, "strides"),
+        padding_of(padding, rank),
+        ints(dilation_rate, rank, "dilation_rate"),
+        1,
+        is_channels_first(data_format),
+        None,
+    )

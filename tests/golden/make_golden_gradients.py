@@ -30,7 +30,9 @@ class Family:
         self.flat = {"float32": [], "float64": []}
 
     def add(self, function, arguments, output, **places):
-        self.cases.append({"function": function, "arguments": arguments, "arrays": places, "output": self.store(output)})
+        self.cases.append(
+            {"function": function, "arguments": arguments, "arrays": places, "output": self.store(output)}
+        )
 
     def add_gradients(self, function, arguments, x, kernel, grad_output, of_input, of_kernel):
         """Both gradients of a forward function, from its arguments and arrays."""
@@ -62,7 +64,9 @@ def eighths(shape, dtype="float32"):
 
 
 def image(spatial, channels, data_format, dtype="float32", batch=2):
-    return eighths((batch, *spatial, channels) if data_format == "channels_last" else (batch, channels, *spatial), dtype)
+    return eighths(
+        (batch, *spatial, channels) if data_format == "channels_last" else (batch, channels, *spatial), dtype
+    )
 
 
 def to_last(x, data_format):
@@ -220,11 +224,7 @@ def tensorflow_transpose(family, spatial, size, strides, dilation, padding, data
 # --- torch ------------------------------------------------------------------------------------------------------------
 
 TORCH_WINDOWS = {  # (spatial, kernel_size, strides, dilation, padding)
-    1: [
-        ((9,), (3,), (1,), (2,), ((3, 1),)),
-        ((9,), (3,), (2,), (1,), ((0, 2),)),
-        ((8,), (2,), (5,), (1,), ((6, 4),)),
-    ],
+    1: [((9,), (3,), (1,), (2,), ((3, 1),)), ((9,), (3,), (2,), (1,), ((0, 2),)), ((8,), (2,), (5,), (1,), ((6, 4),))],
     2: [
         ((5, 4), (3, 2), (1, 1), (2, 1), ((2, 1), (0, 1))),
         ((5, 4), (2, 3), (2, 3), (1, 1), ((1, 0), (4, 5))),

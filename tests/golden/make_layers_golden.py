@@ -85,22 +85,49 @@ def run_layer(family, name, arguments, shape, channels_first_of=None):
     if channels_first_of:
         x, y, g, dx = (np.moveaxis(array, -1, -1 - channels_first_of) for array in (x, y, g, dx))
     weights = layer.get_weights()
-    family.add(layer=name, arguments=arguments, x=x, weights=weights, y=y, losses=losses, g=g, dx=dx, dw=dw,
-               config=dict(layer.get_config(), data_format=arguments.get("data_format", "channels_last")))
+    family.add(
+        layer=name,
+        arguments=arguments,
+        x=x,
+        weights=weights,
+        y=y,
+        losses=losses,
+        g=g,
+        dx=dx,
+        dw=dw,
+        config=dict(layer.get_config(), data_format=arguments.get("data_format", "channels_last")),
+    )
 
 
 def local_cases(rank):
     """Every implementation, padding, format, bias; the other arguments each with some of them."""
-    turns = itertools.cycle([{}, {"activation": "relu"}, {"activation": "tanh", "kernel_regularizer": "l2"}, {"activation": "softmax"},
-                             {"activation": "sigmoid", "activity_regularizer": "l2"}, {"bias_regularizer": "l1", "activation": "elu"},
-                             {"kernel_regularizer": "l1_l2"}])
-    for implementation, padding, data_format, use_bias in itertools.product((1, 2, 3), ("valid", "same"), FORMATS, (True, False)):
+    turns = itertools.cycle(
+        [
+            {},
+            {"activation": "relu"},
+            {"activation": "tanh", "kernel_regularizer": "l2"},
+            {"activation": "softmax"},
+            {"activation": "sigmoid", "activity_regularizer": "l2"},
+            {"bias_regularizer": "l1", "activation": "elu"},
+            {"kernel_regularizer": "l1_l2"},
+        ]
+    )
+    for implementation, padding, data_format, use_bias in itertools.product(
+        (1, 2, 3), ("valid", "same"), FORMATS, (True, False)
+    ):
         if implementation == 1 and padding == "same":
             continue
         more = dict(next(turns))
         if not use_bias:
             more.pop("bias_regularizer", None)
-        yield {"filters": 2, "implementation": implementation, "padding": padding, "data_format": data_format, "use_bias": use_bias, **more}
+        yield {
+            "filters": 2,
+            "implementation": implementation,
+            "padding": padding,
+            "data_format": data_format,
+            "use_bias": use_bias,
+            **more,
+        }
 
 
 def input_shape(spatial, channels, data_format, batch=2):
@@ -111,9 +138,18 @@ def local1d():
     family = Family("local1d")
     sizes = itertools.cycle([(3, 1), (2, 1), (3, 2), (2, 2), (4, 2)])
     for arguments, (k, s) in zip(local_cases(1), sizes, strict=False):
-        run_layer(family, "LocallyConnected1D", {**arguments, "kernel_size": k, "strides": s},
-                  input_shape((7,), 3, arguments["data_format"]))
-    run_layer(family, "LocallyConnected1D", {"filters": 2, "kernel_size": 3, "dtype": "float64", "activation": "softsign"}, (2, 6, 2))
+        run_layer(
+            family,
+            "LocallyConnected1D",
+            {**arguments, "kernel_size": k, "strides": s},
+            input_shape((7,), 3, arguments["data_format"]),
+        )
+    run_layer(
+        family,
+        "LocallyConnected1D",
+        {"filters": 2, "kernel_size": 3, "dtype": "float64", "activation": "softsign"},
+        (2, 6, 2),
+    )
     family.save()
 
 
@@ -121,9 +157,18 @@ def local2d():
     family = Family("local2d")
     sizes = itertools.cycle([((3, 2), (1, 1)), ((2, 3), (2, 1)), ((3, 3), (2, 2)), ((2, 2), (1, 2))])
     for arguments, (k, s) in zip(local_cases(2), sizes, strict=False):
-        run_layer(family, "LocallyConnected2D", {**arguments, "kernel_size": k, "strides": s},
-                  input_shape((5, 4), 2, arguments["data_format"]))
-    run_layer(family, "LocallyConnected2D", {"filters": 2, "kernel_size": 2, "dtype": "float64", "activation": "selu"}, (2, 4, 3, 2))
+        run_layer(
+            family,
+            "LocallyConnected2D",
+            {**arguments, "kernel_size": k, "strides": s},
+            input_shape((5, 4), 2, arguments["data_format"]),
+        )
+    run_layer(
+        family,
+        "LocallyConnected2D",
+        {"filters": 2, "kernel_size": 2, "dtype": "float64", "activation": "selu"},
+        (2, 4, 3, 2),
+    )
     family.save()
 
 
@@ -131,18 +176,44 @@ def conv():
     family = Family("conv")
     for data_format in FORMATS:
         first = data_format == "channels_first"
-        for arguments in ({"kernel_size": 3}, {"kernel_size": 3, "padding": "same", "strides": 2, "activation": "relu"},
-                          {"kernel_size": 2, "padding": "causal", "dilation_rate": 2, "activation": "tanh"},
-                          {"kernel_size": 3, "use_bias": False, "kernel_regularizer": "l2", "activity_regularizer": "l1"},
-                          {"kernel_size": 4, "padding": "same", "activation": "softplus", "bias_regularizer": "l2"}):
+        for arguments in (
+            {"kernel_size": 3},
+            {"kernel_size": 3, "padding": "same", "strides": 2, "activation": "relu"},
+            {"kernel_size": 2, "padding": "causal", "dilation_rate": 2, "activation": "tanh"},
+            {"kernel_size": 3, "use_bias": False, "kernel_regularizer": "l2", "activity_regularizer": "l1"},
+            {"kernel_size": 4, "padding": "same", "activation": "softplus", "bias_regularizer": "l2"},
+        ):
             # The softmax runs over the last axis, so it is not among the transposed ones.
-            run_layer(family, "Conv1D", {"filters": 3, "data_format": data_format, **arguments}, (2, 8, 4), 1 if first else None)
-        run_layer(family, "Conv1D", {"filters": 3, "kernel_size": 3, "data_format": data_format}, (2, 3, 6, 2), 1 if first else None)
-        for arguments in ({"kernel_size": (3, 2)}, {"kernel_size": (2, 3), "padding": "same", "strides": (2, 1), "activation": "relu"},
-                          {"kernel_size": 2, "dilation_rate": (1, 2), "activation": "sigmoid", "kernel_regularizer": "l1"},
-                          {"kernel_size": 3, "padding": "same", "use_bias": False, "activation": "swish"}):
-            run_layer(family, "Conv2D", {"filters": 3, "data_format": data_format, **arguments}, (2, 5, 6, 2), 2 if first else None)
-    run_layer(family, "Conv2D", {"filters": 4, "kernel_size": 2, "activation": "softmax", "dtype": "float64"}, (2, 4, 3, 2))
+            run_layer(
+                family,
+                "Conv1D",
+                {"filters": 3, "data_format": data_format, **arguments},
+                (2, 8, 4),
+                1 if first else None,
+            )
+        run_layer(
+            family,
+            "Conv1D",
+            {"filters": 3, "kernel_size": 3, "data_format": data_format},
+            (2, 3, 6, 2),
+            1 if first else None,
+        )
+        for arguments in (
+            {"kernel_size": (3, 2)},
+            {"kernel_size": (2, 3), "padding": "same", "strides": (2, 1), "activation": "relu"},
+            {"kernel_size": 2, "dilation_rate": (1, 2), "activation": "sigmoid", "kernel_regularizer": "l1"},
+            {"kernel_size": 3, "padding": "same", "use_bias": False, "activation": "swish"},
+        ):
+            run_layer(
+                family,
+                "Conv2D",
+                {"filters": 3, "data_format": data_format, **arguments},
+                (2, 5, 6, 2),
+                2 if first else None,
+            )
+    run_layer(
+        family, "Conv2D", {"filters": 4, "kernel_size": 2, "activation": "softmax", "dtype": "float64"}, (2, 4, 3, 2)
+    )
     family.save()
     groups()
 
@@ -150,14 +221,23 @@ def conv():
 def groups():
     """Grouped convolutions: TensorFlow compiles them, and has no gradient of that on a processor."""
     family = Family("groups")
-    for name, shape, arguments in (("Conv1D", (2, 7, 4), {"kernel_size": 3, "groups": 2}),
-                                   ("Conv2D", (2, 5, 4, 6), {"kernel_size": 2, "groups": 3, "padding": "same"})):
+    for name, shape, arguments in (
+        ("Conv1D", (2, 7, 4), {"kernel_size": 3, "groups": 2}),
+        ("Conv2D", (2, 5, 4, 6), {"kernel_size": 2, "groups": 3, "padding": "same"}),
+    ):
         layer = getattr(keras.layers, name)(filters=6, **arguments)
         layer.build((None, *shape[1:]))
         layer.set_weights([normal(w.shape) for w in layer.weights])
         x = normal(shape)
-        family.add(layer=name, arguments={"filters": 6, **arguments}, x=x, weights=layer.get_weights(), y=layer(x), losses=[],
-                   config=layer.get_config())
+        family.add(
+            layer=name,
+            arguments={"filters": 6, **arguments},
+            x=x,
+            weights=layer.get_weights(),
+            y=layer(x),
+            losses=[],
+            config=layer.get_config(),
+        )
     family.save()
 
 
@@ -171,7 +251,9 @@ def around():
     for arguments in ({}, {"pool_size": 3, "strides": 2, "padding": "same"}, {"pool_size": (2, 3), "strides": (1, 2)}):
         for data_format in FORMATS:
             first = data_format == "channels_first"
-            run_layer(family, "MaxPooling2D", {"data_format": data_format, **arguments}, (2, 6, 7, 2), 2 if first else None)
+            run_layer(
+                family, "MaxPooling2D", {"data_format": data_format, **arguments}, (2, 6, 7, 2), 2 if first else None
+            )
     run_layer(family, "MaxPooling1D", {"pool_size": 3, "strides": 1, "padding": "same"}, (2, 6, 2))
     for case in family.cases:
         if case["layer"] in ("Dense", "Activation"):
@@ -179,14 +261,45 @@ def around():
     family.save()
 
 
-ACTIVATIONS = [("linear", {}), ("relu", {}), ("relu", {"alpha": 0.1, "max_value": 1.5, "threshold": 0.3}), ("relu", {"alpha": 0.2}),
-               ("relu", {"max_value": 6.0}), ("relu", {"threshold": -0.5}), ("elu", {}), ("elu", {"alpha": 0.5}), ("selu", {}),
-               ("gelu", {}), ("gelu", {"approximate": True}), ("sigmoid", {}), ("hard_sigmoid", {}), ("tanh", {}), ("softmax", {}),
-               ("softmax", {"axis": 0}), ("softplus", {}), ("softsign", {}), ("swish", {}), ("exponential", {}), ("mish", {})]
-REGULARIZERS = [("L1", {}), ("L2", {}), ("L1L2", {"l1": 0.1, "l2": 0.3}), ("OrthogonalRegularizer", {"factor": 0.5}),
-                ("OrthogonalRegularizer", {"factor": 0.5, "mode": "columns"})]
-CONSTRAINTS = [("MaxNorm", {}), ("MaxNorm", {"max_value": 1.0, "axis": 1}), ("MaxNorm", {"max_value": 1.5, "axis": [0, 1]}), ("NonNeg", {}),
-               ("UnitNorm", {}), ("UnitNorm", {"axis": 1}), ("MinMaxNorm", {"min_value": 0.5, "max_value": 1.0, "rate": 0.7, "axis": 1})]
+ACTIVATIONS = [
+    ("linear", {}),
+    ("relu", {}),
+    ("relu", {"alpha": 0.1, "max_value": 1.5, "threshold": 0.3}),
+    ("relu", {"alpha": 0.2}),
+    ("relu", {"max_value": 6.0}),
+    ("relu", {"threshold": -0.5}),
+    ("elu", {}),
+    ("elu", {"alpha": 0.5}),
+    ("selu", {}),
+    ("gelu", {}),
+    ("gelu", {"approximate": True}),
+    ("sigmoid", {}),
+    ("hard_sigmoid", {}),
+    ("tanh", {}),
+    ("softmax", {}),
+    ("softmax", {"axis": 0}),
+    ("softplus", {}),
+    ("softsign", {}),
+    ("swish", {}),
+    ("exponential", {}),
+    ("mish", {}),
+]
+REGULARIZERS = [
+    ("L1", {}),
+    ("L2", {}),
+    ("L1L2", {"l1": 0.1, "l2": 0.3}),
+    ("OrthogonalRegularizer", {"factor": 0.5}),
+    ("OrthogonalRegularizer", {"factor": 0.5, "mode": "columns"}),
+]
+CONSTRAINTS = [
+    ("MaxNorm", {}),
+    ("MaxNorm", {"max_value": 1.0, "axis": 1}),
+    ("MaxNorm", {"max_value": 1.5, "axis": [0, 1]}),
+    ("NonNeg", {}),
+    ("UnitNorm", {}),
+    ("UnitNorm", {"axis": 1}),
+    ("MinMaxNorm", {"min_value": 0.5, "max_value": 1.0, "rate": 0.7, "axis": 1}),
+]
 
 
 def functions():
@@ -210,7 +323,12 @@ def functions():
         family.add(regularizer=name, parameters=parameters, x=x, y=y, dx=tape.gradient(y, x))
     for name, parameters in CONSTRAINTS:
         w = normal((4, 3)) * np.linspace(0.1, 2, 3, dtype="float32")
-        family.add(constraint=name, parameters=parameters, x=w, y=getattr(keras.constraints, name)(**parameters)(tf.constant(w)))
+        family.add(
+            constraint=name,
+            parameters=parameters,
+            x=w,
+            y=getattr(keras.constraints, name)(**parameters)(tf.constant(w)),
+        )
     family.save()
 
 
@@ -221,7 +339,11 @@ def structure():
     model = keras.Sequential()
     model.add(layers.LocallyConnected1D(64, 3, input_shape=(10, 32), activation="relu", kernel_constraint="max_norm"))
     model.add(layers.LocallyConnected1D(32, 3, kernel_initializer="he_normal", trainable=False))
-    model.add(layers.Conv1D(3, 2, padding="CAUSAL", dtype="float64", kernel_initializer=keras.initializers.RandomUniform(-1, 1, seed=3)))
+    model.add(
+        layers.Conv1D(
+            3, 2, padding="CAUSAL", dtype="float64", kernel_initializer=keras.initializers.RandomUniform(-1, 1, seed=3)
+        )
+    )
     model.add(layers.Flatten())
     model.add(layers.Dropout(0.5))
     model.add(layers.Dense(3, activation="softmax", name="a_dense_layer_with_quite_a_long_name_indeed"))
@@ -233,7 +355,9 @@ def structure():
     lines = []
     model.summary(line_length=90, positions=[0.3, 0.7, 1.0], print_fn=lambda line, *_: lines.append(line))
     found["summary wide"] = lines
-    names = [getattr(layers, name)(2, 2).name for name in ("LocallyConnected2D", "Conv2D", "LocallyConnected2D", "Conv1D")]
+    names = [
+        getattr(layers, name)(2, 2).name for name in ("LocallyConnected2D", "Conv2D", "LocallyConnected2D", "Conv1D")
+    ]
     found["names"] = [*names, layers.MaxPooling2D().name, keras.Sequential().name]
     (HERE / "structure.json").write_text(json.dumps(found, indent=1) + "\n")
 
@@ -247,20 +371,30 @@ def network(implementation, data_format):
     layers = keras.layers
     shape = (2, 6, 5) if data_format == "channels_first" else (6, 5, 2)
     common = {"implementation": implementation, "data_format": data_format}
-    return keras.Sequential([
-        layers.LocallyConnected2D(2, (3, 2), strides=(2, 1), activation="tanh", name="local_2d", input_shape=shape, **common),
-        layers.LocallyConnected2D(2, 2, padding="valid" if implementation == 1 else "same", activation="relu", **common),
-        layers.Flatten(name="flat", data_format=data_format),
-        layers.Dense(3, name="read_out"),
-    ], name="network")
+    return keras.Sequential(
+        [
+            layers.LocallyConnected2D(
+                2, (3, 2), strides=(2, 1), activation="tanh", name="local_2d", input_shape=shape, **common
+            ),
+            layers.LocallyConnected2D(
+                2, 2, padding="valid" if implementation == 1 else "same", activation="relu", **common
+            ),
+            layers.Flatten(name="flat", data_format=data_format),
+            layers.Dense(3, name="read_out"),
+        ],
+        name="network",
+    )
 
 
 def line(implementation):
     layers = keras.layers
-    return keras.Sequential([
-        layers.LocallyConnected1D(2, 3, implementation=implementation, name="local_1d", input_shape=(7, 2)),
-        layers.LocallyConnected1D(2, 2, strides=2, implementation=implementation, use_bias=False),
-    ], name="line")
+    return keras.Sequential(
+        [
+            layers.LocallyConnected1D(2, 3, implementation=implementation, name="local_1d", input_shape=(7, 2)),
+            layers.LocallyConnected1D(2, 2, strides=2, implementation=implementation, use_bias=False),
+        ],
+        name="line",
+    )
 
 
 def files():
@@ -270,9 +404,13 @@ def files():
         for data_format in FORMATS:
             store(family, network(implementation, data_format), f"network_{implementation}_{data_format}", ["h5"])
         store(family, line(implementation), f"line_{implementation}", ["h5", "weights.h5", "model.h5", "keras"])
-    nested = keras.Sequential([keras.layers.Conv1D(2, 2, input_shape=(6, 2), name="first"),
-                               keras.Sequential([keras.layers.LocallyConnected1D(2, 2, name="inner")], name="nest"),
-                               keras.layers.LocallyConnected1D(2, 2, name="a")])
+    nested = keras.Sequential(
+        [
+            keras.layers.Conv1D(2, 2, input_shape=(6, 2), name="first"),
+            keras.Sequential([keras.layers.LocallyConnected1D(2, 2, name="inner")], name="nest"),
+            keras.layers.LocallyConnected1D(2, 2, name="a"),
+        ]
+    )
     store(family, nested, "nested", ["model.h5", "weights.h5"])
     family.save()
 
@@ -290,18 +428,21 @@ def store(family, model, stem, suffixes):
 def deepface():
     """The network of the deepface package (FbDeepFace), every layer of it, at the smallest size that its windows allow."""
     layers = keras.layers
-    model = keras.Sequential([
-        layers.Conv2D(2, 11, activation="relu", name="C1", input_shape=(71, 71, 3)),
-        layers.MaxPooling2D(pool_size=3, strides=2, padding="same", name="M2"),
-        layers.Conv2D(1, 9, activation="relu", name="C3"),
-        layers.LocallyConnected2D(2, 9, activation="relu", name="L4"),
-        layers.LocallyConnected2D(2, 7, strides=2, activation="relu", name="L5"),
-        layers.LocallyConnected2D(2, 5, activation="relu", name="L6"),
-        layers.Flatten(name="F0"),
-        layers.Dense(6, activation="relu", name="F7"),
-        layers.Dropout(rate=0.5, name="D0"),
-        layers.Dense(5, activation="softmax", name="F8"),
-    ], name="deepface")
+    model = keras.Sequential(
+        [
+            layers.Conv2D(2, 11, activation="relu", name="C1", input_shape=(71, 71, 3)),
+            layers.MaxPooling2D(pool_size=3, strides=2, padding="same", name="M2"),
+            layers.Conv2D(1, 9, activation="relu", name="C3"),
+            layers.LocallyConnected2D(2, 9, activation="relu", name="L4"),
+            layers.LocallyConnected2D(2, 7, strides=2, activation="relu", name="L5"),
+            layers.LocallyConnected2D(2, 5, activation="relu", name="L6"),
+            layers.Flatten(name="F0"),
+            layers.Dense(6, activation="relu", name="F7"),
+            layers.Dropout(rate=0.5, name="D0"),
+            layers.Dense(5, activation="softmax", name="F8"),
+        ],
+        name="deepface",
+    )
     fill(model)
     x = face()
     model.save(HERE / "deepface.model.h5")
@@ -337,11 +478,21 @@ def answer(program, session):
         session.run(v1.global_variables_initializer())
         return [float(session.run(loss)) for loss in v1.losses.get_regularization_losses(scope)]
 
-    program(types.SimpleNamespace(
-        variable_scope=v1.variable_scope, get_variable_scope=v1.get_variable_scope, AUTO_REUSE=v1.AUTO_REUSE, conv1d=conv1d,
-        global_variables=v1.global_variables, trainable_variables=v1.trainable_variables, losses=losses,
-        constant=v1.constant_initializer, total=lambda factor: lambda weight: factor * tf.reduce_sum(weight), say=record.say,
-        refused=record.refused))
+    program(
+        types.SimpleNamespace(
+            variable_scope=v1.variable_scope,
+            get_variable_scope=v1.get_variable_scope,
+            AUTO_REUSE=v1.AUTO_REUSE,
+            conv1d=conv1d,
+            global_variables=v1.global_variables,
+            trainable_variables=v1.trainable_variables,
+            losses=losses,
+            constant=v1.constant_initializer,
+            total=lambda factor: lambda weight: factor * tf.reduce_sum(weight),
+            say=record.say,
+            refused=record.refused,
+        )
+    )
     penalties = losses()
     variables = []
     for variable in v1.global_variables():

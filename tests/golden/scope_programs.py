@@ -10,7 +10,27 @@ A refused call is given a name or comes last: TensorFlow counts refused calls wh
 activity_regularizer is called twice: TensorFlow lists the penalties of both outputs.
 """
 
-NAMES = ("a", "a/b", "a//b", "x/", "B.1-2_", "0", ".x", "_x", "-x", "/x", "a b", "a:0", "ä", "a\n\n", 3, b"a", ["a"], 2.5, True)
+NAMES = (
+    "a",
+    "a/b",
+    "a//b",
+    "x/",
+    "B.1-2_",
+    "0",
+    ".x",
+    "_x",
+    "-x",
+    "/x",
+    "a b",
+    "a:0",
+    "ä",
+    "a\n\n",
+    3,
+    b"a",
+    ["a"],
+    2.5,
+    True,
+)
 # Names of scopes only: TensorFlow refuses to run operations with such names.
 ODD_NAMES = ("a>\\b", ">x", "\\x", "", None)
 
@@ -200,7 +220,12 @@ def regularizers(t):
     ones = t.constant(1)
     with t.variable_scope("a", initializer=ones, regularizer=t.total(1)) as a:
         t.conv1d()
-        t.conv1d(kernel_regularizer=t.total(10), bias_regularizer=t.total(100), activity_regularizer=t.total(1000), bias_initializer=ones)
+        t.conv1d(
+            kernel_regularizer=t.total(10),
+            bias_regularizer=t.total(100),
+            activity_regularizer=t.total(1000),
+            bias_initializer=ones,
+        )
         t.conv1d(use_bias=False)
         with t.variable_scope("in"):
             t.conv1d()
@@ -309,9 +334,27 @@ def opened(t, *arguments, **options):
         t.say(scope.name)
 
 
-PROGRAMS = {program.__name__: program for program in (
-    scope_object_as_name, scope_object_used_elsewhere, scopes_opened_again, automatic_names_in_scopes_opened_again, automatic_names, reuse,
-    reuse_variables, outermost_scope, initializers, regularizers, default_names, names, empty_names, lists, refusals, errors_close_scopes)}
+PROGRAMS = {
+    program.__name__: program
+    for program in (
+        scope_object_as_name,
+        scope_object_used_elsewhere,
+        scopes_opened_again,
+        automatic_names_in_scopes_opened_again,
+        automatic_names,
+        reuse,
+        reuse_variables,
+        outermost_scope,
+        initializers,
+        regularizers,
+        default_names,
+        names,
+        empty_names,
+        lists,
+        refusals,
+        errors_close_scopes,
+    )
+}
 
 
 class Record:

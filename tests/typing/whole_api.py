@@ -20,7 +20,9 @@ kernel2: Array = np.ones((3 * 4, 18, 3), np.float32)
 shared2: Array = np.ones((3, 3, 2, 3), np.float32)
 last = "channels_last"
 
-y = localconv.local_conv1d(x, kernel, 3, 1, last, padding="valid", dilation_rate=1, groups=1, bias=np.zeros(3, np.float32))
+y = localconv.local_conv1d(
+    x, kernel, 3, 1, last, padding="valid", dilation_rate=1, groups=1, bias=np.zeros(3, np.float32)
+)
 y2 = localconv.local_conv2d(picture, kernel2, (3, 3), (1, 1), (3, 4), last)
 z = localconv.conv1d(x, shared, 1, ((0, 0),), last, 1)
 z2 = localconv.conv2d(picture, shared2, (1, 1), "same", last, (1, 1), groups=1)
@@ -55,15 +57,17 @@ localconv.set_floatx(floatx)
 version: str = localconv.__version__
 localconv.show_config(io.StringIO())
 
-model = layers.Sequential([
-    layers.LocallyConnected1D(4, 3, activation="relu", kernel_regularizer="l2", input_shape=(6, 2)),
-    layers.Conv1D(4, 2, padding="causal", kernel_initializer=layers.initializers.HeNormal(seed=1)),
-    layers.MaxPooling1D(2),
-    layers.Flatten(),
-    layers.Dropout(0.1, seed=0),
-    layers.Dense(3, kernel_constraint=layers.constraints.MaxNorm(2.0)),
-    layers.Activation("softmax"),
-])
+model = layers.Sequential(
+    [
+        layers.LocallyConnected1D(4, 3, activation="relu", kernel_regularizer="l2", input_shape=(6, 2)),
+        layers.Conv1D(4, 2, padding="causal", kernel_initializer=layers.initializers.HeNormal(seed=1)),
+        layers.MaxPooling1D(2),
+        layers.Flatten(),
+        layers.Dropout(0.1, seed=0),
+        layers.Dense(3, kernel_constraint=layers.constraints.MaxNorm(2.0)),
+        layers.Activation("softmax"),
+    ]
+)
 answer = model(x, training=True)
 back = model.backward(answer)
 for variable in model.trainable_weights:
@@ -79,7 +83,9 @@ wide.build((None, 5, 6, 2))
 plain = layers.convert_implementation(wide.get_weights(), wide.get_config(), 1)
 layers.Conv2D(2, 3, groups=1)(picture)
 layers.clear_session()
-with layers.variable_scope("scope", initializer="ones", regularizer=layers.regularizers.L2(0.1), reuse=layers.AUTO_REUSE) as scope:
+with layers.variable_scope(
+    "scope", initializer="ones", regularizer=layers.regularizers.L2(0.1), reuse=layers.AUTO_REUSE
+) as scope:
     layers.conv1d(x, 2, 3, name="c")
 with layers.variable_scope(scope, reuse=True), layers.variable_scope(None, default_name="inner") as inner:
     layers.conv1d(x, 2, 3, name=scope, reuse=layers.AUTO_REUSE)
@@ -106,32 +112,62 @@ layers.activations.get("relu")
 penalty = layers.regularizers.l1_l2(0.1, 0.1)(kernel)
 bounded = layers.constraints.NonNeg()(kernel)
 made: list[layers.initializers.Initializer] = [
-    layers.initializers.Constant(2.0), layers.initializers.GlorotNormal(), layers.initializers.GlorotUniform(fans="position"),
-    layers.initializers.HeUniform(), layers.initializers.Identity(), layers.initializers.LecunNormal(),
-    layers.initializers.LecunUniform(seed=1), layers.initializers.Ones(), layers.initializers.Orthogonal(),
-    layers.initializers.RandomNormal(), layers.initializers.RandomUniform(), layers.initializers.TruncatedNormal(),
-    layers.initializers.VarianceScaling(), layers.initializers.Zeros(),
+    layers.initializers.Constant(2.0),
+    layers.initializers.GlorotNormal(),
+    layers.initializers.GlorotUniform(fans="position"),
+    layers.initializers.HeUniform(),
+    layers.initializers.Identity(),
+    layers.initializers.LecunNormal(),
+    layers.initializers.LecunUniform(seed=1),
+    layers.initializers.Ones(),
+    layers.initializers.Orthogonal(),
+    layers.initializers.RandomNormal(),
+    layers.initializers.RandomUniform(),
+    layers.initializers.TruncatedNormal(),
+    layers.initializers.VarianceScaling(),
+    layers.initializers.Zeros(),
 ]
 layers.initializers.serialize(layers.initializers.get("zeros"))
 fans: tuple[int, int] = layers.initializers.compute_fans((3, 2, 4))
 first_values = made[0]((2, 3), "float32", np.random.default_rng(0))
 penalties: list[layers.regularizers.Regularizer] = [
-    layers.regularizers.L1(0.1), layers.regularizers.L2(0.1), layers.regularizers.L1L2(0.1, 0.1),
-    layers.regularizers.OrthogonalRegularizer(0.1), layers.regularizers.l1(0.1), layers.regularizers.l2(0.1),
+    layers.regularizers.L1(0.1),
+    layers.regularizers.L2(0.1),
+    layers.regularizers.L1L2(0.1, 0.1),
+    layers.regularizers.OrthogonalRegularizer(0.1),
+    layers.regularizers.l1(0.1),
+    layers.regularizers.l2(0.1),
     layers.regularizers.orthogonal_regularizer(0.1),
 ]
 layers.regularizers.serialize(layers.regularizers.get("l2"))
 slope = penalties[0].gradient(kernel)
 bounds: list[layers.constraints.Constraint] = [
-    layers.constraints.MinMaxNorm(), layers.constraints.UnitNorm(), layers.constraints.max_norm(), layers.constraints.min_max_norm(),
-    layers.constraints.non_neg(), layers.constraints.unit_norm(),
+    layers.constraints.MinMaxNorm(),
+    layers.constraints.UnitNorm(),
+    layers.constraints.max_norm(),
+    layers.constraints.min_max_norm(),
+    layers.constraints.non_neg(),
+    layers.constraints.unit_norm(),
 ]
 layers.constraints.serialize(layers.constraints.get("non_neg"))
 functions: list[layers.ActivationFunction] = [
-    layers.activations.elu, layers.activations.exponential, layers.activations.gelu, layers.activations.hard_sigmoid,
-    layers.activations.leaky_relu, layers.activations.linear, layers.activations.mish, layers.activations.relu, layers.activations.relu6,
-    layers.activations.selu, layers.activations.sigmoid, layers.activations.silu, layers.activations.softmax, layers.activations.softplus,
-    layers.activations.softsign, layers.activations.swish, layers.activations.tanh,
+    layers.activations.elu,
+    layers.activations.exponential,
+    layers.activations.gelu,
+    layers.activations.hard_sigmoid,
+    layers.activations.leaky_relu,
+    layers.activations.linear,
+    layers.activations.mish,
+    layers.activations.relu,
+    layers.activations.relu6,
+    layers.activations.selu,
+    layers.activations.sigmoid,
+    layers.activations.silu,
+    layers.activations.softmax,
+    layers.activations.softplus,
+    layers.activations.softsign,
+    layers.activations.swish,
+    layers.activations.tanh,
 ]
 steep = functions[0].gradient(x, x, functions[0](x))
 layers.activations.serialize(functions[0])

@@ -22,8 +22,28 @@ from ..arrays import Array, as_float_array
 from .arguments import shown
 from .registry import Registry
 
-__all__ = ["ActivationFunction", "elu", "exponential", "gelu", "get", "hard_sigmoid", "leaky_relu", "linear", "mish", "relu", "relu6",
-           "selu", "serialize", "sigmoid", "silu", "softmax", "softplus", "softsign", "swish", "tanh"]
+__all__ = [
+    "ActivationFunction",
+    "elu",
+    "exponential",
+    "gelu",
+    "get",
+    "hard_sigmoid",
+    "leaky_relu",
+    "linear",
+    "mish",
+    "relu",
+    "relu6",
+    "selu",
+    "serialize",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "softplus",
+    "softsign",
+    "swish",
+    "tanh",
+]
 
 # Klambauer et al. (2017), "Self-normalizing neural networks", equation 14.
 _SELU_ALPHA = 1.6732632423543772848170429916717
@@ -54,8 +74,12 @@ class ActivationFunction:
     >>> layer = Conv1D(4, 3, activation=cube)
     """
 
-    def __init__(self, function: Callable[..., Array], derivative: Callable[..., Array],
-                 parameters: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Array],
+        derivative: Callable[..., Array],
+        parameters: Mapping[str, Any] | None = None,
+    ) -> None:
         functools.update_wrapper(self, function)
         self.function, self.derivative, self.parameters = function, derivative, dict(parameters or {})
 
@@ -80,7 +104,10 @@ class ActivationFunction:
         return ActivationFunction, (self.function, self.derivative, self.parameters)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ActivationFunction) and (self.function, self.parameters) == (other.function, other.parameters)
+        return isinstance(other, ActivationFunction) and (self.function, self.parameters) == (
+            other.function,
+            other.parameters,
+        )
 
     def __hash__(self) -> int:
         return hash(self.function)
@@ -97,7 +124,9 @@ def function_label(value: Any) -> str:
 REGISTRY = Registry("activation", "keras.activations", "Unknown activation function {!r} cannot be deserialized")
 
 
-def _activation(derivative: Callable[..., Array], *aliases: str) -> Callable[[Callable[..., Array]], ActivationFunction]:
+def _activation(
+    derivative: Callable[..., Array], *aliases: str
+) -> Callable[[Callable[..., Array]], ActivationFunction]:
     """Makes an `ActivationFunction` of a function and registers it under its name."""
 
     def make(function: Callable[..., Array]) -> ActivationFunction:
@@ -125,7 +154,9 @@ def linear(x: Array) -> Array:
     return x
 
 
-def _relu_gradient(g: Array, x: Array, y: Array, alpha: float = 0.0, max_value: float | None = None, threshold: float = 0.0) -> Array:
+def _relu_gradient(
+    g: Array, x: Array, y: Array, alpha: float = 0.0, max_value: float | None = None, threshold: float = 0.0
+) -> Array:
     inside = x > threshold
     if max_value is not None:
         inside &= x <= max_value
@@ -163,7 +194,11 @@ def elu(x: Array, alpha: float = 1.0) -> Array:
     return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
 
 
-@_activation(lambda g, x, y: g * np.where(x > 0, _SELU_SCALE, _SELU_SCALE * _SELU_ALPHA * np.exp(np.minimum(x, 0))).astype(x.dtype))
+@_activation(
+    lambda g, x, y: (
+        g * np.where(x > 0, _SELU_SCALE, _SELU_SCALE * _SELU_ALPHA * np.exp(np.minimum(x, 0))).astype(x.dtype)
+    )
+)
 def selu(x: Array) -> Array:
     """Scaled exponential linear unit, ``1.0507 * elu(x, 1.6733)``."""
     return _SELU_SCALE * np.where(x > 0, x, _SELU_ALPHA * np.expm1(np.minimum(x, 0)))
@@ -322,8 +357,12 @@ def serialize(activation: Any) -> Any:
     if isinstance(activation, ActivationFunction) and activation.function in _BUILTIN:
         if not activation.parameters:
             return activation.function.__name__
-        return {"module": REGISTRY.module, "class_name": activation.function.__name__, "config": dict(activation.parameters),
-                "registered_name": None}
+        return {
+            "module": REGISTRY.module,
+            "class_name": activation.function.__name__,
+            "config": dict(activation.parameters),
+            "registered_name": None,
+        }
     if hasattr(activation, "get_config"):
         return REGISTRY.serialize(activation)
     return REGISTRY.serialize_function(activation)
@@ -332,12 +371,16 @@ def serialize(activation: Any) -> Any:
 def gradient_of(activation: Any, grad_output: Array, x: Array, y: Array) -> Array:
     """The gradient through any activation; NotImplementedError for a user's callable without one."""
     if not hasattr(activation, "gradient"):
-        raise NotImplementedError(f"the activation {function_label(activation)} has no attribute gradient(grad_output, x, y), so backward "
-                                  "cannot go through it; layers.ActivationFunction makes an activation of a function and its derivative")
+        raise NotImplementedError(
+            f"the activation {function_label(activation)} has no attribute gradient(grad_output, x, y), so backward "
+            "cannot go through it; layers.ActivationFunction makes an activation of a function and its derivative"
+        )
     gradient = np.asarray(activation.gradient(grad_output, x, y), x.dtype)
     if gradient.shape != x.shape:
-        raise ValueError(f"the gradient of the activation {function_label(activation)} must have the shape of x, {x.shape}, "
-                         f"got {gradient.shape}")
+        raise ValueError(
+            f"the gradient of the activation {function_label(activation)} must have the shape of x, {x.shape}, "
+            f"got {gradient.shape}"
+        )
     return gradient
 
 
@@ -347,13 +390,17 @@ def value_of(activation: Any, x: Array) -> Array:
         return x
     y = as_float_array(activation(x), f"the result of the activation {function_label(activation)}")
     if y.shape != x.shape:
-        raise ValueError(f"the activation {function_label(activation)} must keep the shape {x.shape}, it returned {y.shape}")
+        raise ValueError(
+            f"the activation {function_label(activation)} must keep the shape {x.shape}, it returned {y.shape}"
+        )
     return y if y.dtype == x.dtype else y.astype(x.dtype)
 
 
 def _configured(name: str, activation: Any, config: Mapping[str, Any]) -> Any:
     """An activation with the parameters of a config dict."""
-    parameters = {_LAYER_PARAMETERS.get(key, key): value for key, value in config.items() if key not in _LAYER_ARGUMENTS}
+    parameters = {
+        _LAYER_PARAMETERS.get(key, key): value for key, value in config.items() if key not in _LAYER_ARGUMENTS
+    }
     if not isinstance(activation, ActivationFunction):
         return activation.from_config(config) if hasattr(activation, "from_config") else activation
     known = activation.function.__code__.co_varnames[1 : activation.function.__code__.co_argcount]

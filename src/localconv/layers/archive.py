@@ -79,7 +79,9 @@ def member(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
 def unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> io.BytesIO:
     """A member in memory, of at most so many bytes; its checksum is right."""
     if info.file_size > limit:
-        raise Refused(f"holds {info.filename} of {info.file_size} bytes in {info.compress_size}, at most {limit} are read")
+        raise Refused(
+            f"holds {info.filename} of {info.file_size} bytes in {info.compress_size}, at most {limit} are read"
+        )
     content = io.BytesIO()
     # In blocks: at once, the library would unpack all that there is and then cut off what is more than declared.
     with archive.open(info) as stream:

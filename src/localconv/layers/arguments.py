@@ -30,9 +30,13 @@ def positive_int(value: Any, name: str) -> int:
     try:
         found = operator.index(value)
     except TypeError:
-        raise ValueError(f"Invalid value for argument `{name}`. Expected an integer. Received {name}={value!r}.") from None
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected an integer. Received {name}={value!r}."
+        ) from None
     if found <= 0 or isinstance(value, bool):
-        raise ValueError(f"Invalid value for argument `{name}`. Expected a strictly positive value. Received {name}={value}.")
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected a strictly positive value. Received {name}={value}."
+        )
     if found > LARGEST:
         raise ValueError(f"Invalid value for argument `{name}`. Expected at most {LARGEST}. Received {name}={value}.")
     return found
@@ -63,7 +67,9 @@ def int_tuple(value: Any, rank: int, name: str) -> Ints:
 def padding_name(value: Any) -> str:
     """valid, same or causal, in whatever case. ValueError for anything else."""
     if not isinstance(value, str) or value.lower() not in PADDINGS:
-        raise ValueError(f'The `padding` argument must be one of "valid", "same" (or "causal", only for `Conv1D`). Received: {value}')
+        raise ValueError(
+            f'The `padding` argument must be one of "valid", "same" (or "causal", only for `Conv1D`). Received: {value}'
+        )
     return value.lower()
 
 
@@ -72,7 +78,9 @@ def data_format_name(value: Any) -> str:
     if value is None:
         return image_data_format()
     if not isinstance(value, str) or value.lower() not in DATA_FORMATS:
-        raise ValueError(f'The `data_format` argument must be one of "channels_first", "channels_last". Received: {value}')
+        raise ValueError(
+            f'The `data_format` argument must be one of "channels_first", "channels_last". Received: {value}'
+        )
     return value.lower()
 
 
@@ -106,6 +114,8 @@ def shape_tuple(value: Any, name: str) -> Shape:
 def check_output(output: Shape, input_shape: Shape, layer_name: str) -> None:
     """Raise ValueError if a size of the output is 0 or less."""
     if any(n is not None and n <= 0 for n in output):
-        raise ValueError(f"One of the dimensions in the output is <= 0 due to downsampling in {layer_name}. Consider increasing the input "
-                         f"size. Received input shape {input_shape} which would produce output shape with a zero or negative value in a "
-                         "dimension.")
+        raise ValueError(
+            f"One of the dimensions in the output is <= 0 due to downsampling in {layer_name}. Consider increasing the input "
+            f"size. Received input shape {input_shape} which would produce output shape with a zero or negative value in a "
+            "dimension."
+        )

@@ -40,13 +40,19 @@ class InputSpec:
     def check(self, shape: Shape, layer_name: str) -> None:
         """Raise ValueError, in Keras's words, if a shape does not fit; None in it fits everything."""
         start = f'Input 0 of layer "{layer_name}" is incompatible with the layer: '
-        for wanted, name, wrong in ((self.ndim, "ndim", self.ndim != len(shape)),
-                                    (self.min_ndim, "min_ndim", len(shape) < (self.min_ndim or 0))):
+        for wanted, name, wrong in (
+            (self.ndim, "ndim", self.ndim != len(shape)),
+            (self.min_ndim, "min_ndim", len(shape) < (self.min_ndim or 0)),
+        ):
             if wanted is not None and wrong:
-                raise ValueError(f"{start}expected {name}={wanted}, found ndim={len(shape)}. Full shape received: {shape}")
+                raise ValueError(
+                    f"{start}expected {name}={wanted}, found ndim={len(shape)}. Full shape received: {shape}"
+                )
         for axis, size in (self.axes or {}).items():
             if shape[axis] not in (size, None):
-                raise ValueError(f"{start}expected axis {axis} of input shape to have value {size}, but received input with shape {shape}")
+                raise ValueError(
+                    f"{start}expected axis {axis} of input shape to have value {size}, but received input with shape {shape}"
+                )
 
 
 @dataclass
@@ -58,7 +64,9 @@ class _FileToLoad:
     def take(self, name: str, shape: tuple[int, ...]) -> None:
         """Count a weight. ValueError if the file cannot hold its values."""
         if prod(shape) > self.left:
-            raise ValueError(f"weight {name} of shape {shape} has more elements than the file has left for it, {self.left}")
+            raise ValueError(
+                f"weight {name} of shape {shape} has more elements than the file has left for it, {self.left}"
+            )
         self.left -= prod(shape)
 
 
@@ -113,9 +121,17 @@ class Layer:
 
     input_spec: InputSpec | None = None
 
-    def __init__(self, *, name: str | None = None, trainable: bool = True, dtype: DTypeLike | None = None,
-                 input_shape: Sequence[int | None] | None = None, batch_input_shape: Sequence[int | None] | None = None,
-                 activity_regularizer: Any = None, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: DTypeLike | None = None,
+        input_shape: Sequence[int | None] | None = None,
+        batch_input_shape: Sequence[int | None] | None = None,
+        activity_regularizer: Any = None,
+        seed: int | None = None,
+    ) -> None:
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a string, got {name!r}")
         self._name = automatic_name(type(self).__name__) if name is None else name
@@ -123,7 +139,9 @@ class Layer:
         self._dtype = float_dtype(dtype)
         if input_shape is not None and batch_input_shape is None:
             batch_input_shape = (None, *shape_tuple(input_shape, "input_shape"))
-        self._batch_input_shape = None if batch_input_shape is None else shape_tuple(batch_input_shape, "batch_input_shape")
+        self._batch_input_shape = (
+            None if batch_input_shape is None else shape_tuple(batch_input_shape, "batch_input_shape")
+        )
         self.activity_regularizer = regularizers.get(activity_regularizer)
         self.seed = initializers.checked_seed(seed)
         self._rng = np.random.default_rng(self.seed)
@@ -216,8 +234,16 @@ class Layer:
         self._build_shape = self._saved = self._activity_loss = None
         self.built = False
 
-    def add_weight(self, name: str, shape: Sequence[int], initializer: Any = "glorot_uniform", regularizer: Any = None,
-                   constraint: Callable[[Any], Any] | None = None, trainable: bool = True, position_fans: Fans | None = None) -> Variable:
+    def add_weight(
+        self,
+        name: str,
+        shape: Sequence[int],
+        initializer: Any = "glorot_uniform",
+        regularizer: Any = None,
+        constraint: Callable[[Any], Any] | None = None,
+        trainable: bool = True,
+        position_fans: Fans | None = None,
+    ) -> Variable:
         """Make a weight of this layer, ``LAYER/NAME:0``.
 
         Parameters
@@ -294,26 +320,34 @@ class Layer:
             raise TypeError("weights must be a sequence of arrays, got a memoryview")
         variables, values = self.weights, list(weights)
         if len(values) != len(variables):
-            raise ValueError(f'You called `set_weights(weights)` on layer "{self.name}" with a weight list of length {len(values)}, '
-                             f"but the layer was expecting {len(variables)} weights.")
+            raise ValueError(
+                f'You called `set_weights(weights)` on layer "{self.name}" with a weight list of length {len(values)}, '
+                f"but the layer was expecting {len(variables)} weights."
+            )
         for variable, value in zip(variables, values, strict=True):
             if np.shape(value) != variable.shape:
-                raise ValueError(f"Layer {self.name} weight shape {variable.shape} is not compatible with provided weight shape "
-                                 f"{np.shape(value)}.")
+                raise ValueError(
+                    f"Layer {self.name} weight shape {variable.shape} is not compatible with provided weight shape "
+                    f"{np.shape(value)}."
+                )
         assign_all(zip(variables, values, strict=True))
 
     def count_params(self) -> int:
         """Return how many numbers the weights hold. ValueError if the layer is not built."""
         if not self.built:
-            raise ValueError(f"You tried to call `count_params` on layer {self.name}, but the layer isn't built. You can build it manually "
-                             f"via: `{self.name}.build(batch_input_shape)`.")
+            raise ValueError(
+                f"You tried to call `count_params` on layer {self.name}, but the layer isn't built. You can build it manually "
+                f"via: `{self.name}.build(batch_input_shape)`."
+            )
         return sum(variable.size for variable in self.weights)
 
     @property
     def losses(self) -> list[Any]:
         """The penalties: on the output of the last call (divided by its batch size), then on each weight that has a regularizer."""
         losses = [] if self._activity_loss is None else [self._activity_loss]
-        return losses + [variable.regularizer(variable.value) for variable in self._variables if variable.regularizer is not None]
+        return losses + [
+            variable.regularizer(variable.value) for variable in self._variables if variable.regularizer is not None
+        ]
 
     def apply_constraints(self) -> None:
         """Replace every trainable weight that has a constraint by what the constraint makes of it, or none if one of them raises.
@@ -404,7 +438,9 @@ class Layer:
             raise RuntimeError(f"backward of layer {self.name} needs a call with training=True before it")
         y, saved = self._saved
         if grad_output.shape != y.shape:
-            raise ValueError(f"grad_output must have the shape of the output of layer {self.name}, {y.shape}, got {grad_output.shape}")
+            raise ValueError(
+                f"grad_output must have the shape of the output of layer {self.name}, {y.shape}, got {grad_output.shape}"
+            )
         if self.activity_regularizer is not None:
             penalty = regularizers.gradient_of(self.activity_regularizer, y)
             grad_output = grad_output + penalty / self.dtype.type(max(1, len(y)))

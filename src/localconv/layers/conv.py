@@ -23,19 +23,33 @@ class _Conv(ConvolvingLayer):
 
     family = CONV
 
-    def __init__(self, filters: int, kernel_size: Any, strides: Any, padding: str, data_format: str | None, dilation_rate: Any,
-                 groups: int, terms: dict[str, Any], base: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: Any,
+        strides: Any,
+        padding: str,
+        data_format: str | None,
+        dilation_rate: Any,
+        groups: int,
+        terms: dict[str, Any],
+        base: dict[str, Any],
+    ) -> None:
         super().__init__(filters, kernel_size, strides, padding, data_format, terms, base)
         self.groups = positive_int(groups, "groups")
         self.dilation_rate = int_tuple(dilation_rate, self.rank, "dilation_rate")
         if self.filters % self.groups:
-            raise ValueError("The number of filters must be evenly divisible by the number of groups. "
-                             f"Received: groups={self.groups}, filters={self.filters}")
+            raise ValueError(
+                "The number of filters must be evenly divisible by the number of groups. "
+                f"Received: groups={self.groups}, filters={self.filters}"
+            )
         if self.padding == "causal" and self.rank != 1:
             raise ValueError("Causal padding is only supported for `Conv1D`.")
         if max(self.strides) > 1 and max(self.dilation_rate) > 1:
-            raise ValueError("`strides > 1` not supported in conjunction with `dilation_rate > 1`. "
-                             f"Received: strides={self.strides} and dilation_rate={self.dilation_rate}")
+            raise ValueError(
+                "`strides > 1` not supported in conjunction with `dilation_rate > 1`. "
+                f"Received: strides={self.strides} and dilation_rate={self.dilation_rate}"
+            )
         self.input_spec = InputSpec(min_ndim=self.rank + 2)
         self._spec = conv_spec(self.rank, self.strides, self.padding, self.data_format, self.dilation_rate, self.groups)
 
@@ -98,11 +112,15 @@ class _Conv(ConvolvingLayer):
         axis = -1 - self.rank if self._channels_first else -1
         channels = shape[axis]
         if not channels:
-            raise ValueError(f"The channel dimension of the inputs should be defined. The input_shape received is {shape}, where axis "
-                             f"{axis} (0-based) is the channel dimension, which found to be `{channels}`.")
+            raise ValueError(
+                f"The channel dimension of the inputs should be defined. The input_shape received is {shape}, where axis "
+                f"{axis} (0-based) is the channel dimension, which found to be `{channels}`."
+            )
         if channels % self.groups:
-            raise ValueError("The number of input channels must be evenly divisible by the number of groups. Received "
-                             f"groups={self.groups}, but the input has {channels} channels (full input shape is {shape}).")
+            raise ValueError(
+                "The number of input channels must be evenly divisible by the number of groups. Received "
+                f"groups={self.groups}, but the input has {channels} channels (full input shape is {shape})."
+            )
         self.compute_output_shape(shape)
         self._make_weights((*self.kernel_size, channels // self.groups, self.filters), (self.filters,))
         self.input_spec = InputSpec(min_ndim=self.rank + 2, axes={axis: channels})
@@ -152,12 +170,29 @@ class Conv1D(_Conv):
 
     rank = 1
 
-    def __init__(self, filters: int, kernel_size: Any, strides: Any = 1, padding: str = "valid", data_format: str | None = "channels_last",
-                 dilation_rate: Any = 1, groups: int = 1, activation: Any = None, use_bias: bool = True,
-                 kernel_initializer: Any = "glorot_uniform", bias_initializer: Any = "zeros", kernel_regularizer: Any = None,
-                 bias_regularizer: Any = None, activity_regularizer: Any = None, kernel_constraint: Any = None,
-                 bias_constraint: Any = None, **base: Any) -> None:
-        super().__init__(filters, kernel_size, strides, padding, data_format, dilation_rate, groups, terms_of(locals()), base)
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: Any,
+        strides: Any = 1,
+        padding: str = "valid",
+        data_format: str | None = "channels_last",
+        dilation_rate: Any = 1,
+        groups: int = 1,
+        activation: Any = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
+        **base: Any,
+    ) -> None:
+        super().__init__(
+            filters, kernel_size, strides, padding, data_format, dilation_rate, groups, terms_of(locals()), base
+        )
 
 
 class Conv2D(_Conv):
@@ -197,12 +232,29 @@ class Conv2D(_Conv):
 
     rank = 2
 
-    def __init__(self, filters: int, kernel_size: Any, strides: Any = (1, 1), padding: str = "valid", data_format: str | None = None,
-                 dilation_rate: Any = (1, 1), groups: int = 1, activation: Any = None, use_bias: bool = True,
-                 kernel_initializer: Any = "glorot_uniform", bias_initializer: Any = "zeros", kernel_regularizer: Any = None,
-                 bias_regularizer: Any = None, activity_regularizer: Any = None, kernel_constraint: Any = None,
-                 bias_constraint: Any = None, **base: Any) -> None:
-        super().__init__(filters, kernel_size, strides, padding, data_format, dilation_rate, groups, terms_of(locals()), base)
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: Any,
+        strides: Any = (1, 1),
+        padding: str = "valid",
+        data_format: str | None = None,
+        dilation_rate: Any = (1, 1),
+        groups: int = 1,
+        activation: Any = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
+        **base: Any,
+    ) -> None:
+        super().__init__(
+            filters, kernel_size, strides, padding, data_format, dilation_rate, groups, terms_of(locals()), base
+        )
 
 
 Convolution1D = Conv1D

@@ -77,9 +77,20 @@ class Dense(WeightedLayer):
     (4, 10)
     """
 
-    def __init__(self, units: int, activation: Any = None, use_bias: bool = True, kernel_initializer: Any = "glorot_uniform",
-                 bias_initializer: Any = "zeros", kernel_regularizer: Any = None, bias_regularizer: Any = None,
-                 activity_regularizer: Any = None, kernel_constraint: Any = None, bias_constraint: Any = None, **base: Any) -> None:
+    def __init__(
+        self,
+        units: int,
+        activation: Any = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
+        **base: Any,
+    ) -> None:
         super().__init__(terms_of(locals()), base)
         self.units = positive_int(units, "units")
         self.input_spec = InputSpec(min_ndim=2)
@@ -96,8 +107,10 @@ class Dense(WeightedLayer):
 
     def _build(self, shape: Shape) -> None:
         if not shape[-1]:
-            raise ValueError("The last dimension of the inputs to a Dense layer should be defined. Found None. "
-                             f"Full input shape received: {shape}")
+            raise ValueError(
+                "The last dimension of the inputs to a Dense layer should be defined. Found None. "
+                f"Full input shape received: {shape}"
+            )
         self._make_weights((shape[-1], self.units), (self.units,))
         self.input_spec = InputSpec(min_ndim=2, axes={-1: shape[-1]})
 
@@ -201,7 +214,9 @@ class Dropout(Layer):
         For a rate outside [0, 1].
     """
 
-    def __init__(self, rate: float, noise_shape: Sequence[int | None] | None = None, seed: int | None = None, **base: Any) -> None:
+    def __init__(
+        self, rate: float, noise_shape: Sequence[int | None] | None = None, seed: int | None = None, **base: Any
+    ) -> None:
         super().__init__(seed=seed, **base)
         if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate <= 1:
             raise ValueError(f"Invalid value {rate!r} received for `rate`, expected a value between 0 and 1.")
@@ -218,7 +233,10 @@ class Dropout(Layer):
         shape = self.noise_shape or x.shape
         if len(shape) != x.ndim:
             raise ValueError(f"noise_shape must have {x.ndim} axes for inputs of shape {x.shape}, got {shape}")
-        kept = self._rng.random([n if wanted is None else wanted for n, wanted in zip(x.shape, shape, strict=True)]) >= self.rate
+        kept = (
+            self._rng.random([n if wanted is None else wanted for n, wanted in zip(x.shape, shape, strict=True)])
+            >= self.rate
+        )
         factor = kept * x.dtype.type(1 / (1 - self.rate) if self.rate < 1 else 0)
         return x * factor, factor
 
@@ -231,8 +249,14 @@ class _MaxPooling(Layer):
 
     rank: int
 
-    def __init__(self, pool_size: Any = 2, strides: Any = None, padding: str = "valid", data_format: str | None = None,
-                 **base: Any) -> None:
+    def __init__(
+        self,
+        pool_size: Any = 2,
+        strides: Any = None,
+        padding: str = "valid",
+        data_format: str | None = None,
+        **base: Any,
+    ) -> None:
         super().__init__(**base)
         self.pool_size = int_tuple(pool_size, self.rank, "pool_size")
         self.strides = self.pool_size if strides is None else int_tuple(strides, self.rank, "strides")
@@ -253,8 +277,12 @@ class _MaxPooling(Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments as JSON can hold them."""
-        return super().get_config() | {"pool_size": self.pool_size, "padding": self.padding, "strides": self.strides,
-                                       "data_format": self.data_format}
+        return super().get_config() | {
+            "pool_size": self.pool_size,
+            "padding": self.padding,
+            "strides": self.strides,
+            "data_format": self.data_format,
+        }
 
     @property
     def _axis(self) -> int:
@@ -296,7 +324,9 @@ class _MaxPooling(Layer):
     def _backward(self, grad_output: Array, saved: Any) -> Array:
         shape, padded, y = saved
         gradient = np.zeros_like(padded)
-        left = np.ones(y.shape, bool)  # windows whose gradient has not found its element yet: the first that is the maximum
+        left = np.ones(
+            y.shape, bool
+        )  # windows whose gradient has not found its element yet: the first that is the maximum
         for places in self._taps(y.shape):
             here = left & (padded[places] == y)
             gradient[places] += grad_output * here
@@ -328,8 +358,14 @@ class MaxPooling1D(_MaxPooling):
 
     rank = 1
 
-    def __init__(self, pool_size: Any = 2, strides: Any = None, padding: str = "valid", data_format: str | None = "channels_last",
-                 **base: Any) -> None:
+    def __init__(
+        self,
+        pool_size: Any = 2,
+        strides: Any = None,
+        padding: str = "valid",
+        data_format: str | None = "channels_last",
+        **base: Any,
+    ) -> None:
         super().__init__(pool_size, strides, padding, data_format, **base)
 
 

@@ -18,12 +18,27 @@ __all__ = ["conv1d"]
 BASE_NAME = "conv1d"
 
 
-def conv1d(inputs: ArrayLike, filters: int, kernel_size: Any, strides: Any = 1, padding: str = "valid",
-           data_format: str | None = "channels_last", dilation_rate: Any = 1, activation: Any = None, use_bias: bool = True,
-           kernel_initializer: Any = None, bias_initializer: Any = initializers.Zeros(),  # noqa: B008  # immutable, shown in the signature
-           kernel_regularizer: Any = None, bias_regularizer: Any = None, activity_regularizer: Any = None, kernel_constraint: Any = None,
-           bias_constraint: Any = None, trainable: bool = True, name: str | VariableScope | None = None,
-           reuse: Reuse | None = None) -> Array:
+def conv1d(
+    inputs: ArrayLike,
+    filters: int,
+    kernel_size: Any,
+    strides: Any = 1,
+    padding: str = "valid",
+    data_format: str | None = "channels_last",
+    dilation_rate: Any = 1,
+    activation: Any = None,
+    use_bias: bool = True,
+    kernel_initializer: Any = None,
+    bias_initializer: Any = initializers.Zeros(),  # noqa: B008  # immutable, shown in the signature
+    kernel_regularizer: Any = None,
+    bias_regularizer: Any = None,
+    activity_regularizer: Any = None,
+    kernel_constraint: Any = None,
+    bias_constraint: Any = None,
+    trainable: bool = True,
+    name: str | VariableScope | None = None,
+    reuse: Reuse | None = None,
+) -> Array:
     """1D convolution whose weights are made by the first call with a name, and kept in a store by that name.
 
     Parameters
@@ -80,10 +95,27 @@ def conv1d(inputs: ArrayLike, filters: int, kernel_size: Any, strides: Any = 1, 
     given = BASE_NAME if automatic and checked_reuse(reuse) else None if automatic else name
     with store.lock:
         scope = inner_scope(given, BASE_NAME, reuse=reuse, argument="name")
-        layer = Conv1D(filters, kernel_size, strides, padding, data_format, dilation_rate, 1, activation, use_bias,
-                       _initializer(kernel_initializer, scope, "kernel:0"), _initializer(bias_initializer, scope, "bias:0"),
-                       kernel_regularizer, bias_regularizer, activity_regularizer, kernel_constraint, bias_constraint,
-                       trainable=trainable, name=scope.name or BASE_NAME, dtype=_dtype_of(inputs))
+        layer = Conv1D(
+            filters,
+            kernel_size,
+            strides,
+            padding,
+            data_format,
+            dilation_rate,
+            1,
+            activation,
+            use_bias,
+            _initializer(kernel_initializer, scope, "kernel:0"),
+            _initializer(bias_initializer, scope, "bias:0"),
+            kernel_regularizer,
+            bias_regularizer,
+            activity_regularizer,
+            kernel_constraint,
+            bias_constraint,
+            trainable=trainable,
+            name=scope.name or BASE_NAME,
+            dtype=_dtype_of(inputs),
+        )
         x = layer._as_input(inputs, "inputs")
         layer.build((None, *x.shape[1:]) if x.ndim else ())
         _share(layer, scope)
@@ -131,16 +163,24 @@ def _checked_stored(variable: Variable, reuse: Reuse) -> Variable | None:
     label, stored = variable.name.removesuffix(":0"), store.variables.get(variable.name)
     if stored is None:
         if reuse is True:
-            raise ValueError(f"Variable {label} does not exist, or was not created by a layer of that name. Did you mean to set "
-                             "reuse=AUTO_REUSE in the variable_scope, or reuse=None?")
+            raise ValueError(
+                f"Variable {label} does not exist, or was not created by a layer of that name. Did you mean to set "
+                "reuse=AUTO_REUSE in the variable_scope, or reuse=None?"
+            )
         return None
     if reuse is False:
-        raise ValueError(f"Variable {label} already exists, disallowed. Did you mean to set reuse=True or reuse=AUTO_REUSE in the "
-                         "variable_scope?")
+        raise ValueError(
+            f"Variable {label} already exists, disallowed. Did you mean to set reuse=True or reuse=AUTO_REUSE in the "
+            "variable_scope?"
+        )
     if stored.shape != variable.shape:
-        raise ValueError(f"Trying to share variable {label}, but specified shape {variable.shape} and found shape {stored.shape}.")
+        raise ValueError(
+            f"Trying to share variable {label}, but specified shape {variable.shape} and found shape {stored.shape}."
+        )
     if stored.dtype != variable.dtype:
-        raise ValueError(f"Trying to share variable {label}, but specified dtype {variable.dtype} and found dtype {stored.dtype}.")
+        raise ValueError(
+            f"Trying to share variable {label}, but specified dtype {variable.dtype} and found dtype {stored.dtype}."
+        )
     return stored
 
 

@@ -136,9 +136,15 @@ class ModelFile:
         """The JSON text that describes the model. ValueError if there is none, or one that is too much."""
         with reading(self.path):
             if self._declared > limit_of(self.size):
-                raise Refused(f"declares {self._declared} bytes of weights and has {self.size}: that is too much to be a model")
+                raise Refused(
+                    f"declares {self._declared} bytes of weights and has {self.size}: that is too much to be a model"
+                )
             if self.members is not None:
-                text = archive.unpacked(self.members, archive.member(self.members, CONFIG), CONFIG_LIMIT).getvalue().decode()
+                text = (
+                    archive.unpacked(self.members, archive.member(self.members, CONFIG), CONFIG_LIMIT)
+                    .getvalue()
+                    .decode()
+                )
             elif "model_config" in self.root.attrs:
                 text = self._text(self.root, "model_config", CONFIG_LIMIT)
             else:
@@ -157,21 +163,29 @@ class ModelFile:
                 return self._older(root)
             if "layers" in root:
                 if by_name:
-                    raise Refused("does not hold the layers' names (files .weights.h5 and .keras do not): load it by order")
+                    raise Refused(
+                        "does not hold the layers' names (files .weights.h5 and .keras do not): load it by order"
+                    )
                 return list(self._newer(_group(root, "layers"), model))
             raise Refused("is an HDF5 file, but does not hold weights as Keras 2 writes them")
 
     def _older(self, root: Any) -> list[StoredLayer]:
-        version, backend = (self._text(root, name, SHORT_TEXT) if name in root.attrs else default
-                            for name, default in (("keras_version", KERAS_VERSION), ("backend", BACKEND)))
+        version, backend = (
+            self._text(root, name, SHORT_TEXT) if name in root.attrs else default
+            for name, default in (("keras_version", KERAS_VERSION), ("backend", BACKEND))
+        )
         if version.startswith("1.") or backend == "theano":
-            raise Refused(f"was written by Keras {version} with {backend}, which stores kernels another way: only files of Keras 2 with "
-                          "TensorFlow can be read")
+            raise Refused(
+                f"was written by Keras {version} with {backend}, which stores kernels another way: only files of Keras 2 with "
+                "TensorFlow can be read"
+            )
         layers = []
         for name in self._read_names(root, "layer_names"):
             group = _group(root, name)
             weights = self._read_names(group, "weight_names")
-            layers.append(StoredLayer(name, [Dataset(self.path, f"{name}/{weight}", group, weight) for weight in weights]))
+            layers.append(
+                StoredLayer(name, [Dataset(self.path, f"{name}/{weight}", group, weight) for weight in weights])
+            )
         return layers
 
     def _newer(self, group: Any, model: Any) -> Iterator[StoredLayer]:
@@ -193,7 +207,9 @@ class ModelFile:
                 names = [str(number) for number in range(len(variables))]
                 yield StoredLayer(None, [Dataset(self.path, f"{key}/vars/{name}", variables, name) for name in names])
         expected = {f"{base}_{number}" if number else base for base, count in seen.items() for number in range(count)}
-        more = [key for key in group if key not in expected and "vars" in _group(group, key) and len(group[key]["vars"])]
+        more = [
+            key for key in group if key not in expected and "vars" in _group(group, key) and len(group[key]["vars"])
+        ]
         if more:
             raise Refused(f"has layers with weights that the model has not: {shown(more)}")
 

@@ -160,8 +160,10 @@ class Dataset(StoredArray):
         properties = dataset.id.get_create_plist()
         filters = [properties.get_filter(number)[0] for number in range(properties.get_nfilters())]
         if filters != [known for known in FILTERS if known in filters]:
-            raise Refused(f"holds {self.name} packed by the HDF5 filters {filters}: only shuffle, gzip and fletcher32 are read, in this "
-                          "order (h5repack -f NONE unpacks a file)")
+            raise Refused(
+                f"holds {self.name} packed by the HDF5 filters {filters}: only shuffle, gzip and fletcher32 are read, in this "
+                "order (h5repack -f NONE unpacks a file)"
+            )
         seen: set[tuple[int, ...]] = set()
 
         def check(stored: Any) -> None:

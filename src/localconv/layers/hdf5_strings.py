@@ -61,12 +61,16 @@ class Strings:
             self._attributes[address] = dict(self._attributes_of(address))
         data = self._attributes[address].get(attribute.encode())
         if data is None:
-            raise Refused(f"keeps its attribute {attribute}, of strings of variable length, not in an object's header: that is not read")
+            raise Refused(
+                f"keeps its attribute {attribute}, of strings of variable length, not in an object's header: that is not read"
+            )
         if len(data) < count * REFERENCE.size:
             raise Refused(f"is damaged: its attribute {attribute} is too short")
         references = list(REFERENCE.iter_unpack(data[: count * REFERENCE.size]))
         take(sum(length for length, _, _ in references))
-        return [self._string(*reference).partition(b"\0")[0].decode() if reference[0] else "" for reference in references]
+        return [
+            self._string(*reference).partition(b"\0")[0].decode() if reference[0] else "" for reference in references
+        ]
 
     def _string(self, length: int, address: int, number: int) -> bytes:
         if address not in self._collections:

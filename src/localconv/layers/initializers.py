@@ -24,9 +24,27 @@ from ..arrays import Array
 from .registry import Configurable, Registry
 from .variables import float_dtype
 
-__all__ = ["Constant", "GlorotNormal", "GlorotUniform", "HeNormal", "HeUniform", "Identity", "Initializer", "LecunNormal", "LecunUniform",
-           "Ones", "Orthogonal", "RandomNormal", "RandomUniform", "TruncatedNormal", "VarianceScaling", "Zeros", "compute_fans", "get",
-           "serialize"]
+__all__ = [
+    "Constant",
+    "GlorotNormal",
+    "GlorotUniform",
+    "HeNormal",
+    "HeUniform",
+    "Identity",
+    "Initializer",
+    "LecunNormal",
+    "LecunUniform",
+    "Ones",
+    "Orthogonal",
+    "RandomNormal",
+    "RandomUniform",
+    "TruncatedNormal",
+    "VarianceScaling",
+    "Zeros",
+    "compute_fans",
+    "get",
+    "serialize",
+]
 
 Fans = tuple[float, float] | str | None
 
@@ -42,7 +60,9 @@ class Initializer(Configurable):
 
     seed: int | None = None
 
-    def __call__(self, shape: Sequence[int], dtype: DTypeLike | None = None, rng: np.random.Generator | None = None) -> Array:
+    def __call__(
+        self, shape: Sequence[int], dtype: DTypeLike | None = None, rng: np.random.Generator | None = None
+    ) -> Array:
         """Return a new array.
 
         Parameters
@@ -181,8 +201,14 @@ class VarianceScaling(Initializer):
     True
     """
 
-    def __init__(self, scale: float = 1.0, mode: str = "fan_in", distribution: str = "truncated_normal", seed: int | None = None,
-                 fans: Fans = None) -> None:
+    def __init__(
+        self,
+        scale: float = 1.0,
+        mode: str = "fan_in",
+        distribution: str = "truncated_normal",
+        seed: int | None = None,
+        fans: Fans = None,
+    ) -> None:
         if _finite(scale, "scale") <= 0:
             raise ValueError(f"`scale` must be positive float. Received: scale={scale}.")
         if mode not in MODES:
@@ -192,11 +218,18 @@ class VarianceScaling(Initializer):
         lower = distribution.lower()
         self.distribution = "truncated_normal" if lower == "normal" else lower
         if self.distribution not in DISTRIBUTIONS:
-            raise ValueError(f"Invalid `distribution` argument: {distribution}. Allowed distributions: {DISTRIBUTIONS}.")
+            raise ValueError(
+                f"Invalid `distribution` argument: {distribution}. Allowed distributions: {DISTRIBUTIONS}."
+            )
         self.scale, self.mode, self.seed, self.fans = scale, mode, checked_seed(seed), _fans(fans)
 
-    def __call__(self, shape: Sequence[int], dtype: DTypeLike | None = None, rng: np.random.Generator | None = None,
-                 position_fans: tuple[float, float] | None = None) -> Array:
+    def __call__(
+        self,
+        shape: Sequence[int],
+        dtype: DTypeLike | None = None,
+        rng: np.random.Generator | None = None,
+        position_fans: tuple[float, float] | None = None,
+    ) -> Array:
         """Return a new array; as `Initializer`, and `position_fans` is what ``fans='position'`` stands for.
 
         Raises
@@ -294,8 +327,10 @@ class Orthogonal(Initializer):
 
     def _values(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
         if len(shape) < 2:
-            raise ValueError("The tensor to initialize must be at least two-dimensional. "
-                             f"Received: shape={shape} of rank {len(shape)}.")
+            raise ValueError(
+                "The tensor to initialize must be at least two-dimensional. "
+                f"Received: shape={shape} of rank {len(shape)}."
+            )
         rows, columns = math.prod(shape[:-1]), shape[-1]
         q, r = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
         q *= np.sign(np.diagonal(r))  # makes the distribution uniform over orthogonal matrices
@@ -320,8 +355,10 @@ class Identity(Initializer):
 
     def _values(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
         if len(shape) != 2:
-            raise ValueError("Identity matrix initializer can only be used for 2D matrices. "
-                             f"Received: shape={shape} of rank {len(shape)}.")
+            raise ValueError(
+                "Identity matrix initializer can only be used for 2D matrices. "
+                f"Received: shape={shape} of rank {len(shape)}."
+            )
         return self.gain * np.eye(*shape)
 
     def get_config(self) -> dict[str, Any]:
@@ -381,8 +418,13 @@ def serialize(initializer: Any) -> Any:
     return REGISTRY.serialize(initializer)
 
 
-def initial(initializer: Callable[..., ArrayLike], shape: tuple[int, ...], dtype: np.dtype[Any], rng: np.random.Generator,
-            position_fans: tuple[float, float] | None = None) -> Array:
+def initial(
+    initializer: Callable[..., ArrayLike],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    rng: np.random.Generator,
+    position_fans: tuple[float, float] | None = None,
+) -> Array:
     """What any initializer gives for a weight. ValueError if it is of another shape."""
     if isinstance(initializer, VarianceScaling):
         return initializer(shape, dtype, rng, position_fans)

@@ -53,7 +53,11 @@ class Connections:
             return self.positions, self.taps * self.channels, self.filters
         if implementation == 2:
             inner = [(self.channels, *self.spatial), (self.filters, *self.output)]
-            return (*inner[0], *inner[1]) if self.channels_first else (*self.spatial, self.channels, *self.output, self.filters)
+            return (
+                (*inner[0], *inner[1])
+                if self.channels_first
+                else (*self.spatial, self.channels, *self.output, self.filters)
+            )
         return (self._pairs * self.channels * self.filters,)
 
     def rows(self, stored: Array, implementation: int) -> Array:
@@ -84,7 +88,9 @@ class Connections:
     def _pairs(self) -> int:
         """How many pairs (position, tap) lie inside the input, found without a list of them: sizes in a file may be of any size."""
         pairs = 1
-        for n, out, k, s, before in zip(self.spatial, self.output, self.kernel_size, self.spec.strides, self.before, strict=True):
+        for n, out, k, s, before in zip(
+            self.spatial, self.output, self.kernel_size, self.spec.strides, self.before, strict=True
+        ):
             # By how much the window of the first position, and that of the last, is outside; by `s` less at each position further in.
             pairs *= out * k - sum(_series(overhang, s, out) for overhang in (before, (out - 1) * s + k - before - n))
         return pairs
@@ -93,7 +99,9 @@ class Connections:
     def _taps_of_axes(self) -> list[tuple[Array, Array]]:
         """For each axis the input index of (position, tap), and whether it is inside."""
         found = []
-        for n, out, k, s, before in zip(self.spatial, self.output, self.kernel_size, self.spec.strides, self.before, strict=True):
+        for n, out, k, s, before in zip(
+            self.spatial, self.output, self.kernel_size, self.spec.strides, self.before, strict=True
+        ):
             index = np.arange(out)[:, None] * s + np.arange(k) - before
             found.append((index, (index >= 0) & (index < n)))
         return found
@@ -115,7 +123,9 @@ class Connections:
         """
         inside, shape = self._valid, (self.positions, self.taps, self.channels)
         if self.channels_first:
-            depth = np.broadcast_to(inside[:, None, :], (self.positions, self.channels, self.taps)).reshape(self.positions, -1)
+            depth = np.broadcast_to(inside[:, None, :], (self.positions, self.channels, self.taps)).reshape(
+                self.positions, -1
+            )
             return (2, 0, 1), np.broadcast_to(depth, (self.filters, *depth.shape))
         depth = np.broadcast_to(inside[:, :, None], shape).reshape(self.positions, -1)
         return (0, 2, 1), np.broadcast_to(depth[:, None, :], (self.positions, self.filters, depth.shape[1]))
@@ -129,8 +139,11 @@ class Connections:
             inputs = tuple(index[out, t] for (index, _), out, t in zip(self._taps_of_axes, outputs, tap, strict=True))
             everything = slice(None)
             # One index array per spatial axis, slices between them: NumPy puts the positions in front, then channels, filters.
-            place = ((everything, *inputs, everything, *outputs) if self.channels_first
-                     else (*inputs, everything, *outputs, everything))
+            place = (
+                (everything, *inputs, everything, *outputs)
+                if self.channels_first
+                else (*inputs, everything, *outputs, everything)
+            )
             yield number, inside, place
 
     def _by_tap(self, rows: Array) -> Array:
@@ -165,16 +178,29 @@ class _LocallyConnected(ConvolvingLayer):
 
     family = LOCAL
 
-    def __init__(self, filters: int, kernel_size: Any, strides: Any, padding: str, data_format: str | None, implementation: int,
-                 terms: dict[str, Any], base: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: Any,
+        strides: Any,
+        padding: str,
+        data_format: str | None,
+        implementation: int,
+        terms: dict[str, Any],
+        base: dict[str, Any],
+    ) -> None:
         super().__init__(filters, kernel_size, strides, padding, data_format, terms, base)
         try:
-            self.implementation = operator.index(implementation)  # whether it is one that there is, `build` says, as in Keras
+            self.implementation = operator.index(
+                implementation
+            )  # whether it is one that there is, `build` says, as in Keras
         except TypeError:
             raise ValueError(f"Unrecognized implementation mode: {implementation}.") from None
         if implementation == 1 and self.padding == "causal":
-            raise ValueError(f"Invalid border mode for {type(self).__name__} (only \"valid\" and \"same\" are supported if "
-                             f"implementation is 1): {padding}")
+            raise ValueError(
+                f'Invalid border mode for {type(self).__name__} (only "valid" and "same" are supported if '
+                f"implementation is 1): {padding}"
+            )
         self.input_spec = InputSpec(ndim=self.rank + 2)
         self._connections: Connections | None = None
         self._rows: tuple[int, Array] | None = None
@@ -228,8 +254,10 @@ class _LocallyConnected(ConvolvingLayer):
             raise ValueError(f"Axis {axis} of input should be fully-defined. Found shape: {shape}")
         known = tuple(n for n in spatial if n is not None)
         if len(known) < self.rank:
-            raise ValueError(f"The spatial dimensions of the inputs to a {type(self).__name__} layer should be fully-defined, but layer "
-                             f"received the inputs shape {shape}")
+            raise ValueError(
+                f"The spatial dimensions of the inputs to a {type(self).__name__} layer should be fully-defined, but layer "
+                f"received the inputs shape {shape}"
+            )
         return known, channels
 
     def _computed_kernel(self) -> Array:
@@ -312,11 +340,25 @@ class LocallyConnected1D(_LocallyConnected):
 
     rank = 1
 
-    def __init__(self, filters: int, kernel_size: Any, strides: Any = 1, padding: str = "valid", data_format: str | None = None,
-                 activation: Any = None, use_bias: bool = True, kernel_initializer: Any = "glorot_uniform",
-                 bias_initializer: Any = "zeros", kernel_regularizer: Any = None, bias_regularizer: Any = None,
-                 activity_regularizer: Any = None, kernel_constraint: Any = None, bias_constraint: Any = None, implementation: int = 1,
-                 **base: Any) -> None:
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: Any,
+        strides: Any = 1,
+        padding: str = "valid",
+        data_format: str | None = None,
+        activation: Any = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
+        implementation: int = 1,
+        **base: Any,
+    ) -> None:
         super().__init__(filters, kernel_size, strides, padding, data_format, implementation, terms_of(locals()), base)
 
 
@@ -369,16 +411,31 @@ class LocallyConnected2D(_LocallyConnected):
 
     rank = 2
 
-    def __init__(self, filters: int, kernel_size: Any, strides: Any = (1, 1), padding: str = "valid", data_format: str | None = None,
-                 activation: Any = None, use_bias: bool = True, kernel_initializer: Any = "glorot_uniform",
-                 bias_initializer: Any = "zeros", kernel_regularizer: Any = None, bias_regularizer: Any = None,
-                 activity_regularizer: Any = None, kernel_constraint: Any = None, bias_constraint: Any = None, implementation: int = 1,
-                 **base: Any) -> None:
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: Any,
+        strides: Any = (1, 1),
+        padding: str = "valid",
+        data_format: str | None = None,
+        activation: Any = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
+        implementation: int = 1,
+        **base: Any,
+    ) -> None:
         super().__init__(filters, kernel_size, strides, padding, data_format, implementation, terms_of(locals()), base)
 
 
-def convert_implementation(weights: Sequence[ArrayLike], config: Mapping[str, Any], to: int,
-                           input_shape: Sequence[int | None] | None = None) -> list[Array]:
+def convert_implementation(
+    weights: Sequence[ArrayLike], config: Mapping[str, Any], to: int, input_shape: Sequence[int | None] | None = None
+) -> list[Array]:
     """Weights of a locally connected layer as another implementation stores them.
 
     Parameters
@@ -431,7 +488,9 @@ def convert_implementation(weights: Sequence[ArrayLike], config: Mapping[str, An
     kernel, *rest = (np.array(weight) for weight in weights)
     expected = connections.stored_shape(source)
     if kernel.shape != expected:
-        raise ValueError(f"weights[0] must have shape {expected}, as implementation {source} stores it, got {kernel.shape}")
+        raise ValueError(
+            f"weights[0] must have shape {expected}, as implementation {source} stores it, got {kernel.shape}"
+        )
     return [kernel if source == to else connections.stored(connections.rows(kernel, source), to), *rest]
 
 
@@ -442,8 +501,11 @@ def _connections_of(config: Mapping[str, Any], input_shape: Shape) -> tuple[Conn
         layer_class = {1: LocallyConnected1D, 2: LocallyConnected2D}[rank]
     except KeyError:
         raise ValueError(f"config must be that of a locally connected layer, got {dict(config)!r}") from None
-    geometry = {key: config[key] for key in ("filters", "kernel_size", "strides", "padding", "data_format", "implementation")
-                if key in config}
+    geometry = {
+        key: config[key]
+        for key in ("filters", "kernel_size", "strides", "padding", "data_format", "implementation")
+        if key in config
+    }
     layer = layer_class(name="converted", **geometry)
     if layer.implementation not in IMPLEMENTATIONS:
         raise ValueError(f"Unrecognized implementation mode: {layer.implementation}.")

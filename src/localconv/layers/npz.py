@@ -33,7 +33,9 @@ def write(layers: list[tuple[str, dict[str, Array]]], file: BinaryIO) -> None:
         keys = [f"{layer}/{name}" for name in weights]
         index.append([layer, keys])
         if not arrays.keys().isdisjoint(keys):
-            raise ValueError(f"weights must have different names to be saved, those of layer {layer} are there already: {keys}")
+            raise ValueError(
+                f"weights must have different names to be saved, those of layer {layer} are there already: {keys}"
+            )
         arrays |= zip(keys, weights.values(), strict=True)
     np.savez(file, **{INDEX: np.array(json.dumps(index))}, **arrays)  # type: ignore[arg-type]  # none is called allow_pickle
 

@@ -47,8 +47,12 @@ class ProgressBar:
         if not self._wanted(now, last) or (not last and now - self._drawn < INTERVAL):
             return
         self._drawn = now
-        print(f"{'' if self.verbose == 2 else chr(13)}{self._line(done, now - self.start, note)}", end="\n" if last else "", file=self.file,
-              flush=True)
+        print(
+            f"{'' if self.verbose == 2 else chr(13)}{self._line(done, now - self.start, note)}",
+            end="\n" if last else "",
+            file=self.file,
+            flush=True,
+        )
 
     def _wanted(self, now: float, last: bool) -> bool:
         if self.verbose == "auto":
@@ -58,6 +62,8 @@ class ProgressBar:
     def _line(self, done: int, seconds: float, note: str) -> str:
         filled = WIDTH * done // max(1, self.total)
         bar = "=" * filled + (">" + "." * (WIDTH - filled - 1) if filled < WIDTH else "")
-        clock = f"{seconds / max(1, done) * (self.total - done):.0f} s left" if done < self.total else f"{seconds:.1f} s"
+        clock = (
+            f"{seconds / max(1, done) * (self.total - done):.0f} s left" if done < self.total else f"{seconds:.1f} s"
+        )
         width = len(str(self.total))
         return f"{done:{width}}/{self.total} [{bar}] {clock:10}{' ' + note if note else ''}"

@@ -142,7 +142,9 @@ class Registry:
         if name == "function" and isinstance(arguments, str):  # stored by its name
             return self.made(self.find(arguments, config), {})
         if not isinstance(name, str) or not isinstance(arguments, Mapping):
-            raise ValueError(f"Could not interpret {self.kind} config: class_name must be a string and config a dict, got {shown(config)}")
+            raise ValueError(
+                f"Could not interpret {self.kind} config: class_name must be a string and config a dict, got {shown(config)}"
+            )
         return self.made(self.find(name, config), arguments)
 
     def make(self, name: str, arguments: Mapping[str, Any]) -> Any:
@@ -162,8 +164,10 @@ class Registry:
         if found is not None or builtin is not None:
             return builtin if found is None else found
         whose = "" if own else f" of module {config.get('module')!r}, registered as {config.get('registered_name')!r}"
-        raise ValueError(f"{self.unknown.format(name)}{whose}. Known are those of Keras, {', '.join(self.names())}; your own ones must be "
-                         "named in a custom_object_scope or in custom_objects")
+        raise ValueError(
+            f"{self.unknown.format(name)}{whose}. Known are those of Keras, {', '.join(self.names())}; your own ones must be "
+            "named in a custom_object_scope or in custom_objects"
+        )
 
     def made(self, maker: Any, arguments: Mapping[str, Any]) -> Any:
         """What a class or a built-in function makes of these arguments; a function of the user's is the object itself."""
@@ -178,8 +182,12 @@ class Registry:
         if hasattr(value, "get_config"):
             name = type(value).__name__
             builtin = name in self._makers and self._makers[name] is type(value)
-            return {"module": self.module if builtin else type(value).__module__, "class_name": name, "config": value.get_config(),
-                    "registered_name": None if builtin else name}
+            return {
+                "module": self.module if builtin else type(value).__module__,
+                "class_name": name,
+                "config": value.get_config(),
+                "registered_name": None if builtin else name,
+            }
         return self.serialize_function(value)
 
     def serialize_function(self, function: Any) -> dict[str, Any]:
@@ -196,13 +204,17 @@ def is_of_keras(name: str, config: Mapping[str, Any]) -> bool:
     module, registered = config.get("module"), config.get("registered_name")
     if registered not in (None, "function", name):
         return False
-    return module in NO_MODULES or (isinstance(module, str) and any(f"{module}.".startswith(f"{own}.") for own in KERAS_MODULES))
+    return module in NO_MODULES or (
+        isinstance(module, str) and any(f"{module}.".startswith(f"{own}.") for own in KERAS_MODULES)
+    )
 
 
 def _function_name(value: Any, kind: str) -> str:
     """The name that a config can hold for a user's function. ValueError if it has none."""
     name = getattr(value, "__name__", None)
     if name is None or name == "<lambda>":
-        raise ValueError(f"the {kind} {value!r} cannot be stored in a config: give it a name (a function by def), or get_config and "
-                         "from_config")
+        raise ValueError(
+            f"the {kind} {value!r} cannot be stored in a config: give it a name (a function by def), or get_config and "
+            "from_config"
+        )
     return str(name)

@@ -15,7 +15,19 @@ from numpy.typing import ArrayLike
 from ..arrays import Array, as_float_array
 from .registry import Configurable, Registry
 
-__all__ = ["L1", "L1L2", "L2", "OrthogonalRegularizer", "Regularizer", "get", "l1", "l1_l2", "l2", "orthogonal_regularizer", "serialize"]
+__all__ = [
+    "L1",
+    "L1L2",
+    "L2",
+    "OrthogonalRegularizer",
+    "Regularizer",
+    "get",
+    "l1",
+    "l1_l2",
+    "l2",
+    "orthogonal_regularizer",
+    "serialize",
+]
 
 # Sums of squares below this count as this, as in TensorFlow's l2_normalize.
 _TINY = 1e-12
@@ -126,7 +138,9 @@ class OrthogonalRegularizer(Regularizer):
 
     def __init__(self, factor: float = 0.01, mode: str = "rows") -> None:
         if mode not in ("rows", "columns"):
-            raise ValueError(f'Invalid value for argument `mode`. Expected one of {{"rows", "columns"}}. Received: mode={mode!r}')
+            raise ValueError(
+                f'Invalid value for argument `mode`. Expected one of {{"rows", "columns"}}. Received: mode={mode!r}'
+            )
         self.factor, self.mode = _factor(factor, 0.01, "factor"), mode
 
     def __call__(self, x: ArrayLike) -> Any:
@@ -160,7 +174,9 @@ class OrthogonalRegularizer(Regularizer):
     def _rows(self, x: ArrayLike) -> Array:
         matrix = as_float_array(x, "x")
         if matrix.ndim != 2:
-            raise ValueError(f"Inputs to OrthogonalRegularizer must have rank 2. Received: inputs.shape == {matrix.shape}")
+            raise ValueError(
+                f"Inputs to OrthogonalRegularizer must have rank 2. Received: inputs.shape == {matrix.shape}"
+            )
         return matrix if self.mode == "rows" else matrix.T
 
 
@@ -214,10 +230,14 @@ def serialize(regularizer: Any) -> Any:
 def gradient_of(regularizer: Any, x: Array) -> Array:
     """The derivative of any regularizer; NotImplementedError for a user's callable without one."""
     if not hasattr(regularizer, "gradient"):
-        raise NotImplementedError(f"the regularizer {regularizer!r} has no method gradient(x), so backward cannot differentiate it")
+        raise NotImplementedError(
+            f"the regularizer {regularizer!r} has no method gradient(x), so backward cannot differentiate it"
+        )
     gradient = np.asarray(regularizer.gradient(x), x.dtype)
     if gradient.shape != x.shape:
-        raise ValueError(f"gradient(x) of the regularizer {regularizer!r} must have the shape of x, {x.shape}, got {gradient.shape}")
+        raise ValueError(
+            f"gradient(x) of the regularizer {regularizer!r} must have the shape of x, {x.shape}, got {gradient.shape}"
+        )
     return gradient
 
 

@@ -32,7 +32,9 @@ def save_weights(model: Any, filepath: str | PathLike[str], overwrite: bool) -> 
     path = Path(filepath)
     suffix = path.suffix.lower()
     if suffix not in (".npz", ".h5", ".hdf5") or path.name.endswith(".weights.h5"):
-        raise ValueError(f"filepath must end in .npz, .h5 or .hdf5 (and not in .weights.h5, another format), got {str(path)!r}")
+        raise ValueError(
+            f"filepath must end in .npz, .h5 or .hdf5 (and not in .weights.h5, another format), got {str(path)!r}"
+        )
     _check_built(model)
     layers = [(_stored_name(layer.name), _weights_by_name(layer)) for layer in model.layers]
     with whole_file(path, overwrite) as file:
@@ -49,14 +51,18 @@ def _weights_by_name(layer: Layer) -> dict[str, Array]:
     weights = {_stored_name(variable.name): variable.value for variable in _stored_order(layer)}
     if len(weights) < len(layer.weights):
         names = [variable.name for variable in layer.weights]
-        raise ValueError(f"the weights of a layer must have different names to be saved, those of {layer.name} are {names}")
+        raise ValueError(
+            f"the weights of a layer must have different names to be saved, those of {layer.name} are {names}"
+        )
     return weights
 
 
 def _stored_name(name: str) -> str:
     """A name, or ValueError if files cannot hold it."""
     if "\0" in name or len(name.encode()) > LONGEST_NAME:
-        raise ValueError(f"names of layers and weights must have no NUL and at most {LONGEST_NAME} bytes to be saved, got {shown(name)}")
+        raise ValueError(
+            f"names of layers and weights must have no NUL and at most {LONGEST_NAME} bytes to be saved, got {shown(name)}"
+        )
     return name
 
 
@@ -106,8 +112,10 @@ def _assign(pairs: list[tuple[Variable, StoredArray]]) -> None:
 def _by_order(model: Any, stored: list[StoredLayer], path: Path) -> list[tuple[Variable, StoredArray]]:
     layers, found = [layer for layer in model.layers if layer.weights], [layer for layer in stored if layer.weights]
     if len(layers) != len(found):
-        raise ValueError(f"Layer count mismatch when loading weights from file. Model expected {len(layers)} layers, found {len(found)} "
-                         f"saved layers in {path}.")
+        raise ValueError(
+            f"Layer count mismatch when loading weights from file. Model expected {len(layers)} layers, found {len(found)} "
+            f"saved layers in {path}."
+        )
     pairs: list[tuple[Variable, StoredArray]] = []
     for number, (layer, entry) in enumerate(zip(layers, found, strict=True)):
         mismatch = _mismatch(number, layer, entry)
@@ -117,7 +125,9 @@ def _by_order(model: Any, stored: list[StoredLayer], path: Path) -> list[tuple[V
     return pairs
 
 
-def _by_name(model: Any, stored: list[StoredLayer], skip_mismatch: bool, path: Path) -> list[tuple[Variable, StoredArray]]:
+def _by_name(
+    model: Any, stored: list[StoredLayer], skip_mismatch: bool, path: Path
+) -> list[tuple[Variable, StoredArray]]:
     found = {entry.name: entry for entry in stored}
     pairs: list[tuple[Variable, StoredArray]] = []
     known = False
@@ -134,9 +144,11 @@ def _by_name(model: Any, stored: list[StoredLayer], skip_mismatch: bool, path: P
         else:
             raise ValueError(mismatch)
     if not known:
-        raise ValueError(f"No layer of the model has a name that {path} knows: it has "
-                         f"{shown([entry.name for entry in stored if entry.weights])}, "
-                         f"the model {shown([layer.name for layer in model.layers if layer.weights])}.")
+        raise ValueError(
+            f"No layer of the model has a name that {path} knows: it has "
+            f"{shown([entry.name for entry in stored if entry.weights])}, "
+            f"the model {shown([layer.name for layer in model.layers if layer.weights])}."
+        )
     return pairs
 
 
@@ -146,15 +158,19 @@ def _mismatch(number: int, layer: Layer, entry: StoredLayer) -> str | None:
     in_file = f", {entry.name} in the save file" if entry.name not in (None, layer.name) else ""
     where = f"layer #{number} (named {layer.name} in the current model{in_file})"
     if len(variables) != len(entry.weights):
-        return (f"Weight count mismatch for {where}. Layer expects {len(variables)} weight(s). "
-                f"Received {len(entry.weights)} saved weight(s)")
+        return (
+            f"Weight count mismatch for {where}. Layer expects {len(variables)} weight(s). "
+            f"Received {len(entry.weights)} saved weight(s)"
+        )
     for variable, array in zip(variables, entry.weights, strict=True):
         if variable.shape != array.shape:
             hint = ""
             if hasattr(layer, "implementation") and variable.ndim != len(array.shape):
                 hint = ". Another implementation stored it: convert_implementation converts between them"
-            return (f"Shape mismatch in {where} for weight {variable.name}. Weight expects shape {variable.shape}. "
-                    f"Received saved weight with shape {array.shape}{hint}")
+            return (
+                f"Shape mismatch in {where} for weight {variable.name}. Weight expects shape {variable.shape}. "
+                f"Received saved weight with shape {array.shape}{hint}"
+            )
     return None
 
 
@@ -165,5 +181,7 @@ def _stored_order(layer: Layer) -> list[Variable]:
 
 def _check_built(model: Any) -> None:
     if not model.built:
-        raise ValueError(f"Weights for model {model.name!r} have not yet been created. Weights are created when the model is first called "
-                         "on inputs or `build()` is called with an `input_shape`.")
+        raise ValueError(
+            f"Weights for model {model.name!r} have not yet been created. Weights are created when the model is first called "
+            "on inputs or `build()` is called with an `input_shape`."
+        )

@@ -20,8 +20,16 @@ from typing import Any
 from . import initializers, naming, regularizers
 from .variables import Variable
 
-__all__ = ["AUTO_REUSE", "VariableScope", "clear_session", "get_regularization_losses", "get_variable_scope", "global_variables",
-           "trainable_variables", "variable_scope"]
+__all__ = [
+    "AUTO_REUSE",
+    "VariableScope",
+    "clear_session",
+    "get_regularization_losses",
+    "get_variable_scope",
+    "global_variables",
+    "trainable_variables",
+    "variable_scope",
+]
 
 # TensorFlow's: variables can have the same names there.
 _OUTERMOST_NAME = re.compile(r"([A-Za-z0-9.][A-Za-z0-9_.\\/>-]*)?")
@@ -216,8 +224,15 @@ def get_variable_scope() -> VariableScope:
 
 
 @contextlib.contextmanager
-def variable_scope(name_or_scope: str | VariableScope | None, default_name: str | None = None, values: Any = None, initializer: Any = None,
-                   regularizer: Any = None, *, reuse: Reuse | None = None) -> Iterator[VariableScope]:
+def variable_scope(
+    name_or_scope: str | VariableScope | None,
+    default_name: str | None = None,
+    values: Any = None,
+    initializer: Any = None,
+    regularizer: Any = None,
+    *,
+    reuse: Reuse | None = None,
+) -> Iterator[VariableScope]:
     """Within this context, variables are called ``NAME/...``.
 
     Parameters
@@ -362,8 +377,14 @@ def clear_session() -> None:
     naming.restart()
 
 
-def inner_scope(name_or_scope: str | VariableScope | None, default_name: str | None, initializer: Any = None, regularizer: Any = None,
-                reuse: Reuse | None = None, argument: str = "name_or_scope") -> VariableScope:
+def inner_scope(
+    name_or_scope: str | VariableScope | None,
+    default_name: str | None,
+    initializer: Any = None,
+    regularizer: Any = None,
+    reuse: Reuse | None = None,
+    argument: str = "name_or_scope",
+) -> VariableScope:
     """The scope that `variable_scope` would open here; `argument` is what messages call the first one."""
     place = here()
     if isinstance(name_or_scope, VariableScope):
@@ -376,13 +397,19 @@ def inner_scope(name_or_scope: str | VariableScope | None, default_name: str | N
             name = _unused(outer.full_name(_checked_name(default_name, "default_name", outer)), place.opened)
         else:
             raise TypeError(f"{argument} must be a string or a VariableScope if there is no default_name, got None")
-    return VariableScope(checked_reuse(reuse) or outer.reuse, name, outer.initializer if initializer is None else initializer,
-                         outer.regularizer if regularizer is None else regularizer)
+    return VariableScope(
+        checked_reuse(reuse) or outer.reuse,
+        name,
+        outer.initializer if initializer is None else initializer,
+        outer.regularizer if regularizer is None else regularizer,
+    )
 
 
 def _checked_name(name: str, argument: str, outer: VariableScope) -> str:
     if not isinstance(name, str):
-        raise TypeError(f"{argument} must be a string{'' if argument == 'default_name' else ' or a VariableScope'}, got {name!r}")
+        raise TypeError(
+            f"{argument} must be a string{'' if argument == 'default_name' else ' or a VariableScope'}, got {name!r}"
+        )
     allowed = _INNER_NAME if outer.name else _OUTERMOST_NAME
     if not allowed.fullmatch(name):
         raise ValueError(f"{argument} must match the pattern {allowed.pattern}, got {name!r}")

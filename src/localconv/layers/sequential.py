@@ -65,7 +65,9 @@ class Sequential(Layer):
         # Of the layers, so that `add` need not go through all of them: their names and, once they are built, the shapes that they get.
         self._names: set[str] = set()
         self._shapes: list[Shape] = []
-        self._built_here: list[Layer] = []  # by the last `build`; those that were built before keep their weights whatever happens
+        self._built_here: list[
+            Layer
+        ] = []  # by the last `build`; those that were built before keep their weights whatever happens
         super().__init__(name=name, **base)
         for layer in layers or ():
             self.add(layer)
@@ -99,7 +101,9 @@ class Sequential(Layer):
             raise ValueError("Provide either a layer name or layer index at `get_layer`.")
         if index is not None:
             if not -len(self._layers) <= index < len(self._layers):
-                raise ValueError(f"Was asked to retrieve layer at index {index} but model only has {len(self._layers)} layers.")
+                raise ValueError(
+                    f"Was asked to retrieve layer at index {index} but model only has {len(self._layers)} layers."
+                )
             return self._layers[index]
         for layer in self._layers:
             if layer.name == name:
@@ -121,11 +125,15 @@ class Sequential(Layer):
             If a layer of its name is there, or its input cannot be what the layer below gives. The model is then as before.
         """
         if not isinstance(layer, Layer):
-            raise TypeError(f"The added layer must be an instance of class Layer. Received: layer={layer!r} of type {type(layer)}.")
+            raise TypeError(
+                f"The added layer must be an instance of class Layer. Received: layer={layer!r} of type {type(layer)}."
+            )
         if layer.name in self._names:
-            raise ValueError("All layers added to a Sequential model should have unique names. "
-                             f'Name "{layer.name}" is already the name of a layer in this model. '
-                             "Update the `name` argument to pass a unique name.")
+            raise ValueError(
+                "All layers added to a Sequential model should have unique names. "
+                f'Name "{layer.name}" is already the name of a layer in this model. '
+                "Update the `name` argument to pass a unique name."
+            )
         if isinstance(layer, InputLayer):
             if self._layers or self._build_shape is not None:
                 raise ValueError(f"an InputLayer must be the first layer of a model, {self.name} has an input already")
@@ -203,7 +211,11 @@ class Sequential(Layer):
     @property
     def non_trainable_weights(self) -> list[Variable]:
         """Weights that training leaves alone, layer by layer."""
-        return [variable for layer in self._layers for variable in (layer.non_trainable_weights if self.trainable else layer.weights)]
+        return [
+            variable
+            for layer in self._layers
+            for variable in (layer.non_trainable_weights if self.trainable else layer.weights)
+        ]
 
     @property
     def weights(self) -> list[Variable]:
@@ -270,9 +282,16 @@ class Sequential(Layer):
         entries = []
         if self._build_shape is not None:
             first = self._layers[0].name if self._layers else self.name
-            config = {"batch_input_shape": self._build_shape, "dtype": self.dtype.name, "sparse": False, "ragged": False,
-                      "name": f"{first}_input"}
-            entries.append({"module": LAYERS.module, "class_name": "InputLayer", "config": config, "registered_name": None})
+            config = {
+                "batch_input_shape": self._build_shape,
+                "dtype": self.dtype.name,
+                "sparse": False,
+                "ragged": False,
+                "name": f"{first}_input",
+            }
+            entries.append(
+                {"module": LAYERS.module, "class_name": "InputLayer", "config": config, "registered_name": None}
+            )
         for layer in self._layers:
             entry = LAYERS.serialize(layer)
             if type(layer) is Sequential:
@@ -280,7 +299,9 @@ class Sequential(Layer):
             if layer._build_shape is not None:
                 entry["build_config"] = {"input_shape": layer._build_shape}
             entries.append(entry)
-        return {"name": self.name, "layers": entries} | ({"dtype": self.dtype.name} if self.dtype.name != "float32" else {})
+        return {"name": self.name, "layers": entries} | (
+            {"dtype": self.dtype.name} if self.dtype.name != "float32" else {}
+        )
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
@@ -319,7 +340,12 @@ class Sequential(Layer):
         -------
         str
         """
-        content = {"class_name": "Sequential", "config": self.get_config(), "keras_version": KERAS_VERSION, "backend": BACKEND}
+        content = {
+            "class_name": "Sequential",
+            "config": self.get_config(),
+            "keras_version": KERAS_VERSION,
+            "backend": BACKEND,
+        }
         return json.dumps(content, **options)
 
     @classmethod
@@ -411,8 +437,13 @@ class Sequential(Layer):
 
     # ------------------------------------------------------------------------------------------------------------------------ summary
 
-    def summary(self, line_length: int | None = None, positions: Sequence[float] | None = None,
-                print_fn: Callable[[str], object] | None = None, show_trainable: bool = False) -> None:
+    def summary(
+        self,
+        line_length: int | None = None,
+        positions: Sequence[float] | None = None,
+        print_fn: Callable[[str], object] | None = None,
+        show_trainable: bool = False,
+    ) -> None:
         """Print the table of layers, output shapes and parameters that Keras 2.15 prints.
 
         Parameters
@@ -434,8 +465,10 @@ class Sequential(Layer):
         from .summary import print_summary
 
         if not self.built:
-            raise ValueError("This model has not yet been built. Build the model first by calling `build()` or by calling the model on a "
-                             "batch of data.")
+            raise ValueError(
+                "This model has not yet been built. Build the model first by calling `build()` or by calling the model on a "
+                "batch of data."
+            )
         print_summary(self, line_length, positions, print_fn or print, show_trainable)
 
 
@@ -477,8 +510,20 @@ def load_model(filepath: str | PathLike[str], custom_objects: Mapping[str, Any] 
 
 
 LAYERS = Registry("layer", "keras.layers")
-for _class in (LocallyConnected1D, LocallyConnected2D, Conv1D, Conv2D, Dense, Flatten, Activation, Dropout, MaxPooling1D, MaxPooling2D,
-               Sequential, InputLayer):
+for _class in (
+    LocallyConnected1D,
+    LocallyConnected2D,
+    Conv1D,
+    Conv2D,
+    Dense,
+    Flatten,
+    Activation,
+    Dropout,
+    MaxPooling1D,
+    MaxPooling2D,
+    Sequential,
+    InputLayer,
+):
     LAYERS.add(_class, _class.__name__)
 LAYERS.add(Conv1D, "Convolution1D")
 LAYERS.add(Conv2D, "Convolution2D")
@@ -490,9 +535,13 @@ def _config_of(content: Any) -> Mapping[str, Any]:
         raise ValueError(f"text must describe a Sequential model, it describes {type(content).__name__!r}")
     if content.get("class_name") != "Sequential" or not is_of_keras("Sequential", content):
         names = [content.get(key) for key in ("module", "class_name", "registered_name")]
-        raise ValueError(f"text must describe a Sequential model of Keras's own class, it has module, class_name, registered_name {names}")
+        raise ValueError(
+            f"text must describe a Sequential model of Keras's own class, it has module, class_name, registered_name {names}"
+        )
     config = content.get("config")
-    return {"layers": config} if isinstance(config, list) else config or {}  # a list in files of the first Keras 2 versions
+    return (
+        {"layers": config} if isinstance(config, list) else config or {}
+    )  # a list in files of the first Keras 2 versions
 
 
 def _layer_of(entry: Any) -> Layer:

@@ -108,7 +108,9 @@ class StoredArray(ABC):
         with reading(self.path):
             array = self._values()
             if (array.shape, array.dtype) != expected:
-                raise Refused(f"holds {self.name} as {array.dtype}{array.shape}, and declares {expected[1]}{expected[0]}")
+                raise Refused(
+                    f"holds {self.name} as {array.dtype}{array.shape}, and declares {expected[1]}{expected[0]}"
+                )
         return array
 
     @cached_property

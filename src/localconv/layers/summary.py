@@ -19,8 +19,13 @@ LONGEST = 10_000
 BREAKS = ("),", "},", "],", "',")
 
 
-def print_summary(model: Any, line_length: int | None, positions: Sequence[float] | None, write: Callable[[str], object],
-                  show_trainable: bool) -> None:
+def print_summary(
+    model: Any,
+    line_length: int | None,
+    positions: Sequence[float] | None,
+    write: Callable[[str], object],
+    show_trainable: bool,
+) -> None:
     """Write the table of a built model line by line."""
     length, columns = _columns(line_length, positions)
     header = ["Layer (type)", "Output Shape", "Param #"]
@@ -40,8 +45,11 @@ def print_summary(model: Any, line_length: int | None, positions: Sequence[float
     if model.layers:
         write(" " * length)
     write("=" * length)
-    for title, variables in (("Total", model.weights), ("Trainable", model.trainable_weights),
-                             ("Non-trainable", model.non_trainable_weights)):
+    for title, variables in (
+        ("Total", model.weights),
+        ("Trainable", model.trainable_weights),
+        ("Non-trainable", model.non_trainable_weights),
+    ):
         write(f"{title} params: {sum(variable.size for variable in variables)} ({_memory(variables)})")
     write("_" * length)
 
@@ -56,8 +64,10 @@ def _columns(line_length: int | None, positions: Sequence[float] | None) -> tupl
         raise ValueError(f"positions must be three numbers, got {positions!r}") from None
     rooms = [end - start for start, end in zip([0, *columns], columns, strict=False)]
     if len(columns) != len(COLUMNS) or min(rooms) < NARROWEST or max(length, columns[-1]) > LONGEST:
-        raise ValueError(f"positions must be the ends of three columns of at least {NARROWEST} characters, in a line of at most {LONGEST}; "
-                         f"got positions={positions!r} and line_length={line_length!r}")
+        raise ValueError(
+            f"positions must be the ends of three columns of at least {NARROWEST} characters, in a line of at most {LONGEST}; "
+            f"got positions={positions!r} and line_length={line_length!r}"
+        )
     return length, columns
 
 

@@ -68,8 +68,15 @@ class Variable:
     array([2., 4.])
     """
 
-    def __init__(self, value: ArrayLike, name: str, dtype: DTypeLike | None = None, trainable: bool = True,
-                 regularizer: Callable[[Any], Any] | None = None, constraint: Callable[[Any], Any] | None = None) -> None:
+    def __init__(
+        self,
+        value: ArrayLike,
+        name: str,
+        dtype: DTypeLike | None = None,
+        trainable: bool = True,
+        regularizer: Callable[[Any], Any] | None = None,
+        constraint: Callable[[Any], Any] | None = None,
+    ) -> None:
         if not isinstance(name, str):
             raise TypeError(f"name must be a string, got {name!r}")
         array = np.asarray(value)
@@ -83,8 +90,9 @@ class Variable:
         self._held = _frozen(array, found, name), 0
 
     @classmethod
-    def _without_value(cls, shape: tuple[int, ...], name: str, dtype: np.dtype[Any], trainable: bool, regularizer: Any,
-                      constraint: Any) -> Self:
+    def _without_value(
+        cls, shape: tuple[int, ...], name: str, dtype: np.dtype[Any], trainable: bool, regularizer: Any, constraint: Any
+    ) -> Self:
         """A variable whose value is still to be assigned: until then zeros that take no memory."""
         variable = cls(0.0, name, dtype, trainable, regularizer, constraint)
         variable._held = np.broadcast_to(variable._array, shape), 0

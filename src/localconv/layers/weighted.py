@@ -17,8 +17,17 @@ from .base import Fans, Layer
 from .variables import Variable
 
 # Arguments of the constructors that every such layer has, in Keras's order.
-TERMS = ("activation", "use_bias", "kernel_initializer", "bias_initializer", "kernel_regularizer", "bias_regularizer",
-         "activity_regularizer", "kernel_constraint", "bias_constraint")
+TERMS = (
+    "activation",
+    "use_bias",
+    "kernel_initializer",
+    "bias_initializer",
+    "kernel_regularizer",
+    "bias_regularizer",
+    "activity_regularizer",
+    "kernel_constraint",
+    "bias_constraint",
+)
 
 
 def terms_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,12 +79,17 @@ class WeightedLayer(Layer):
             "bias_constraint": constraints.serialize(self.bias_constraint),
         }
 
-    def _make_weights(self, kernel_shape: tuple[int, ...], bias_shape: tuple[int, ...], position_fans: Fans | None = None) -> None:
+    def _make_weights(
+        self, kernel_shape: tuple[int, ...], bias_shape: tuple[int, ...], position_fans: Fans | None = None
+    ) -> None:
         """Make `kernel` and `bias` (None without one)."""
         # Keras's default for a weight without an initializer, a bias or not.
-        kernel, bias = (given or initializers.GlorotUniform() for given in (self.kernel_initializer, self.bias_initializer))
-        self.kernel = self.add_weight("kernel", kernel_shape, kernel, self.kernel_regularizer, self.kernel_constraint,
-                                      position_fans=position_fans)
+        kernel, bias = (
+            given or initializers.GlorotUniform() for given in (self.kernel_initializer, self.bias_initializer)
+        )
+        self.kernel = self.add_weight(
+            "kernel", kernel_shape, kernel, self.kernel_regularizer, self.kernel_constraint, position_fans=position_fans
+        )
         self.bias = None
         if self.use_bias:
             self.bias = self.add_weight("bias", bias_shape, bias, self.bias_regularizer, self.bias_constraint)
@@ -140,8 +154,16 @@ class ConvolvingLayer(WeightedLayer):
     family: str
     _spec: Spec
 
-    def __init__(self, filters: int, kernel_size: Any, strides: Any, padding: str, data_format: str | None, terms: dict[str, Any],
-                 base: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: Any,
+        strides: Any,
+        padding: str,
+        data_format: str | None,
+        terms: dict[str, Any],
+        base: dict[str, Any],
+    ) -> None:
         super().__init__(terms, base)
         self.filters = positive_int(filters, "filters")
         self.kernel_size = int_tuple(kernel_size, self.rank, "kernel_size")
@@ -155,13 +177,20 @@ class ConvolvingLayer(WeightedLayer):
 
     def _window_config(self) -> dict[str, Any]:
         """The config of the constructor's arguments that all such layers have."""
-        return {"filters": self.filters, "kernel_size": self.kernel_size, "strides": self.strides, "padding": self.padding,
-                "data_format": self.data_format}
+        return {
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "padding": self.padding,
+            "data_format": self.data_format,
+        }
 
     def _output_size(self, spatial: Shape, dilation: Ints) -> Shape:
         """Positions along each axis, None where the input's size is unknown; 0 or less where no window fits."""
         axes = zip(spatial, self.kernel_size, self.strides, dilation, strict=True)
-        return tuple(None if n is None else axis_windows(self.family, n, k, s, d, self.padding)[1] for n, k, s, d in axes)
+        return tuple(
+            None if n is None else axis_windows(self.family, n, k, s, d, self.padding)[1] for n, k, s, d in axes
+        )
 
     def _product(self, x: Array, kernel: Array, bias: Array | None, relu: bool) -> Array:
         return engine.forward(self._spec, x, kernel, bias, None, relu)
