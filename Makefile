@@ -1,7 +1,7 @@
 # make demo                 filters a real photograph, then trains on real digits
 # make test                 sets everything up and runs the tests
-# make lint                 everything that reads the code
-# make bench                against NumPy, PyTorch and JAX
+# make lint                 everything that reads the code; format: writes it as lint wants it
+# make bench                against NumPy, PyTorch and JAX; bench-busy: beside processes that keep every core busy
 # make docs                 the documentation, in build/docs
 # make wheel, wheel-test    sdist and wheel, checked and repaired; the tests against both, for every Python in PYTHONS
 # make cross                the C headers for Windows, macOS, AArch64 and musl
@@ -14,7 +14,7 @@ CC ?= cc
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml README.md $(shell find src include -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -name '*.h')
-C_SOURCES := $(wildcard include/localconv/*.h include/localconv/simd/*.h tests/c/*.[ch])
+C_SOURCES := $(shell find include tests/c -name '*.[ch]')
 # Tasks of all kinds have the same parameters: some use fewer.
 CFLAGS_TEST := -std=c11 -O2 -Wall -Wextra -Wno-unused-parameter -Werror -Iinclude
 
@@ -22,7 +22,7 @@ CFLAGS_TEST := -std=c11 -O2 -Wall -Wextra -Wno-unused-parameter -Werror -Iinclud
 PEERS ?=
 BENCH_FLAGS ?=
 
-.PHONY: demo test lint bench docs wheel wheel-test cross kernel-test kernel-test-aarch64 kernel-test-windows valgrind fuzz soak coverage sanitize sanitize-threads clean
+.PHONY: demo test lint format bench bench-busy docs wheel wheel-test cross kernel-test kernel-test-aarch64 kernel-test-windows valgrind fuzz soak coverage sanitize sanitize-threads clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -35,6 +35,8 @@ test: $(VENV)/.test $(VENV)/.demo
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/clang-format --dry-run --Werror $(C_SOURCES)
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint src
 	$(BIN)/mypy
 	$(BIN)/mypy --strict tests/typing/whole_api.py
@@ -42,9 +44,17 @@ lint: $(VENV)/.lint
 	$(CC) $(CFLAGS_TEST) -fsyntax-only tests/c/kernel_test.c
 	$(BIN)/zizmor --offline --quiet --strict-collection .github
 
+format: $(VENV)/.lint
+	$(BIN)/ruff check --quiet --fix .
+	$(BIN)/ruff format --quiet .
+	$(BIN)/clang-format -i $(C_SOURCES)
+
 bench: $(VENV)/.bench
 	$(if $(PEERS),$(BIN)/python -m pip install --quiet $(PEERS))
 	$(BIN)/python benchmarks/compare.py $(BENCH_FLAGS)
+
+bench-busy: $(VENV)/.demo
+	$(BIN)/python benchmarks/busy.py
 
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs

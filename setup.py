@@ -1,8 +1,9 @@
 """Builds the one extension module. Everything else about the package is in pyproject.toml.
 
-Environment: LOCALCONV_OPENMP=off builds without threads; =require makes a missing OpenMP an error instead of a loud warning.
-LOCALCONV_CFLAGS: further compiler and linker flags, for sanitizers and coverage. LOCALCONV_CLANG_CL=1 compiles with clang-cl on Windows:
-MSVC has no pragma that unrolls the loops over register tiles, and its kernels are many times slower.
+Environment: LOCALCONV_OPENMP=off builds without threads; =require makes a missing OpenMP an error instead of a loud
+warning. LOCALCONV_CFLAGS: further compiler and linker flags, for sanitizers and coverage. LOCALCONV_CLANG_CL=1 compiles
+with clang-cl on Windows: MSVC has no pragma that unrolls the loops over register tiles, and its kernels are many times
+slower.
 """
 
 import os
@@ -22,7 +23,8 @@ from setuptools.errors import CompileError, LinkError, PlatformError
 
 ROOT = Path(__file__).parent
 PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
-# Systems by the ID or ID_LIKE of /etc/os-release, or by sys.platform: their names, and what gives a C compiler and Python's headers there.
+# Systems by the ID or ID_LIKE of /etc/os-release, or by sys.platform: their names, and what gives a C compiler and
+# Python's headers there.
 INSTALL = {
     "debian": ("Debian, Ubuntu", "apt-get install build-essential", f"apt-get install {PYTHON}-dev"),
     "fedora": ("Fedora, Red Hat", "dnf install gcc", f"dnf install {PYTHON}-devel"),
@@ -55,7 +57,9 @@ on Linux the compiler's OpenMP runtime (libgomp or libomp), and build again.
 
 
 def stop(problem, *needed):
-    """End the build with what is missing, and what to do about it on this system, or on all of them if this one is not known."""
+    """End the build with what is missing, and what to do about it on this system,
+    or on all of them if this one is not known.
+    """
     if Path(sys.base_prefix, "conda-meta").is_dir():
         systems = ["conda"]
     elif sys.platform == "linux":

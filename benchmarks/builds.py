@@ -4,8 +4,9 @@
     pip install --no-deps --target build/after .
     python benchmarks/builds.py build/before build/after
 
-Each build runs in a process of its own, and the two take turns, a block of calls each with a pause before it, as compare.py's
-contenders do. "speed" is the median over the rounds of the first one's time over the second one's: above 1 the second is faster.
+Each build runs in a process of its own, and the two take turns, a block of calls each with a pause before it, as
+compare.py's contenders do. "speed" is the median over the rounds of the first one's time over the second one's: above 1
+the second is faster.
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ class Build:
 
 
 def work(options: argparse.Namespace) -> None:
-    """Answer requests: to make a case ready (one call's seconds), and to run a block of so many calls (their mean seconds)."""
+    """Answer requests: to make a case ready (one call's seconds),
+    and to run a block of so many calls (their mean seconds).
+    """
     from peers import LocalConv, random_arrays
 
     ours = LocalConv(options.threads)

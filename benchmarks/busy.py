@@ -3,8 +3,8 @@
     python benchmarks/busy.py                 # as many busy processes as processors, and for comparison one, and none
     python benchmarks/busy.py --busy 2
 
-The figure is the mean time of a block of calls, since what disturbs is rare and long; blocks of the default threads and of one thread take
-turns, and the ratio is that of their sums. A first block of each is not counted.
+The figure is the mean time of a block of calls, since what disturbs is rare and long; blocks of the default threads and
+of one thread take turns, and the ratio is that of their sums. A first block of each is not counted.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ def measure(name: str, make: Callable[[], Callable[[], object]], rounds: int) ->
             times += block(call, threads)
     ratio = sum(several) / sum(one)
     print(
-        f"  {name:24} mean {1e6 * np.mean(several):8.0f} microseconds, one thread {1e6 * np.mean(one):8.0f}: {ratio:.2f}x;   "
+        f"  {name:24} mean {1e6 * np.mean(several):8.0f} microseconds, one thread {1e6 * np.mean(one):8.0f}: "
+        f"{ratio:.2f}x;   "
         f"median {1e6 * median(several):6.0f}, {1e6 * median(one):6.0f}",
         flush=True,
     )

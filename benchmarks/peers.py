@@ -173,7 +173,9 @@ class NumPy:
         return call, _as_it_is
 
     def _step(self, case: Case, x: np.ndarray, w: np.ndarray, dy: np.ndarray) -> tuple[Call, Fetch]:
-        """Matrix products of the windows, a position or all of them at a time, and each tap's gradients added where it met."""
+        """Matrix products of the windows, a position or all of them at a time,
+        and each tap's gradients added where it met.
+        """
         unshared = case.family == "unshared"
         dy = np.ascontiguousarray(_positions(case, dy).transpose(1, 0, 2)) if unshared else dy.reshape(-1, case.filters)
         kernel = w if unshared else w.reshape(case.window, case.filters)
@@ -232,7 +234,9 @@ def _filters_last(case: Case, kernel: np.ndarray) -> np.ndarray:
 
 
 def _one_row(case: Case, array: np.ndarray) -> np.ndarray:
-    """A line of pixels, behind two other axes, as a picture of one row: torch has a channels_last layout for those only."""
+    """A line of pixels, behind two other axes, as a picture of one row:
+    torch has a channels_last layout for those only.
+    """
     return array[:, :, None] if case.rank == 1 else array
 
 
@@ -267,7 +271,9 @@ ROW_KERNEL = Layout(_last_in_memory, lambda case, a: _filters_last(case, _no_row
 
 @dataclass(frozen=True)
 class Formulation:
-    """A forward computation: the layouts of input, kernel and output, and the function of a case, an input and a kernel."""
+    """A forward computation: the layouts of input, kernel and output, and the function of a case,
+    an input and a kernel.
+    """
 
     x: Layout
     w: Layout
@@ -276,7 +282,10 @@ class Formulation:
 
 
 class Torch:
-    """Batched matrix products over unfolded windows; conv1d and conv2d in both memory layouts; gradients by autograd."""
+    """Batched matrix products over unfolded windows.
+
+    Conv1d and conv2d in both memory layouts; gradients by autograd.
+    """
 
     name = "torch"
 
@@ -342,7 +351,9 @@ class Torch:
         return tuple(layout.back(case, r.detach().numpy()) for layout, r in zip(layouts, results, strict=True))
 
     def _own_function(self, case: Case, x: Any, w: Any) -> Any:
-        """An autograd.Function: windows copied once for both passes, each tap's gradients added to the pixels that it met."""
+        """An autograd.Function: windows copied once for both passes,
+        each tap's gradients added to the pixels that it met.
+        """
         torch, folded = self._torch, self._folded
         places = [(slice(None), *_tap_slices(case, tap)) for tap in itertools.product(*map(range, case.kernel_size))]
 
@@ -415,7 +426,9 @@ class Torch:
 
 
 class TorchByHand(Torch):
-    """Training steps of unshared convolution without autograd: what someone writes who has measured, and keeps the arrays."""
+    """Training steps of unshared convolution without autograd: what someone writes who has measured,
+    and keeps the arrays.
+    """
 
     name = "torch by hand"
 
@@ -430,7 +443,9 @@ class TorchByHand(Torch):
         return found | ({"bmm, F.fold": self._by_fold} if case.rank == 2 else {})
 
     def _by_hand(self, case: Case, x: np.ndarray, w: np.ndarray, dy: np.ndarray, *, reused: bool) -> tuple[Call, Fetch]:
-        """Products of the windows, copied once for both passes, and each tap's gradients added to the pixels that it met."""
+        """Products of the windows, copied once for both passes,
+        and each tap's gradients added to the pixels that it met.
+        """
         torch = self._torch
         tx, tw, tdy = torch.from_numpy(x), torch.from_numpy(w), torch.from_numpy(POSITIONS_FIRST.lay(case, dy))
         taps = list(itertools.product(*map(range, case.kernel_size)))
@@ -476,7 +491,10 @@ class TorchByHand(Torch):
 
 
 class Jax:
-    """XLA's convolutions, and the windows written out for its matrix product; all of it jitted, gradients by its vjp."""
+    """XLA's convolutions, and the windows written out for its matrix product.
+
+    All of it jitted, gradients by its vjp.
+    """
 
     name = "jax"
 
@@ -554,11 +572,12 @@ def installed(names: list[str]) -> list[str]:
 
 
 def tolerance(case: Case, arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
-    """Return how far two right results may lie apart, for every value of each: eps * N * the sum of its N products' sizes.
+    """Return how far two right results may lie apart, for every value of each: eps * N * the sum of its N products'
+    sizes.
 
-    A sum of N products, added up in any order, is within N * eps/2 times that of the exact one, to first order; two such sums are
-    within twice that of each other. A forward value sums a window; one of the gradient for the input the windows' filters that meet
-    it; one of the gradient for the kernel the images, and shared the positions too.
+    A sum of N products, added up in any order, is within N * eps/2 times that of the exact one, to first order; two
+    such sums are within twice that of each other. A forward value sums a window; one of the gradient for the input the
+    windows' filters that meet it; one of the gradient for the kernel the images, and shared the positions too.
     """
     kind = NumPy(1)
     label = "windows @ kernel" if case.family == "shared" else "matmul, windows (P,B,D)"

@@ -45,7 +45,9 @@ FORWARD, STEP = "forward", "training step"
 
 @dataclass(frozen=True)
 class Case:
-    """One shape of one family, 'unshared' (locally connected) or 'shared' (convolution), the work, and what follows from them."""
+    """One shape of one family, 'unshared' (locally connected) or 'shared' (convolution), the work,
+    and what follows from them.
+    """
 
     family: str
     name: str

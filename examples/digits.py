@@ -1,8 +1,8 @@
 """Train a network with a locally connected layer to read handwritten digits, in NumPy alone.
 
-A convolution finds strokes, a locally connected layer looks for other things at every place (the digits are centred, so places
-mean something), and a dense layer reads the answer off. The pictures are the 1797 real ones that come with scikit-learn; every
-fifth of them, in random order, is held out and never trained on.
+A convolution finds strokes, a locally connected layer looks for other things at every place (the digits are centred, so
+places mean something), and a dense layer reads the answer off. The pictures are the 1797 real ones that come with
+scikit-learn; every fifth of them, in random order, is held out and never trained on.
 
     python examples/digits.py
     python examples/digits.py --optimizer momentum --epochs 60 --seed 1 --output mine.png
@@ -163,7 +163,8 @@ def accuracy(model: Sequential, x: np.ndarray, target: np.ndarray) -> float:
 
 
 def looks(model: Sequential) -> np.ndarray:
-    """Return what each filter of the locally connected layer looks for at each position, in pixels: (filters, 4, 4, 5, 5).
+    """Return what each filter of the locally connected layer looks for at each position, in pixels: (filters, 4, 4, 5,
+    5).
 
     Both layers' kernels multiplied out, as if there were no relu between them.
     """
@@ -235,7 +236,8 @@ def main(arguments: list[str] | None = None) -> int:
     curve = train(model, data, options, rng)
     print(f"trained in          {time.perf_counter() - start:.1f} s, {options.epochs} epochs")
     print(
-        f"read right          {curve['held out'][-1]:.2%} of the held-out pictures, {curve['trained'][-1]:.2%} of the others"
+        f"read right          {curve['held out'][-1]:.2%} of the held-out pictures, {curve['trained'][-1]:.2%} of the "
+        "others"
     )
     draw(model, curve, options.output)
     print(f"written             {options.output}")

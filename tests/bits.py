@@ -1,7 +1,7 @@
 """Digests of some thousand results, to show that a change of the code changes no bit of them.
 
-Every operation, data format, kind of padding, batch size and element type, on every instruction set, with one and two threads, by nothing
-but the public interface: any two versions that are installed somewhere can be compared.
+Every operation, data format, kind of padding, batch size and element type, on every instruction set, with one and two
+threads, by nothing but the public interface: any two versions that are installed somewhere can be compared.
 
     python tests/bits.py record before.json
     python tests/bits.py record after.json      # with another version on the path

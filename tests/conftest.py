@@ -23,7 +23,9 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os
 
 @pytest.fixture(autouse=True)
 def settings_restored():
-    """No test leaves the package's process-wide settings changed, or runs on fewer threads because another one had to wait."""
+    """No test leaves the package's process-wide settings changed,
+    or runs on fewer threads because another one had to wait.
+    """
     _core.forget_stalls()
     isa, data_format, floatx = settings.get_isa(), localconv.image_data_format(), localconv.floatx()
     yield

@@ -66,7 +66,8 @@ def damage(rng, form, path):
     return way.__name__
 
 
-# --- bytes ------------------------------------------------------------------------------------------------------------------
+# --- bytes
+# ------------------------------------------------------------------------------------------------------------------
 
 
 def cut(rng, path):
@@ -99,7 +100,8 @@ def changed(rng, content):
     return bytes(content)
 
 
-# --- archives ---------------------------------------------------------------------------------------------------------------
+# --- archives
+# ---------------------------------------------------------------------------------------------------------------
 
 
 def members_of(path):
@@ -158,7 +160,8 @@ def change_inner(rng, path):
     inner.unlink()
 
 
-# --- objects in HDF5 files --------------------------------------------------------------------------------------------------
+# --- objects in HDF5 files
+# --------------------------------------------------------------------------------------------------
 
 
 def values(rng):
@@ -254,7 +257,10 @@ def remove(rng, root, name, _):
 
 
 def load(what, path, made, **options):
-    """Loads a file as weights of a model, or as a model. Returns it, or None for a ValueError; if that is not as it must be, raises."""
+    """Loads a file as weights of a model, or as a model.
+
+    Returns it, or None for a ValueError; if that is not as it must be, raises.
+    """
     before = made.get_weights()
     try:
         with np.errstate(all="ignore"):

@@ -1,7 +1,7 @@
 """Random calls of the whole public interface: right ones in strange clothes, and wrong ones.
 
-A call must return what the twin computes, or raise ValueError, TypeError or MemoryError; no argument may change. Anything else is a
-finding, printed with the seed that repeats it:
+A call must return what the twin computes, or raise ValueError, TypeError or MemoryError; no argument may change.
+Anything else is a finding, printed with the seed that repeats it:
 
     python tests/fuzz.py --seconds 600
     python tests/fuzz.py --seed 1234 --rounds 1
@@ -90,7 +90,8 @@ def main():
     counts, findings = run(options.seed, options.rounds, options.seconds)
     print("\n".join(findings))
     print(
-        f"from seed {options.seed}: {counts['checked']} results checked, {counts['refused']} calls refused, {len(findings)} findings"
+        f"from seed {options.seed}: {counts['checked']} results checked, {counts['refused']} calls refused, "
+        f"{len(findings)} findings"
     )
     return 1 if findings else 0
 

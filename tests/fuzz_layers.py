@@ -44,7 +44,8 @@ NO_PARTS = ("Initializer", "Regularizer", "Constraint", "compute_fans")
 PARTS = (layers.activations, layers.initializers, layers.regularizers, layers.constraints)
 
 
-# ------------------------------------------------------------------------------------------------------------------------- what to make
+# ----------------------------------------------------------------------------------------------------------------------
+# what to make
 
 
 def draw_layer(rng):
@@ -90,7 +91,8 @@ def wrong_values(rng, arguments, often):
     return {key: rng.choice(NAMES) if rng.random() < 0.2 else spoil(rng, key, arguments[key]) for key in chosen}
 
 
-# --------------------------------------------------------------------------------------------------------------------------- the rounds
+# ----------------------------------------------------------------------------------------------------------------------
+# the rounds
 
 
 def guarded(seed, what, right, call):
@@ -303,7 +305,10 @@ def draw_model(rng):
 
 
 def file_round(rng, seed):
-    """A file of any form, perhaps damaged, as weights or as a whole model: what is in it, or refused; nothing half-loaded."""
+    """A file of any form, perhaps damaged, as weights or as a whole model: what is in it, or refused.
+
+    Nothing half-loaded.
+    """
     form = rng.choice(list(damage.FORMS))
     what = rng.choice(["weights", "model"]) if form in damage.MODELS else "weights"
     with tempfile.TemporaryDirectory() as folder:
@@ -392,7 +397,9 @@ def function_round(rng, seed):
 
 
 def store_round(rng, seed):
-    """The functional store's scopes and lists, scopes of custom objects, input layers, whole-model files, the printed configuration."""
+    """The functional store's scopes and lists, scopes of custom objects, input layers, whole-model files,
+    the printed configuration.
+    """
     layers.clear_session()
     odd = rng.choice([*ODD, *NUMBERS, "scope", "a/b", {"name": len}, Path("none.h5"), "x" * 5000])
     what, call = rng.choice(

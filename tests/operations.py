@@ -1,6 +1,7 @@
 """Every public operation once: its function, right arguments by name, and the shape of the result.
 
-A new forward convolution is a case in `FORWARD`; its gradients and its transpose follow. What tests go over is taken from `OPERATIONS`.
+A new forward convolution is a case in `FORWARD`; its gradients and its transpose follow. What tests go over is taken
+from `OPERATIONS`.
 """
 
 import dataclasses
@@ -24,7 +25,10 @@ FORWARD = {
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
-    """One function. `right`: arguments by name; `kind`: forward, input, kernel, transpose (of a forward function) or columns."""
+    """One function. `right`: arguments by name.
+
+    `kind`: forward, input, kernel, transpose (of a forward function) or columns.
+    """
 
     name: str
     kind: str

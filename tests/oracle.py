@@ -7,9 +7,9 @@ too.
 The four convolutions have the package's own signatures. Their sums run in float64 for float32 input, and in long double
 for float64 input (where the platform's long double is wider). With ``bound=True`` they return a second array beside the
 result, the sum of |w||x| (+ |bias|) behind each output, from which `tolerance` makes the largest error that rounding
-can explain. A `Case` is one convolution with its data, which runs on the package and on its twin alike, and a `Gradient`
-is that of a case with respect to its input or its kernel. The gradients' twins have the signatures of localconv.grad
-without out and accumulate.
+can explain. A `Case` is one convolution with its data, which runs on the package and on its twin alike, and a
+`Gradient` is that of a case with respect to its input or its kernel. The gradients' twins have the signatures of
+localconv.grad without out and accumulate.
 """
 
 import dataclasses
@@ -173,7 +173,9 @@ def local_conv1d_input(input_shape, kernel, grad_output, kernel_size, strides, d
 def local_conv1d_kernel(
     inputs, kernel_shape, grad_output, kernel_size, strides, data_format="channels_last", **options
 ):
-    """The gradient of sum(local_conv1d(inputs, kernel) * grad_output) with respect to kernel, which has kernel_shape."""
+    """The gradient of sum(local_conv1d(inputs, kernel) * grad_output) with respect to kernel,
+    which has kernel_shape.
+    """
     return _unshared_kernel(1, inputs, kernel_shape, grad_output, kernel_size, strides, data_format, **options)
 
 

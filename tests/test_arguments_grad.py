@@ -1,4 +1,6 @@
-"""Everything wrong is refused at the door of the gradients and the transposed convolutions, by an error that names it."""
+"""Everything wrong is refused at the door of the gradients and the transposed convolutions,
+by an error that names it.
+"""
 
 import decimal
 

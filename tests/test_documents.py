@@ -1,4 +1,6 @@
-"""Every Python block of the README and the documentation runs, page by page, and the examples of all docstrings hold."""
+"""Every Python block of the README and the documentation runs, page by page,
+and the examples of all docstrings hold.
+"""
 
 import doctest
 import importlib

@@ -60,7 +60,9 @@ def test_a_conversion_that_fails(place, target, error):
 @pytest.mark.parametrize("settings", ["errstate", "warnings"])
 @pytest.mark.parametrize("form", ["set_weights", "npz", "h5", "weights.h5", "keras"])
 def test_values_that_overflow(settings, form, tmp_path):
-    """1e300 in the last weight of a float32 model, where overflow is an error: by NumPy's settings, or as a warning (errors here)."""
+    """1e300 in the last weight of a float32 model, where overflow is an error: by NumPy's settings,
+    or as a warning (errors here).
+    """
     model = network()
     new = ones(model)
     new[-1][-1] = 1e300
@@ -129,7 +131,10 @@ class Signal(BaseException):
 
 
 def interrupted_after(count, call):
-    """Calls, with an exception after so many bytecodes of the package, as a signal handler raises it. Whether the call got that far."""
+    """Calls, with an exception after so many bytecodes of the package, as a signal handler raises it.
+
+    Whether the call got that far.
+    """
     left = count
 
     def trace(frame, event, _):

@@ -1,4 +1,7 @@
-"""Layers refuse what is wrong at the door, in Keras's words where Keras has any; their strings are case-insensitive where its are."""
+"""Layers refuse what is wrong at the door, in Keras's words where Keras has any.
+
+Their strings are case-insensitive where its are.
+"""
 
 import numpy as np
 import pytest
@@ -142,7 +145,8 @@ def test_inputs(maker):
     layer = maker(2, 3, name="a")
     word = "ndim" if maker in LOCAL else "min_ndim"
     axes = rank(maker) + 2
-    words = rf'Input 0 of layer "a" is incompatible with the layer: expected {word}={axes}, found ndim={axes - 1}. Full shape received: '
+    words = 'Input 0 of layer "a" is incompatible with the layer: '
+    words += rf"expected {word}={axes}, found ndim={axes - 1}. Full shape received: "
     with pytest.raises(ValueError, match=words):
         layer(np.ones((2, *[6] * rank(maker))))
     good = np.ones((2, *shape(maker)[1:]))

@@ -1,7 +1,8 @@
-"""Thousands of damaged files of every form: loaded, or a ValueError that names the file; in bounded time and memory, nothing half-loaded.
+"""Thousands of damaged files of every form: loaded, or a ValueError that names the file; in bounded time and memory,
+nothing half-loaded.
 
-The files are loaded in a process of their own: HDF5 is a library in C, and what it makes of damage is its own affair. (Of 50,000 such
-files none brought HDF5 2.0.0 down.)
+The files are loaded in a process of their own: HDF5 is a library in C, and what it makes of damage is its own affair.
+(Of 50,000 such files none brought HDF5 2.0.0 down.)
 """
 
 from pathlib import Path

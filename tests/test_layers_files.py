@@ -82,7 +82,9 @@ def face():
 
 
 def locally_connected_part():
-    """The deepface network up to its last locally connected layer, without the pooling's or the dense layers' help to match."""
+    """The deepface network up to its last locally connected layer,
+    without the pooling's or the dense layers' help to match.
+    """
     return layers.Sequential(
         [
             layers.Conv2D(2, 11, activation="relu", name="C1", input_shape=(71, 71, 3)),

@@ -31,8 +31,10 @@ def names(variables=None):
 
 def test_signature():
     expected = (
-        "inputs, filters, kernel_size, strides=1, padding='valid', data_format='channels_last', dilation_rate=1, activation=None, "
-        "use_bias=True, kernel_initializer=None, bias_initializer=Zeros(), kernel_regularizer=None, bias_regularizer=None, "
+        "inputs, filters, kernel_size, strides=1, padding='valid', data_format='channels_last', dilation_rate=1, "
+        "activation=None, "
+        "use_bias=True, kernel_initializer=None, bias_initializer=Zeros(), kernel_regularizer=None, "
+        "bias_regularizer=None, "
         "activity_regularizer=None, kernel_constraint=None, bias_constraint=None, trainable=True, name=None, reuse=None"
     )
     signature = inspect.signature(layers.conv1d)

@@ -1,4 +1,6 @@
-"""Layers, activations, regularizers and constraints against Keras 2.15 (golden/make_layers_golden.py makes the vectors anew)."""
+"""Layers, activations, regularizers and constraints against Keras 2.15 (golden/make_layers_golden.py
+makes the vectors anew).
+"""
 
 import json
 
@@ -50,7 +52,10 @@ def test_gradients(case):
 
 @pytest.mark.parametrize("case", LAYER_CASES)
 def test_config(case):
-    """Keras's, but for its name, and factors of regularizers, which Keras rounds to float32; it makes an equal layer."""
+    """Keras's, but for its name, and factors of regularizers, which Keras rounds to float32.
+
+    It makes an equal layer.
+    """
     layer = made(case)
     config = json.loads(json.dumps(layer.get_config()))
 

@@ -49,7 +49,10 @@ except ValueError as error:
 
 @pytest.fixture
 def load(python, tmp_path):
-    """Loads a file into a model of one Dense layer `d`, or as a model. Returns the outcome; with more memory than allowed it fails."""
+    """Loads a file into a model of one Dense layer `d`, or as a model.
+
+    Returns the outcome; with more memory than allowed it fails.
+    """
 
     def run(name, what="weights", size=4, limit=48 * MIB):
         grown, outcome, text = python(LOAD, what, tmp_path / name, size).strip().split("|", 2)
@@ -84,7 +87,8 @@ def sequential(*made):
     return {"class_name": "Sequential", "config": {"name": "m", "layers": entries}}
 
 
-# --- other files -----------------------------------------------------------------------------------------------------------
+# --- other files
+# -----------------------------------------------------------------------------------------------------------
 
 
 def linked(place):
@@ -128,7 +132,9 @@ WRAPPINGS = ["weights", "by_name", "model", "keras"]
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
 @pytest.mark.parametrize("kind", LEADING_OUT)
 def test_other_files_are_not_read(kind, wrapping, load, tmp_path):
-    """Named and refused, in weights, whole models, and archives: where a weight should be, and where nothing is looked for."""
+    """Named and refused, in weights, whole models, and archives: where a weight should be,
+    and where nothing is looked for.
+    """
     with h5py.File(tmp_path / "other.h5", "w") as other:
         other["x"] = np.ones((4, 4), "f4")
     kernel, name = LEADING_OUT[kind]
@@ -190,7 +196,8 @@ def test_links_inside_a_file(load, tmp_path):
     assert load("a.h5") == load("a.h5", "by_name") == "loaded: 16.0"
 
 
-# --- memory, time: HDF5 ---------------------------------------------------------------------------------------------------------
+# --- memory, time: HDF5
+# ---------------------------------------------------------------------------------------------------------
 
 
 def chunked(shape, chunks, packed, filters, **options):
@@ -307,7 +314,10 @@ def references_to_one_text(path, attribute, length):
 @pytest.mark.parametrize("length", [LONG, 2**32 - 1])
 @pytest.mark.parametrize("attribute", ["layer_names", "weight_names", "model_config"])
 def test_strings_that_declare_too_much(attribute, length, load, tmp_path):
-    """A list whose strings are all one long string, or one of 4 GiB; the config as such a list, and as such a string."""
+    """A list whose strings are all one long string, or one of 4 GiB.
+
+    The config as such a list, and as such a string.
+    """
     texts = np.full(LISTED, "x", object)
     texts[0] = "y" * LONG
     with h5py.File(tmp_path / "a.h5", "w") as root:
@@ -356,7 +366,9 @@ def test_too_many_names(layout, load, tmp_path):
 
 
 def test_names_of_variable_length(load, tmp_path):
-    """As Keras writes them, in every layout of attributes that HDF5 has for a few of them, behind a block of the user's too."""
+    """As Keras writes them, in every layout of attributes that HDF5 has for a few of them,
+    behind a block of the user's too.
+    """
     for options in (
         {},
         {"libver": "latest"},
@@ -386,7 +398,8 @@ def test_groups_without_end(load, tmp_path):
     assert "links" in load("wide.h5")
 
 
-# --- memory, time: archives -------------------------------------------------------------------------------------------------------
+# --- memory, time: archives
+# -------------------------------------------------------------------------------------------------------
 
 
 def npz(path, members):
@@ -503,7 +516,8 @@ def test_archives_of_other_methods(load, tmp_path):
         assert "only stored and deflated" in load("a.keras", "model")
 
 
-# --- memory, time: configs ----------------------------------------------------------------------------------------------------------
+# --- memory, time: configs
+# ----------------------------------------------------------------------------------------------------------
 
 
 CONFIGS = {
@@ -567,7 +581,9 @@ def test_configs_that_declare_too_much(kind, form, load, tmp_path):
 @pytest.mark.memory
 @pytest.mark.parametrize("dtype", ["f4", "i1", "f8"])
 def test_weights_that_are_declared_and_not_there(dtype, load, tmp_path):
-    """An empty dataset costs a file nothing: more than 64 MiB of that, as float32 at least, are refused before the model is made."""
+    """An empty dataset costs a file nothing: more than 64 MiB of that, as float32 at least,
+    are refused before the model is made.
+    """
     elements = 64 * MIB // max(4, np.dtype(dtype).itemsize) + 1
     config = sequential(("Dense", {"units": elements, "use_bias": False, "batch_input_shape": [None, 1]}))
     keras(tmp_path / "a.keras", config, lambda root: root.create_dataset("layers/dense/vars/0", (1, elements), dtype))
@@ -591,7 +607,8 @@ def test_many_layers_in_little_memory(load, tmp_path):
     assert load("a.keras", "model", limit=200 * MIB) == "loaded: 0"
 
 
-# --- nothing is executed -------------------------------------------------------------------------------------------------------------
+# --- nothing is executed
+# -------------------------------------------------------------------------------------------------------------
 
 
 class Executed:

@@ -17,7 +17,9 @@ def fans(mode):
 
 
 def check(values, limit=None, deviation=None, mean=0.0):
-    """Mean and standard deviation within five of their own standard errors, and no value beyond the limit, which some come near."""
+    """Mean and standard deviation within five of their own standard errors, and no value beyond the limit,
+    which some come near.
+    """
     n = values.size
     if deviation is None:
         deviation = limit / math.sqrt(3)

@@ -1,4 +1,7 @@
-"""A layer is the backend's function, its bias and its activation, whatever the geometry; implementations are one function."""
+"""A layer is the backend's function, its bias and its activation, whatever the geometry.
+
+Implementations are one function.
+"""
 
 import hypothesis
 import hypothesis.strategies as st
@@ -64,7 +67,10 @@ def test_locally_connected(drawn):
     st.integers(1, 2),
 )
 def test_implementation_3_stores_the_connections(axes, padding, channels, filters):
-    """One number for each pair of an output and an input that its window has, from the definition; windows may be larger than inputs."""
+    """One number for each pair of an output and an input that its window has, from the definition.
+
+    Windows may be larger than inputs.
+    """
     axes = [(n, min(k, n) if padding == "valid" else k, s) for n, k, s in axes]
     spatial, size, strides = zip(*axes, strict=True)
     made = (layers.LocallyConnected1D, layers.LocallyConnected2D)[len(axes) - 1]

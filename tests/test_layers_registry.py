@@ -84,7 +84,8 @@ def model_of(layer):
 DENSE = {"units": 2, "batch_input_shape": [None, 3]}
 
 
-# --- layers ----------------------------------------------------------------------------------------------------------------
+# --- layers
+# ----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("module", OWN_MODULES)
@@ -149,7 +150,8 @@ def test_files_of_others(tmp_path):
     assert type(layers.load_model(tmp_path / "a.h5", {"mypkg>Flatten": OwnLayer}).layers[0]) is OwnLayer
 
 
-# --- what layers are made of ---------------------------------------------------------------------------------------------------
+# --- what layers are made of
+# ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("kind", "module"), list(itertools.product(KINDS, OWN_MODULES)))
@@ -195,7 +197,8 @@ def test_functions_of_others(kind):
             assert getattr(layers.Dense(2, **{argument: config}), argument) is abs
 
 
-# --- what we write ---------------------------------------------------------------------------------------------------------------
+# --- what we write
+# ---------------------------------------------------------------------------------------------------------------
 
 
 def relu(x):

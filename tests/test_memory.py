@@ -29,8 +29,10 @@ def operations():
     x, w, y = ones(64, 40, 32), ones(38, 96, 32), ones(64, 38, 32)
     for algorithm in ("local_rows", "local_images"):
         yield algorithm, algorithm, lambda out: localconv.local_conv1d(x, w, **local, out=out), y
-    yield "local_grad_input", "local_input_boxed", lambda out: grad.local_conv1d_input(x.shape, w, y, **local, out=out), x
-    yield "local_grad_kernel", "local_kernel_boxed", lambda out: grad.local_conv1d_kernel(x, w.shape, y, **local, out=out), w
+    yield ("local_grad_input", "local_input_boxed",
+           lambda out: grad.local_conv1d_input(x.shape, w, y, **local, out=out), x)
+    yield ("local_grad_kernel", "local_kernel_boxed",
+           lambda out: grad.local_conv1d_kernel(x, w.shape, y, **local, out=out), w)
     a, k, z = ones(16, 40, 64), ones(3, 64, 128), ones(16, 38, 128)
     turned = np.ascontiguousarray(a.transpose(0, 2, 1))
     first = dict(data_format="channels_first")
@@ -43,9 +45,11 @@ def operations():
     long, same = ones(1999, 1, 1), dict(padding="same", data_format="channels_last")
     yield "plan of conv_forward", "conv_direct", lambda out: localconv.conv1d(wide, long, **same, out=out), wide
     far = ones(1, 4000, 8), ones(400, 8, 8), ones(1, 10, 8)
-    yield "plan of conv_grad_input", "conv_phases", lambda out: grad.conv1d_input(far[0].shape, far[1], far[2], strides=400, padding="same",
-                                                                          **last, out=out), far[0]
-    yield "plan of conv_grad_kernel", "conv_reduction", lambda out: grad.conv1d_kernel(wide, long.shape, wide, **same, out=out), long
+    wide_steps = dict(strides=400, padding="same", **last)
+    yield ("plan of conv_grad_input", "conv_phases",
+           lambda out: grad.conv1d_input(far[0].shape, far[1], far[2], **wide_steps, out=out), far[0])
+    yield ("plan of conv_grad_kernel", "conv_reduction",
+           lambda out: grad.conv1d_kernel(wide, long.shape, wide, **same, out=out), long)
 """
 TRY_ALL = """
 shim = ctypes.CDLL(None)
@@ -71,7 +75,8 @@ for name, forced, call, like in operations():
                     before_growth = resident()
             print(name, threads, refused, resident() - before_growth, message, sep="|")
             assert not np.array_equal(out, before) or name.startswith("plan"), name
-placed = {"local_dot", "local_stream", "local_kernel_placed", "local_input_placed", "im2col", "col2im"}  # a list of runs at most
+# These need a list of runs at most.
+placed = {"local_dot", "local_stream", "local_kernel_placed", "local_input_placed", "im2col", "col2im"}
 assert {forced for _, forced, _, _ in operations()} == set(_core.ALGORITHMS) - placed
 """
 

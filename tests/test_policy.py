@@ -1,4 +1,7 @@
-"""Plans: whatever the sizes, workspaces keep within their bounds; and where an algorithm would break one, another takes over."""
+"""Plans: whatever the sizes, workspaces keep within their bounds.
+
+And where an algorithm would break one, another takes over.
+"""
 
 import hypothesis.strategies as st
 import numpy as np
@@ -73,7 +76,9 @@ MANY_FILTERS = geometry.geometry_of(conv_spec(2, 1, "valid", "channels_first", 1
 @given(geometries(local=False), st.sampled_from([(), *ways.ALL["conv"]]), elements)
 @example(MANY_FILTERS, ("conv_narrow",), ELEMENT_TYPES[0])
 def test_shared_workspaces_are_bounded(shape, forced, element):
-    """A packed kernel or a partial gradient has the kernel's size, its filters and channels rounded up to whole vectors."""
+    """A packed kernel or a partial gradient has the kernel's size,
+    its filters and channels rounded up to whole vectors.
+    """
     lanes, itemsize, _ = _core.tile_limits(settings.get_isa(), element.number)
     rounded = [-(-n // shape.groups // (4 * lanes)) * 4 * lanes * shape.groups for n in (shape.channels, shape.filters)]
     kernel = (
@@ -120,7 +125,8 @@ def test_batches_in_chunks(small_workspaces, isa, case, way, data_format):
         owner.check(result)
 
 
-# --- strided gradients for the input: the work counts, not the stride ---------------------------------------------------
+# --- strided gradients for the input: the work counts, not the stride
+# ---------------------------------------------------
 
 
 def test_a_stride_longer_than_all_loops(isa):

@@ -52,8 +52,9 @@ x, g = np.ones((32, 200, 32), np.float32), np.ones((32, 198, 32), np.float32)
 w, k = np.ones((198, 96, 32), np.float32), np.ones((3, 32, 32), np.float32)
 
 def all_gradients():
-    return [grad.local_conv1d_input(x.shape, w, g, 3, 1, "channels_last"), grad.local_conv1d_kernel(x, w.shape, g, 3, 1, "channels_last"),
-            grad.conv1d_input(x.shape, k, g, data_format="channels_last"), grad.conv1d_kernel(x, k.shape, g, data_format="channels_last")]
+    local, shared = dict(kernel_size=3, strides=1, data_format="channels_last"), dict(data_format="channels_last")
+    return [grad.local_conv1d_input(x.shape, w, g, **local), grad.local_conv1d_kernel(x, w.shape, g, **local),
+            grad.conv1d_input(x.shape, k, g, **shared), grad.conv1d_kernel(x, k.shape, g, **shared)]
 
 before = all_gradients()
 child = os.fork()
@@ -91,7 +92,8 @@ def calls_in_a_child():
             import localconv
             from localconv import _core
             localconv.set_num_threads(2)
-            y = localconv.conv2d(np.ones((8, 40, 40, 16), np.float32), np.ones((3, 3, 16, 32), np.float32), data_format="channels_last")
+            x, kernel = np.ones((8, 40, 40, 16), np.float32), np.ones((3, 3, 16, 32), np.float32)
+            y = localconv.conv2d(x, kernel, data_format="channels_last")
             threads = _core.last_run()["threads"], localconv.get_num_threads()
             columns = localconv.im2col(np.ones((8, 200, 200, 1), np.float32), 9, data_format="channels_last")
             status = 0 if (y == 144).all() and (columns == 1).all() and threads == (1, 1) else 2
@@ -103,14 +105,18 @@ ORDERS = {
     "imported before": "import localconv; use_by_somebody_else(); print(calls_in_a_child())",
     "imported after": "use_by_somebody_else(); import localconv; print(calls_in_a_child())",
     "imported in the child": "use_by_somebody_else(); print(calls_in_a_child())",
-    "in a grandchild": "use_by_somebody_else(); child = os.fork(); print(calls_in_a_child()) if child == 0 else os.waitpid(child, 0)",
+    "in a grandchild": "use_by_somebody_else(); child = os.fork(); print(calls_in_a_child()) if child == 0 else "
+    "os.waitpid(child, 0)",
 }
 
 
 @pytest.fixture
 def gnu_runtime(python):
     """The path of the OpenMP runtime that localconv loads, if it has GNU's entry for parallel regions."""
-    code = "import localconv, threadpoolctl\nprint(*[p['filepath'] for p in threadpoolctl.threadpool_info() if p['user_api'] == 'openmp'])"
+    code = """
+import localconv, threadpoolctl
+print(*[p['filepath'] for p in threadpoolctl.threadpool_info() if p['user_api'] == 'openmp'])
+"""
     paths = python(code).split()
     if len(paths) != 1 or not hasattr(ctypes.CDLL(paths[0]), "GOMP_parallel"):
         pytest.skip("this build's OpenMP runtime has no GOMP_parallel to call from here")

@@ -40,7 +40,8 @@ def names(path):
     return sorted(other.name for other in path.parent.iterdir())
 
 
-# --- one of several -----------------------------------------------------------------------------------------------------
+# --- one of several
+# -----------------------------------------------------------------------------------------------------
 
 
 def in_threads(*calls):
@@ -120,7 +121,8 @@ def test_a_name_that_is_taken_meanwhile(path, monkeypatch):
     assert names(path) == [path.name]
 
 
-# --- what can go wrong -------------------------------------------------------------------------------------------------------
+# --- what can go wrong
+# -------------------------------------------------------------------------------------------------------
 
 
 def test_whatever_fails_the_old_file_stays(path, monkeypatch):
@@ -156,7 +158,8 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFIN
 try:
     large.save_weights(path)
 except OSError as error:
-    print(type(error).__name__, path.read_bytes() == before, sorted(other.name for other in path.parent.iterdir()) == [path.name])
+    alone = sorted(other.name for other in path.parent.iterdir()) == [path.name]
+    print(type(error).__name__, path.read_bytes() == before, alone)
 """
 
 
@@ -199,7 +202,8 @@ def test_model_that_cannot_be_written(path):
     assert names(path) == []
 
 
-# --- what the target is --------------------------------------------------------------------------------------------------------
+# --- what the target is
+# --------------------------------------------------------------------------------------------------------
 
 
 @only_posix
@@ -329,7 +333,9 @@ def test_relative_paths(path, monkeypatch):
 @only_posix
 @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may do everything")
 def test_folders_with_some_permissions(path):
-    """One that may be written but not read is enough; one that may not be written is an error that leaves all as it was."""
+    """One that may be written but not read is enough;
+    one that may not be written is an error that leaves all as it was.
+    """
     folder = path.parent
     folder.chmod(0o300)
     try:

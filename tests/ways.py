@@ -9,7 +9,10 @@ from localconv.settings import ALGORITHMS, COLUMNS
 
 
 def of(operation):
-    """The compiled algorithms of an operation that take any geometry; local_dot takes some, and has tests of its own."""
+    """The compiled algorithms of an operation that take any geometry.
+
+    Local_dot takes some, and has tests of its own.
+    """
     return [name for name in ALGORITHMS[operation] if name not in ("local_dot", COLUMNS)]
 
 

@@ -2,8 +2,9 @@
 # cython: embedsignature=False, freethreading_compatible=True
 """The compiled floor: typed memoryviews in, OpenMP `prange` over tasks, register tiles from ``include/localconv``.
 
-Nothing is decided or checked here. Arrays come flat, contiguous, aligned and native (arrays.py); which algorithm and how its work is cut
-is proposed by policy.py. What is here and nowhere else: making a `Job` of that, and the one runner, with its threads and workspaces.
+Nothing is decided or checked here. Arrays come flat, contiguous, aligned and native (arrays.py); which algorithm and
+how its work is cut is proposed by policy.py. What is here and nowhere else: making a `Job` of that, and the one runner,
+with its threads and workspaces.
 """
 
 from cython.parallel cimport prange
@@ -83,8 +84,8 @@ cdef extern from "localconv/kernels.h" nogil:
     const lc_choice *lc_choice_table
     const lc_dtype *lc_dtypes
     const lc_isa *lc_isas
-    int lc_algorithm_count, lc_choice_count, lc_dtype_count, lc_isa_count, LC_f32, LC_ALIGNMENT, LC_TILE_VECTORS, LC_PASSES
-    int LC_OK, LC_NO_MEMORY
+    int lc_algorithm_count, lc_choice_count, lc_dtype_count, lc_isa_count
+    int LC_OK, LC_NO_MEMORY, LC_f32, LC_ALIGNMENT, LC_TILE_VECTORS, LC_PASSES
     int lc_cpu_features()
     ptrdiff_t lc_align(ptrdiff_t)
     double lc_products(const lc_geometry *)
@@ -96,12 +97,14 @@ ctypedef fused real:
     float
     double
 
-# ------------------------------------------------------------------------------------------------------------ what is compiled in
+# -------------------------------------------------------------------------------------------------- what is compiled in
 
 cdef int _i
 
 # The operation of every algorithm, in the order of the list in job.h.
-ALGORITHMS = {lc_algorithms[_i].name.decode(): lc_algorithms[_i].operation.decode() for _i in range(lc_algorithm_count)}
+ALGORITHMS = {
+    lc_algorithms[_i].name.decode(): lc_algorithms[_i].operation.decode() for _i in range(lc_algorithm_count)
+}
 # NumPy's names of the element types, in the order of the list in dtypes.h.
 DTYPES = tuple([lc_dtypes[_i].numpy.decode() for _i in range(lc_dtype_count)])
 
@@ -112,32 +115,36 @@ class Refused(ValueError):
 
 def available_isas():
     """Names of the instruction sets that were compiled in and that this machine can run, best first."""
-    cdef int features = lc_cpu_features(), i
-    return tuple([lc_isas[i].name.decode() for i in range(lc_isa_count) if lc_isas[i].needs & features == lc_isas[i].needs])
+    cdef int i
+    return tuple([lc_isas[i].name.decode() for i in range(lc_isa_count) if _runs_here(i)])
+
+
+cdef bint _runs_here(int isa) noexcept:
+    return lc_isas[isa].needs & lc_cpu_features() == lc_isas[isa].needs
 
 
 cdef const lc_kernels *_find_kernels(str isa, int dtype) except NULL:
-    cdef int features = lc_cpu_features(), i
+    cdef int i
     for i in range(lc_isa_count):
-        if lc_isas[i].name.decode() == isa and lc_isas[i].needs & features == lc_isas[i].needs:
+        if lc_isas[i].name.decode() == isa and _runs_here(i):
             return lc_isas[i].kernels[dtype]
     raise ValueError(f"instruction set {isa!r} is unknown or cannot run here; available: {', '.join(available_isas())}")
 
 
 def tile_limits(str isa not None, int dtype):
-    """Elements of one vector, bytes of an element, and rows of the largest register tile that is 1, 2, 3, 4 vectors wide."""
+    """Elements of a vector, bytes of an element, rows of the largest register tile that is 1, 2, 3, 4 vectors wide."""
     cdef const lc_kernels *kernels = _find_kernels(isa, dtype)
     cdef int vectors
     return kernels.lanes, kernels.itemsize, tuple([kernels.rows[vectors] for vectors in range(1, LC_TILE_VECTORS + 1)])
 
 
 def cache_sizes():
-    """Bytes of the first-level data cache, the second-level cache and the last-level cache; 0 where the system does not tell."""
+    """Bytes of the first-level data cache, the second-level and the last-level one; 0: the system does not tell."""
     cdef lc_caches caches = lc_read_caches()
     return caches.first, caches.second, caches.last
 
 
-# ------------------------------------------------------------------------------------------------------------------------- threads
+# -------------------------------------------------------------------------------------------------------------- threads
 
 # By the user, by the environment, by the container's quota; 0: nothing.
 cdef int _threads_set = 0, _threads_default = 0, _threads_quota = 0
@@ -150,7 +157,7 @@ def set_num_threads(int n):
 
 
 def set_thread_limits(int default, int quota):
-    """So many threads unless the user sets another number (-1: a wrong one), and never more than the quota; 0: there is none."""
+    """So many threads if the user sets no other number (-1: a wrong one), and at most the quota; 0: there is none."""
     global _threads_default, _threads_quota
     _threads_default, _threads_quota = default, quota
 
@@ -164,7 +171,8 @@ def num_threads():
     """Threads that a large call would use now. ValueError if the environment asks for what is no number of threads."""
     cdef int n = _threads_set or _threads_default or lc_openmp_threads()
     if n < 0:
-        raise ValueError(f"LOCALCONV_NUM_THREADS must be an integer of at least 1, got {_environ.get('LOCALCONV_NUM_THREADS')!r}")
+        wrong = _environ.get("LOCALCONV_NUM_THREADS")
+        raise ValueError(f"LOCALCONV_NUM_THREADS must be an integer of at least 1, got {wrong!r}")
     if lc_forked:
         return 1  # forks.h says why
     if _threads_quota:
@@ -177,7 +185,7 @@ def forget_stalls():
     lc_forget_stalls()
 
 
-# --------------------------------------------------------------------------------------------------------------------- the last run
+# --------------------------------------------------------------------------------------------------------- the last run
 
 cdef struct Run:
     int algorithm
@@ -187,7 +195,7 @@ cdef struct Run:
 cdef Run _last
 _last.algorithm = -1
 
-# What a call's signature is until a kernel signs: a body that forgets to is found out by `last_run`, and crashes nothing.
+# What a call's signature is until a kernel signs: a body that forgets to is seen by `last_run`, and crashes nothing.
 cdef lc_ran NOTHING_RAN
 NOTHING_RAN.isa = b"nothing"
 NOTHING_RAN.dtype = b"nothing"
@@ -195,9 +203,9 @@ _last.ran = NOTHING_RAN
 
 
 def last_run():
-    """What the newest call in this process ran: operation, algorithm, isa and dtype (as signed by the compiled kernel), threads.
+    """What the newest call in this process ran: operation, algorithm, threads; isa and dtype as signed by the kernel.
 
-    `threads`: those that it could have; `team`: those that it took, fewer where they would have been waited for (busy.h).
+    `threads`: those that it could have; `team`: those that it took, fewer if they would have to wait (busy.h).
     """
     cdef int i
     if _last.algorithm < 0:
@@ -213,15 +221,15 @@ def last_run():
     }
 
 
-# ---------------------------------------------------------------------------------------------------------------------------- jobs
+# ----------------------------------------------------------------------------------------------------------------- jobs
 
 cdef int _read_geometry(lc_geometry *g, geometry) except -1:
     cdef int axis
     g.batch, g.channels, g.filters, g.groups = geometry.batch, geometry.channels, geometry.filters, geometry.groups
     for axis in range(3):
-        g.input[axis], g.output[axis], g.kernel[axis] = geometry.input[axis], geometry.output[axis], geometry.kernel[axis]
-        g.strides[axis], g.dilation[axis] = geometry.strides[axis], geometry.dilation[axis]
-        g.before[axis] = geometry.before[axis]
+        g.input[axis], g.output[axis] = geometry.input[axis], geometry.output[axis]
+        g.kernel[axis], g.strides[axis] = geometry.kernel[axis], geometry.strides[axis]
+        g.dilation[axis], g.before[axis] = geometry.dilation[axis], geometry.before[axis]
     g.channels_first = geometry.channels_first
     return 0
 
@@ -247,8 +255,8 @@ cdef int _read_choices(lc_choices *choices, dict given) except -1:
 cdef class Job:
     """One operation on one geometry, cut into tasks by an algorithm and its choices.
 
-    `dtype`: number of the element type in `DTYPES`; `choices`: as job.h lists them; `threads`: how many run it. Raises `Refused` where
-    the algorithm cannot do that.
+    `dtype`: number of the element type in `DTYPES`; `choices`: as job.h lists them; `threads`: how many run it. Raises
+    `Refused` where the algorithm cannot do that.
     """
     cdef lc_job job
     cdef int dtype
@@ -256,7 +264,8 @@ cdef class Job:
     cdef lc_pace pace
     cdef double products
 
-    def __cinit__(self, geometry, str isa not None, int dtype, str algorithm not None, dict choices not None, int threads):
+    def __cinit__(self, geometry, str isa not None, int dtype, str algorithm not None, dict choices not None,
+                  int threads):
         cdef int status
         self.dtype, self.threads = dtype, threads
         self.job.algorithm = list(ALGORITHMS).index(algorithm)
@@ -318,8 +327,9 @@ cdef class Job:
             ptrdiff_t count=0):
         """Computes `result` from the other arrays, all flat; those that the operation does not need are None.
 
-        bias: None, or a value for each filter, or one for each position and filter as Keras stores them; relu: what comes out is
-        max(0, .); accumulate: add to what the result holds (kernel gradients); first, count: which windows (im2col, col2im).
+        bias: None, or a value for each filter, or one for each position and filter as Keras stores them; relu: what
+        comes out is max(0, .); accumulate: add to what the result holds (kernel gradients); first, count: which windows
+        (im2col, col2im).
         """
         cdef lc_call call
         memset(&call, 0, sizeof(call))
@@ -345,20 +355,21 @@ cdef int _bind(real *of, Job job, lc_call *call, result, input, kernel, gradient
     if b is not None:
         call.bias = <const void *> &b[0]
         if b.shape[0] > job.job.geometry.filters:
-            # Keras reshapes a full bias to (filters, positions) for channels_first: layers in layouts of their own rely on it.
+            # Keras reshapes a full bias to (filters, positions) for channels_first: layers in layouts of their own
+            # rely on it.
             call.bias_position = 1 if job.job.geometry.channels_first else job.job.geometry.filters
             call.bias_filter = job.job.geometry.positions if job.job.geometry.channels_first else 1
     return _run(job, call)
 
 
-# ---------------------------------------------------------------------------------------------------------------------- the runner
+# ----------------------------------------------------------------------------------------------------------- the runner
 
 cdef inline char *_aligned(void *memory) noexcept nogil:
     return <char *> ((<uintptr_t> memory + LC_ALIGNMENT - 1) // LC_ALIGNMENT * LC_ALIGNMENT)
 
 
 cdef int _run(Job owner, lc_call *call) except -1:
-    """Runs the passes of a job, one after the other, by its threads or, where these are wanted elsewhere, by one (busy.h)."""
+    """Runs the passes one after the other, by the job's threads or, where others want these, by one (busy.h)."""
     cdef lc_ran ran = NOTHING_RAN
     cdef lc_job *job = &owner.job
     cdef ptrdiff_t shared_bytes = lc_align(job.shared_bytes), thread_bytes = lc_align(job.thread_bytes), needed
@@ -376,8 +387,8 @@ cdef int _run(Job owner, lc_call *call) except -1:
             for i in range(LC_PASSES):
                 waited += _run_pass(job, call, i, team, _aligned(memory), shared_bytes, thread_bytes)
             free(memory)
-        if owner.threads > 1:
-            lc_note_call(&owner.pace, team, start, lc_now(), waited)
+            if owner.threads > 1:
+                lc_note_call(&owner.pace, team, start, lc_now(), waited)
     if memory == NULL:
         raise MemoryError(f"no {needed} bytes of workspace for {lc_algorithms[job.algorithm].operation.decode()}")
     _last.ran, _last.threads, _last.team = ran, owner.threads, team

@@ -1,4 +1,6 @@
-"""Arguments at the door: sizes, padding, groups and data format as the floors below take them, or an error that names the argument."""
+"""Arguments at the door: sizes, padding, groups and data format as the floors below take them,
+or an error that names the argument.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +19,15 @@ PaddingLike = str | Sequence[Sequence[int]]
 
 
 def ints(value: IntOrInts, count: int | None, name: str, minimum: int = 1, scalar: bool = True) -> Ints:
-    """`value` as a tuple of `count` ints (None: any number); a single int stands for all of them where `scalar` allows it."""
+    """`value` as a tuple of `count` ints (None: any number);
+    a single int stands for all of them where `scalar` allows it.
+    """
     # The two usual forms first, a list and not a generator: this is a good part of what a small call costs.
     if type(value) is int and scalar and count is not None and value >= minimum:
         return (value,) * count
-    if (
-        type(value) is tuple
-        and (count is None or len(value) == count)
-        and all([type(part) is int and part >= minimum for part in value])
-    ):  # noqa: C419
-        return value
+    if type(value) is tuple and (count is None or len(value) == count):  # noqa: SIM102
+        if all([type(part) is int and part >= minimum for part in value]):  # noqa: C419
+            return value
     wanted = "ints" if count is None else "an int" if scalar and count == 1 else f"{count} ints"
     if isinstance(value, (str, bytes, set, frozenset, dict)):
         raise TypeError(f"{name} must be {wanted}, got {value!r}")
@@ -46,7 +47,9 @@ def ints(value: IntOrInts, count: int | None, name: str, minimum: int = 1, scala
 
 
 def parts_of(value: Any) -> tuple[Any, ...]:
-    """The parts of a sequence. TypeError if it has none; Python has another error for a memoryview of several dimensions."""
+    """The parts of a sequence. TypeError if it has none;
+    Python has another error for a memoryview of several dimensions.
+    """
     try:
         return tuple(value)
     except NotImplementedError as error:

@@ -38,11 +38,15 @@ def is_masked(value: object) -> bool:
 
 
 def as_float_array(value: ArrayLike, name: str) -> Array:
-    """`value` as an ndarray of float32 or float64 in any layout and byte order. TypeError, ValueError name the argument `name`."""
+    """`value` as an ndarray of float32 or float64 in any layout and byte order.
+
+    TypeError, ValueError name the argument `name`.
+    """
     if type(value) is not np.ndarray:
         if is_masked(value):
             raise TypeError(
-                f"{name} must be a plain array of {ACCEPTED}: a mask has no meaning in a convolution, got a masked array"
+                f"{name} must be a plain array of {ACCEPTED}: a mask has no meaning in a convolution, got a masked "
+                "array"
             )
         try:
             value = np.asarray(value)
@@ -71,7 +75,10 @@ def element_type(first: Array, second: Array | None = None, third: Array | None 
 
 
 def flat(array: Array, dtype: np.dtype[Any]) -> Array:
-    """The elements in C order in one dimension: native, aligned, of that dtype; a view where the array is so already."""
+    """The elements in C order in one dimension: native, aligned, of that dtype.
+
+    A view where the array is so already.
+    """
     flags = array.flags
     if array.dtype is not dtype or not flags.c_contiguous or not flags.aligned:
         array = np.require(array, dtype, ("C", "A"))
@@ -81,7 +88,8 @@ def flat(array: Array, dtype: np.dtype[Any]) -> Array:
 def output_for(
     out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: tuple[Array | None, ...]
 ) -> Array:
-    """A C-contiguous array to compute into: a new one, `out` itself, or a new one to be copied to `out` if that is not contiguous.
+    """A C-contiguous array to compute into: a new one, `out` itself, or a new one to be copied to `out` if that is not
+    contiguous.
 
     TypeError or ValueError if `out` cannot take the result.
     """

@@ -1,8 +1,8 @@
 """The functions of the Keras 2 backend, on NumPy arrays: locally connected and ordinary convolution.
 
 Signatures, patch order and shapes are those of ``K.local_conv1d``, ``K.local_conv2d``, ``K.conv1d``, ``K.conv2d`` and
-``K.conv2d_transpose`` in Keras 2.15 (read from its source and checked against it); what follows the ``*`` in a signature is
-localconv's own.
+``K.conv2d_transpose`` in Keras 2.15 (read from its source and checked against it); what follows the ``*`` in a
+signature is localconv's own.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ def local_conv1d(
     inputs : array_like, float32 or float64
         Shape (batch, steps, channels), or (batch, channels, steps) with ``data_format='channels_first'``.
     kernel : array_like, float32 or float64
-        Shape (positions, kernel_size * channels / groups, filters). Row ``i * channels + c`` of a position belongs to tap i and
-        channel c; with channels_first row ``c * kernel_size + i``. With `groups` the rows run over one group's channels, and
-        the filters are cut into groups of equal size, as in grouped convolution.
+        Shape (positions, kernel_size * channels / groups, filters). Row ``i * channels + c`` of a position belongs to
+        tap i and channel c; with channels_first row ``c * kernel_size + i``. With `groups` the rows run over one
+        group's channels, and the filters are cut into groups of equal size, as in grouped convolution.
     kernel_size : int or sequence of 1 int
         Taps of the window.
     strides : int or sequence of 1 int
@@ -69,25 +69,25 @@ def local_conv1d(
     data_format : {'channels_last', 'channels_first'}, optional
         Default: `image_data_format`.
     padding : {'valid', 'same', 'causal'} or ((before, after),), optional
-        'same' is that of Keras's LocallyConnected1D: the window of position p starts at ``p * strides - extent // 2``, where
-        extent is the dilated size of the window, is clipped to the input, and there are ceil(steps / strides) positions. It is
-        not TensorFlow's SAME for even windows, nor at strides above 1. 'causal' pads ``extent - 1`` steps in front. Kernel
-        rows that meet padding do nothing, whatever they hold.
+        'same' is that of Keras's LocallyConnected1D: the window of position p starts at ``p * strides - extent // 2``,
+        where extent is the dilated size of the window, is clipped to the input, and there are ceil(steps / strides)
+        positions. It is not TensorFlow's SAME for even windows, nor at strides above 1. 'causal' pads ``extent - 1``
+        steps in front. Kernel rows that meet padding do nothing, whatever they hold.
     dilation_rate : int or sequence of 1 int, optional
         Steps from one tap to the next.
     groups : int, optional
         Divides channels and filters.
     bias : array_like, optional
-        Added to the sums: (filters,), or (positions, filters) as Keras stores it. With channels_first Keras *reshapes* the
-        latter to (filters, positions) instead of transposing it, and so does this.
+        Added to the sums: (filters,), or (positions, filters) as Keras stores it. With channels_first Keras *reshapes*
+        the latter to (filters, positions) instead of transposing it, and so does this.
     out : ndarray, optional
         Takes the result: same shape and dtype, no memory in common with an input.
 
     Returns
     -------
     ndarray
-        Shape (batch, positions, filters), or (batch, filters, positions) with channels_first; `out` if given. float32 if all
-        arguments are, else float64.
+        Shape (batch, positions, filters), or (batch, filters, positions) with channels_first; `out` if given. float32
+        if all arguments are, else float64.
 
     Raises
     ------
@@ -102,8 +102,8 @@ def local_conv1d(
 
     Notes
     -----
-    Where Keras reinterprets or truncates (a kernel of too few positions or of other rows, an input longer than the kernel
-    covers) this raises ValueError.
+    Where Keras reinterprets or truncates (a kernel of too few positions or of other rows, an input longer than the
+    kernel covers) this raises ValueError.
 
     Examples
     --------
@@ -136,10 +136,11 @@ def local_conv2d(
     Parameters
     ----------
     inputs : array_like, float32 or float64
-        Shape (batch, rows, columns, channels), or (batch, channels, rows, columns) with ``data_format='channels_first'``.
+        Shape (batch, rows, columns, channels), or (batch, channels, rows, columns) with
+        ``data_format='channels_first'``.
     kernel : array_like, float32 or float64
-        Shape (positions, kh * kw * channels / groups, filters), positions row by row. Row ``(i * kw + j) * channels + c`` of a
-        position belongs to tap (i, j) and channel c; with channels_first row ``(c * kh + i) * kw + j``.
+        Shape (positions, kh * kw * channels / groups, filters), positions row by row. Row ``(i * kw + j) * channels +
+        c`` of a position belongs to tap (i, j) and channel c; with channels_first row ``(c * kh + i) * kw + j``.
     kernel_size : int or sequence of 2 ints
         (kh, kw), the taps of the window.
     strides : int or sequence of 2 ints
@@ -155,7 +156,8 @@ def local_conv2d(
     Returns
     -------
     ndarray
-        Shape (batch,) + output_shape + (filters,), or (batch, filters) + output_shape with channels_first; `out` if given.
+        Shape (batch,) + output_shape + (filters,), or (batch, filters) + output_shape with channels_first; `out` if
+        given.
 
     Raises
     ------
@@ -191,7 +193,8 @@ def conv1d(
     Parameters
     ----------
     x : array_like, float32 or float64
-        Shape (..., steps, channels), or (..., channels, steps) with ``data_format='channels_first'``; at least one batch axis.
+        Shape (..., steps, channels), or (..., channels, steps) with ``data_format='channels_first'``; at least one
+        batch axis.
     kernel : array_like, float32 or float64
         Shape (kernel_size, channels / groups, filters), for both data formats.
     strides : int or sequence of 1 int, optional
@@ -213,8 +216,8 @@ def conv1d(
     Returns
     -------
     ndarray
-        Shape (..., positions, filters), or (..., filters, positions) with channels_first; `out` if given. float32 if all
-        arguments are, else float64.
+        Shape (..., positions, filters), or (..., filters, positions) with channels_first; `out` if given. float32 if
+        all arguments are, else float64.
 
     Raises
     ------
@@ -295,20 +298,21 @@ def local_conv1d_transpose(
 ) -> Array:
     """Transposed 1D convolution with a kernel of its own at every position: the adjoint of `local_conv1d`.
 
-    Every position of the input is spread over a window of the output, each with its own filters; where windows overlap they add up.
+    Every position of the input is spread over a window of the output, each with its own filters; where windows overlap
+    they add up.
 
     Parameters
     ----------
     inputs : array_like, float32 or float64
         Shape (batch, positions, channels), or (batch, channels, positions) with ``data_format='channels_first'``.
     kernel : array_like, float32 or float64
-        That of the `local_conv1d` which maps the output's shape to the input's: (positions, kernel_size * filters / groups,
-        channels), where `filters` are the channels of the output.
+        That of the `local_conv1d` which maps the output's shape to the input's: (positions, kernel_size * filters /
+        groups, channels), where `filters` are the channels of the output.
     kernel_size, strides, padding, dilation_rate, groups
         Of that `local_conv1d`.
     output_shape : sequence of 3 ints
-        Shape of the result, (batch, steps, filters) or (batch, filters, steps); None for the batch takes that of `inputs`. Several
-        lengths have the same number of positions, which is why it must be said.
+        Shape of the result, (batch, steps, filters) or (batch, filters, steps); None for the batch takes that of
+        `inputs`. Several lengths have the same number of positions, which is why it must be said.
     data_format : {'channels_last', 'channels_first'}, optional
         Default: `image_data_format`.
     out : ndarray, optional
@@ -358,10 +362,11 @@ def local_conv2d_transpose(
     Parameters
     ----------
     inputs : array_like, float32 or float64
-        Shape (batch, rows, columns, channels), or (batch, channels, rows, columns) with ``data_format='channels_first'``.
+        Shape (batch, rows, columns, channels), or (batch, channels, rows, columns) with
+        ``data_format='channels_first'``.
     kernel : array_like, float32 or float64
-        That of the `local_conv2d` which maps the output's shape to the input's: (positions, kh * kw * filters / groups, channels),
-        where `filters` are the channels of the output.
+        That of the `local_conv2d` which maps the output's shape to the input's: (positions, kh * kw * filters / groups,
+        channels), where `filters` are the channels of the output.
     kernel_size, strides, padding, dilation_rate, groups
         Of that `local_conv2d`.
     output_shape : sequence of 4 ints
@@ -383,7 +388,8 @@ def local_conv2d_transpose(
     --------
     >>> import numpy as np, localconv
     >>> kernel = np.ones((4, 2 * 2, 1))
-    >>> localconv.local_conv2d_transpose(np.ones((1, 2, 2, 1)), kernel, 2, 1, (None, 3, 3, 1), 'channels_last')[0, :, :, 0]
+    >>> inputs = np.ones((1, 2, 2, 1))
+    >>> localconv.local_conv2d_transpose(inputs, kernel, 2, 1, (None, 3, 3, 1), 'channels_last')[0, :, :, 0]
     array([[1., 2., 1.],
            [2., 4., 2.],
            [1., 2., 1.]])
@@ -412,11 +418,11 @@ def conv1d_transpose(
     x : array_like, float32 or float64
         Shape (..., positions, channels), or (..., channels, positions) with ``data_format='channels_first'``.
     kernel : array_like, float32 or float64
-        That of the `conv1d` which maps the output's shape to the input's: (kernel_size, filters / groups, channels), where
-        `filters` are the channels of the output.
+        That of the `conv1d` which maps the output's shape to the input's: (kernel_size, filters / groups, channels),
+        where `filters` are the channels of the output.
     output_shape : sequence of ints
-        Shape of the result, batch included; None for the first entry takes that of `x`. Several lengths have the same number of
-        positions, which is why it must be said.
+        Shape of the result, batch included; None for the first entry takes that of `x`. Several lengths have the same
+        number of positions, which is why it must be said.
     strides, padding, dilation_rate, groups
         Of that `conv1d`.
     data_format : {'channels_last', 'channels_first'}, optional
@@ -442,7 +448,8 @@ def conv1d_transpose(
     --------
     >>> import numpy as np, localconv
     >>> kernel = np.array([1.0, 2.0, 3.0]).reshape(3, 1, 1)
-    >>> localconv.conv1d_transpose(np.ones((1, 2, 1)), kernel, (1, 5, 1), strides=2, data_format='channels_last').ravel()
+    >>> x = np.ones((1, 2, 1))
+    >>> localconv.conv1d_transpose(x, kernel, (1, 5, 1), strides=2, data_format='channels_last').ravel()
     array([1., 2., 4., 2., 3.])
     """
     array = as_float_array(x, "x")
@@ -524,8 +531,8 @@ def im2col(
     Returns
     -------
     ndarray
-        Shape (batch, positions, prod(kernel_size) * channels); rows in the order of a locally connected kernel: taps outside
-        and channels inside for channels_last, channels outside for channels_first.
+        Shape (batch, positions, prod(kernel_size) * channels); rows in the order of a locally connected kernel: taps
+        outside and channels inside for channels_last, channels outside for channels_first.
 
     Raises
     ------

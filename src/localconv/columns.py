@@ -1,11 +1,13 @@
-"""Shared convolution and its gradients as matrix products of im2col columns, by NumPy's BLAS, in blocks of bounded size.
+"""Shared convolution and its gradients as matrix products of im2col columns, by NumPy's BLAS, in blocks of bounded
+size.
 
-The algorithm for geometries that the compiled ones refuse or do badly (policy.py says which); jobs like the core's, over its im2col and
-col2im. How many threads the BLAS uses, and whether that changes the last bits of a sum, is the BLAS's affair.
+The algorithm for geometries that the compiled ones refuse or do badly (policy.py says which); jobs like the core's,
+over its im2col and col2im. How many threads the BLAS uses, and whether that changes the last bits of a sum, is the
+BLAS's affair.
 
-Columns hold a 0 for every tap that meets padding. A product with it is not in the sum: harmless while the other factor is finite, it
-would be NaN for inf and NaN. So rows of a kernel, and positions of a gradient, that hold such values stay out of the matrix product, and
-are added where their taps are.
+Columns hold a 0 for every tap that meets padding. A product with it is not in the sum: harmless while the other factor
+is finite, it would be NaN for inf and NaN. So rows of a kernel, and positions of a gradient, that hold such values stay
+out of the matrix product, and are added where their taps are.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ SUM_LIMIT = 256
 class _Columns:
     """What the jobs share: a geometry, one image and group of it, and the core's jobs for these.
 
-    A job's `run` has the core's arguments, flat arrays; inf and NaN pass through without a word, as in the compiled algorithms.
+    A job's `run` has the core's arguments, flat arrays; inf and NaN pass through without a word, as in the compiled
+    algorithms.
     """
 
     nbytes = 0
@@ -77,7 +80,9 @@ class _Columns:
         return [slice(first, min(first + rows, positions)) for first in range(0, positions, rows)]
 
     def columns_of(self, part: Array, limit: int | None = None) -> Iterator[tuple[slice, Array]]:
-        """Blocks of at most `limit` positions of one image and group, and their im2col rows, valid until the next block."""
+        """Blocks of at most `limit` positions of one image and group, and their im2col rows,
+        valid until the next block.
+        """
         x = np.ascontiguousarray(part.T if self.geometry.channels_first else part).reshape(-1)
         blocks = self.blocks(x.itemsize, limit)
         columns = np.empty((blocks[0].stop, self.one.window), x.dtype)

@@ -77,7 +77,8 @@ def floatx() -> str:
     Returns
     -------
     str
-        ``'float32'`` or ``'float64'``: what `set_floatx` set, else ``floatx`` in Keras's ``keras.json``, else ``'float32'``.
+        ``'float32'`` or ``'float64'``: what `set_floatx` set, else ``floatx`` in Keras's ``keras.json``, else
+        ``'float32'``.
 
     Examples
     --------
@@ -116,9 +117,9 @@ def set_num_threads(n: int | None) -> None:
     Parameters
     ----------
     n : int or None
-        At least 1. None goes back to the environment: ``LOCALCONV_NUM_THREADS`` as it was at import, else what OpenMP says,
-        which honours ``OMP_NUM_THREADS`` and threadpoolctl. A call never uses more threads than the processors this process
-        may run on, and small work stays on one.
+        At least 1. None goes back to the environment: ``LOCALCONV_NUM_THREADS`` as it was at import, else what OpenMP
+        says, which honours ``OMP_NUM_THREADS`` and threadpoolctl. A call never uses more threads than the processors
+        this process may run on, and small work stays on one.
 
     Raises
     ------
@@ -172,7 +173,8 @@ def show_config(file: TextIO | None = None) -> None:
     openmp = _core.openmp_version()
     rows = {
         "localconv": __version__,
-        "Python": f"{platform.python_version()} ({platform.python_implementation()}, {platform.system()} {platform.machine()})",
+        "Python": f"{platform.python_version()} ({platform.python_implementation()}, {platform.system()} "
+        "{platform.machine()})",
         "NumPy": numpy.__version__,
         "instruction set": settings.get_isa(),
         "available here": ", ".join(_core.available_isas()),
@@ -223,7 +225,10 @@ def _keras_settings() -> dict[str, str]:
 
 
 def _text(path: Path) -> str:
-    """The text of a regular file. OSError for anything else that may be in its place: a pipe could wait, a device never end."""
+    """The text of a regular file.
+
+    OSError for anything else that may be in its place: a pipe could wait, a device never end.
+    """
     with open(path, "rb", opener=_open_without_waiting) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError("it is not a regular file")

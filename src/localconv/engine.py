@@ -1,8 +1,9 @@
-"""The operations on arrays: what the functions, the layers and every bridge call. Nothing here knows of Keras's signatures.
+"""The operations on arrays: what the functions, the layers and every bridge call. Nothing here knows of Keras's
+signatures.
 
-A call goes down once: arrays and a `Spec` come in; the job for their shapes, element type and the settings of the moment is found or made
-(geometry.py checks, policy.py plans); it runs; the result comes back. The operations are the six of the two families, forward and both
-gradients, the gradient for the bias, and im2col and col2im.
+A call goes down once: arrays and a `Spec` come in; the job for their shapes, element type and the settings of the
+moment is found or made (geometry.py checks, policy.py plans); it runs; the result comes back. The operations are the
+six of the two families, forward and both gradients, the gradient for the bias, and im2col and col2im.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ FORWARD = {LOCAL: "local_forward", CONV: "conv_forward"}
 GRAD_INPUT = {LOCAL: "local_grad_input", CONV: "conv_grad_input"}
 GRAD_KERNEL = {LOCAL: "local_grad_kernel", CONV: "conv_grad_kernel"}
 
+# What errors call the arrays if the caller does not say.
+NAMES = Names()
+
 # Bytes of plans that are kept, and of what a plan weighs beside its job.
 KEPT_BYTES = 32 * 2**20
 OVERHEAD = 2048
@@ -44,7 +48,9 @@ SUMMED_AT_ONCE = 512
 
 
 class Prepared(NamedTuple):
-    """What is known of a call before its arrays' values: the job, the output's shape, those of an acceptable bias, and its own bytes."""
+    """What is known of a call before its arrays' values: the job, the output's shape,
+    those of an acceptable bias, and its own bytes.
+    """
 
     job: Any
     output: Ints
@@ -74,7 +80,8 @@ class Plans:
 
     def keep(self, key: tuple[Any, ...], plan: Prepared) -> Prepared:
         """Keep a plan unless it is too large, and return it."""
-        # Another thread may be adding; and where the process was forked while one did, none will ever end. Then this plan is not kept.
+        # Another thread may be adding; and where the process was forked while one did, none will ever end. Then this
+        # plan is not kept.
         if plan.nbytes <= self.limit // 4 and self._adding.acquire(blocking=False):
             try:
                 if key not in self.kept:
@@ -99,7 +106,10 @@ _find, _num_threads = plans.get, _core.num_threads
 
 
 def prepare(operation: str, spec: Spec, x_shape: Ints, kernel_shape: Ints, element: ElementType) -> Prepared:
-    """The plan of an operation on arrays of these shapes and this element type. Mismatch where they do not fit the spec or each other."""
+    """The plan of an operation on arrays of these shapes and this element type.
+
+    Mismatch where they do not fit the spec or each other.
+    """
     key = (operation, spec, x_shape, kernel_shape, element, settings.current, _num_threads())
     return _find(key) or plans.keep(key, _plan(*key))
 
@@ -125,7 +135,8 @@ def _plan(
     return Prepared(job, shape, biases, job.nbytes + OVERHEAD)
 
 
-# ---------------------------------------------------------------------------------------------------------------------- the operations
+# ----------------------------------------------------------------------------------------------------------------------
+# the operations
 
 
 def forward(
@@ -135,8 +146,8 @@ def forward(
     bias: ArrayLike | None = None,
     out: Array | None = None,
     relu: bool = False,
-    names: Names = Names(),
-) -> Array:  # noqa: B008  # immutable
+    names: Names = NAMES,
+) -> Array:
     """The convolution of x with kernel, plus bias; relu: in the same pass. Errors call the arguments by `names`."""
     x, kernel = as_float_array(x, names.input), as_float_array(kernel, names.kernel)
     b = None if bias is None else as_float_array(bias, "bias")
@@ -161,8 +172,8 @@ def grad_input(
     kernel: ArrayLike,
     gradient: ArrayLike,
     out: Array | None = None,
-    names: Names = Names(),
-) -> Array:  # noqa: B008
+    names: Names = NAMES,
+) -> Array:
     """The gradient for the input; `gradient`: for the output."""
     kernel, gradient = as_float_array(kernel, names.kernel), as_float_array(gradient, names.gradient)
     element = element_type(kernel, gradient)
@@ -184,8 +195,8 @@ def grad_kernel(
     gradient: ArrayLike,
     out: Array | None = None,
     accumulate: bool = False,
-    names: Names = Names(),
-) -> Array:  # noqa: B008
+    names: Names = NAMES,
+) -> Array:
     """The gradient for the kernel; accumulate: added to what out holds."""
     x, gradient = as_float_array(x, names.input), as_float_array(gradient, names.gradient)
     element = element_type(x, gradient)
@@ -203,12 +214,13 @@ def grad_kernel(
 
 
 def grad_bias(
-    spec: Spec, bias_shape: Ints, gradient: ArrayLike, out: Array | None = None, names: Names = Names()
-) -> Array:  # noqa: B008
-    """The gradient for the bias: the output's gradient summed over the images and, for a bias of shape (filters,), the positions.
+    spec: Spec, bias_shape: Ints, gradient: ArrayLike, out: Array | None = None, names: Names = NAMES
+) -> Array:
+    """The gradient for the bias: the output's gradient summed over the images and, for a bias of shape (filters,), the
+    positions.
 
-    Sums run in blocks, and the blocks in float64, because one float32 sum of a million terms has few right digits. Their order does not
-    depend on the number of threads.
+    Sums run in blocks, and the blocks in float64, because one float32 sum of a million terms has few right digits.
+    Their order does not depend on the number of threads.
     """
     gradient = as_float_array(gradient, names.gradient)
     element = element_type(gradient)
@@ -228,7 +240,7 @@ def grad_bias(
     return deliver(result, out)
 
 
-def im2col(spec: Spec, x: ArrayLike, out: Array | None = None, names: Names = Names()) -> Array:  # noqa: B008
+def im2col(spec: Spec, x: ArrayLike, out: Array | None = None, names: Names = NAMES) -> Array:
     """Every window of x as a row; `spec`: a `column_spec`."""
     x = as_float_array(x, names.input)
     element = element_type(x)
@@ -238,15 +250,19 @@ def im2col(spec: Spec, x: ArrayLike, out: Array | None = None, names: Names = Na
     return deliver(result, out)
 
 
-def col2im(spec: Spec, columns: ArrayLike, x_shape: Ints, out: Array | None = None, names: Names = Names()) -> Array:  # noqa: B008
-    """Rows of windows added back into an input of that shape; `spec`: a `column_spec`; names.kernel is that of the columns."""
+def col2im(spec: Spec, columns: ArrayLike, x_shape: Ints, out: Array | None = None, names: Names = NAMES) -> Array:
+    """Rows of windows added back into an input of that shape.
+
+    `spec`: a `column_spec`; names.kernel is that of the columns.
+    """
     columns = as_float_array(columns, names.kernel)
     element = element_type(columns)
     plan, geometry = _prepare_columns("col2im", spec, x_shape, element, names)
     expected = (geometry.batch, geometry.positions, geometry.window)
     if columns.shape != expected:
         raise ValueError(
-            f"{names.kernel} must have shape (batch, positions, prod(kernel_size) * channels) = {expected}, got {columns.shape}"
+            f"{names.kernel} must have shape (batch, positions, prod(kernel_size) * channels) = {expected}, got "
+            f"{columns.shape}"
         )
     result = output_for(out, x_shape, element.dtype, (columns,))
     result[...] = 0

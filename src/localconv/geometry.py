@@ -1,8 +1,9 @@
-"""One convolution as a record: a spec, and the sizes that follow from it and the arrays' shapes, computed and checked once.
+"""One convolution as a record: a spec, and the sizes that follow from it and the arrays' shapes, computed and checked
+once.
 
-Two worlds pad differently: shared convolution as TensorFlow does (valid, SAME, causal), locally connected layers as Keras 2 does ('same'
-is the window around ``position * stride``, clipped to the input). `axis_windows` holds both formulas; below it nobody knows of padding
-but as the pixels in front of an axis.
+Two worlds pad differently: shared convolution as TensorFlow does (valid, SAME, causal), locally connected layers as
+Keras 2 does ('same' is the window around ``position * stride``, clipped to the input). `axis_windows` holds both
+formulas; below it nobody knows of padding but as the pixels in front of an axis.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ _LIMIT = 2**59
 
 
 class Names(NamedTuple):
-    """What the caller's arguments are called that give the input's and the kernel's shape, and the output's gradient."""
+    """What the caller's arguments are called that give the input's and the kernel's shape,
+    and the output's gradient.
+    """
 
     input: str = "inputs"
     kernel: str = "kernel"
@@ -29,7 +32,10 @@ class Names(NamedTuple):
 
 
 class Mismatch(ValueError):
-    """Shapes that do not fit. The message calls the arguments {input} and {kernel} until `named` fills in what the caller calls them."""
+    """Shapes that do not fit.
+
+    The message calls the arguments {input} and {kernel} until `named` fills in what the caller calls them.
+    """
 
     def named(self, names: Names) -> ValueError:
         """The error that the caller should see."""
@@ -38,7 +44,10 @@ class Mismatch(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """The sizes of one convolution. The spatial tuples hold (depth, height, width); 1D is 1 x 1 x L, 2D is 1 x H x W."""
+    """The sizes of one convolution.
+
+    The spatial tuples hold (depth, height, width); 1D is 1 x 1 x L, 2D is 1 x H x W.
+    """
 
     batch: int
     input: Ints
@@ -134,7 +143,8 @@ def _conv_geometry(spec: Spec, x_shape: Ints, kernel_shape: Ints, batch: int, sp
     rank, groups = spec.rank, spec.groups
     if len(kernel_shape) != rank + 2:
         raise Mismatch(
-            f"{{kernel}} must have shape kernel_size + (channels / groups, filters), {rank + 2} axes, got {kernel_shape}"
+            f"{{kernel}} must have shape kernel_size + (channels / groups, filters), {rank + 2} axes, got "
+            f"{kernel_shape}"
         )
     size, filters = kernel_shape[:rank], kernel_shape[-1]
     if min(size) < 1:
@@ -171,7 +181,8 @@ def _local_geometry(
     size, groups = spec.kernel_size, spec.groups
     if len(kernel_shape) != 3:
         raise Mismatch(
-            f"{{kernel}} must have 3 axes (positions, prod(kernel_size) * channels / groups, filters), got shape {kernel_shape}"
+            f"{{kernel}} must have 3 axes (positions, prod(kernel_size) * channels / groups, filters), got shape "
+            f"{kernel_shape}"
         )
     before, output = windows_of(spec, spatial, size)
     _check_output(spec, output, spatial, size)
@@ -214,7 +225,8 @@ def _sized(g: Geometry) -> Geometry:
     )
     if largest > _LIMIT:
         raise Mismatch(
-            f"sizes of this convolution would reach {largest}: arrays, strides and dilation_rate may reach {_LIMIT} elements"
+            f"sizes of this convolution would reach {largest}: arrays, strides and dilation_rate may reach {_LIMIT} "
+            "elements"
         )
     fill = 3 - len(g.input)
     ones, zeros = (1,) * fill, (0,) * fill
@@ -262,6 +274,7 @@ def _check_output(spec: Spec, output: Ints, spatial: Ints, size: Ints) -> None:
     if min(output) < 1:
         reach = tuple(reach_of(k, d) for k, d in zip(size, spec.dilation, strict=True))
         raise Mismatch(
-            f"the output would have size {output}: input size {spatial} is too small for a kernel that reaches over {reach} "
+            f"the output would have size {output}: input size {spatial} is too small for a kernel that reaches over "
+            f"{reach} "
             f"with padding={spec.padding!r}"
         )

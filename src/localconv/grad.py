@@ -1,11 +1,12 @@
 """Gradients of the backend's convolutions, for their input and for their kernel.
 
-Named after ``torch.nn.grad``: ``conv2d_input`` and ``conv2d_kernel`` are the two gradients of `localconv.conv2d`, and so on. Each
-takes the arguments of the forward function behind its first three. With L = sum(forward(x, kernel) * grad_output), the functions
-ending in ``_input`` return dL/dx and those ending in ``_kernel`` dL/dkernel; `bias` returns dL/dbias for all four.
+Named after ``torch.nn.grad``: ``conv2d_input`` and ``conv2d_kernel`` are the two gradients of `localconv.conv2d`, and
+so on. Each takes the arguments of the forward function behind its first three. With L = sum(forward(x, kernel) *
+grad_output), the functions ending in ``_input`` return dL/dx and those ending in ``_kernel`` dL/dkernel; `bias` returns
+dL/dbias for all four.
 
-The gradients for the input are the transposed convolutions: `localconv.conv2d_transpose` and its kin are the same computation under
-the names and with the arguments of Keras.
+The gradients for the input are the transposed convolutions: `localconv.conv2d_transpose` and its kin are the same
+computation under the names and with the arguments of Keras.
 """
 
 from __future__ import annotations
@@ -58,8 +59,8 @@ def local_conv1d_input(
     input_shape : sequence of 3 ints
         Shape of the input: (batch, steps, channels), or (batch, channels, steps) with ``data_format='channels_first'``.
     kernel : array_like, float32 or float64
-        The kernel of the forward call, (positions, kernel_size * channels / groups, filters). Rows that meet padding do nothing,
-        whatever they hold.
+        The kernel of the forward call, (positions, kernel_size * channels / groups, filters). Rows that meet padding do
+        nothing, whatever they hold.
     grad_output : array_like, float32 or float64
         Gradient for the forward result, of its shape: (batch, positions, filters), or (batch, filters, positions).
     kernel_size, strides, data_format, padding, dilation_rate, groups
@@ -81,8 +82,8 @@ def local_conv1d_input(
 
     Notes
     -----
-    Every input value is the sum, over the positions whose windows hold it, of its kernel row times that position's `grad_output`;
-    the order of the sum depends neither on the number of threads nor on how work is cut.
+    Every input value is the sum, over the positions whose windows hold it, of its kernel row times that position's
+    `grad_output`; the order of the sum depends neither on the number of threads nor on how work is cut.
 
     Examples
     --------
@@ -130,8 +131,8 @@ def local_conv1d_kernel(
     Returns
     -------
     ndarray
-        Shape `kernel_shape`; `out` if given. float32 if all arrays are, else float64. Rows that meet padding are 0 (with
-        `accumulate`: unchanged).
+        Shape `kernel_shape`; `out` if given. float32 if all arrays are, else float64. Rows that meet padding are 0
+        (with `accumulate`: unchanged).
 
     Raises
     ------
@@ -300,7 +301,8 @@ def conv1d_input(
     --------
     >>> import numpy as np, localconv.grad
     >>> kernel = np.array([1, 0, -1], np.float32).reshape(3, 1, 1)
-    >>> localconv.grad.conv1d_input((1, 5, 1), kernel, np.ones((1, 3, 1), np.float32), data_format='channels_last').ravel()
+    >>> grad_output = np.ones((1, 3, 1), np.float32)
+    >>> localconv.grad.conv1d_input((1, 5, 1), kernel, grad_output, data_format='channels_last').ravel()
     array([ 1.,  1.,  0., -1., -1.], dtype=float32)
     """
     spec = conv_spec(1, strides, padding, data_format, dilation_rate, groups)
@@ -350,8 +352,8 @@ def conv1d_kernel(
 
     Notes
     -----
-    The sums over all positions of all images are taken in blocks whose sizes depend on the shapes alone: the result is the same for
-    any number of threads, and float32 stays accurate over millions of positions.
+    The sums over all positions of all images are taken in blocks whose sizes depend on the shapes alone: the result is
+    the same for any number of threads, and float32 stays accurate over millions of positions.
 
     Examples
     --------
@@ -454,7 +456,8 @@ def conv2d_kernel(
     --------
     >>> import numpy as np, localconv.grad
     >>> x, grad_output = np.ones((2, 6, 5, 3), np.float32), np.ones((2, 6, 5, 4), np.float32)
-    >>> localconv.grad.conv2d_kernel(x, (3, 3, 3, 4), grad_output, padding='same', data_format='channels_last')[:, :, 0, 0]
+    >>> grad_kernel = localconv.grad.conv2d_kernel(x, (3, 3, 3, 4), grad_output, 1, 'same', 'channels_last')
+    >>> grad_kernel[:, :, 0, 0]
     array([[40., 50., 40.],
            [48., 60., 48.],
            [40., 50., 40.]], dtype=float32)
@@ -494,9 +497,9 @@ def bias(
 
     Notes
     -----
-    The sum of `grad_output` over the axes along which the bias was added. float32 stays accurate over millions of positions: it is
-    summed in blocks, and the blocks in float64. As the forward pass adds it, a full bias and its gradient are with channels_first in the
-    order (filters, positions), whatever their shape says.
+    The sum of `grad_output` over the axes along which the bias was added. float32 stays accurate over millions of
+    positions: it is summed in blocks, and the blocks in float64. As the forward pass adds it, a full bias and its
+    gradient are with channels_first in the order (filters, positions), whatever their shape says.
 
     Examples
     --------
@@ -514,6 +517,7 @@ def bias(
     filters, positions = (g.shape[1], g.shape[2:]) if spec.channels_first else (g.shape[-1], g.shape[1:-1])
     if shape not in ((filters,), (*positions, filters)):
         raise ValueError(
-            f"bias_shape must be {(filters,)} or {(*positions, filters)} for grad_output of shape {g.shape}, got {shape}"
+            f"bias_shape must be {(filters,)} or {(*positions, filters)} for grad_output of shape {g.shape}, got "
+            f"{shape}"
         )
     return engine.grad_bias(spec, shape, g, out)

@@ -1,4 +1,6 @@
-"""What this process may use of the machine: the sizes of its caches, and how many threads, by the user's word and the container's quota."""
+"""What this process may use of the machine: the sizes of its caches, and how many threads,
+by the user's word and the container's quota.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,16 @@ SMALLEST = Caches(32 * 2**10, 256 * 2**10, 2 * 2**20)
 caches = Caches(*[found or smallest for found, smallest in zip(_core.cache_sizes(), SMALLEST, strict=True)])
 
 
-# ----------------------------------------------------------------------------------------------------------------------------- quotas
+# ----------------------------------------------------------------------------------------------------------------------
+# quotas
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
-    """Processors that Linux grants this process's control group and those around it at most; None: as many as there are.
+    """Processors that Linux grants this process's control group and those around it at most; None: as many as there
+    are.
 
-    Reads ``cpu.max`` (version 2) and ``cpu.cfs_quota_us`` (version 1) along the way up from the group that ``/proc/self/cgroup`` names.
+    Reads ``cpu.max`` (version 2) and ``cpu.cfs_quota_us`` (version 1) along the way up from the group that
+    ``/proc/self/cgroup`` names.
     """
     try:
         groups = (root / "proc/self/cgroup").read_text().splitlines()
@@ -89,7 +94,8 @@ def _numbers(path: Path, count: int) -> list[int | None]:
     return [number or None for number in found] + [None] * (count - len(words))
 
 
-# ---------------------------------------------------------------------------------------------------------------------------- threads
+# ----------------------------------------------------------------------------------------------------------------------
+# threads
 
 
 def _threads_of_environment() -> int:

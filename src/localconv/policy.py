@@ -1,9 +1,9 @@
 """Which algorithm an operation takes and how its work is cut: all policy, and nothing else.
 
-A plan proposes an algorithm with its choices (job.h says what they mean); the core answers with the bytes that they need, and the plan
-shrinks them until they fit. How work is cut never changes the order in which one output value is summed within an algorithm, but for the
-gradients of kernels; these are cut by the geometry and the element type alone. So results depend neither on the number of threads nor
-on the sizes of the caches.
+A plan proposes an algorithm with its choices (job.h says what they mean); the core answers with the bytes that they
+need, and the plan shrinks them until they fit. How work is cut never changes the order in which one output value is
+summed within an algorithm, but for the gradients of kernels; these are cut by the geometry and the element type alone.
+So results depend neither on the number of threads nor on the sizes of the caches.
 
 Numbers without a word about their origin were measured with ``make bench``.
 """
@@ -24,32 +24,35 @@ from .settings import COLUMNS, Settings
 
 # A thread's workspace must stay below this, whatever the arrays' sizes, but for the list of a window's runs.
 WORKSPACE_LIMIT = 16 * 2**20
-# What a task brings together should stay in the second-level cache of its core, with room for what streams through: boxes of inputs and
-# staged results, boxes of input gradients, and the packed kernel's panels.
+# What a task brings together should stay in the second-level cache of its core, with room for what streams through:
+# boxes of inputs and staged results, boxes of input gradients, and the packed kernel's panels.
 BOX_TARGET = int(1.2 * caches.second)
 GRADIENT_BOX_TARGET = int(0.6 * caches.second)
 PANELS_TARGET = int(0.3 * caches.second)
 # Output gradients brought together for a few positions.
 SEGMENT_TARGET = 2 * caches.first
-# Tasks for each thread: enough to even out what the machine's other users take, few enough to cost nothing; and the multiply-adds that a
-# task should have at least.
+# Tasks for each thread: enough to even out what the machine's other users take, few enough to cost nothing; and the
+# multiply-adds that a task should have at least.
 TASKS_PER_THREAD = 6
 PRODUCTS_PER_TASK = 300_000
 # Multiply-adds below which a second thread costs more than it brings.
 PRODUCTS_PER_THREAD = 500_000
-# Images up to which reading them in place costs nothing: a tile has few rows then, and they do not crowd each other out of a cache set.
+# Images up to which reading them in place costs nothing: a tile has few rows then, and they do not crowd each other out
+# of a cache set.
 IN_PLACE_UP_TO = 16
 # Products of one output value from which transposing it, with the images in the lanes, no longer shows.
 IMAGES_WINDOW = 200
-# Rectangles of output positions that padding clips alike, beyond which the direct kernel's tiles would be mostly borders; and phases of a
-# strided gradient for the input beyond which its tiles, and its plan, would be mostly overhead.
+# Rectangles of output positions that padding clips alike, beyond which the direct kernel's tiles would be mostly
+# borders; and phases of a strided gradient for the input beyond which its tiles, and its plan, would be mostly
+# overhead.
 ZONES_LIMIT = 50_000
 PHASES_LIMIT = 256
 # Register tiles that go through all panels of a task before the next tiles do.
 TILE_BLOCK = 16
 # Images that a kernel gradient is summed over before it is added to the sum so far.
 BATCH_SUM = 1024
-# Tasks of a reduction over positions, positions that each should have at least, and bytes of the kernel's slice of one task.
+# Tasks of a reduction over positions, positions that each should have at least, and bytes of the kernel's slice of one
+# task.
 REDUCTION_TASKS = 16
 REDUCTION_POSITIONS = 256
 SLICE_TARGET = 384 * 2**10
@@ -58,8 +61,8 @@ SLICE_TARGET = 384 * 2**10
 class Planner:
     """Makes jobs of proposals for one operation on one geometry.
 
-    `dtype`: number of the element type in `_core.DTYPES`; `limit`: threads that may be used. `lanes`, `rows`: elements of a vector, and
-    rows of the largest register tile by its width in vectors, minus one.
+    `dtype`: number of the element type in `_core.DTYPES`; `limit`: threads that may be used. `lanes`, `rows`: elements
+    of a vector, and rows of the largest register tile by its width in vectors, minus one.
     """
 
     def __init__(self, geometry: Geometry, dtype: int, settings: Settings, limit: int) -> None:
@@ -76,7 +79,10 @@ class Planner:
         return _core.Job(geometry or self.geometry, self.settings.isa, self.dtype, algorithm, choices, self.threads)
 
     def shrunk(self, chunk: int, tile: int, job: Callable[[int], _core.Job]) -> _core.Job:
-        """The job of the largest chunk of images, up to `chunk`, whose workspace keeps the limit; or that of one tile."""
+        """The job of the largest chunk of images, up to `chunk`, whose workspace keeps the limit.
+
+        Or that of one tile.
+        """
         while True:
             found = job(chunk)
             if found.work_bytes <= WORKSPACE_LIMIT or chunk <= tile:
@@ -91,7 +97,9 @@ class Planner:
         fits: Callable[[_core.Job, Ints], bool],
         cost: Callable[[_core.Job, Ints], float],
     ) -> Ints:
-        """The block that one of 1 x 1 x 1 grows to, an axis at a time the one that costs least, while it fits and leaves tasks enough."""
+        """The block that one of 1 x 1 x 1 grows to, an axis at a time the one that costs least,
+        while it fits and leaves tasks enough.
+        """
         block: Ints = (1, 1, 1)
         while True:
             candidates = []
@@ -110,8 +118,8 @@ class Planner:
     def width(self, filters: int) -> int:
         """Vectors side by side in a register tile with so many filters in its lanes.
 
-        Wide tiles need the fewest broadcasts, where the registers leave them six rows; then the width is the one whose last panel is
-        fullest.
+        Wide tiles need the fewest broadcasts, where the registers leave them six rows; then the width is the one whose
+        last panel is fullest.
         """
         needed = ceil(filters / self.lanes)
         widest = 4 if self.rows[3] >= 6 else 2
@@ -130,7 +138,10 @@ class Planner:
 
 
 def plan(operation: str, geometry: Geometry, dtype: int, settings: Settings, limit: int) -> Any:
-    """The job of an operation: a `_core.Job`, or one of columns.py. ValueError if a forced algorithm cannot do the geometry."""
+    """The job of an operation: a `_core.Job`, or one of columns.py.
+
+    ValueError if a forced algorithm cannot do the geometry.
+    """
     planner = Planner(geometry, dtype, settings, limit)
     candidates, make = _PLANS[operation]
     chosen: Iterable[str] = [name for name in settings.forced if name in make] or candidates(planner)
@@ -144,7 +155,8 @@ def plan(operation: str, geometry: Geometry, dtype: int, settings: Settings, lim
     raise ValueError(f"the algorithm {', '.join(chosen)} cannot do this geometry: {geometry}")
 
 
-# ------------------------------------------------------------------------------------------------------ locally connected convolution
+# ------------------------------------------------------------------------------------------------------ locally
+# connected convolution
 
 
 def _local_algorithms(p: Planner) -> list[str]:
@@ -220,7 +232,8 @@ def _local_grad_kernel(p: Planner, algorithm: str) -> _core.Job | None:
 
 
 def _local_grad_input_algorithms(p: Planner) -> list[str]:
-    """Boxed where LANES window elements cost less with the images in the lanes than one image at a time, by counting instructions.
+    """Boxed where LANES window elements cost less with the images in the lanes than one image at a time, by counting
+    instructions.
 
     One image: its products, half a cycle each, and a transpose with additions, some five for each of them.
     """
@@ -255,15 +268,17 @@ def _local_grad_input(p: Planner, algorithm: str) -> _core.Job | None:
     return job(block, chunk, p.segment(g.output[2], chunk))
 
 
-# ------------------------------------------------------------------------------------------------------------------ shared convolution
+# ------------------------------------------------------------------------------------------------------------------
+# shared convolution
 
 
 def _conv_algorithms(p: Planner, *compiled: str) -> list[str]:
-    """The compiled algorithms, which read the input in place and win wherever their vectors are full, and what they leave.
+    """The compiled algorithms, which read the input in place and win wherever their vectors are full, and what they
+    leave.
 
-    On Apple's processors NumPy's BLAS (Accelerate) drives matrix hardware that no vector kernel reaches, so there large products go
-    through it. So does a kernel so large that nearly every position could be clipped by padding in a way of its own: the compiled
-    algorithms refuse it.
+    On Apple's processors NumPy's BLAS (Accelerate) drives matrix hardware that no vector kernel reaches, so there large
+    products go through it. So does a kernel so large that nearly every position could be clipped by padding in a way of
+    its own: the compiled algorithms refuse it.
     """
     g = p.geometry
     if sys.platform == "darwin" and g.groups == 1 and g.window >= 64 and g.filters >= 32:
@@ -349,7 +364,8 @@ def _conv_reduction(p: Planner, algorithm: str) -> _core.Job:
     )
 
 
-# ----------------------------------------------------------------------------------------------------------------------------- columns
+# ----------------------------------------------------------------------------------------------------------------------
+# columns
 
 
 def _windows(p: Planner, algorithm: str) -> _core.Job:

@@ -1,4 +1,5 @@
-"""What holds for the calls of this process until somebody changes it: the instruction set, and algorithms that tests force.
+"""What holds for the calls of this process until somebody changes it: the instruction set, and algorithms that tests
+force.
 
 A call reads `current` once, and passes it down; it is replaced as a whole, never changed.
 """
@@ -24,7 +25,10 @@ for _operation in ("conv_forward", "conv_grad_input", "conv_grad_kernel"):
 
 
 class Settings(NamedTuple):
-    """`isa`: the instruction set; `forced`: names of algorithms that their operations take, whatever policy.py would choose."""
+    """`isa`: the instruction set.
+
+    `forced`: names of algorithms that their operations take, whatever policy.py would choose.
+    """
 
     isa: str
     forced: tuple[str, ...] = ()
@@ -54,8 +58,8 @@ def get_isa() -> str:
 def forced(*algorithms: str) -> Iterator[None]:
     """Force algorithms, for tests and measurements; each for the operations that have one of its name.
 
-    The setting is the process's, not the thread's. Raises ValueError for an unknown name. Within it a call raises ValueError where the
-    algorithm cannot do its geometry.
+    The setting is the process's, not the thread's. Raises ValueError for an unknown name. Within it a call raises
+    ValueError where the algorithm cannot do its geometry.
     """
     global current
     known = {name for names in ALGORITHMS.values() for name in names}

@@ -14,10 +14,12 @@ CONV = "conv"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spec:
-    """One way to convolve, made by `local_spec` or `conv_spec`, which check it. Plans go by the object: the same arguments give the same.
+    """One way to convolve, made by `local_spec` or `conv_spec`, which check it. Plans go by the object: the same
+    arguments give the same.
 
-    `family`: LOCAL (a kernel of its own for every position) or CONV (one for all); `kernel_size`: the taps of the window (None: CONV's
-    kernel has them in its shape); `output`: sizes that the output must have (None: whatever follows).
+    `family`: LOCAL (a kernel of its own for every position) or CONV (one for all); `kernel_size`: the taps of the
+    window (None: CONV's kernel has them in its shape); `output`: sizes that the output must have (None: whatever
+    follows).
     """
 
     family: str
@@ -41,7 +43,10 @@ def local_spec(
     groups: int,
     output_shape: Sequence[int] | None = None,
 ) -> Spec:
-    """The spec of a locally connected convolution; arguments as in `backend.local_conv2d`. TypeError or ValueError names one."""
+    """The spec of a locally connected convolution; arguments as in `backend.local_conv2d`.
+
+    TypeError or ValueError names one.
+    """
     if (
         not type(kernel_size) is type(strides) is type(dilation_rate) is int
     ):  # plain ints are left to the cached function
@@ -109,7 +114,9 @@ def column_spec(
     data_format: str | None,
     dilation_rate: IntOrInts,
 ) -> Spec:
-    """The spec of im2col and col2im: a shared convolution of any strides and dilation, whose window the caller names."""
+    """The spec of im2col and col2im: a shared convolution of any strides and dilation,
+    whose window the caller names.
+    """
     return Spec(
         CONV,
         rank,

@@ -3,10 +3,10 @@
     python tests/golden/make_golden_gradients.py tensorflow   # in the environment of make_golden.py
     python tests/golden/make_golden_gradients.py torch        # any torch
 
-Each .npz holds many cases: the array `cases` is JSON text, a list of {function, arguments, arrays, output}. A case says:
-`function` of localconv.grad (or of localconv, for a transposed convolution), given these arguments and arrays, is to give
-the array `output`. Places of arrays are [dtype, start, shape] in the flat array named by its dtype; several cases share
-theirs.
+Each .npz holds many cases: the array `cases` is JSON text, a list of {function, arguments, arrays, output}. A case
+says: `function` of localconv.grad (or of localconv, for a transposed convolution), given these arguments and arrays, is
+to give the array `output`. Places of arrays are [dtype, start, shape] in the flat array named by its dtype; several
+cases share theirs.
 """
 
 import itertools

@@ -1,11 +1,12 @@
 """Makes what tests/golden/layers/ holds with real Keras 2.15: `python tests/golden/make_layers_golden.py [FAMILY ...]`.
 
-Needs a Python 3.11 environment with `pip install 'tensorflow-cpu==2.15.*'` (which brings h5py). Families: functions, local1d,
-local2d, conv, around, structure, files, deepface, scopes; all of them unless some are named.
+Needs a Python 3.11 environment with `pip install 'tensorflow-cpu==2.15.*'` (which brings h5py). Families: functions,
+local1d, local2d, conv, around, structure, files, deepface, scopes; all of them unless some are named.
 
-An .npz holds the array `cases`, JSON text: a list of dicts, in which {"array": [dtype, start, shape]} stands for an array, in the flat
-array of that dtype. A case of a layer says: a layer of class `layer` made with `arguments` and given `weights` gives `y` for `x`
-and has `losses`; for the derivative `g` of a number with respect to `y`, that number plus the losses has the derivatives `dx` and `dw`.
+An .npz holds the array `cases`, JSON text: a list of dicts, in which {"array": [dtype, start, shape]} stands for an
+array, in the flat array of that dtype. A case of a layer says: a layer of class `layer` made with `arguments` and given
+`weights` gives `y` for `x` and has `losses`; for the derivative `g` of a number with respect to `y`, that number plus
+the losses has the derivatives `dx` and `dw`.
 
 Shapes are tiny: TensorFlow slices a locally connected layer's input once for every output position.
 """
@@ -65,8 +66,10 @@ def normal(shape, dtype="float32"):
 
 
 def run_layer(family, name, arguments, shape, channels_first_of=None):
-    """Add the case of one layer. `channels_first_of`: the rank of a convolution, which TensorFlow's processor kernels do in
-    channels_last only; the case is then that of channels_first, with everything transposed.
+    """Add the case of one layer.
+
+    `channels_first_of`: the rank of a convolution, which TensorFlow's processor kernels do in channels_last only; the
+    case is then that of channels_first, with everything transposed.
     """
     dtype = arguments.get("dtype", "float32")
     given = dict(arguments, data_format="channels_last") if channels_first_of else arguments
@@ -426,7 +429,9 @@ def store(family, model, stem, suffixes):
 
 
 def deepface():
-    """The network of the deepface package (FbDeepFace), every layer of it, at the smallest size that its windows allow."""
+    """The network of the deepface package (FbDeepFace), every layer of it,
+    at the smallest size that its windows allow.
+    """
     layers = keras.layers
     model = keras.Sequential(
         [

@@ -1,10 +1,12 @@
-"""Programs with variable scopes, which TensorFlow and localconv must answer alike: make_layers_golden.py records what TensorFlow says.
+"""Programs with variable scopes, which TensorFlow and localconv must answer alike: make_layers_golden.py records what
+TensorFlow says.
 
-A program is a function of a namespace, with what both have under the same names (variable_scope, get_variable_scope, AUTO_REUSE,
-global_variables, trainable_variables, get_regularization_losses) and, beside that: `conv1d(name)`, of two filters unless told, on an
-input of ones; `constant(value)`, an initializer; `total(factor)`, a regularizer, the sum of the weight's elements times the factor;
-`say(...)`, which records; `refused(call, ...)`, which calls and records the error's type. At its end the variables are recorded too, with
-the value that all elements have (None for random ones), and the penalties.
+A program is a function of a namespace, with what both have under the same names (variable_scope, get_variable_scope,
+AUTO_REUSE, global_variables, trainable_variables, get_regularization_losses) and, beside that: `conv1d(name)`, of two
+filters unless told, on an input of ones; `constant(value)`, an initializer; `total(factor)`, a regularizer, the sum of
+the weight's elements times the factor; `say(...)`, which records; `refused(call, ...)`, which calls and records the
+error's type. At its end the variables are recorded too, with the value that all elements have (None for random ones),
+and the penalties.
 
 A refused call is given a name or comes last: TensorFlow counts refused calls where it numbers layers. No layer with an
 activity_regularizer is called twice: TensorFlow lists the penalties of both outputs.

@@ -1,8 +1,9 @@
 """Layers: what the layers of Keras 2.15 and tf.layers.conv1d do, in NumPy, with training and Keras's files.
 
-Locally connected: `LocallyConnected1D`, `LocallyConnected2D`, `convert_implementation`. Convolutions: `Conv1D`, `Conv2D` and the
-function `conv1d`. Around them: `Sequential`, `Dense`, `Flatten`, `Activation`, `Dropout`, `MaxPooling1D`, `MaxPooling2D`.
-`activations`, `initializers`, `regularizers` and `constraints` hold what the layers' arguments name.
+Locally connected: `LocallyConnected1D`, `LocallyConnected2D`, `convert_implementation`. Convolutions: `Conv1D`,
+`Conv2D` and the function `conv1d`. Around them: `Sequential`, `Dense`, `Flatten`, `Activation`, `Dropout`,
+`MaxPooling1D`, `MaxPooling2D`. `activations`, `initializers`, `regularizers` and `constraints` hold what the layers'
+arguments name.
 """
 
 from . import activations, constraints, initializers, regularizers

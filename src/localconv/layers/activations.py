@@ -1,11 +1,13 @@
 """Activation functions and their derivatives.
 
 An activation is any callable of one array that returns one of the same shape. For training it has an attribute
-``gradient(grad_output, x, y)`` that returns the gradient with respect to `x`, given the one with respect to ``y = f(x)``; the
-built-in ones have it. All of them take and return float32 or float64, and overflow to inf or 0 without a warning.
+``gradient(grad_output, x, y)`` that returns the gradient with respect to `x`, given the one with respect to ``y =
+f(x)``; the built-in ones have it. All of them take and return float32 or float64, and overflow to inf or 0 without a
+warning.
 
-Built in: elu, exponential, gelu, hard_sigmoid, leaky_relu, linear, mish, relu, relu6, selu, sigmoid, silu (swish), softmax, softplus,
-softsign and tanh. Definitions are those of tf.keras.activations in Keras 2.15 (relu6 and leaky_relu: of tf.nn).
+Built in: elu, exponential, gelu, hard_sigmoid, leaky_relu, linear, mish, relu, relu6, selu, sigmoid, silu (swish),
+softmax, softplus, softsign and tanh. Definitions are those of tf.keras.activations in Keras 2.15 (relu6 and leaky_relu:
+of tf.nn).
 """
 
 from __future__ import annotations
@@ -98,7 +100,8 @@ class ActivationFunction:
         return ActivationFunction(self.function, self.derivative, {**self.parameters, **parameters})
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The name of a built-in function is that of its ActivationFunction, so pickle would not find the function by it.
+        # The name of a built-in function is that of its ActivationFunction, so pickle would not find the function by
+        # it.
         if self.function in _BUILTIN:
             return get, (serialize(self),)
         return ActivationFunction, (self.function, self.derivative, self.parameters)
@@ -385,7 +388,10 @@ def gradient_of(activation: Any, grad_output: Array, x: Array, y: Array) -> Arra
 
 
 def value_of(activation: Any, x: Array) -> Array:
-    """The value of any activation. TypeError or ValueError if a user's callable returns anything but floats of the same shape."""
+    """The value of any activation.
+
+    TypeError or ValueError if a user's callable returns anything but floats of the same shape.
+    """
     if activation is linear:
         return x
     y = as_float_array(activation(x), f"the result of the activation {function_label(activation)}")

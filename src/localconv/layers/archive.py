@@ -49,7 +49,10 @@ class Window(io.RawIOBase):
         return self._place
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        """Fill the buffer, as far as the part goes. EOFError if the file ends before the part does: h5py takes any count for enough."""
+        """Fill the buffer, as far as the part goes.
+
+        EOFError if the file ends before the part does: h5py takes any count for enough.
+        """
         view = memoryview(buffer).cast("B")
         wanted = min(len(view), max(0, self._size - self._place))
         self._file.seek(self._start + self._place)
@@ -92,7 +95,10 @@ def unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> io.
 
 
 def seekable_member(archive: zipfile.ZipFile, file: BinaryIO, name: str) -> Window | io.BytesIO:
-    """A member as a file: in its place in the archive's own file, or unpacked in memory if it is deflated; its checksum is right."""
+    """A member as a file: in its place in the archive's own file, or unpacked in memory if it is deflated.
+
+    Its checksum is right.
+    """
     info = member(archive, name)
     if info.compress_type == zipfile.ZIP_DEFLATED:
         return unpacked(archive, info, limit_of(info.compress_size))

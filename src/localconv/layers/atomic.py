@@ -1,15 +1,19 @@
 """Files that are written whole or not at all.
 
-What is written goes to a new file beside the target, whose name nobody can foresee, and which is renamed once all of it is on the disk. So
+What is written goes to a new file beside the target, whose name nobody can foresee, and which is renamed once all of it
+is on the disk. So
 
-- whoever opens the target finds the old file or the new one, never a part of one, whatever happens meanwhile: an exception, a full disk,
-  the end of the process or of the system, another thread or process that saves to the same name (the last one to finish wins);
+- whoever opens the target finds the old file or the new one, never a part of one, whatever happens meanwhile: an
+  exception, a full disk, the end of the process or of the system, another thread or process that saves to the same name
+  (the last one to finish wins);
 - after an exception nothing new is left behind. Only what ends the process at once can leave a ``.*.partial``;
 - a symbolic link stays one, and what it points to is replaced; other hard links of the old file keep the old content;
-- the new file has the permissions of the one it replaces, or, if there was none, those that the process gives to new files;
+- the new file has the permissions of the one it replaces, or, if there was none, those that the process gives to new
+  files;
 - without `overwrite` exactly one of several processes that save to one new name gets it.
 
-The directory is written to the disk too where systems have that: not on Windows, and not where it cannot be opened for reading.
+The directory is written to the disk too where systems have that: not on Windows, and not where it cannot be opened for
+reading.
 """
 
 from __future__ import annotations
@@ -46,7 +50,8 @@ def whole_file(filepath: str | PathLike[str], overwrite: bool = True) -> Iterato
     ValueError
         If `filepath` is there and is no regular file.
     FileExistsError
-        Without `overwrite`, if the name is taken, be it by a symbolic link to nowhere: at once, or at the end if it was taken meanwhile.
+        Without `overwrite`, if the name is taken, be it by a symbolic link to nowhere: at once, or at the end if it was
+        taken meanwhile.
     OSError
         If the file cannot be written.
     """

@@ -51,7 +51,8 @@ class InputSpec:
         for axis, size in (self.axes or {}).items():
             if shape[axis] not in (size, None):
                 raise ValueError(
-                    f"{start}expected axis {axis} of input shape to have value {size}, but received input with shape {shape}"
+                    f"{start}expected axis {axis} of input shape to have value {size}, but received input with shape "
+                    f"{shape}"
                 )
 
 
@@ -77,8 +78,8 @@ _file_to_load: ContextVar[_FileToLoad | None] = ContextVar("localconv file to lo
 def weights_from_file(elements: int) -> Iterator[None]:
     """Within this context, layers make weights for values that a file holds.
 
-    They run no initializer and take no memory before the values are assigned, and all together have at most so many elements: what a
-    config declares and the file does not hold is a ValueError before there is anything of it.
+    They run no initializer and take no memory before the values are assigned, and all together have at most so many
+    elements: what a config declares and the file does not hold is a ValueError before there is anything of it.
     """
     token = _file_to_load.set(_FileToLoad(elements))
     try:
@@ -114,9 +115,9 @@ class Layer:
 
     Notes
     -----
-    A subclass defines ``_build(shape)``, which calls `add_weight`; ``_forward(x, training)``, which returns the output and what
-    its backward pass needs; ``_backward(grad_output, saved)``, which sets gradients of weights and returns that of the input;
-    `compute_output_shape` and `get_config`.
+    A subclass defines ``_build(shape)``, which calls `add_weight`; ``_forward(x, training)``, which returns the output
+    and what its backward pass needs; ``_backward(grad_output, saved)``, which sets gradients of weights and returns
+    that of the input; `compute_output_shape` and `get_config`.
     """
 
     input_spec: InputSpec | None = None
@@ -152,7 +153,8 @@ class Layer:
         self._activity_loss: Any = None
         self._saved: tuple[Array, Any] | None = None
 
-    # ------------------------------------------------------------------------------------------------------------------- names, shapes
+    # ------------------------------------------------------------------------------------------------------------------
+    # names, shapes
 
     @property
     def name(self) -> str:
@@ -197,7 +199,8 @@ class Layer:
         """
         return shape_tuple(input_shape, "input_shape")
 
-    # ------------------------------------------------------------------------------------------------------------------------- weights
+    # ------------------------------------------------------------------------------------------------------------------
+    # weights
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Make the weights for inputs of this shape; nothing if the layer has them already and the shape fits.
@@ -336,27 +339,32 @@ class Layer:
         """Return how many numbers the weights hold. ValueError if the layer is not built."""
         if not self.built:
             raise ValueError(
-                f"You tried to call `count_params` on layer {self.name}, but the layer isn't built. You can build it manually "
+                f"You tried to call `count_params` on layer {self.name}, but the layer isn't built. You can build it "
+                "manually "
                 f"via: `{self.name}.build(batch_input_shape)`."
             )
         return sum(variable.size for variable in self.weights)
 
     @property
     def losses(self) -> list[Any]:
-        """The penalties: on the output of the last call (divided by its batch size), then on each weight that has a regularizer."""
+        """The penalties: on the output of the last call (divided by its batch size),
+        then on each weight that has a regularizer.
+        """
         losses = [] if self._activity_loss is None else [self._activity_loss]
         return losses + [
             variable.regularizer(variable.value) for variable in self._variables if variable.regularizer is not None
         ]
 
     def apply_constraints(self) -> None:
-        """Replace every trainable weight that has a constraint by what the constraint makes of it, or none if one of them raises.
+        """Replace every trainable weight that has a constraint by what the constraint makes of it, or none if one of
+        them raises.
 
         To be called after an update.
         """
         assign_all((v, v.constraint(v.value)) for v in self.trainable_weights if v.constraint is not None)
 
-    # -------------------------------------------------------------------------------------------------------------------------- passes
+    # ------------------------------------------------------------------------------------------------------------------
+    # passes
 
     def __call__(self, inputs: ArrayLike, training: bool = False) -> Array:
         """Run the layer; the first call builds it.
@@ -365,7 +373,8 @@ class Layer:
         ----------
         inputs : array_like of floats
         training : bool, optional
-            Keep what `backward` needs (the input among it, which must not be changed before) and drop out what is to be dropped.
+            Keep what `backward` needs (the input among it, which must not be changed before) and drop out what is to be
+            dropped.
 
         Returns
         -------
@@ -396,8 +405,8 @@ class Layer:
         Returns
         -------
         ndarray
-            Derivative with respect to its input. Those with respect to the trainable weights are in `Variable.grad`: of that
-            number plus all `losses`.
+            Derivative with respect to its input. Those with respect to the trainable weights are in `Variable.grad`: of
+            that number plus all `losses`.
 
         Raises
         ------
@@ -439,7 +448,8 @@ class Layer:
         y, saved = self._saved
         if grad_output.shape != y.shape:
             raise ValueError(
-                f"grad_output must have the shape of the output of layer {self.name}, {y.shape}, got {grad_output.shape}"
+                f"grad_output must have the shape of the output of layer {self.name}, {y.shape}, got "
+                f"{grad_output.shape}"
             )
         if self.activity_regularizer is not None:
             penalty = regularizers.gradient_of(self.activity_regularizer, y)
@@ -457,10 +467,13 @@ class Layer:
         """The gradient for the input; sets those of the weights."""
         raise NotImplementedError(f"{type(self).__name__} does not define _backward")
 
-    # -------------------------------------------------------------------------------------------------------------------------- config
+    # ------------------------------------------------------------------------------------------------------------------
+    # config
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments as JSON can hold them; those that Keras does not know (seed) only if given."""
+        """Return the constructor's arguments as JSON can hold them;
+        those that Keras does not know (seed) only if given.
+        """
         config: dict[str, Any] = {"name": self.name, "trainable": self.trainable, "dtype": self.dtype.name}
         if self._batch_input_shape is not None:
             config["batch_input_shape"] = self._batch_input_shape

@@ -52,8 +52,8 @@ class MaxNorm(Constraint):
     ----------
     max_value : float, optional
     axis : int or sequence of ints, optional
-        Axes over which a norm is taken: 0 for one of a Dense kernel's columns; ``(0, 1, 2)`` for a filter of Conv2D; 1 for
-        one filter at one position of a locally connected kernel of shape (positions, taps * channels, filters).
+        Axes over which a norm is taken: 0 for one of a Dense kernel's columns; ``(0, 1, 2)`` for a filter of Conv2D; 1
+        for one filter at one position of a locally connected kernel of shape (positions, taps * channels, filters).
 
     Raises
     ------

@@ -113,7 +113,8 @@ class _Conv(ConvolvingLayer):
         channels = shape[axis]
         if not channels:
             raise ValueError(
-                f"The channel dimension of the inputs should be defined. The input_shape received is {shape}, where axis "
+                f"The channel dimension of the inputs should be defined. The input_shape received is {shape}, where "
+                "axis "
                 f"{axis} (0-based) is the channel dimension, which found to be `{channels}`."
             )
         if channels % self.groups:
@@ -137,13 +138,14 @@ class Conv1D(_Conv):
     padding : {'valid', 'same', 'causal'}, optional
         'same' is TensorFlow's SAME; 'causal' pads ``(kernel_size - 1) * dilation_rate`` steps in front.
     data_format : {'channels_last', 'channels_first'}, optional
-        Of the input: (..., steps, channels) or (..., channels, steps), with one batch axis or more. channels_last unless given, as in
-        Keras; None: `localconv.image_data_format`.
+        Of the input: (..., steps, channels) or (..., channels, steps), with one batch axis or more. channels_last
+        unless given, as in Keras; None: `localconv.image_data_format`.
     dilation_rate : int or sequence of 1 int, optional
         Strides and dilation_rate cannot both be above 1.
     groups : int, optional
         Divides channels and filters.
-    activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer, activity_regularizer
+    activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
+    activity_regularizer
         As in `LocallyConnected1D`; the bias is (filters,).
     kernel_constraint, bias_constraint : str, dict or callable, optional
     **base
@@ -205,9 +207,11 @@ class Conv2D(_Conv):
     strides : int or sequence of 2 ints, optional
     padding : {'valid', 'same'}, optional
     data_format : {'channels_last', 'channels_first'}, optional
-        Of the input: (..., rows, columns, channels) or (..., channels, rows, columns). Default: `localconv.image_data_format`.
+        Of the input: (..., rows, columns, channels) or (..., channels, rows, columns). Default:
+        `localconv.image_data_format`.
     dilation_rate : int or sequence of 2 ints, optional
-    groups, activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer, activity_regularizer
+    groups, activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
+    activity_regularizer
         As in `Conv1D`.
     kernel_constraint, bias_constraint : str, dict or callable, optional
     **base

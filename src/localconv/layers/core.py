@@ -24,7 +24,8 @@ __all__ = ["Activation", "Dense", "Dropout", "Flatten", "InputLayer", "MaxPoolin
 
 
 class InputLayer(Layer):
-    """Tells a `Sequential` the shape of its input, by `input_shape` or `batch_input_shape`; it is not one of the model's layers.
+    """Tells a `Sequential` the shape of its input, by `input_shape` or `batch_input_shape`; it is not one of the
+    model's layers.
 
     Parameters
     ----------
@@ -58,7 +59,8 @@ class Dense(WeightedLayer):
     ----------
     units : int
         The size of the output's last axis.
-    activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer, activity_regularizer
+    activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
+    activity_regularizer
         As in `LocallyConnected1D`; the kernel is (last axis of the input, units), the bias (units,).
     kernel_constraint, bias_constraint : str, dict or callable, optional
     **base

@@ -44,8 +44,8 @@ def conv1d(
     Parameters
     ----------
     inputs : array_like of floats
-        Shape (..., steps, channels), or (..., channels, steps) with channels_first. Its dtype, float32 or float64, is that of the
-        weights.
+        Shape (..., steps, channels), or (..., channels, steps) with channels_first. Its dtype, float32 or float64, is
+        that of the weights.
     filters, kernel_size, strides, padding, data_format, dilation_rate, activation, use_bias
         As in `Conv1D`.
     kernel_initializer, bias_initializer : str, dict or callable, optional
@@ -55,12 +55,12 @@ def conv1d(
     trainable : bool, optional
         Whether the variables are among `trainable_variables`.
     name : str or VariableScope, optional
-        The variables are ``NAME/kernel:0`` and ``NAME/bias:0``, behind the name of the open `variable_scope`. A `VariableScope` stands
-        for itself: the variables are ``SCOPE/kernel:0`` and ``SCOPE/bias:0``, and what holds is what that scope says. Default:
-        conv1d, conv1d_1, ... within the scope.
+        The variables are ``NAME/kernel:0`` and ``NAME/bias:0``, behind the name of the open `variable_scope`. A
+        `VariableScope` stands for itself: the variables are ``SCOPE/kernel:0`` and ``SCOPE/bias:0``, and what holds is
+        what that scope says. Default: conv1d, conv1d_1, ... within the scope.
     reuse : bool or AUTO_REUSE, optional
-        True: take the variables of an earlier layer of that name (``conv1d`` without a name). AUTO_REUSE: take those that exist and
-        make the others. None and False: what the scope says.
+        True: take the variables of an earlier layer of that name (``conv1d`` without a name). AUTO_REUSE: take those
+        that exist and make the others. None and False: what the scope says.
 
     Returns
     -------
@@ -70,15 +70,16 @@ def conv1d(
     Raises
     ------
     ValueError
-        With reuse, if there are no such variables or they have another shape or dtype; without it, if there are. For a `name` or
-        `reuse` that `variable_scope` refuses, and arguments that `Conv1D` refuses.
+        With reuse, if there are no such variables or they have another shape or dtype; without it, if there are. For a
+        `name` or `reuse` that `variable_scope` refuses, and arguments that `Conv1D` refuses.
     TypeError
         As `Conv1D`, and for a `name` of another type.
 
     Notes
     -----
-    Follows tf.compat.v1.layers.conv1d of TensorFlow 2.15. Unlike there, a call that is refused stores nothing and takes no automatic
-    name; and `get_regularization_losses` has the penalty on a layer's last output, not on those of all calls, which compute at once.
+    Follows tf.compat.v1.layers.conv1d of TensorFlow 2.15. Unlike there, a call that is refused stores nothing and takes
+    no automatic name; and `get_regularization_losses` has the penalty on a layer's last output, not on those of all
+    calls, which compute at once.
 
     Examples
     --------
@@ -131,7 +132,10 @@ def conv1d(
 
 
 def _initializer(initializer: Any, scope: VariableScope, name: str) -> Any:
-    """What gives a variable its first value: the call's initializer or the scope's; nothing costly where the store has the variable."""
+    """What gives a variable its first value: the call's initializer or the scope's.
+
+    Nothing costly where the store has the variable.
+    """
     found = initializers.get(scope.initializer if initializer is None else initializer)
     return initializers.Zeros() if scope.reuse and scope.full_name(name) in store.variables else found
 
@@ -159,7 +163,10 @@ def _penalty(regularizer: Callable[[Array], Any], variable: Variable) -> Callabl
 
 
 def _checked_stored(variable: Variable, reuse: Reuse) -> Variable | None:
-    """The stored variable to take instead of a new one, if any. ValueError, in TensorFlow's words, if neither is allowed."""
+    """The stored variable to take instead of a new one, if any.
+
+    ValueError, in TensorFlow's words, if neither is allowed.
+    """
     label, stored = variable.name.removesuffix(":0"), store.variables.get(variable.name)
     if stored is None:
         if reuse is True:

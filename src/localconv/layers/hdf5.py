@@ -1,9 +1,9 @@
 """Weights and models in HDF5, in the layouts of Keras 2.
 
-There are two. The older, .h5: a group for each layer, whose attribute weight_names lists the datasets in it, and the names of the groups
-in the attribute layer_names; a whole model has all that under ``model_weights``, and its config in the attribute model_config. The newer,
-.weights.h5 and the archive .keras around it: ``layers/NAME/vars/0``, where the name is that of the layer's class, numbered, and not the
-layer's own; the config is a file of its own in the archive.
+There are two. The older, .h5: a group for each layer, whose attribute weight_names lists the datasets in it, and the
+names of the groups in the attribute layer_names; a whole model has all that under ``model_weights``, and its config in
+the attribute model_config. The newer, .weights.h5 and the archive .keras around it: ``layers/NAME/vars/0``, where the
+name is that of the layer's class, numbered, and not the layer's own; the config is a file of its own in the archive.
 """
 
 from __future__ import annotations
@@ -38,12 +38,14 @@ WEIGHTS = "model.weights.h5"
 CONFIG = "config.json"
 
 CONFIG_LIMIT = 16 * MIB
-# A config is lists and dicts, which take twenty times their text. A layer has about ten of them: enough for ten thousand layers.
+# A config is lists and dicts, which take twenty times their text. A layer has about ten of them: enough for ten
+# thousand layers.
 CONFIG_PARTS = 100_000
 SHORT_TEXT = 1024
 
 
-# ----------------------------------------------------------------------------------------------------------------------------- to files
+# ----------------------------------------------------------------------------------------------------------------------
+# to files
 
 
 def write(layers: list[tuple[str, dict[str, Array]]], file: BinaryIO) -> None:
@@ -75,7 +77,8 @@ def _write_names(group: Any, attribute: str, names: list[str]) -> None:
         group.attrs[f"{attribute}{number}"] = part
 
 
-# --------------------------------------------------------------------------------------------------------------------------- from files
+# ----------------------------------------------------------------------------------------------------------------------
+# from files
 
 
 @contextlib.contextmanager
@@ -130,7 +133,8 @@ class ModelFile:
         found = Survey(root)
         self.elements, self._declared = found.elements, found.size
 
-    # ------------------------------------------------------------------------------------------------------------------------- the model
+    # ------------------------------------------------------------------------------------------------------------------
+    # the model
 
     def config(self) -> str:
         """The JSON text that describes the model. ValueError if there is none, or one that is too much."""
@@ -153,7 +157,8 @@ class ModelFile:
                 raise Refused(f"describes a model by more than {CONFIG_PARTS} lists and dicts")
         return text
 
-    # ----------------------------------------------------------------------------------------------------------------------- the weights
+    # ------------------------------------------------------------------------------------------------------------------
+    # the weights
 
     def layers(self, model: Any, by_name: bool) -> list[StoredLayer]:
         """The layers in the file; the newer layout needs the model to tell their order."""
@@ -176,7 +181,8 @@ class ModelFile:
         )
         if version.startswith("1.") or backend == "theano":
             raise Refused(
-                f"was written by Keras {version} with {backend}, which stores kernels another way: only files of Keras 2 with "
+                f"was written by Keras {version} with {backend}, which stores kernels another way: only files of Keras "
+                "2 with "
                 "TensorFlow can be read"
             )
         layers = []
@@ -213,7 +219,8 @@ class ModelFile:
         if more:
             raise Refused(f"has layers with weights that the model has not: {shown(more)}")
 
-    # --------------------------------------------------------------------------------------------------------------------- attributes
+    # ------------------------------------------------------------------------------------------------------------------
+    # attributes
 
     def _read_names(self, group: Any, attribute: str) -> list[str]:
         if attribute in group.attrs:

@@ -1,8 +1,8 @@
 """Datasets of HDF5 files: none of them in another file, and none that takes more memory than its values.
 
-HDF5 can do more than hold arrays. What it reads from other files (external links, external storage, virtual datasets) would make bytes of
-any file into weights, so a file is gone through before anything is read, and refused if it has such a thing anywhere. Chunks and filters
-declare what they please, so they are looked at before HDF5 gets to them.
+HDF5 can do more than hold arrays. What it reads from other files (external links, external storage, virtual datasets)
+would make bytes of any file into weights, so a file is gone through before anything is read, and refused if it has such
+a thing anywhere. Chunks and filters declare what they please, so they are looked at before HDF5 gets to them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ SMALLEST_WEIGHT = 4
 LARGEST_CHUNK = 16 * MIB
 MOST_CHUNKS = 65536
 BYTES_PER_CHUNK = 4096
-# Filters by their numbers in HDF5, in the order in which they pack. Of others the memory is not known, and HDF5 would look for plugins.
+# Filters by their numbers in HDF5, in the order in which they pack. Of others the memory is not known, and HDF5 would
+# look for plugins.
 DEFLATE, SHUFFLE, FLETCHER32 = 1, 2, 3
 FILTERS = (SHUFFLE, DEFLATE, FLETCHER32)
 CHECKSUM_SIZE = 4
@@ -45,13 +46,15 @@ def h5py() -> Any:
     return h5py
 
 
-# ------------------------------------------------------------------------------------------------------------------------- the survey
+# ----------------------------------------------------------------------------------------------------------------------
+# the survey
 
 
 class Survey:
     """What there is in a file. Links are looked at before they are followed.
 
-    ValueError if one, or a dataset, refers to another file: then no way through this file leads out of it, by soft links neither.
+    ValueError if one, or a dataset, refers to another file: then no way through this file leads out of it, by soft
+    links neither.
 
     Attributes
     ----------
@@ -124,7 +127,8 @@ def _numeric() -> tuple[int, ...]:
     return types.INTEGER, types.FLOAT, types.ENUM
 
 
-# ----------------------------------------------------------------------------------------------------------------------------- datasets
+# ----------------------------------------------------------------------------------------------------------------------
+# datasets
 
 
 class Dataset(StoredArray):
@@ -161,7 +165,8 @@ class Dataset(StoredArray):
         filters = [properties.get_filter(number)[0] for number in range(properties.get_nfilters())]
         if filters != [known for known in FILTERS if known in filters]:
             raise Refused(
-                f"holds {self.name} packed by the HDF5 filters {filters}: only shuffle, gzip and fletcher32 are read, in this "
+                f"holds {self.name} packed by the HDF5 filters {filters}: only shuffle, gzip and fletcher32 are read, "
+                "in this "
                 "order (h5repack -f NONE unpacks a file)"
             )
         seen: set[tuple[int, ...]] = set()
@@ -175,7 +180,9 @@ class Dataset(StoredArray):
         dataset.id.chunk_iter(check)
 
     def _check_chunk(self, dataset: Any, filters: list[int], stored: Any, chunk: int) -> None:
-        """Raise ValueError if a chunk is of another size than declared: HDF5 unpacks whatever there is, and reads on behind its end."""
+        """Raise ValueError if a chunk is of another size than declared: HDF5 unpacks whatever there is,
+        and reads on behind its end.
+        """
         applied = [found for place, found in enumerate(filters) if not stored.filter_mask & 1 << place]
         size = stored.size - (CHECKSUM_SIZE if FLETCHER32 in applied else 0)
         if DEFLATE in applied and size <= 2 * chunk + PACKED_MORE:

@@ -1,12 +1,12 @@
 """Strings of variable length in attributes of HDF5 files, read from the bytes of the file.
 
-Keras stores names and configs as such strings. HDF5 (up to 2.0 at least) cannot read them from a file that may be anybody's: it takes
-the memory that a reference declares, up to 4 GiB, before it looks whether the string is that long; a list may refer to one long string a
-thousand times; and some damage to the heap that the strings are in makes it run for ever. Here all lengths are added up before a string
-is read, and no byte of the file is gone through twice.
+Keras stores names and configs as such strings. HDF5 (up to 2.0 at least) cannot read them from a file that may be
+anybody's: it takes the memory that a reference declares, up to 4 GiB, before it looks whether the string is that long;
+a list may refer to one long string a thousand times; and some damage to the heap that the strings are in makes it run
+for ever. Here all lengths are added up before a string is read, and no byte of the file is gone through twice.
 
-The names of fields are those of the HDF5 File Format Specification 3.0: III.E (global heap), IV.A.1 (object headers), IV.A.2.m (attribute
-message), IV.A.2.q (continuation message).
+The names of fields are those of the HDF5 File Format Specification 3.0: III.E (global heap), IV.A.1 (object headers),
+IV.A.2.m (attribute message), IV.A.2.q (continuation message).
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class Strings:
         data = self._attributes[address].get(attribute.encode())
         if data is None:
             raise Refused(
-                f"keeps its attribute {attribute}, of strings of variable length, not in an object's header: that is not read"
+                f"keeps its attribute {attribute}, of strings of variable length, not in an object's header: that is "
+                "not read"
             )
         if len(data) < count * REFERENCE.size:
             raise Refused(f"is damaged: its attribute {attribute} is too short")
@@ -141,7 +142,9 @@ class Strings:
         return flags, start + width, int.from_bytes(self._read(start, width), "little")
 
     def _read(self, address: int, size: int) -> bytes:
-        """Bytes of the file; nothing behind its end, and of all calls together not more than there are in it, small ones aside."""
+        """Bytes of the file; nothing behind its end, and of all calls together not more than there are in it,
+        small ones aside.
+        """
         if size > COLLECTION_HEADER.size:
             self._left -= size
         if size < 0 or self._left < 0:

@@ -1,12 +1,13 @@
 """The first values of weights: Glorot, He, LeCun and the other initializers of Keras.
 
-An initializer is any callable ``initializer(shape, dtype=...)`` that returns an array-like. The built-in ones also take ``rng``,
-a `numpy.random.Generator` for those made without a seed of their own.
+An initializer is any callable ``initializer(shape, dtype=...)`` that returns an array-like. The built-in ones also take
+``rng``, a `numpy.random.Generator` for those made without a seed of their own.
 
-What Keras calls the fans of a locally connected kernel follows from the shape it is stored in, and is not what a filter at one
-position sees: with 98 positions, 3 taps, 2 channels and 4 filters the limits of glorot_uniform are 0.078, 0.017 and 0.036 for
-implementations 1, 2 and 3, where a convolution with the same windows has 0.577. Outputs and gradients are then far too small at
-the start. The default here is Keras's, so that models start as theirs do; ``fans='position'`` is the value its users call right.
+What Keras calls the fans of a locally connected kernel follows from the shape it is stored in, and is not what a filter
+at one position sees: with 98 positions, 3 taps, 2 channels and 4 filters the limits of glorot_uniform are 0.078, 0.017
+and 0.036 for implementations 1, 2 and 3, where a convolution with the same windows has 0.577. Outputs and gradients are
+then far too small at the start. The default here is Keras's, so that models start as theirs do; ``fans='position'`` is
+the value its users call right.
 """
 
 from __future__ import annotations
@@ -160,7 +161,10 @@ class RandomNormal(Initializer):
 
 
 class TruncatedNormal(RandomNormal):
-    """Normal with this mean and standard deviation, values beyond two deviations drawn again; `seed` as in `RandomNormal`."""
+    """Normal with this mean and standard deviation, values beyond two deviations drawn again.
+
+    `seed` as in `RandomNormal`.
+    """
 
     def _values(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
         return self.mean + self.stddev * _cut_normal(shape, rng)
@@ -179,9 +183,9 @@ class VarianceScaling(Initializer):
     seed : int, optional
         With it every call returns the same values.
     fans : (fan_in, fan_out) or 'position', optional
-        None: those that Keras takes from the stored shape (`compute_fans`). 'position': ``taps * channels / groups`` and
-        ``taps * filters``, those of the filter at one position, which the layer tells; the same as None for ordinary
-        convolutions. The module's docstring says why they differ for locally connected layers.
+        None: those that Keras takes from the stored shape (`compute_fans`). 'position': ``taps * channels / groups``
+        and ``taps * filters``, those of the filter at one position, which the layer tells; the same as None for
+        ordinary convolutions. The module's docstring says why they differ for locally connected layers.
 
     Raises
     ------
@@ -190,8 +194,8 @@ class VarianceScaling(Initializer):
 
     Notes
     -----
-    Glorot and Bengio (2010), "Understanding the difficulty of training deep feedforward neural networks"; He et al. (2015),
-    "Delving deep into rectifiers"; LeCun et al. (1998), "Efficient BackProp".
+    Glorot and Bengio (2010), "Understanding the difficulty of training deep feedforward neural networks"; He et al.
+    (2015), "Delving deep into rectifiers"; LeCun et al. (1998), "Efficient BackProp".
 
     Examples
     --------
@@ -281,7 +285,10 @@ class GlorotUniform(_Named):
 
 
 class GlorotNormal(_Named):
-    """Truncated normal of standard deviation ``sqrt(2 / (fan_in + fan_out))``; `seed` and `fans` as in `VarianceScaling`."""
+    """Truncated normal of standard deviation ``sqrt(2 / (fan_in + fan_out))``.
+
+    `seed` and `fans` as in `VarianceScaling`.
+    """
 
     family = (1.0, "fan_avg", "truncated_normal")
 
@@ -313,8 +320,9 @@ class LecunNormal(_Named):
 class Orthogonal(Initializer):
     """`gain` times a random matrix with orthonormal columns, or rows if it is wider than high.
 
-    A shape of more axes is that matrix reshaped, its last axis being the columns. Saxe et al. (2014), "Exact solutions to the
-    nonlinear dynamics of learning in deep linear neural networks". With a `seed` every call returns the same values.
+    A shape of more axes is that matrix reshaped, its last axis being the columns. Saxe et al. (2014), "Exact solutions
+    to the nonlinear dynamics of learning in deep linear neural networks". With a `seed` every call returns the same
+    values.
 
     Raises
     ------

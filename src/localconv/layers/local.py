@@ -1,7 +1,7 @@
 """Locally connected layers, with the three ways in which Keras stores their weights.
 
-All three are one function, computed by the same kernels: what is stored is brought into the shape (positions, taps * channels,
-filters) once after each change of the weights.
+All three are one function, computed by the same kernels: what is stored is brought into the shape (positions, taps *
+channels, filters) once after each change of the weights.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ class Connections:
         return (self._pairs * self.channels * self.filters,)
 
     def rows(self, stored: Array, implementation: int) -> Array:
-        """A stored kernel as (positions, taps * channels, filters); rows that meet padding are 0 unless they are stored."""
+        """A stored kernel as (positions, taps * channels, filters);
+        rows that meet padding are 0 unless they are stored.
+        """
         if implementation == 1:
             return stored
         if implementation == 2:
@@ -86,12 +88,15 @@ class Connections:
 
     @property
     def _pairs(self) -> int:
-        """How many pairs (position, tap) lie inside the input, found without a list of them: sizes in a file may be of any size."""
+        """How many pairs (position, tap) lie inside the input, found without a list of them:
+        sizes in a file may be of any size.
+        """
         pairs = 1
         for n, out, k, s, before in zip(
             self.spatial, self.output, self.kernel_size, self.spec.strides, self.before, strict=True
         ):
-            # By how much the window of the first position, and that of the last, is outside; by `s` less at each position further in.
+            # By how much the window of the first position, and that of the last, is outside; by `s` less at each
+            # position further in.
             pairs *= out * k - sum(_series(overhang, s, out) for overhang in (before, (out - 1) * s + k - before - n))
         return pairs
 
@@ -118,8 +123,8 @@ class Connections:
     def _sparse_order(self) -> tuple[tuple[int, int, int], Array]:
         """Implementation 3: the axes of rows in the order of its sorted list, and which elements of those it has.
 
-        It lists pairs (output, input) sorted by output, then by input, each flattened in the data format's own order; the rows of
-        a position are in the order of its inputs already.
+        It lists pairs (output, input) sorted by output, then by input, each flattened in the data format's own order;
+        the rows of a position are in the order of its inputs already.
         """
         inside, shape = self._valid, (self.positions, self.taps, self.channels)
         if self.channels_first:
@@ -131,14 +136,17 @@ class Connections:
         return (0, 2, 1), np.broadcast_to(depth[:, None, :], (self.positions, self.filters, depth.shape[1]))
 
     def _dense_places(self) -> Any:
-        """For each tap: its number, the positions where it is inside, and their places in an array of implementation 2."""
+        """For each tap: its number, the positions where it is inside,
+        and their places in an array of implementation 2.
+        """
         grid = np.indices(self.output).reshape(len(self.output), -1)
         for number, tap in enumerate(np.ndindex(self.kernel_size)):
             inside = np.flatnonzero(self._valid[:, number])
             outputs = tuple(axis[inside] for axis in grid)
             inputs = tuple(index[out, t] for (index, _), out, t in zip(self._taps_of_axes, outputs, tap, strict=True))
             everything = slice(None)
-            # One index array per spatial axis, slices between them: NumPy puts the positions in front, then channels, filters.
+            # One index array per spatial axis, slices between them: NumPy puts the positions in front, then channels,
+            # filters.
             place = (
                 (everything, *inputs, everything, *outputs)
                 if self.channels_first
@@ -255,7 +263,8 @@ class _LocallyConnected(ConvolvingLayer):
         known = tuple(n for n in spatial if n is not None)
         if len(known) < self.rank:
             raise ValueError(
-                f"The spatial dimensions of the inputs to a {type(self).__name__} layer should be fully-defined, but layer "
+                f"The spatial dimensions of the inputs to a {type(self).__name__} layer should be fully-defined, but "
+                "layer "
                 f"received the inputs shape {shape}"
             )
         return known, channels
@@ -282,26 +291,24 @@ class LocallyConnected1D(_LocallyConnected):
     kernel_size : int or sequence of 1 int
     strides : int or sequence of 1 int, optional
     padding : {'valid', 'same'}, optional
-        'same' is Keras's window clipped to the input, which starts at ``position * strides - kernel_size // 2``: not TensorFlow's
-        SAME for even windows, nor at strides above 1. Keras has it for implementations 2 and 3 only.
+        'same' is Keras's window clipped to the input, which starts at ``position * strides - kernel_size // 2``: not
+        TensorFlow's SAME for even windows, nor at strides above 1. Keras has it for implementations 2 and 3 only.
     data_format : {'channels_last', 'channels_first'}, optional
         Of the input, (batch, steps, channels) or (batch, channels, steps). Default: `localconv.image_data_format`.
     activation : str, dict or callable, optional
         None is linear.
     use_bias : bool, optional
-        One bias for each position and filter, of shape (positions, filters). With channels_first Keras adds it *reshaped* to
-        (filters, positions), not transposed; so does this.
+        One bias for each position and filter, of shape (positions, filters). With channels_first Keras adds it
+        *reshaped* to (filters, positions), not transposed; so does this.
     kernel_initializer, bias_initializer : str, dict or callable, optional
         `initializers` says why ``GlorotUniform(fans='position')`` is the better start for these layers.
     kernel_regularizer, bias_regularizer, activity_regularizer : str, dict or callable, optional
     kernel_constraint, bias_constraint : str, dict or callable, optional
     implementation : {1, 2, 3}, optional
-        How the kernel is stored; the function is the same. Prefer 1: in training 2 goes through a number for every pair of input and
-        output.
-        1: (positions, kernel_size * channels, filters).
-        2: (steps, channels, positions, filters), or (channels, steps, filters, positions) with channels_first; entries of pairs that
-        are not connected are ignored.
-        3: one number for each connection, sorted by output, then input.
+        How the kernel is stored; the function is the same. Prefer 1: in training 2 goes through a number for every pair
+        of input and output. 1: (positions, kernel_size * channels, filters). 2: (steps, channels, positions, filters),
+        or (channels, steps, filters, positions) with channels_first; entries of pairs that are not connected are
+        ignored. 3: one number for each connection, sorted by output, then input.
     **base
         name, trainable, dtype, input_shape, batch_input_shape, seed: as in `Layer`.
 
@@ -313,7 +320,8 @@ class LocallyConnected1D(_LocallyConnected):
     Raises
     ------
     ValueError
-        For arguments that do not fit, in Keras's words: at once, except implementation and unknown sizes, when the layer is built.
+        For arguments that do not fit, in Keras's words: at once, except implementation and unknown sizes, when the
+        layer is built.
     NotImplementedError
         When built with padding 'causal' and implementation 2 or 3, as in Keras.
 
@@ -372,15 +380,15 @@ class LocallyConnected2D(_LocallyConnected):
         Rows and columns of the window.
     strides : int or sequence of 2 ints, optional
     padding, data_format, activation, use_bias
-        As in `LocallyConnected1D`; the input is (batch, rows, columns, channels) or (batch, channels, rows, columns), the bias
-        (output rows, output columns, filters).
-    kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer, activity_regularizer, kernel_constraint, bias_constraint
+        As in `LocallyConnected1D`; the input is (batch, rows, columns, channels) or (batch, channels, rows, columns),
+        the bias (output rows, output columns, filters).
+    kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer, activity_regularizer, kernel_constraint,
+    bias_constraint
         As in `LocallyConnected1D`.
     implementation : {1, 2, 3}, optional
         1: (output rows * output columns, kernel rows * kernel columns * channels, filters).
-        2: (rows, columns, channels, output rows, output columns, filters), or with channels_first (channels, rows, columns, filters,
-        output rows, output columns).
-        3: one number for each connection, sorted by output, then input.
+        2: (rows, columns, channels, output rows, output columns, filters), or with channels_first (channels, rows,
+        columns, filters, output rows, output columns). 3: one number for each connection, sorted by output, then input.
     **base
         name, trainable, dtype, input_shape, batch_input_shape, seed: as in `Layer`.
 
@@ -443,23 +451,24 @@ def convert_implementation(
     weights : sequence of array_like
         Kernel, and bias if there is one: what `get_weights` returns, or Keras's does.
     config : mapping
-        What the layer's `get_config` returns, its implementation being that of `weights`; or a whole entry of a model's config,
-        with class_name, config and build_config.
+        What the layer's `get_config` returns, its implementation being that of `weights`; or a whole entry of a model's
+        config, with class_name, config and build_config.
     to : {1, 2, 3}
     input_shape : tuple of int or None, optional
-        The layer's input shape with the batch axis; needed where `config` holds neither batch_input_shape nor build_config.
+        The layer's input shape with the batch axis; needed where `config` holds neither batch_input_shape nor
+        build_config.
 
     Returns
     -------
     list of ndarray
-        Kernel, and bias if there is one, as it was: all implementations store it alike. The layer's config needs nothing but
-        ``implementation=to``.
+        Kernel, and bias if there is one, as it was: all implementations store it alike. The layer's config needs
+        nothing but ``implementation=to``.
 
     Raises
     ------
     ValueError
-        If `to` or the implementation in `config` is none of 1, 2, 3, if the input's shape is not known, or if the kernel's shape is
-        not that of such a layer.
+        If `to` or the implementation in `config` is none of 1, 2, 3, if the input's shape is not known, or if the
+        kernel's shape is not that of such a layer.
     TypeError
         If `config` lacks arguments of the layers.
 

@@ -16,7 +16,10 @@ def snake_case(name: str) -> str:
 
 
 def automatic_name(class_name: str) -> str:
-    """The next name for a layer of this class: conv1d, conv1d_1, conv1d_2, ... A name that a user chose does not count."""
+    """The next name for a layer of this class: conv1d, conv1d_1, conv1d_2, ...
+
+    A name that a user chose does not count.
+    """
     base = snake_case(class_name)
     number = next(_used.setdefault(base, itertools.count()))
     return f"{base}_{number}" if number else base

@@ -1,4 +1,6 @@
-"""Weights in NumPy's .npz: a zip archive with one .npy for each weight, and one that lists layers and weights in order."""
+"""Weights in NumPy's .npz: a zip archive with one .npy for each weight,
+and one that lists layers and weights in order.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +82,8 @@ class _Member(StoredArray):
 
     def _header(self) -> Header:
         with self._open() as stream:
-            # Version 1, which holds every array of numbers, has a header of at most 64 KiB. The others may have one of 4 GiB.
+            # Version 1, which holds every array of numbers, has a header of at most 64 KiB. The others may have one of
+            # 4 GiB.
             if np.lib.format.read_magic(stream) != (1, 0):
                 raise Refused(f"holds {self.name} in another version of .npy than save_weights writes")
             try:

@@ -1,7 +1,8 @@
 """Names and config dicts of initializers, regularizers, constraints and layers, as Keras 2.15 writes them.
 
-A config is ``{"module", "class_name", "config", "registered_name"}``; older files have only class_name and config, and those
-are read too. The module, and a registered name ``PACKAGE>NAME``, tell a class of somebody's own from Keras's class of that name.
+A config is ``{"module", "class_name", "config", "registered_name"}``; older files have only class_name and config, and
+those are read too. The module, and a registered name ``PACKAGE>NAME``, tell a class of somebody's own from Keras's
+class of that name.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from .arguments import shown
 # Where Keras has what it has; in these and all inside them.
 KERAS_MODULES = ("keras", "tf_keras", "tensorflow.keras", "tensorflow.python.keras")
 
-# What says nothing about where something is: older files have no module, and functions were written as those of builtins.
+# What says nothing about where something is: older files have no module, and functions were written as those of
+# builtins.
 NO_MODULES = (None, "builtins")
 
 _custom: ContextVar[Mapping[str, Any]] = ContextVar("localconv custom objects", default={})  # noqa: B039  # never mutated
@@ -30,8 +32,9 @@ def custom_object_scope(objects: Mapping[str, Any]) -> Iterator[None]:
     Parameters
     ----------
     objects : mapping of str to callable
-        Users' own activations, initializers, regularizers, constraints and layers by the names that configs hold: registered names as
-        ``mypkg>Scale``, or class names alone. A config that names Keras's own module, as newer ones do, means Keras's class all the same.
+        Users' own activations, initializers, regularizers, constraints and layers by the names that configs hold:
+        registered names as ``mypkg>Scale``, or class names alone. A config that names Keras's own module, as newer ones
+        do, means Keras's class all the same.
 
     Examples
     --------
@@ -143,7 +146,8 @@ class Registry:
             return self.made(self.find(arguments, config), {})
         if not isinstance(name, str) or not isinstance(arguments, Mapping):
             raise ValueError(
-                f"Could not interpret {self.kind} config: class_name must be a string and config a dict, got {shown(config)}"
+                f"Could not interpret {self.kind} config: class_name must be a string and config a dict, got "
+                f"{shown(config)}"
             )
         return self.made(self.find(name, config), arguments)
 
@@ -154,7 +158,8 @@ class Registry:
     def find(self, name: str, config: Mapping[str, Any]) -> Any:
         """The class or function of this name that a config dict means. ValueError if there is none.
 
-        What the config says is Keras's is that; otherwise the user's own go first, by their registered name, then by `name`.
+        What the config says is Keras's is that; otherwise the user's own go first, by their registered name, then by
+        `name`.
         """
         own = is_of_keras(name, config)
         builtin = self._makers.get(name) if own else None
@@ -165,12 +170,16 @@ class Registry:
             return builtin if found is None else found
         whose = "" if own else f" of module {config.get('module')!r}, registered as {config.get('registered_name')!r}"
         raise ValueError(
-            f"{self.unknown.format(name)}{whose}. Known are those of Keras, {', '.join(self.names())}; your own ones must be "
+            f"{self.unknown.format(name)}{whose}. Known are those of Keras, {', '.join(self.names())}; your own ones "
+            "must be "
             "named in a custom_object_scope or in custom_objects"
         )
 
     def made(self, maker: Any, arguments: Mapping[str, Any]) -> Any:
-        """What a class or a built-in function makes of these arguments; a function of the user's is the object itself."""
+        """What a class or a built-in function makes of these arguments.
+
+        A function of the user's is the object itself.
+        """
         if not inspect.isclass(maker) and not any(maker is own for own in self._makers.values()):
             return maker
         return maker.from_config(arguments) if hasattr(maker, "from_config") else maker(**arguments)
@@ -191,7 +200,10 @@ class Registry:
         return self.serialize_function(value)
 
     def serialize_function(self, function: Any) -> dict[str, Any]:
-        """The config dict of a user's function, as Keras 2.15 writes it; one that is called as a built-in one says where it is from."""
+        """The config dict of a user's function, as Keras 2.15 writes it.
+
+        One that is called as a built-in one says where it is from.
+        """
         name = _function_name(function, self.kind)
         if name in self._makers:
             module = getattr(function, "__module__", None) or type(function).__module__

@@ -1,7 +1,7 @@
 """Penalties on weights and outputs: l1, l2, l1_l2 and orthogonal, with their gradients.
 
-A regularizer is any callable of one array that returns a number. For training it has a method ``gradient(x)``, the derivative
-of that number with respect to `x`; the built-in ones have it.
+A regularizer is any callable of one array that returns a number. For training it has a method ``gradient(x)``, the
+derivative of that number with respect to `x`; the built-in ones have it.
 """
 
 from __future__ import annotations

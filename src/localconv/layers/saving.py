@@ -24,7 +24,8 @@ from .variables import Variable, assign_all
 # Zip archives and HDF5 hold names of a little less than 64 KiB, and one of a weight is behind that of its layer.
 LONGEST_NAME = 30_000
 
-# ----------------------------------------------------------------------------------------------------------------------------- to files
+# ----------------------------------------------------------------------------------------------------------------------
+# to files
 
 
 def save_weights(model: Any, filepath: str | PathLike[str], overwrite: bool) -> None:
@@ -61,12 +62,14 @@ def _stored_name(name: str) -> str:
     """A name, or ValueError if files cannot hold it."""
     if "\0" in name or len(name.encode()) > LONGEST_NAME:
         raise ValueError(
-            f"names of layers and weights must have no NUL and at most {LONGEST_NAME} bytes to be saved, got {shown(name)}"
+            f"names of layers and weights must have no NUL and at most {LONGEST_NAME} bytes to be saved, got "
+            f"{shown(name)}"
         )
     return name
 
 
-# --------------------------------------------------------------------------------------------------------------------------- from files
+# ----------------------------------------------------------------------------------------------------------------------
+# from files
 
 
 def load_weights(model: Any, filepath: str | PathLike[str], by_name: bool, skip_mismatch: bool) -> None:
@@ -106,14 +109,16 @@ def _assign(pairs: list[tuple[Variable, StoredArray]]) -> None:
     assign_all((variable, array.read()) for variable, array in pairs)
 
 
-# -------------------------------------------------------------------------------------------------------- what belongs to which layer
+# -------------------------------------------------------------------------------------------------------- what belongs
+# to which layer
 
 
 def _by_order(model: Any, stored: list[StoredLayer], path: Path) -> list[tuple[Variable, StoredArray]]:
     layers, found = [layer for layer in model.layers if layer.weights], [layer for layer in stored if layer.weights]
     if len(layers) != len(found):
         raise ValueError(
-            f"Layer count mismatch when loading weights from file. Model expected {len(layers)} layers, found {len(found)} "
+            f"Layer count mismatch when loading weights from file. Model expected {len(layers)} layers, found "
+            f"{len(found)} "
             f"saved layers in {path}."
         )
     pairs: list[tuple[Variable, StoredArray]] = []
@@ -182,6 +187,7 @@ def _stored_order(layer: Layer) -> list[Variable]:
 def _check_built(model: Any) -> None:
     if not model.built:
         raise ValueError(
-            f"Weights for model {model.name!r} have not yet been created. Weights are created when the model is first called "
+            f"Weights for model {model.name!r} have not yet been created. Weights are created when the model is first "
+            "called "
             "on inputs or `build()` is called with an `input_shape`."
         )

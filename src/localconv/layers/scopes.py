@@ -1,8 +1,9 @@
-"""Variables by name: the store that `conv1d` keeps them in, the scopes that name them, and what lists them, as in tf.compat.v1.
+"""Variables by name: the store that `conv1d` keeps them in, the scopes that name them, and what lists them, as in
+tf.compat.v1.
 
-In a thread, a scope is open from the entry of its `variable_scope` to the exit. Automatic names avoid those of the scopes (a layer's
-variables have one too) that were opened since the surrounding scope was; so the same calls get the same names whenever a scope is
-opened by its name again.
+In a thread, a scope is open from the entry of its `variable_scope` to the exit. Automatic names avoid those of the
+scopes (a layer's variables have one too) that were opened since the surrounding scope was; so the same calls get the
+same names whenever a scope is opened by its name again.
 """
 
 from __future__ import annotations
@@ -199,7 +200,10 @@ _open: ContextVar[_Place | None] = ContextVar("localconv variable scope", defaul
 
 
 def here() -> _Place:
-    """The place of this thread. Some Pythons hand the context of a thread to those that it starts; their place is outside all scopes."""
+    """The place of this thread.
+
+    Some Pythons hand the context of a thread to those that it starts; their place is outside all scopes.
+    """
     place = _open.get()
     return place if place is not None and place.thread is threading.current_thread() else store.root.place
 
@@ -210,8 +214,8 @@ def get_variable_scope() -> VariableScope:
     Returns
     -------
     VariableScope
-        Outside all scopes one without a name: ``get_variable_scope().reuse_variables()`` holds for the whole thread until
-        `clear_session`.
+        Outside all scopes one without a name: ``get_variable_scope().reuse_variables()`` holds for the whole thread
+        until `clear_session`.
 
     Examples
     --------
@@ -238,18 +242,20 @@ def variable_scope(
     Parameters
     ----------
     name_or_scope : str, VariableScope or None
-        A string is joined to the names of the surrounding scopes by '/'. A `VariableScope` is opened again, whatever surrounds it.
+        A string is joined to the names of the surrounding scopes by '/'. A `VariableScope` is opened again, whatever
+        surrounds it.
     default_name : str, optional
         The name if `name_or_scope` is None: ``NAME_1``, ``NAME_2``, ... where it is in use.
     values : object, optional
         Not used; TensorFlow finds a graph by it.
     initializer : str, dict or callable, optional
-        For variables whose own initializer is None. Default: that of the surrounding scope, or of the one that is opened again.
+        For variables whose own initializer is None. Default: that of the surrounding scope, or of the one that is
+        opened again.
     regularizer : str, dict or callable, optional
         A penalty on every new variable, kernels and biases, beside that of its own. Default: as for `initializer`.
     reuse : bool or AUTO_REUSE, optional
-        True: layers in this scope take the variables that exist. AUTO_REUSE: they take those that exist and make the others. None
-        and False: as for `initializer`, and False outside all scopes.
+        True: layers in this scope take the variables that exist. AUTO_REUSE: they take those that exist and make the
+        others. None and False: as for `initializer`, and False outside all scopes.
 
     Yields
     ------
@@ -260,13 +266,15 @@ def variable_scope(
     TypeError
         If `name_or_scope` or `default_name` is of another type, or both are None.
     ValueError
-        If a name has other characters than letters of English, digits and ``_ . \\ / > -``, or begins with one of these but '.' outside
-        all scopes; for another `reuse`, or one without `name_or_scope`; for an initializer or regularizer that is none.
+        If a name has other characters than letters of English, digits and ``_ . \\ / > -``, or begins with one of these
+        but '.' outside all scopes; for another `reuse`, or one without `name_or_scope`; for an initializer or
+        regularizer that is none.
 
     Notes
     -----
-    Follows tf.compat.v1.variable_scope of TensorFlow 2.15. Its other arguments are about devices, kinds of variables and the names of
-    operations, which do not exist here, or, as dtype and constraint, do nothing to the variables of tf.layers there.
+    Follows tf.compat.v1.variable_scope of TensorFlow 2.15. Its other arguments are about devices, kinds of variables
+    and the names of operations, which do not exist here, or, as dtype and constraint, do nothing to the variables of
+    tf.layers there.
 
     Each thread is outside all scopes when it starts.
 
@@ -349,8 +357,9 @@ def get_regularization_losses(scope: str | None = None) -> list[Any]:
     Returns
     -------
     list of numbers
-        Of each variable, for the value that it has now: by the regularizer of the scope and the one of its own with which it was made.
-        Then of the layer's last output, if that call had an activity_regularizer. No number for a regularizer that returns None.
+        Of each variable, for the value that it has now: by the regularizer of the scope and the one of its own with
+        which it was made. Then of the layer's last output, if that call had an activity_regularizer. No number for a
+        regularizer that returns None.
 
     Raises
     ------

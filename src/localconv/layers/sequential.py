@@ -43,14 +43,15 @@ class Sequential(Layer):
 
     Notes
     -----
-    If the first layer knows its `input_shape` (or is an `InputLayer`), every layer is built when it is added; otherwise by the
-    first call or by `build`. A Sequential is a layer, and can be added to another.
+    If the first layer knows its `input_shape` (or is an `InputLayer`), every layer is built when it is added; otherwise
+    by the first call or by `build`. A Sequential is a layer, and can be added to another.
 
     Examples
     --------
     >>> import numpy as np
     >>> from localconv.layers import Dense, Flatten, LocallyConnected2D, Sequential
-    >>> model = Sequential([LocallyConnected2D(4, 3, activation='relu', input_shape=(8, 8, 1), seed=1), Flatten(), Dense(2, seed=2)])
+    >>> first = LocallyConnected2D(4, 3, activation='relu', input_shape=(8, 8, 1), seed=1)
+    >>> model = Sequential([first, Flatten(), Dense(2, seed=2)])
     >>> model.output_shape
     (None, 2)
     >>> y = model(np.ones((5, 8, 8, 1), np.float32), training=True)
@@ -62,7 +63,8 @@ class Sequential(Layer):
 
     def __init__(self, layers: Sequence[Layer] | None = None, name: str | None = None, **base: Any) -> None:
         self._layers: list[Layer] = []
-        # Of the layers, so that `add` need not go through all of them: their names and, once they are built, the shapes that they get.
+        # Of the layers, so that `add` need not go through all of them: their names and, once they are built, the shapes
+        # that they get.
         self._names: set[str] = set()
         self._shapes: list[Shape] = []
         self._built_here: list[
@@ -72,7 +74,8 @@ class Sequential(Layer):
         for layer in layers or ():
             self.add(layer)
 
-    # -------------------------------------------------------------------------------------------------------------------------- stack
+    # ------------------------------------------------------------------------------------------------------------------
+    # stack
 
     @property
     def layers(self) -> list[Layer]:
@@ -122,7 +125,8 @@ class Sequential(Layer):
         TypeError
             If it is none.
         ValueError
-            If a layer of its name is there, or its input cannot be what the layer below gives. The model is then as before.
+            If a layer of its name is there, or its input cannot be what the layer below gives. The model is then as
+            before.
         """
         if not isinstance(layer, Layer):
             raise TypeError(
@@ -190,7 +194,8 @@ class Sequential(Layer):
         self._shapes.clear()
         super()._unbuild()
 
-    # ------------------------------------------------------------------------------------------------------------------------ weights
+    # ------------------------------------------------------------------------------------------------------------------
+    # weights
 
     @property
     def trainable(self) -> bool:
@@ -227,7 +232,8 @@ class Sequential(Layer):
         """The penalties of all layers."""
         return [loss for layer in self._layers for loss in layer.losses]
 
-    # ------------------------------------------------------------------------------------------------------------------------- passes
+    # ------------------------------------------------------------------------------------------------------------------
+    # passes
 
     def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
         for layer in self._layers:
@@ -248,8 +254,8 @@ class Sequential(Layer):
         batch_size : int, optional
             Inputs at a time; 32 by default.
         verbose : {'auto', 0, 1, 2}, optional
-            The progress bar, on stderr. 'auto': on a terminal, once the work has taken a second; 0: none; 1: always; 2: one line at
-            the end.
+            The progress bar, on stderr. 'auto': on a terminal, once the work has taken a second; 0: none; 1: always; 2:
+            one line at the end.
 
         Returns
         -------
@@ -275,7 +281,8 @@ class Sequential(Layer):
             bar.update(step)
         return result
 
-    # ------------------------------------------------------------------------------------------------------------------------- config
+    # ------------------------------------------------------------------------------------------------------------------
+    # config
 
     def get_config(self) -> dict[str, Any]:
         """Return name and layers as JSON can hold them, as Keras 2.15 writes them."""
@@ -362,7 +369,8 @@ class Sequential(Layer):
         except RecursionError as error:
             raise ValueError("text must describe a Sequential model, it is nested too deeply") from error
 
-    # ------------------------------------------------------------------------------------------------------------------------ storage
+    # ------------------------------------------------------------------------------------------------------------------
+    # storage
 
     def save_weights(self, filepath: str | PathLike[str], overwrite: bool = True) -> None:
         """Write all weights to a file, whole or not at all.
@@ -370,14 +378,16 @@ class Sequential(Layer):
         Parameters
         ----------
         filepath : path
-            ``.npz`` for NumPy's format; ``.h5`` or ``.hdf5`` for Keras's, which needs h5py (``pip install localconv[h5]``).
+            ``.npz`` for NumPy's format; ``.h5`` or ``.hdf5`` for Keras's, which needs h5py (``pip install
+            localconv[h5]``).
         overwrite : bool, optional
             Whether a file of that name may be replaced.
 
         Raises
         ------
         ValueError
-            For another suffix, if `filepath` is there and is no regular file, if the model is not built, or if its names cannot be stored.
+            For another suffix, if `filepath` is there and is no regular file, if the model is not built, or if its
+            names cannot be stored.
         FileExistsError
             Without `overwrite`, if the name is taken.
         OSError
@@ -387,10 +397,10 @@ class Sequential(Layer):
 
         Notes
         -----
-        All is written to a new file in the same directory, and to the disk, before that gets the name. Whoever opens `filepath` finds the
-        old file or the new one, also when several threads or processes save to it; after an exception the old one is as it was. The new
-        file has the permissions of the old one, and a symbolic link is followed. Without `overwrite` one of several processes gets the
-        name.
+        All is written to a new file in the same directory, and to the disk, before that gets the name. Whoever opens
+        `filepath` finds the old file or the new one, also when several threads or processes save to it; after an
+        exception the old one is as it was. The new file has the permissions of the old one, and a symbolic link is
+        followed. Without `overwrite` one of several processes gets the name.
 
         Examples
         --------
@@ -413,16 +423,17 @@ class Sequential(Layer):
         filepath : path
             What `save_weights` wrote, or Keras 2: weights or a whole model in .h5, .weights.h5 or .keras.
         by_name : bool, optional
-            False: the file's layers that have weights belong to the model's in their order. True: to those of the same name; others,
-            in the model and in the file, are left alone.
+            False: the file's layers that have weights belong to the model's in their order. True: to those of the same
+            name; others, in the model and in the file, are left alone.
         skip_mismatch : bool, optional
             With `by_name`: leave layers alone, with a warning, whose weights have other shapes in the file.
 
         Raises
         ------
         ValueError
-            If the number of layers, of weights or a shape differs, if no layer has a name that the file knows, if the file is damaged or
-            none of those, if it refers to other files, or if the model is not built. The model then has the weights it had.
+            If the number of layers, of weights or a shape differs, if no layer has a name that the file knows, if the
+            file is damaged or none of those, if it refers to other files, or if the model is not built. The model then
+            has the weights it had.
         OSError
             If there is no such file, or it may not be read.
         ImportError
@@ -430,12 +441,14 @@ class Sequential(Layer):
 
         Notes
         -----
-        The file may be anybody's. Nothing in it is executed, no other file is read, and no more than the model's weights: shapes are
-        compared before. SECURITY.md has the limits. Whatever is raised on the way, an interrupt too, all weights are replaced or none.
+        The file may be anybody's. Nothing in it is executed, no other file is read, and no more than the model's
+        weights: shapes are compared before. SECURITY.md has the limits. Whatever is raised on the way, an interrupt
+        too, all weights are replaced or none.
         """
         saving.load_weights(self, filepath, by_name, skip_mismatch)
 
-    # ------------------------------------------------------------------------------------------------------------------------ summary
+    # ------------------------------------------------------------------------------------------------------------------
+    # summary
 
     def summary(
         self,
@@ -466,7 +479,8 @@ class Sequential(Layer):
 
         if not self.built:
             raise ValueError(
-                "This model has not yet been built. Build the model first by calling `build()` or by calling the model on a "
+                "This model has not yet been built. Build the model first by calling `build()` or by calling the model "
+                "on a "
                 "batch of data."
             )
         print_summary(self, line_length, positions, print_fn or print, show_trainable)
@@ -489,8 +503,9 @@ def load_model(filepath: str | PathLike[str], custom_objects: Mapping[str, Any] 
     Raises
     ------
     ValueError
-        If the file holds no such model: weights only, a functional model, a layer that is not here, somebody's own class that
-        `custom_objects` lacks. Also if it is damaged, refers to other files, or declares far more than it holds.
+        If the file holds no such model: weights only, a functional model, a layer that is not here, somebody's own
+        class that `custom_objects` lacks. Also if it is damaged, refers to other files, or declares far more than it
+        holds.
     OSError
         If there is no such file, or it may not be read.
     ImportError
@@ -498,8 +513,9 @@ def load_model(filepath: str | PathLike[str], custom_objects: Mapping[str, Any] 
 
     Notes
     -----
-    The file may be anybody's: nothing in it is executed or imported, and it makes no more memory than its weights take, at most 64 MiB or
-    20 times its size. SECURITY.md has all limits. What the model then computes, and how much that is, the file decides.
+    The file may be anybody's: nothing in it is executed or imported, and it makes no more memory than its weights take,
+    at most 64 MiB or 20 times its size. SECURITY.md has all limits. What the model then computes, and how much that is,
+    the file decides.
 
     See Also
     --------
@@ -536,7 +552,8 @@ def _config_of(content: Any) -> Mapping[str, Any]:
     if content.get("class_name") != "Sequential" or not is_of_keras("Sequential", content):
         names = [content.get(key) for key in ("module", "class_name", "registered_name")]
         raise ValueError(
-            f"text must describe a Sequential model of Keras's own class, it has module, class_name, registered_name {names}"
+            "text must describe a Sequential model of Keras's own class, it has module, class_name, registered_name "
+            f"{names}"
         )
     config = content.get("config")
     return (

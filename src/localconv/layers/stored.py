@@ -1,7 +1,8 @@
 """What a file of weights looks like to those who load it, whatever its format, and how much it may ask for.
 
-A file becomes a list of `StoredLayer`, and its arrays become descriptions: shapes and dtypes from their headers. What belongs to which
-weight is decided by these; an array is read when the weight that it fits is known, so that memory follows the model, not the file.
+A file becomes a list of `StoredLayer`, and its arrays become descriptions: shapes and dtypes from their headers. What
+belongs to which weight is decided by these; an array is read when the weight that it fits is known, so that memory
+follows the model, not the file.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from ..arrays import Array
 
 MIB = 2**20
 
-# What a file declares (unpacked members of archives, datasets, texts) may be so many times what it is itself, or this if that is more.
+# What a file declares (unpacked members of archives, datasets, texts) may be so many times what it is itself, or this
+# if that is more.
 LARGEST_RATIO = 20
 SMALL_ENOUGH = 64 * MIB
 

@@ -65,7 +65,8 @@ def _columns(line_length: int | None, positions: Sequence[float] | None) -> tupl
     rooms = [end - start for start, end in zip([0, *columns], columns, strict=False)]
     if len(columns) != len(COLUMNS) or min(rooms) < NARROWEST or max(length, columns[-1]) > LONGEST:
         raise ValueError(
-            f"positions must be the ends of three columns of at least {NARROWEST} characters, in a line of at most {LONGEST}; "
+            f"positions must be the ends of three columns of at least {NARROWEST} characters, in a line of at most "
+            f"{LONGEST}; "
             f"got positions={positions!r} and line_length={line_length!r}"
         )
     return length, columns

@@ -17,7 +17,10 @@ FLOATS: dict[str, np.dtype[Any]] = {"float32": FLOAT32, "float64": FLOAT64}
 
 
 def float_dtype(dtype: DTypeLike | None, name: str = "dtype") -> np.dtype[Any]:
-    """`dtype` as a NumPy dtype, `floatx` for None. TypeError or ValueError, naming the argument, unless float32 or float64."""
+    """`dtype` as a NumPy dtype, `floatx` for None.
+
+    TypeError or ValueError, naming the argument, unless float32 or float64.
+    """
     if dtype is None:
         return FLOATS[floatx()]
     try:
@@ -52,12 +55,14 @@ class Variable:
     Attributes
     ----------
     grad : ndarray or None
-        The gradient from the layer's last `backward`; replaced by every one, not added up. May be set, to clip it for instance.
+        The gradient from the layer's last `backward`; replaced by every one, not added up. May be set, to clip it for
+        instance.
 
     Notes
     -----
-    `value` is read-only: a layer keeps things computed from its weights (a kernel laid out for the fast algorithms, what
-    `backward` needs), and only `assign` tells it of a change. An array taken from `value` earlier keeps what it held.
+    `value` is read-only: a layer keeps things computed from its weights (a kernel laid out for the fast algorithms,
+    what `backward` needs), and only `assign` tells it of a change. An array taken from `value` earlier keeps what it
+    held.
 
     Examples
     --------
@@ -204,8 +209,8 @@ class Variable:
 def assign_all(pairs: Iterable[tuple[Variable, ArrayLike]]) -> None:
     """Assign (variable, value) pairs: all of them, or none if a value does not fit or anything else goes wrong.
 
-    Every value is converted before the first is assigned. All assignments are then one call into C that allocates nothing: neither an
-    error nor a signal handler can come between two of them.
+    Every value is converted before the first is assigned. All assignments are then one call into C that allocates
+    nothing: neither an error nor a signal handler can come between two of them.
     """
     variables, held = [], []
     for variable, value in pairs:

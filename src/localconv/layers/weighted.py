@@ -1,4 +1,7 @@
-"""What dense, convolutional and locally connected layers share: a kernel, a bias and an activation; and what the last two share."""
+"""What dense, convolutional and locally connected layers share: a kernel, a bias and an activation.
+
+And what the last two share.
+"""
 
 from __future__ import annotations
 
@@ -47,8 +50,8 @@ class WeightedLayer(Layer):
 
     Notes
     -----
-    A subclass defines `_product`, `_kernel_gradient`, `_input_gradient` and `_bias_gradient`, and may say in `_computed_kernel`
-    what the product takes instead of the stored kernel.
+    A subclass defines `_product`, `_kernel_gradient`, `_input_gradient` and `_bias_gradient`, and may say in
+    `_computed_kernel` what the product takes instead of the stored kernel.
     """
 
     kernel: Variable
