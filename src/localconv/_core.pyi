@@ -1,6 +1,6 @@
 """Types of the compiled floor, for type checkers; `_core.pyx` says what the functions do."""
 
-from typing import Any, final
+from typing import Any, Self, final
 
 from numpy.typing import NDArray
 
@@ -26,9 +26,9 @@ def last_run() -> dict[str, Any] | None: ...
 @final
 class Job:
     threads: int
-    def __init__(
-        self, geometry: Geometry, isa: str, dtype: int, algorithm: str, choices: dict[str, Any], threads: int
-    ) -> None: ...
+    def __new__(
+        cls, geometry: Geometry, isa: str, dtype: int, algorithm: str, choices: dict[str, Any], threads: int
+    ) -> Self: ...
     @property
     def algorithm(self) -> str: ...
     @property
