@@ -44,8 +44,7 @@ NO_PARTS = ("Initializer", "Regularizer", "Constraint", "compute_fans")
 PARTS = (layers.activations, layers.initializers, layers.regularizers, layers.constraints)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# what to make
+# --------------------------------------------------------------------------------------------------------- what to make
 
 
 def draw_layer(rng):
@@ -91,8 +90,7 @@ def wrong_values(rng, arguments, often):
     return {key: rng.choice(NAMES) if rng.random() < 0.2 else spoil(rng, key, arguments[key]) for key in chosen}
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# the rounds
+# ----------------------------------------------------------------------------------------------------------- the rounds
 
 
 def guarded(seed, what, right, call):

@@ -26,8 +26,7 @@ SMALLEST = Caches(32 * 2**10, 256 * 2**10, 2 * 2**20)
 caches = Caches(*[found or smallest for found, smallest in zip(_core.cache_sizes(), SMALLEST, strict=True)])
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# quotas
+# --------------------------------------------------------------------------------------------------------------- quotas
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
@@ -94,8 +93,7 @@ def _numbers(path: Path, count: int) -> list[int | None]:
     return [number or None for number in found] + [None] * (count - len(words))
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# threads
+# -------------------------------------------------------------------------------------------------------------- threads
 
 
 def _threads_of_environment() -> int:

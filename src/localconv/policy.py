@@ -155,8 +155,7 @@ def plan(operation: str, geometry: Geometry, dtype: int, settings: Settings, lim
     raise ValueError(f"the algorithm {', '.join(chosen)} cannot do this geometry: {geometry}")
 
 
-# ------------------------------------------------------------------------------------------------------ locally
-# connected convolution
+# ---------------------------------------------------------------------------------------- locally connected convolution
 
 
 def _local_algorithms(p: Planner) -> list[str]:
@@ -268,8 +267,7 @@ def _local_grad_input(p: Planner, algorithm: str) -> _core.Job | None:
     return job(block, chunk, p.segment(g.output[2], chunk))
 
 
-# ------------------------------------------------------------------------------------------------------------------
-# shared convolution
+# --------------------------------------------------------------------------------------------------- shared convolution
 
 
 def _conv_algorithms(p: Planner, *compiled: str) -> list[str]:
@@ -364,8 +362,7 @@ def _conv_reduction(p: Planner, algorithm: str) -> _core.Job:
     )
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# columns
+# -------------------------------------------------------------------------------------------------------------- columns
 
 
 def _windows(p: Planner, algorithm: str) -> _core.Job:

@@ -153,8 +153,7 @@ class Layer:
         self._activity_loss: Any = None
         self._saved: tuple[Array, Any] | None = None
 
-    # ------------------------------------------------------------------------------------------------------------------
-    # names, shapes
+    # ---------------------------------------------------------------------------------------------------- names, shapes
 
     @property
     def name(self) -> str:
@@ -199,8 +198,7 @@ class Layer:
         """
         return shape_tuple(input_shape, "input_shape")
 
-    # ------------------------------------------------------------------------------------------------------------------
-    # weights
+    # ---------------------------------------------------------------------------------------------------------- weights
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Make the weights for inputs of this shape; nothing if the layer has them already and the shape fits.
@@ -363,8 +361,7 @@ class Layer:
         """
         assign_all((v, v.constraint(v.value)) for v in self.trainable_weights if v.constraint is not None)
 
-    # ------------------------------------------------------------------------------------------------------------------
-    # passes
+    # ----------------------------------------------------------------------------------------------------------- passes
 
     def __call__(self, inputs: ArrayLike, training: bool = False) -> Array:
         """Run the layer; the first call builds it.
@@ -467,8 +464,7 @@ class Layer:
         """The gradient for the input; sets those of the weights."""
         raise NotImplementedError(f"{type(self).__name__} does not define _backward")
 
-    # ------------------------------------------------------------------------------------------------------------------
-    # config
+    # ----------------------------------------------------------------------------------------------------------- config
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments as JSON can hold them;

@@ -44,8 +44,7 @@ CONFIG_PARTS = 100_000
 SHORT_TEXT = 1024
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# to files
+# ------------------------------------------------------------------------------------------------------------- to files
 
 
 def write(layers: list[tuple[str, dict[str, Array]]], file: BinaryIO) -> None:
@@ -77,8 +76,7 @@ def _write_names(group: Any, attribute: str, names: list[str]) -> None:
         group.attrs[f"{attribute}{number}"] = part
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# from files
+# ----------------------------------------------------------------------------------------------------------- from files
 
 
 @contextlib.contextmanager
@@ -133,8 +131,7 @@ class ModelFile:
         found = Survey(root)
         self.elements, self._declared = found.elements, found.size
 
-    # ------------------------------------------------------------------------------------------------------------------
-    # the model
+    # -------------------------------------------------------------------------------------------------------- the model
 
     def config(self) -> str:
         """The JSON text that describes the model. ValueError if there is none, or one that is too much."""
@@ -157,8 +154,7 @@ class ModelFile:
                 raise Refused(f"describes a model by more than {CONFIG_PARTS} lists and dicts")
         return text
 
-    # ------------------------------------------------------------------------------------------------------------------
-    # the weights
+    # ------------------------------------------------------------------------------------------------------ the weights
 
     def layers(self, model: Any, by_name: bool) -> list[StoredLayer]:
         """The layers in the file; the newer layout needs the model to tell their order."""
@@ -219,8 +215,7 @@ class ModelFile:
         if more:
             raise Refused(f"has layers with weights that the model has not: {shown(more)}")
 
-    # ------------------------------------------------------------------------------------------------------------------
-    # attributes
+    # ------------------------------------------------------------------------------------------------------- attributes
 
     def _read_names(self, group: Any, attribute: str) -> list[str]:
         if attribute in group.attrs:

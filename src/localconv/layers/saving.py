@@ -24,8 +24,7 @@ from .variables import Variable, assign_all
 # Zip archives and HDF5 hold names of a little less than 64 KiB, and one of a weight is behind that of its layer.
 LONGEST_NAME = 30_000
 
-# ----------------------------------------------------------------------------------------------------------------------
-# to files
+# ------------------------------------------------------------------------------------------------------------- to files
 
 
 def save_weights(model: Any, filepath: str | PathLike[str], overwrite: bool) -> None:
@@ -68,8 +67,7 @@ def _stored_name(name: str) -> str:
     return name
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# from files
+# ----------------------------------------------------------------------------------------------------------- from files
 
 
 def load_weights(model: Any, filepath: str | PathLike[str], by_name: bool, skip_mismatch: bool) -> None:
@@ -109,8 +107,7 @@ def _assign(pairs: list[tuple[Variable, StoredArray]]) -> None:
     assign_all((variable, array.read()) for variable, array in pairs)
 
 
-# -------------------------------------------------------------------------------------------------------- what belongs
-# to which layer
+# ------------------------------------------------------------------------------------------ what belongs to which layer
 
 
 def _by_order(model: Any, stored: list[StoredLayer], path: Path) -> list[tuple[Variable, StoredArray]]:

@@ -74,8 +74,7 @@ class Sequential(Layer):
         for layer in layers or ():
             self.add(layer)
 
-    # ------------------------------------------------------------------------------------------------------------------
-    # stack
+    # ------------------------------------------------------------------------------------------------------------ stack
 
     @property
     def layers(self) -> list[Layer]:
@@ -194,8 +193,7 @@ class Sequential(Layer):
         self._shapes.clear()
         super()._unbuild()
 
-    # ------------------------------------------------------------------------------------------------------------------
-    # weights
+    # ---------------------------------------------------------------------------------------------------------- weights
 
     @property
     def trainable(self) -> bool:
@@ -232,8 +230,7 @@ class Sequential(Layer):
         """The penalties of all layers."""
         return [loss for layer in self._layers for loss in layer.losses]
 
-    # ------------------------------------------------------------------------------------------------------------------
-    # passes
+    # ----------------------------------------------------------------------------------------------------------- passes
 
     def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
         for layer in self._layers:
@@ -281,8 +278,7 @@ class Sequential(Layer):
             bar.update(step)
         return result
 
-    # ------------------------------------------------------------------------------------------------------------------
-    # config
+    # ----------------------------------------------------------------------------------------------------------- config
 
     def get_config(self) -> dict[str, Any]:
         """Return name and layers as JSON can hold them, as Keras 2.15 writes them."""
@@ -369,8 +365,7 @@ class Sequential(Layer):
         except RecursionError as error:
             raise ValueError("text must describe a Sequential model, it is nested too deeply") from error
 
-    # ------------------------------------------------------------------------------------------------------------------
-    # storage
+    # ---------------------------------------------------------------------------------------------------------- storage
 
     def save_weights(self, filepath: str | PathLike[str], overwrite: bool = True) -> None:
         """Write all weights to a file, whole or not at all.
@@ -447,8 +442,7 @@ class Sequential(Layer):
         """
         saving.load_weights(self, filepath, by_name, skip_mismatch)
 
-    # ------------------------------------------------------------------------------------------------------------------
-    # summary
+    # ---------------------------------------------------------------------------------------------------------- summary
 
     def summary(
         self,
