@@ -460,4 +460,4 @@ def test_unknown_isa(wrong):
 def test_unknown_algorithms(wrong):
     with pytest.raises(ValueError, match=re.escape(repr(wrong))), settings.forced("columns", wrong):
         pass
-    assert settings.current.forced == ()
+    assert settings.current().forced == ()

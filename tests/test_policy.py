@@ -44,11 +44,11 @@ def geometries(draw, local):
 
 def job_of(operation, shape, forced, element, threads=2):
     """The job, and the forced algorithm if it took it."""
-    now = settings.current._replace(forced=forced)
+    now = settings.current()._replace(forced=forced)
     try:
         return policy.plan(operation, shape, element.number, now, threads)
     except ValueError:  # the forced one cannot do this geometry within the limits
-        return policy.plan(operation, shape, element.number, settings.current, threads)
+        return policy.plan(operation, shape, element.number, settings.current(), threads)
 
 
 elements = st.sampled_from(ELEMENT_TYPES)
@@ -159,7 +159,7 @@ def values(*shape):
 
 def algorithm_of(operation, shape, spec):
     """What takes a geometry by itself."""
-    return policy.plan(operation, shape, 0, settings.current, 1).algorithm
+    return policy.plan(operation, shape, 0, settings.current(), 1).algorithm
 
 
 def test_windows_too_large_to_interleave():

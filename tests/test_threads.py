@@ -280,7 +280,7 @@ def test_settings_are_read_once_a_call(monkeypatch):
         return _core.last_run()["threads"], _core.last_run()["isa"]
 
     engine.plans.clear()
-    monkeypatch.setattr(policy, "plan", meanwhile)
+    monkeypatch.setattr(engine, "plan", meanwhile)
     assert ran(1) == (1, isas[0])
     monkeypatch.undo()
     assert ran(1) == (1, isas[0])

@@ -15,15 +15,8 @@ from .backend import (
     local_conv2d,
     local_conv2d_transpose,
 )
-from .config import (
-    floatx,
-    get_num_threads,
-    image_data_format,
-    set_floatx,
-    set_image_data_format,
-    set_num_threads,
-    show_config,
-)
+from .config import floatx, image_data_format, set_floatx, set_image_data_format
+from .machine import get_num_threads, set_num_threads, show_config
 from .version import __version__
 
 if TYPE_CHECKING:

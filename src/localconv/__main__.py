@@ -1,5 +1,5 @@
 """``python -m localconv`` prints the configuration."""
 
-from .config import show_config
+from .machine import show_config
 
 show_config()

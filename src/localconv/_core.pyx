@@ -150,7 +150,7 @@ def cache_sizes():
 cdef int _threads_set = 0, _threads_default = 0, _threads_quota = 0
 
 
-def set_num_threads(int n):
+def use_threads(int n):
     """So many threads; 0: what the environment says."""
     global _threads_set
     _threads_set = n

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _core
+from ._core import DTYPES
 
 Array = NDArray[Any]
 
@@ -25,10 +25,10 @@ class ElementType:
         return self.dtype.name
 
 
-ELEMENT_TYPES = tuple([ElementType(number, name) for number, name in enumerate(_core.DTYPES)])
+ELEMENT_TYPES = tuple([ElementType(number, name) for number, name in enumerate(DTYPES)])
 SINGLE, DOUBLE = ELEMENT_TYPES
 FLOAT32, FLOAT64 = SINGLE.dtype, DOUBLE.dtype
-ACCEPTED = " and ".join(_core.DTYPES)
+ACCEPTED = " and ".join(DTYPES)
 
 
 def is_masked(value: object) -> bool:

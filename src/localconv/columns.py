@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _core
+from ._core import Job
 from .arguments import Ints
 from .arrays import Array
 from .geometry import Geometry
@@ -37,7 +37,7 @@ class _Columns:
 
     nbytes = 0
 
-    def __init__(self, geometry: Geometry, one: Geometry, im2col: _core.Job, col2im: _core.Job) -> None:
+    def __init__(self, geometry: Geometry, one: Geometry, im2col: Job, col2im: Job) -> None:
         self.geometry, self.one, self.im2col, self.col2im = geometry, one, im2col, col2im
         self.nbytes = im2col.nbytes + col2im.nbytes
 

@@ -1,20 +1,13 @@
-"""Settings as Keras has them (image_data_format, floatx), the number of threads, and what this installation can do."""
+"""Settings as Keras has them, and its file of them: image_data_format and floatx."""
 
 from __future__ import annotations
 
 import json
-import operator
 import os
-import platform
 import reprlib
 import stat
-import sys
 import warnings
 from pathlib import Path
-from typing import TextIO
-
-from . import _core, machine, settings
-from .version import __version__
 
 CHANNELS_LAST = "channels_last"
 CHANNELS_FIRST = "channels_first"
@@ -109,83 +102,6 @@ def set_floatx(dtype: str) -> None:
     if dtype not in FLOATS:
         raise ValueError(f"dtype must be one of {FLOATS}, got {dtype!r}")
     _floatx = dtype
-
-
-def set_num_threads(n: int | None) -> None:
-    """Set how many threads a call may use.
-
-    Parameters
-    ----------
-    n : int or None
-        At least 1. None goes back to the environment: ``LOCALCONV_NUM_THREADS`` as it was at import, else what OpenMP
-        says, which honours ``OMP_NUM_THREADS`` and threadpoolctl. A call never uses more threads than the processors
-        this process may run on, and small work stays on one.
-
-    Raises
-    ------
-    TypeError
-        If `n` is not an integer.
-    ValueError
-        If `n` is less than 1.
-
-    Examples
-    --------
-    >>> import localconv
-    >>> localconv.set_num_threads(1)
-    >>> localconv.get_num_threads()
-    1
-    >>> localconv.set_num_threads(None)
-    """
-    if n is None:
-        _core.set_num_threads(0)
-        return
-    if isinstance(n, bool):
-        raise TypeError("n must be an integer or None, got a bool")
-    try:
-        n = operator.index(n)
-    except TypeError:
-        raise TypeError(f"n must be an integer or None, got {type(n).__name__}") from None
-    if not 1 <= n < 2**31:
-        raise ValueError(f"n must be at least 1 and less than 2**31, got {n}")
-    _core.set_num_threads(n)
-
-
-def get_num_threads() -> int:
-    """Return how many threads a large call would use now.
-
-    Returns
-    -------
-    int
-    """
-    return _core.num_threads()
-
-
-def show_config(file: TextIO | None = None) -> None:
-    """Print the versions, the instruction sets, OpenMP and threads of this installation.
-
-    Parameters
-    ----------
-    file : text file, optional
-        Where to print; ``sys.stdout`` by default.
-    """
-    import numpy
-
-    openmp = _core.openmp_version()
-    rows = {
-        "localconv": __version__,
-        "Python": f"{platform.python_version()} ({platform.python_implementation()}, {platform.system()} "
-        "{platform.machine()})",
-        "NumPy": numpy.__version__,
-        "instruction set": settings.get_isa(),
-        "available here": ", ".join(_core.available_isas()),
-        "OpenMP": str(openmp) if openmp else "none: built without it, every call runs on one thread",
-        "threads": str(get_num_threads()),
-        "caches": ", ".join(
-            f"{name} {size // 1024} KiB" for name, size in zip(("L1", "L2", "last"), machine.caches, strict=True)
-        ),
-    }
-    for name, value in rows.items():
-        print(f"{name:16} {value}", file=file or sys.stdout)
 
 
 def _read_keras_file() -> None:

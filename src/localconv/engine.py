@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import _core, policy, settings
+from ._core import num_threads
 from .arguments import Ints
 from .arrays import (
     FLOAT64,
@@ -30,6 +30,8 @@ from .arrays import (
     output_for,
 )
 from .geometry import Geometry, Mismatch, Names, column_geometry, geometry_of, layout_of
+from .policy import plan
+from .settings import Settings, current
 from .spec import CONV, LOCAL, Spec
 
 FORWARD = {LOCAL: "local_forward", CONV: "conv_forward"}
@@ -102,7 +104,7 @@ class Plans:
 
 plans = Plans(KEPT_BYTES)
 # Looked up once: these are a part of what a small call costs.
-_find, _num_threads = plans.get, _core.num_threads
+_find = plans.get
 
 
 def prepare(operation: str, spec: Spec, x_shape: Ints, kernel_shape: Ints, element: ElementType) -> Prepared:
@@ -110,18 +112,12 @@ def prepare(operation: str, spec: Spec, x_shape: Ints, kernel_shape: Ints, eleme
 
     Mismatch where they do not fit the spec or each other.
     """
-    key = (operation, spec, x_shape, kernel_shape, element, settings.current, _num_threads())
+    key = (operation, spec, x_shape, kernel_shape, element, current(), num_threads())
     return _find(key) or plans.keep(key, _plan(*key))
 
 
 def _plan(
-    operation: str,
-    spec: Spec,
-    x_shape: Ints,
-    kernel_shape: Ints,
-    element: ElementType,
-    now: settings.Settings,
-    threads: int,
+    operation: str, spec: Spec, x_shape: Ints, kernel_shape: Ints, element: ElementType, now: Settings, threads: int
 ) -> Prepared:
     geometry = geometry_of(spec, x_shape, kernel_shape)
     output = geometry.output[3 - spec.rank :]
@@ -131,7 +127,7 @@ def _plan(
     if spec.family == LOCAL:
         biases = (*biases, (*output, geometry.filters))
     nothing = geometry.batch == 0 or (operation.endswith("grad_input") and 0 in geometry.input)
-    job = Nothing() if nothing else policy.plan(operation, geometry, element.number, now, threads)
+    job = Nothing() if nothing else plan(operation, geometry, element.number, now, threads)
     return Prepared(job, shape, biases, job.nbytes + OVERHEAD)
 
 
@@ -152,16 +148,16 @@ def forward(
     b = None if bias is None else as_float_array(bias, "bias")
     element = element_type(x, kernel, b)
     try:
-        plan = prepare(FORWARD[spec.family], spec, x.shape, kernel.shape, element)
+        prepared = prepare(FORWARD[spec.family], spec, x.shape, kernel.shape, element)
     except Mismatch as error:
         raise error.named(names) from None
-    if b is not None and b.shape not in plan.bias_shapes:
-        raise ValueError(f"bias must have shape {' or '.join(map(str, plan.bias_shapes))}, got {b.shape}")
+    if b is not None and b.shape not in prepared.bias_shapes:
+        raise ValueError(f"bias must have shape {' or '.join(map(str, prepared.bias_shapes))}, got {b.shape}")
     dtype = element.dtype
-    result = output_for(out, plan.output, dtype, (x, kernel, b))
+    result = output_for(out, prepared.output, dtype, (x, kernel, b))
     if b is not None:
         b = flat(b, dtype)
-    plan.job.run(result.reshape(-1), flat(x, dtype), flat(kernel, dtype), None, b, relu)
+    prepared.job.run(result.reshape(-1), flat(x, dtype), flat(kernel, dtype), None, b, relu)
     return result if out is None else deliver(result, out)
 
 
@@ -177,13 +173,13 @@ def grad_input(
     kernel, gradient = as_float_array(kernel, names.kernel), as_float_array(gradient, names.gradient)
     element = element_type(kernel, gradient)
     try:
-        plan = prepare(GRAD_INPUT[spec.family], spec, input_shape, kernel.shape, element)
+        prepared = prepare(GRAD_INPUT[spec.family], spec, input_shape, kernel.shape, element)
     except Mismatch as error:
         raise error.named(names) from None
-    _check_gradient(gradient, plan, names)
+    _check_gradient(gradient, prepared, names)
     dtype = element.dtype
     result = output_for(out, input_shape, dtype, (kernel, gradient))
-    plan.job.run(result.reshape(-1), None, flat(kernel, dtype), flat(gradient, dtype))
+    prepared.job.run(result.reshape(-1), None, flat(kernel, dtype), flat(gradient, dtype))
     return deliver(result, out)
 
 
@@ -200,15 +196,15 @@ def grad_kernel(
     x, gradient = as_float_array(x, names.input), as_float_array(gradient, names.gradient)
     element = element_type(x, gradient)
     try:
-        plan = prepare(GRAD_KERNEL[spec.family], spec, x.shape, kernel_shape, element)
+        prepared = prepare(GRAD_KERNEL[spec.family], spec, x.shape, kernel_shape, element)
     except Mismatch as error:
         raise error.named(names) from None
-    _check_gradient(gradient, plan, names)
+    _check_gradient(gradient, prepared, names)
     check_accumulate(accumulate, out)
     dtype = element.dtype
     result = output_for(out, kernel_shape, dtype, (x, gradient))
     add = accumulate and result is out
-    plan.job.run(result.reshape(-1), flat(x, dtype), None, flat(gradient, dtype), accumulate=add)
+    prepared.job.run(result.reshape(-1), flat(x, dtype), None, flat(gradient, dtype), accumulate=add)
     return deliver_sum(result, out, accumulate)
 
 
@@ -243,9 +239,9 @@ def im2col(spec: Spec, x: ArrayLike, out: Array | None = None, names: Names = NA
     """Every window of x as a row; `spec`: a `column_spec`."""
     x = as_float_array(x, names.input)
     element = element_type(x)
-    plan, geometry = _prepare_columns("im2col", spec, x.shape, element, names)
+    job, geometry = _prepare_columns("im2col", spec, x.shape, element, names)
     result = output_for(out, (geometry.batch, geometry.positions, geometry.window), element.dtype, (x,))
-    plan.run(result.reshape(-1), flat(x, element.dtype), None, None, count=geometry.batch * geometry.positions)
+    job.run(result.reshape(-1), flat(x, element.dtype), None, None, count=geometry.batch * geometry.positions)
     return deliver(result, out)
 
 
@@ -256,7 +252,7 @@ def col2im(spec: Spec, columns: ArrayLike, x_shape: Ints, out: Array | None = No
     """
     columns = as_float_array(columns, names.kernel)
     element = element_type(columns)
-    plan, geometry = _prepare_columns("col2im", spec, x_shape, element, names)
+    job, geometry = _prepare_columns("col2im", spec, x_shape, element, names)
     expected = (geometry.batch, geometry.positions, geometry.window)
     if columns.shape != expected:
         raise ValueError(
@@ -265,7 +261,7 @@ def col2im(spec: Spec, columns: ArrayLike, x_shape: Ints, out: Array | None = No
         )
     result = output_for(out, x_shape, element.dtype, (columns,))
     result[...] = 0
-    plan.run(
+    job.run(
         result.reshape(-1),
         None,
         None,
@@ -286,13 +282,13 @@ def _prepare_columns(
         raise error.named(names) from None
     if 0 in (geometry.batch, *geometry.input):
         return Nothing(), geometry
-    return policy.plan(operation, geometry, element.number, settings.current, _core.num_threads()), geometry
+    return plan(operation, geometry, element.number, current(), num_threads()), geometry
 
 
-def _check_gradient(gradient: Array, plan: Prepared, names: Names) -> None:
-    if gradient.shape != plan.output:
+def _check_gradient(gradient: Array, prepared: Prepared, names: Names) -> None:
+    if gradient.shape != prepared.output:
         raise ValueError(
-            f"{names.gradient} must have the shape of the forward result, {plan.output}, got {gradient.shape}"
+            f"{names.gradient} must have the shape of the forward result, {prepared.output}, got {gradient.shape}"
         )
 
 

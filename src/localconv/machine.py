@@ -1,15 +1,20 @@
-"""What this process may use of the machine: the sizes of its caches, and how many threads,
-by the user's word and the container's quota.
-"""
+"""What this process may use of the machine: caches, and threads by the user's word and the container's quota."""
 
 from __future__ import annotations
 
+import operator
 import os
+import platform
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
-from . import _core
+import numpy as np
+
+from ._core import available_isas, cache_sizes, num_threads, openmp_version, set_thread_limits, use_threads
+from .settings import get_isa
+from .version import __version__
 
 
 class Caches(NamedTuple):
@@ -23,7 +28,7 @@ class Caches(NamedTuple):
 # Where the system does not tell: what nearly every processor of the last ten years has at least.
 SMALLEST = Caches(32 * 2**10, 256 * 2**10, 2 * 2**20)
 
-caches = Caches(*[found or smallest for found, smallest in zip(_core.cache_sizes(), SMALLEST, strict=True)])
+caches = Caches(*[found or smallest for found, smallest in zip(cache_sizes(), SMALLEST, strict=True)])
 
 
 # --------------------------------------------------------------------------------------------------------------- quotas
@@ -96,6 +101,79 @@ def _numbers(path: Path, count: int) -> list[int | None]:
 # -------------------------------------------------------------------------------------------------------------- threads
 
 
+def set_num_threads(n: int | None) -> None:
+    """Set how many threads a call may use.
+
+    Parameters
+    ----------
+    n : int or None
+        At least 1. None goes back to the environment: ``LOCALCONV_NUM_THREADS`` as it was at import, else what OpenMP
+        says, which honours ``OMP_NUM_THREADS`` and threadpoolctl. A call never uses more threads than the processors
+        this process may run on, and small work stays on one.
+
+    Raises
+    ------
+    TypeError
+        If `n` is not an integer.
+    ValueError
+        If `n` is less than 1.
+
+    Examples
+    --------
+    >>> import localconv
+    >>> localconv.set_num_threads(1)
+    >>> localconv.get_num_threads()
+    1
+    >>> localconv.set_num_threads(None)
+    """
+    if n is None:
+        use_threads(0)
+        return
+    if isinstance(n, bool):
+        raise TypeError("n must be an integer or None, got a bool")
+    try:
+        n = operator.index(n)
+    except TypeError:
+        raise TypeError(f"n must be an integer or None, got {type(n).__name__}") from None
+    if not 1 <= n < 2**31:
+        raise ValueError(f"n must be at least 1 and less than 2**31, got {n}")
+    use_threads(n)
+
+
+def get_num_threads() -> int:
+    """Return how many threads a large call would use now.
+
+    Returns
+    -------
+    int
+    """
+    return num_threads()
+
+
+def show_config(file: TextIO | None = None) -> None:
+    """Print the versions, the instruction sets, OpenMP and threads of this installation.
+
+    Parameters
+    ----------
+    file : text file, optional
+        Where to print; ``sys.stdout`` by default.
+    """
+    openmp = openmp_version()
+    rows = {
+        "localconv": __version__,
+        "Python": f"{platform.python_version()} ({platform.python_implementation()})",
+        "system": f"{platform.system()} {platform.machine()}",
+        "NumPy": np.__version__,
+        "instruction set": get_isa(),
+        "available here": ", ".join(available_isas()),
+        "OpenMP": str(openmp) if openmp else "none: built without it, every call runs on one thread",
+        "threads": str(get_num_threads()),
+        "caches": ", ".join(f"{size // 1024} KiB" for size in caches) + " (L1, L2, last level)",
+    }
+    for name, value in rows.items():
+        print(f"{name:16} {value}", file=file or sys.stdout)
+
+
 def _threads_of_environment() -> int:
     """LOCALCONV_NUM_THREADS; 0: it is not there, -1: it is none that can be, which the first call will say."""
     if "LOCALCONV_NUM_THREADS" not in os.environ:
@@ -105,4 +183,4 @@ def _threads_of_environment() -> int:
     return int(digits) if digits.isdecimal() and len(digits) <= 10 and 1 <= int(digits) < 2**31 else -1
 
 
-_core.set_thread_limits(_threads_of_environment(), max(1, int(quota)) if (quota := cpu_quota()) else 0)
+set_thread_limits(_threads_of_environment(), max(1, int(quota)) if (quota := cpu_quota()) else 0)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from math import ceil, prod
 from typing import Any
 
-from . import _core
+from ._core import Job, Refused, tile_limits
 from .arguments import Ints
 from .columns import ColumnsForward, ColumnsGradInput, ColumnsGradKernel
 from .geometry import Geometry, reach_of
@@ -67,18 +67,18 @@ class Planner:
 
     def __init__(self, geometry: Geometry, dtype: int, settings: Settings, limit: int) -> None:
         self.geometry, self.dtype, self.settings = geometry, dtype, settings
-        self.lanes, self.itemsize, self.rows = _core.tile_limits(settings.isa, dtype)
+        self.lanes, self.itemsize, self.rows = tile_limits(settings.isa, dtype)
         self.threads = max(1, min(limit, geometry.products // PRODUCTS_PER_THREAD))
         self.tasks = 1
         if self.threads > 1:
             self.tasks = max(self.threads, min(self.threads * TASKS_PER_THREAD, geometry.products // PRODUCTS_PER_TASK))
         self.filters, self.channels = geometry.filters // geometry.groups, geometry.channels // geometry.groups
 
-    def job(self, algorithm: str, geometry: Geometry | None = None, **choices: Any) -> _core.Job:
-        """The job of a proposal; `_core.Refused` if the algorithm cannot do it."""
-        return _core.Job(geometry or self.geometry, self.settings.isa, self.dtype, algorithm, choices, self.threads)
+    def job(self, algorithm: str, geometry: Geometry | None = None, **choices: Any) -> Job:
+        """The job of a proposal; `Refused` if the algorithm cannot do it."""
+        return Job(geometry or self.geometry, self.settings.isa, self.dtype, algorithm, choices, self.threads)
 
-    def shrunk(self, chunk: int, tile: int, job: Callable[[int], _core.Job]) -> _core.Job:
+    def shrunk(self, chunk: int, tile: int, job: Callable[[int], Job]) -> Job:
         """The job of the largest chunk of images, up to `chunk`, whose workspace keeps the limit.
 
         Or that of one tile.
@@ -93,9 +93,9 @@ class Planner:
     def grown(
         self,
         size: Ints,
-        job: Callable[[Ints], _core.Job],
-        fits: Callable[[_core.Job, Ints], bool],
-        cost: Callable[[_core.Job, Ints], float],
+        job: Callable[[Ints], Job],
+        fits: Callable[[Job, Ints], bool],
+        cost: Callable[[Job, Ints], float],
     ) -> Ints:
         """The block that one of 1 x 1 x 1 grows to, an axis at a time the one that costs least,
         while it fits and leaves tasks enough.
@@ -138,7 +138,7 @@ class Planner:
 
 
 def plan(operation: str, geometry: Geometry, dtype: int, settings: Settings, limit: int) -> Any:
-    """The job of an operation: a `_core.Job`, or one of columns.py.
+    """The job of an operation: a `Job`, or one of columns.py.
 
     ValueError if a forced algorithm cannot do the geometry.
     """
@@ -148,7 +148,7 @@ def plan(operation: str, geometry: Geometry, dtype: int, settings: Settings, lim
     for name in chosen:
         try:
             job = make[name](planner, name)
-        except _core.Refused:
+        except Refused:
             continue
         if job is not None:
             return job
@@ -172,7 +172,7 @@ def _local_algorithms(p: Planner) -> list[str]:
     return [*(["local_dot"] if g.filters == 1 and g.batch < p.lanes else []), best, "local_stream"]
 
 
-def _local(p: Planner, algorithm: str) -> _core.Job | None:
+def _local(p: Planner, algorithm: str) -> Job | None:
     """None: not even one position of one tile of images fits the workspace."""
     g = p.geometry
     if algorithm == "local_dot":
@@ -184,7 +184,7 @@ def _local(p: Planner, algorithm: str) -> _core.Job | None:
         vectors = min(ceil(p.filters / p.lanes), 4 if g.batch <= IN_PLACE_UP_TO // 2 else 2)
         panel_filters, tile = vectors * p.lanes, _even(g.batch, p.rows[vectors - 1])
 
-    def job(block: Ints, chunk: int, tile: int = tile, parts: int = 1) -> _core.Job:
+    def job(block: Ints, chunk: int, tile: int = tile, parts: int = 1) -> Job:
         return p.job(algorithm, vectors=vectors, block=block, batch_tile=tile, batch_chunk=chunk, filter_parts=parts)
 
     smallest = p.shrunk(ceil(g.batch / tile) * tile, tile, lambda chunk: job((1, 1, 1), chunk))
@@ -195,7 +195,7 @@ def _local(p: Planner, algorithm: str) -> _core.Job | None:
         smallest = job((1, 1, 1), tile, tile)
     chunk = smallest.batch_chunk
 
-    def cost(found: _core.Job, block: Ints) -> float:
+    def cost(found: Job, block: Ints) -> float:
         return found.box_bytes / prod(block) if found.box_bytes else -block[2]
 
     block = p.grown(
@@ -208,13 +208,13 @@ def _local_grad_kernel_algorithms(p: Planner) -> list[str]:
     return ["local_kernel_boxed" if p.geometry.batch > IN_PLACE_UP_TO else "local_kernel_placed", "local_kernel_placed"]
 
 
-def _local_grad_kernel(p: Planner, algorithm: str) -> _core.Job | None:
+def _local_grad_kernel(p: Planner, algorithm: str) -> Job | None:
     """None: not even one position of one image fits the workspace. The chunk of images is what sums follow."""
     g = p.geometry
     boxed = algorithm == "local_kernel_boxed"
     vectors = p.width(p.filters)
 
-    def job(block: Ints, chunk: int, segment: int = 1, parts: int = 1) -> _core.Job:
+    def job(block: Ints, chunk: int, segment: int = 1, parts: int = 1) -> Job:
         return p.job(algorithm, vectors=vectors, block=block, batch_chunk=chunk, segment=segment, filter_parts=parts)
 
     smallest = p.shrunk(min(g.batch, BATCH_SUM) if boxed else g.batch, 1, lambda chunk: job((1, 1, 1), chunk))
@@ -242,14 +242,14 @@ def _local_grad_input_algorithms(p: Planner) -> list[str]:
     return ["local_input_boxed" if boxed else "local_input_placed", "local_input_placed"]
 
 
-def _local_grad_input(p: Planner, algorithm: str) -> _core.Job | None:
+def _local_grad_input(p: Planner, algorithm: str) -> Job | None:
     """None: not even one pixel of one tile of images fits the workspace."""
     g = p.geometry
     boxed = algorithm == "local_input_boxed"
     vectors = min(ceil(g.batch / p.lanes), 2) if boxed else 1
     tile = vectors * p.lanes if boxed else 1
 
-    def job(block: Ints, chunk: int, segment: int = 1) -> _core.Job:
+    def job(block: Ints, chunk: int, segment: int = 1) -> Job:
         return p.job(algorithm, vectors=vectors, block=block, batch_tile=tile, batch_chunk=chunk, segment=segment)
 
     smallest = p.shrunk(ceil(g.batch / tile) * tile, tile, lambda chunk: job((1, 1, 1), chunk))
@@ -257,7 +257,7 @@ def _local_grad_input(p: Planner, algorithm: str) -> _core.Job | None:
         return None
     chunk = smallest.batch_chunk
 
-    def touching(_: _core.Job, block: Ints) -> float:
+    def touching(_: Job, block: Ints) -> float:
         """Windows that touch the block, for each of its pixels."""
         return prod(reach_of(k, d) - 1 + n for k, d, n in zip(g.kernel, g.dilation, block, strict=True)) / prod(block)
 
@@ -301,7 +301,7 @@ def _conv_grad_kernel_algorithms(p: Planner) -> list[str]:
     return _conv_algorithms(p, "conv_reduction")
 
 
-def _conv(p: Planner, algorithm: str) -> _core.Job:
+def _conv(p: Planner, algorithm: str) -> Job:
     filters = p.filters if algorithm == "conv_direct" else p.channels
     return p.job(
         algorithm,
@@ -313,7 +313,7 @@ def _conv(p: Planner, algorithm: str) -> _core.Job:
     )
 
 
-def _conv_narrow(p: Planner, algorithm: str) -> _core.Job | None:
+def _conv_narrow(p: Planner, algorithm: str) -> Job | None:
     """None: even the smallest workspace is too large."""
     g = p.geometry
     # What is cut along the width: pixels of the padded input in steps of the stride (conv_narrow.h has the letters).
@@ -321,7 +321,7 @@ def _conv_narrow(p: Planner, algorithm: str) -> _core.Job | None:
     size = (*g.input[:2], (before + g.input[2] - 1) // step + 1 - before // step)
     tasks = ceil(p.tasks / g.batch)
 
-    def job(vectors: int, block: Ints) -> _core.Job:
+    def job(vectors: int, block: Ints) -> Job:
         return p.job(algorithm, vectors=vectors, block=tuple(_even(n, b) for n, b in zip(size, block, strict=True)))
 
     for vectors in range(min(4, ceil(size[2] / p.lanes)), 0, -1):
@@ -341,7 +341,7 @@ def _conv_narrow(p: Planner, algorithm: str) -> _core.Job | None:
     return best
 
 
-def _conv_reduction(p: Planner, algorithm: str) -> _core.Job:
+def _conv_reduction(p: Planner, algorithm: str) -> Job:
     """Nothing but the geometry and the element type cuts the sums."""
     g = p.geometry
     vectors = p.width(p.filters)
@@ -365,7 +365,7 @@ def _conv_reduction(p: Planner, algorithm: str) -> _core.Job:
 # -------------------------------------------------------------------------------------------------------------- columns
 
 
-def _windows(p: Planner, algorithm: str) -> _core.Job:
+def _windows(p: Planner, algorithm: str) -> Job:
     return p.job(algorithm, tasks=p.tasks)
 
 

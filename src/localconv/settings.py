@@ -1,7 +1,7 @@
 """What holds for the calls of this process until somebody changes it: the instruction set, and algorithms that tests
 force.
 
-A call reads `current` once, and passes it down; it is replaced as a whole, never changed.
+A call asks for `current` once, and passes it down; it is replaced as a whole, never changed.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from . import _core
+from ._core import ALGORITHMS as COMPILED
+from ._core import available_isas
 
 # Shared convolution and its gradients through im2col and NumPy's BLAS: the one algorithm that is not compiled here.
 COLUMNS = "columns"
 
 # The algorithms of every operation that has some to choose from, as they can be forced.
 ALGORITHMS: dict[str, tuple[str, ...]] = {}
-for _name, _operation in _core.ALGORITHMS.items():
+for _name, _operation in COMPILED.items():
     ALGORITHMS[_operation] = (*ALGORITHMS.get(_operation, ()), _name)
 for _operation in ("conv_forward", "conv_grad_input", "conv_grad_kernel"):
     ALGORITHMS[_operation] = (*ALGORITHMS[_operation], COLUMNS)
@@ -34,24 +35,29 @@ class Settings(NamedTuple):
     forced: tuple[str, ...] = ()
 
 
-current = Settings(_core.available_isas()[0])
+_current = Settings(available_isas()[0])
+
+
+def current() -> Settings:
+    """The settings of the moment."""
+    return _current
 
 
 def set_isa(name: str) -> None:
     """Use the instruction set of that name for the calls that follow. TypeError or ValueError if it cannot run here."""
-    global current
+    global _current
     if not isinstance(name, str):
         raise TypeError(f"isa must be a string, got {name!r}")
-    if name not in _core.available_isas():
+    if name not in available_isas():
         raise ValueError(
-            f"instruction set {name!r} is unknown or cannot run here; available: {', '.join(_core.available_isas())}"
+            f"instruction set {name!r} is unknown or cannot run here; available: {', '.join(available_isas())}"
         )
-    current = current._replace(isa=name)
+    _current = _current._replace(isa=name)
 
 
 def get_isa() -> str:
     """The name of the instruction set in use."""
-    return current.isa
+    return _current.isa
 
 
 @contextlib.contextmanager
@@ -61,17 +67,17 @@ def forced(*algorithms: str) -> Iterator[None]:
     The setting is the process's, not the thread's. Raises ValueError for an unknown name. Within it a call raises
     ValueError where the algorithm cannot do its geometry.
     """
-    global current
+    global _current
     known = {name for names in ALGORITHMS.values() for name in names}
     for name in algorithms:
         if name not in known:
             raise ValueError(f"algorithms must be among {sorted(known)}, got {name!r}")
-    before = current.forced
-    current = current._replace(forced=algorithms)
+    before = _current.forced
+    _current = _current._replace(forced=algorithms)
     try:
         yield
     finally:
-        current = current._replace(forced=before)
+        _current = _current._replace(forced=before)
 
 
 def _read_environment() -> None:
