@@ -1,6 +1,6 @@
 """Measure calls on a machine that others use too: the default threads against one, with busy processes beside them.
 
-    python benchmarks/busy.py                 # as many busy processes as processors, and for comparison one, and none
+    python benchmarks/busy.py                 # none, one, and as many busy processes as processors
     python benchmarks/busy.py --busy 2
 
 The figure is the mean time of a block of calls, since what disturbs is rare and long; blocks of the default threads and
@@ -107,9 +107,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--wanted", type=float, default=1.2, help="ratio of the means (default: %(default)s)")
     options = parser.parse_args()
-    cpus, worst = available_cpus(), 0.0
-    for count in options.busy or (cpus, 1, 0):
-        print(f"{count} busy processes on {cpus} processors, {localconv.get_num_threads()} threads")
+    cpus, threads, worst = available_cpus(), localconv.get_num_threads(), 0.0
+    for count in options.busy or (0, 1, cpus):
+        print(f"{count} busy processes on {cpus} processors, {threads} threads")
         with busy_processes(count):
             ratios = [measure(name, make, options.rounds) for name, make in WORK.items()]
         worst = max(worst, *ratios) if count >= cpus else worst

@@ -5,13 +5,14 @@
  * remembers when it should:
  *
  *   - A call on several threads measures how long its first thread was idle. If that is more than the other threads
- * were worth, by LC_PATIENCE, it is a stall.
- *   - After a stall, calls that would gain less than it cost stay on one thread for a pause: LC_SHORTEST at first,
- * twice as long where the next stall follows soon, up to LC_LONGEST. After a long calm the pauses are short again.
+ *     were worth, by LC_PATIENCE, it is a stall. Otherwise what they were worth is added to an account.
+ *   - After a stall, calls that would gain less than it cost stay on one thread for a pause. Where the account covers
+ *     the stall, that is about as long as the stall: rare ones leave the machine worth its threads. Where it does not,
+ *     the pause is twice the last one, up to LC_LONGEST. The account then begins anew.
  *
  * What a call gains is judged by the shortest time it was seen to take, and before that by its multiply-adds. The state
- * is the process's: a stall says something of the machine, not of the call. It is three numbers, read and written
- * without a lock; threads that write at the same time lose a stall, or a pause, at worst.
+ * is the process's: a stall says something of the machine, not of the call. It is four numbers, read and written
+ * without a lock; threads that write at the same time lose a stall, a gain or a pause, at worst.
  */
 #ifndef LOCALCONV_BUSY_H
 #define LOCALCONV_BUSY_H
@@ -19,23 +20,25 @@
 #include "platform.h"
 
 /* Nanoseconds. A wait within LC_PATIENCE is a wake-up, or an interrupt. */
-enum { LC_PATIENCE = 100 * 1000, LC_SHORTEST = 20 * 1000 * 1000, LC_LONGEST = 1000 * 1000 * 1000 };
-/* A stall within so many pauses behind the last one makes the next pause longer; after so many it is a new story. */
-enum { LC_SOON = 4, LC_CALM = 16 };
+enum { LC_PATIENCE = 100 * 1000, LC_LONGEST = 1000 * 1000 * 1000 };
+/* Stalls that the account must cover for the long pauses before them to be forgotten at once. */
+enum { LC_CALM = 16 };
 /* Multiply-adds of one thread in a nanosecond, about. */
 enum { LC_PRODUCTS_PER_NANOSECOND = 50 };
 
 typedef struct lc_busy {
-    int64_t until, pause, cost; /* the end of the pause; how long it is; what the last stall cost */
+    int64_t until, pause; /* the end of the pause; how long it is */
+    int64_t cost, gained; /* what the last stall cost; what threads have saved since */
 } lc_busy;
 
-static lc_busy lc_machine_busy = {0, 0, 0};
+static lc_busy lc_machine_busy = {0, 0, 0, 0};
 
 /* Begins a new story: no call has waited for its threads. */
 static inline void lc_forget_stalls(void) {
     LC_STORE(&lc_machine_busy.until, 0);
     LC_STORE(&lc_machine_busy.pause, 0);
     LC_STORE(&lc_machine_busy.cost, 0);
+    LC_STORE(&lc_machine_busy.gained, 0);
 }
 
 /* What is known of a call's time: nanoseconds on one thread, 0: nothing yet. */
@@ -54,17 +57,29 @@ static inline int lc_team(const lc_pace *pace, double products, int threads, int
     return lc_gain(alone, threads) < LC_LOAD(&lc_machine_busy.cost) ? 1 : threads;
 }
 
+/* The pause after a stall of that cost. */
+LC_INLINE int64_t lc_next_pause(int64_t cost, int64_t gained, int64_t last) {
+    if (gained >= LC_CALM * cost) return cost;
+    if (gained >= cost) return last / 2 > cost ? last / 2 : cost;
+    const int64_t pause = 2 * (last > cost ? last : cost);
+    return pause < LC_LONGEST ? pause : LC_LONGEST;
+}
+
 /* Takes note of a call that began at `start` and ended `now`, on so many threads, the first of which was idle for
  * `waited`. */
 static inline void lc_note_call(lc_pace *pace, int threads, int64_t start, int64_t now, int64_t waited) {
     const int64_t took = (now - start - waited) * threads, known = LC_LOAD(&pace->alone);
     const int64_t alone = known == 0 || took < known ? took : known;
     if (alone != known) LC_STORE(&pace->alone, alone);
-    if (waited <= lc_gain(alone, threads) + LC_PATIENCE) return;
-    const int64_t calm = now - LC_LOAD(&lc_machine_busy.until), before = LC_LOAD(&lc_machine_busy.pause);
-    int64_t pause = calm < LC_SOON * before ? 2 * before : calm < LC_CALM * before ? before : LC_SHORTEST;
-    if (pause > LC_LONGEST) pause = LC_LONGEST;
+    if (threads == 1) return;
+    const int64_t saved = lc_gain(alone, threads) - waited, gained = LC_LOAD(&lc_machine_busy.gained);
+    if (saved >= -LC_PATIENCE) {
+        LC_STORE(&lc_machine_busy.gained, gained + saved);
+        return;
+    }
+    const int64_t pause = lc_next_pause(waited, gained, LC_LOAD(&lc_machine_busy.pause));
     LC_STORE(&lc_machine_busy.cost, waited);
+    LC_STORE(&lc_machine_busy.gained, 0);
     LC_STORE(&lc_machine_busy.pause, pause);
     LC_STORE(&lc_machine_busy.until, now + pause);
 }

@@ -21,29 +21,40 @@ static void expect_team(const lc_pace *pace, double products, int64_t now, int t
 /* A call of 50 microseconds on two threads that ends at `now`, the last 4 milliseconds of it spent waiting. */
 static void stall(lc_pace *pace, int64_t now) { lc_note_call(pace, 2, now - 4050 * MICROSECOND, now, 4 * MILLISECOND); }
 
-static void calm(lc_pace *pace, int64_t now) { lc_note_call(pace, 2, now - 50 * MICROSECOND, now, 2 * MICROSECOND); }
+/* Calls of 50 microseconds whose threads have saved so much. */
+static void save(lc_pace *pace, int64_t saved, int64_t now) {
+    for (int64_t i = 0; i * 50 * MICROSECOND < saved; ++i) lc_note_call(pace, 2, now - 50 * MICROSECOND, now, 0);
+}
 
-/* Stalls that follow each other soon make the pauses longer, up to a second; calm makes them short again. */
+static void expect_pause(lc_pace *pace, int64_t now, int64_t pause, int line) {
+    stall(pace, now);
+    expect_team(pace, 0, now, 1, line);
+    expect_team(pace, 0, now + pause - 1, 1, line);
+    expect_team(pace, 0, now + pause, 2, line);
+}
+
+#define EXPECT_PAUSE(pace, now, pause) expect_pause(pace, now, pause, __LINE__)
+
+/* Stalls that nothing makes up for make the pauses longer, up to a second; savings make them short again. */
 static void check_pauses(void) {
     lc_pace pace = {0};
-    int64_t now = MILLISECOND, pause = LC_SHORTEST;
+    int64_t now = MILLISECOND, pause = 8 * MILLISECOND;
     lc_forget_stalls();
-    calm(&pace, now);
+    save(&pace, 100 * MICROSECOND, now);
     EXPECT_TEAM(&pace, 0, now, 2);
     for (int i = 0; i < 10; ++i) {
-        stall(&pace, now);
-        EXPECT_TEAM(&pace, 0, now, 1);
-        EXPECT_TEAM(&pace, 0, now + pause - 1, 1);
-        EXPECT_TEAM(&pace, 0, now + pause, 2);
+        EXPECT_PAUSE(&pace, now, pause);
         now += pause + MILLISECOND;
         pause = 2 * pause < LC_LONGEST ? 2 * pause : LC_LONGEST;
     }
-    now += 8 * (int64_t)LC_LONGEST; /* neither soon nor calm: as long as the last one */
-    stall(&pace, now);
-    EXPECT_TEAM(&pace, 0, now + LC_LONGEST - 1, 1);
-    now += 20 * (int64_t)LC_LONGEST;
-    stall(&pace, now);
-    EXPECT_TEAM(&pace, 0, now + LC_SHORTEST, 2);
+    save(&pace, 5 * MILLISECOND, now); /* more than the stall that follows costs */
+    EXPECT_PAUSE(&pace, now, LC_LONGEST / 2);
+    save(&pace, 100 * MILLISECOND, now);
+    EXPECT_PAUSE(&pace, now, 4 * MILLISECOND);
+    save(&pace, 5 * MILLISECOND, now);
+    EXPECT_PAUSE(&pace, now, 4 * MILLISECOND);         /* no shorter than the stall */
+    lc_note_call(&pace, 1, now - MILLISECOND, now, 0); /* one thread saves nothing */
+    EXPECT_PAUSE(&pace, now, 8 * MILLISECOND);
 }
 
 /* What is a stall depends on what the other threads are worth to the call. */

@@ -12,10 +12,10 @@
  * there is no output, so that no tile has a border; a row of pixels then goes from its stage to the caller. (Undilated
  * where s > 1; with s = 1 and dilation d, u counts taps and m = o + u*d.)
  *
- * What is not in the sum must not be multiplied, or inf and NaN would spread. Phases that have no tap for the last u
- * are tiles of their own, without it. A zero that stands for no output is harmless against finite weights; where the
- * kernel holds others, the line is cut into stretches of m that meet outputs with the same u, and each sums over these
- * alone.
+ * What is not in the sum must not be multiplied, or inf and NaN would spread. A zero that stands for no output is
+ * harmless against finite weights; where the kernel holds others, the line is cut into stretches of m that meet outputs
+ * with the same u, and each sums over these alone. A zero that stands for no tap, in phases that have none for the last
+ * u, is harmless against finite gradients; where the box holds others, these phases are tiles of their own, without it.
  */
 #ifndef LOCALCONV_CONV_NARROW_H
 #define LOCALCONV_CONV_NARROW_H
@@ -81,6 +81,7 @@ typedef struct lc_narrow_place {
     ptrdiff_t image, from[3], to[3];
     lc_range outputs[2]; /* depths and heights of the output in the box */
     lc_layout box;       /* its pixels are outputs, its channels filters */
+    int finite;          /* whether what the box holds is */
 } lc_narrow_place;
 
 LC_INLINE lc_narrow_place lc_find_narrow(const lc_job *job, ptrdiff_t task) {
@@ -97,6 +98,7 @@ LC_INLINE lc_narrow_place lc_find_narrow(const lc_job *job, ptrdiff_t task) {
     }
     extent[2] = p->line;
     at.box = lc_layout_of(extent, g->filters, 1);
+    at.finite = 0; /* not looked at yet */
     return at;
 }
 
@@ -154,11 +156,17 @@ static inline void lc_find_stretch(const lc_job *job, const lc_narrow_place *at,
 /* Whether n values are all finite. */
 LC_INLINE int LC_NAME(all_finite)(const LC_REAL *values, ptrdiff_t n) {
     const LC_VEC zero = LC_NAME(zero)();
-    LC_VEC acc = zero; /* inf * 0 and NaN * 0 are NaN */
+    LC_VEC acc[4] = {zero, zero, zero, zero}; /* inf * 0 and NaN * 0 are NaN; one chain of sums would wait for itself */
     ptrdiff_t i = 0;
-    for (; i + LC_LANES <= n; i += LC_LANES) acc = LC_NAME(fma)(LC_NAME(load)(values + i), zero, acc);
-    if (i < n) acc = LC_NAME(fma)(LC_NAME(load_first)(values + i, LC_NAME(first)(n - i)), zero, acc);
-    return LC_NAME(sum)(acc) == 0;
+    for (; i + 4 * LC_LANES <= n; i += 4 * LC_LANES) {
+        LC_UNROLL
+        for (int v = 0; v < 4; ++v) {
+            acc[v] = LC_NAME(fma)(LC_NAME(load)(values + i + v * LC_LANES), zero, acc[v]);
+        }
+    }
+    for (; i < n; i += LC_LANES)
+        acc[0] = LC_NAME(fma)(LC_NAME(load_first)(values + i, LC_NAME(first)(lc_min(LC_LANES, n - i))), zero, acc[0]);
+    return LC_NAME(sum)(LC_NAME(add)(LC_NAME(add)(acc[0], acc[1]), LC_NAME(add)(acc[2], acc[3]))) == 0;
 }
 
 /* Packs the kernel, [group][depth tap][height tap][u][phase][channel][filter], zero where a phase has no tap u, behind
@@ -260,7 +268,8 @@ LC_NOINLINE void LC_NAME(narrow_line)(const lc_job *job, const lc_call *c, const
     const lc_narrow_plan *p = LC_CONST_PLAN(lc_narrow_plan, job);
     const int finite = ((const lc_narrow_header *)shared)->finite;
     const ptrdiff_t runs = g->kernel[0] * g->kernel[1] * p->turns, group_kernel = runs * p->rows * g->group_filters;
-    const lc_range rows[2] = {{0, p->full_rows}, {p->full_rows, p->rows}};
+    const ptrdiff_t full_rows = at->finite ? p->rows : p->full_rows;
+    const lc_range rows[2] = {{0, full_rows}, {full_rows, p->rows}};
     const LC_REAL *kernel = (const LC_REAL *)(shared + LC_ALIGNMENT), *box = (const LC_REAL *)(workspace + p->box_at);
     LC_REAL *stage = (LC_REAL *)(workspace + p->stage_at);
     LC_REAL *out = (LC_REAL *)c->result + at->image * g->x.image + pixel[0] * g->x.pixel[0] + pixel[1] * g->x.pixel[1];
@@ -282,7 +291,7 @@ LC_NOINLINE void LC_NAME(narrow_line)(const lc_job *job, const lc_call *c, const
 LC_TASK(narrow_lines) {
     const lc_geometry *g = &job->geometry;
     const lc_narrow_plan *p = LC_CONST_PLAN(lc_narrow_plan, job);
-    const lc_narrow_place at = lc_find_narrow(job, task);
+    lc_narrow_place at = lc_find_narrow(job, task);
     LC_REAL *box = (LC_REAL *)(workspace + p->box_at);
     lc_tile t;
     if (task == 0) LC_NAME(sign)(c->ran);
@@ -293,6 +302,7 @@ LC_TASK(narrow_lines) {
     t.out_stride = p->line;
     t.prefetch = (const char *)box;
     LC_NAME(fill_narrow_box)(job, c, &at, box);
+    at.finite = p->full_rows == p->rows || LC_NAME(all_finite)(box, at.box.image);
     for (ptrdiff_t i = at.from[0]; i < at.to[0]; ++i)
         for (ptrdiff_t j = at.from[1]; j < at.to[1]; ++j) {
             const ptrdiff_t pixel[2] = {i, j};
