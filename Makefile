@@ -119,10 +119,11 @@ valgrind:
 	$(CC) $(CFLAGS_TEST) -g tests/c/kernel_test.c -o build/kernel_test_valgrind -lm
 	valgrind --quiet --error-exitcode=1 --leak-check=full build/kernel_test_valgrind 3
 
-# Random right and wrong calls of everything, from a new seed each time.
+# Random right and wrong calls of everything, and the property tests, from a new seed each time.
 FUZZ_SECONDS ?= 600
 fuzz: $(VENV)/.test
 	$(BIN)/python tests/fuzz.py --seconds $(FUZZ_SECONDS)
+	HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -q -m hypothesis
 
 # A million small calls, forward and gradients, from eight threads: the process must not grow.
 soak: $(VENV)/.test

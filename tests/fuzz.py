@@ -17,12 +17,13 @@ import time
 
 import fuzz_functions
 import fuzz_layers
+import fuzz_process
 from fuzz_values import Finding
 
 # Too little for what 2**31 pixels of padding leave at stride 4: so large an output is refused, and takes no time.
 MEMORY_LIMIT = 2 * 2**30
 SECONDS = 60
-ROUNDS = [fuzz_functions.call_round] * 8 + [fuzz_functions.settings_round] + fuzz_layers.ROUNDS
+ROUNDS = [fuzz_functions.call_round] * 8 + [fuzz_functions.settings_round, fuzz_process.fork_round] + fuzz_layers.ROUNDS
 
 
 def one_round(seed):

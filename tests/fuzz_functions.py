@@ -43,9 +43,14 @@ def draw_case(rng):
 
 def draw_call(rng):
     """(what it is called, the module that has it, the twin's, arguments by name, the expected result)"""
-    case = draw_case(rng)
+    with np.errstate(invalid="ignore"):
+        return draw_call_of(rng, draw_case(rng))
+
+
+def draw_call_of(rng, case):
+    """A call of a case; its data may hold NaN and inf, which come out just where a sum holds them."""
     options = case.options()
-    inputs, kernel, bias = case.arrays()
+    inputs, kernel, bias = sprinkled(rng, case.arrays())
     x = "inputs" if case.local else "x"
     kind = rng.choice(["forward", "input", "kernel", "transpose", "columns"])
     if kind == "columns":
@@ -54,7 +59,7 @@ def draw_call(rng):
         arguments = {x: inputs, "kernel": kernel, "bias": bias} | options
         return case.function, localconv, arguments, case.run(oracle, (inputs, kernel, bias))
     gradient = Gradient(case, "kernel" if kind == "kernel" else "input")
-    first, grad_output = gradient.arrays()
+    first, grad_output = sprinkled(rng, gradient.arrays())
     expected = gradient.run(oracle, (first, grad_output))
     if kind == "kernel":
         arguments = {x: first, "kernel_shape": gradient.shape, "grad_output": grad_output}
@@ -68,6 +73,18 @@ def draw_call(rng):
         )
     arguments = {x: grad_output, "kernel": first} | options | {"output_shape": gradient.shape}
     return f"{case.function}_transpose", localconv, arguments, expected
+
+
+def sprinkled(rng, arrays):
+    """The arrays as they are, or with a few values that are not finite in some of them."""
+    if rng.random() < 0.7:
+        return arrays
+    given = [array if array is None or rng.random() < 0.5 else array.copy() for array in arrays]
+    for array, original in zip(given, arrays, strict=True):
+        if array is not original:
+            for _ in range(rng.randint(1, 3)):
+                array.flat[rng.randrange(array.size)] = rng.choice([np.nan, np.inf, -np.inf])
+    return given
 
 
 def draw_columns(rng, case, inputs):

@@ -73,7 +73,8 @@ def spoil(rng, name, value):
     """A value for an argument that is probably wrong."""
     if isinstance(value, np.ndarray):
         endless = np.lib.stride_tricks.as_strided(value, (2**40, *value.shape[1:]), (0, *value.strides[1:]))
-        others = [value.astype(kind) for kind in (np.float16, np.int64, complex, object, np.longdouble)]
+        with np.errstate(invalid="ignore"):  # NaN as an integer
+            others = [value.astype(kind) for kind in (np.float16, np.int64, complex, object, np.longdouble)]
         others += [value[0], value[None], value[:0], value[..., :-1], value[..., :1], value.T, value.ravel(), endless]
         others += [
             np.broadcast_to(value[:1], value.shape),
