@@ -131,8 +131,8 @@ def open_probe(options: argparse.Namespace, remarks: list[str]):
 
 def instruction_set() -> str:
     """Return the instruction set that localconv's kernels use."""
-    core = sys.modules.get("localconv._core")
-    return core.get_isa() if core and hasattr(core, "get_isa") else "unknown"
+    settings = sys.modules.get("localconv.settings")
+    return str(settings.get_isa()) if settings else "unknown"
 
 
 def run(options: argparse.Namespace):

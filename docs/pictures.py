@@ -11,8 +11,8 @@ def draw_all(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for draw in (shared_and_unshared, register_tile, zones):
         draw(folder / f"{draw.__name__}.png")
-    readme = (folder.parent.parent / "README.md").read_text(encoding="utf-8")
-    forward, step = readme.split("### A training step")
+    figures = (folder.parent / "benchmark.md").read_text(encoding="utf-8")
+    forward, step = figures.split("### A training step")
     for name, text in (("forward", forward), ("step", step)):
         speeds(text, folder / f"speed_{name}.png")
 
@@ -95,7 +95,7 @@ def zones(path: Path) -> None:
 
 
 def measured(text: str) -> dict[str, list[tuple[str, float, str]]]:
-    """The README's tables: for each title the shapes, localconv's speed over the best peer, and that peer."""
+    """The benchmark page's tables: for each title the shapes, localconv's speed over the best peer, and that peer."""
     tables: dict[str, list[tuple[str, float, str]]] = {}
     for title, body in re.findall(r"^\*\*(.+?)\*\*\n\n((?:\|.*\n)+)", text, re.MULTILINE):
         header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in body.splitlines())
@@ -110,7 +110,7 @@ def speeds(text: str, path: Path) -> None:
 
     tables = measured(text)
     if not tables:
-        raise ValueError("the README has no table of speeds where the charts look for them")
+        raise ValueError("the benchmark page has no table of speeds where the charts look for them")
     figure = Figure(figsize=(9, 0.34 * sum(map(len, tables.values())) + 1.4), layout="constrained", facecolor="white")
     panels = figure.subplots(len(tables), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (title, rows) in zip(panels, tables.items(), strict=True):

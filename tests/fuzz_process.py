@@ -1,4 +1,4 @@
-"""Rounds of the fuzzer in a child that was forked after the OpenMP runtime had been used, by localconv and by others."""
+"""A round of the fuzzer in a child forked after the OpenMP runtime was used, by localconv and by others."""
 
 import ctypes
 import functools
