@@ -7,7 +7,6 @@ import os
 import reprlib
 import stat
 import warnings
-from pathlib import Path
 
 CHANNELS_LAST = "channels_last"
 CHANNELS_FIRST = "channels_first"
@@ -116,8 +115,8 @@ def _read_keras_file() -> None:
 
 def _keras_settings() -> dict[str, str]:
     """The settings in keras.json that are understood here."""
-    home = os.environ.get("KERAS_HOME")
-    path = (Path(home) if home else Path(os.path.expanduser("~")) / ".keras") / "keras.json"
+    home = os.environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras")
+    path = os.path.join(home, "keras.json")
     try:
         content = json.loads(_text(path))
     except FileNotFoundError:
@@ -140,7 +139,7 @@ def _keras_settings() -> dict[str, str]:
     return found
 
 
-def _text(path: Path) -> str:
+def _text(path: str) -> str:
     """The text of a regular file.
 
     OSError for anything else that may be in its place: a pipe could wait, a device never end.
@@ -158,5 +157,5 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _warn(path: Path, problem: str) -> None:
+def _warn(path: str, problem: str) -> None:
     warnings.warn(f"{path}: {problem}; localconv goes on with its defaults", UserWarning, stacklevel=5)

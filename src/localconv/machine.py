@@ -7,7 +7,6 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple, TextIO
 
 import numpy as np
@@ -34,7 +33,7 @@ caches = Caches(*[found or smallest for found, smallest in zip(cache_sizes(), SM
 # --------------------------------------------------------------------------------------------------------------- quotas
 
 
-def cpu_quota(root: Path = Path("/")) -> float | None:
+def cpu_quota(root: str = "/") -> float | None:
     """Processors that Linux grants this process's control group and those around it at most; None: as many as there
     are.
 
@@ -42,8 +41,8 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
     ``/proc/self/cgroup`` names.
     """
     try:
-        groups = (root / "proc/self/cgroup").read_text().splitlines()
-        mounts = (root / "proc/self/mountinfo").read_text().splitlines()
+        groups = _text(os.path.join(root, "proc/self/cgroup")).splitlines()
+        mounts = _text(os.path.join(root, "proc/self/mountinfo")).splitlines()
     except (OSError, UnicodeDecodeError):
         return None
     quotas: list[float] = []
@@ -60,7 +59,12 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
     return min(quotas, default=None)
 
 
-def _folders(root: Path, mounts: list[str], group: str, kind: str, controller: str | None) -> Iterator[Path]:
+def _text(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def _folders(root: str, mounts: list[str], group: str, kind: str, controller: str | None) -> Iterator[str]:
     """The folders of a control group and of those around it, as far as they can be seen from here."""
     for line in mounts:
         place, _, system = line.partition(" - ")
@@ -69,29 +73,34 @@ def _folders(root: Path, mounts: list[str], group: str, kind: str, controller: s
             continue
         if controller is not None and controller not in systems[2].split(","):
             continue
-        mounted, top = places[3], root / places[4].lstrip("/")
+        mounted, top = places[3], os.path.join(root, places[4].lstrip("/"))
         # A container may be told of its group by a path that it does not see; then what it sees is its own.
         inside = group.removeprefix(mounted.rstrip("/")) if group.startswith(mounted) else ""
-        folder = top / inside.strip("/") if ".." not in inside.split("/") else top
-        yield from (folder, *[parent for parent in folder.parents if parent.is_relative_to(top)])
+        steps = [step for step in inside.split("/") if step]
+        if ".." in steps:
+            steps = []
+        yield from (os.path.join(top, *steps[:depth]) for depth in range(len(steps), -1, -1))
 
 
-def _quota_of_max(folder: Path) -> float | None:
+def _quota_of_max(folder: str) -> float | None:
     """The processors that a version 2 group's ``cpu.max``, 'QUOTA PERIOD' or 'max PERIOD', grants."""
-    quota, *period = _numbers(folder / "cpu.max", 2)
+    quota, *period = _numbers(os.path.join(folder, "cpu.max"), 2)
     return quota / period[0] if quota and period and period[0] else None
 
 
-def _quota_of_cfs(folder: Path) -> float | None:
+def _quota_of_cfs(folder: str) -> float | None:
     """The processors that a version 1 group's files grant."""
-    quota, period = _numbers(folder / "cpu.cfs_quota_us", 1)[0], _numbers(folder / "cpu.cfs_period_us", 1)[0]
+    quota, period = (
+        _numbers(os.path.join(folder, "cpu.cfs_quota_us"), 1)[0],
+        _numbers(os.path.join(folder, "cpu.cfs_period_us"), 1)[0],
+    )
     return quota / period if quota and period else None
 
 
-def _numbers(path: Path, count: int) -> list[int | None]:
+def _numbers(path: str, count: int) -> list[int | None]:
     """The numbers in a file; None for any that is missing or none above 0."""
     try:
-        words = path.read_text().split()[:count]
+        words = _text(path).split()[:count]
     except (OSError, UnicodeDecodeError):
         words = []
     found = [int(word) if word.isdecimal() and len(word) < 19 else 0 for word in words]
