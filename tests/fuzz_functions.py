@@ -4,100 +4,33 @@ import numpy as np
 import oracle
 import ways
 from fuzz_values import NUMBERS, ODD, REFUSALS, Finding, bits, describe, dress, spoil
-from operations import FORWARD
-from oracle import Case, Gradient
+from operations import OPERATIONS
 
 import localconv
-from localconv import _core, grad, settings
-
-
-def draw_case(rng):
-    """A small right geometry, its values integers that every sum holds exactly."""
-    function = rng.choice(list(FORWARD))
-    rank, local = int(function[-2]), function.startswith("local")
-    kernel = tuple(rng.randint(1, 4) for _ in range(rank))
-    strides = tuple(rng.randint(1, 4) for _ in range(rank))
-    dilation = tuple(rng.randint(1, 3) for _ in range(rank))
-    if not local and max(strides) > 1:
-        dilation = (1,) * rank
-    names = ["valid", "same", "causal"][: 4 - rank]
-    padding = rng.choice([*names, tuple((rng.randint(0, 5), rng.randint(0, 5)) for _ in range(rank))])
-    groups = rng.choice([1, 1, 2])
-    return Case(
-        function,
-        tuple((k - 1) * d + 1 + rng.randint(0, 6) for k, d in zip(kernel, dilation, strict=True)),
-        kernel,
-        batch=rng.choice([1, 2, 5, 17]),
-        channels=groups * rng.randint(1, 4),
-        filters=groups * rng.choice([1, 3, 8, 17]),
-        strides=strides,
-        dilation_rate=dilation,
-        groups=groups,
-        padding=padding,
-        data_format=rng.choice(oracle.FORMATS),
-        bias=rng.choice([None, "filters", "full" if local else None]),
-        dtype=rng.choice(["float32", "float64"]),
-        seed=rng.randrange(2**32),
-    )
+from localconv import _core, settings
 
 
 def draw_call(rng):
-    """(what it is called, the module that has it, the twin's, arguments by name, the expected result)"""
+    """(an operation, arguments by name, the expected result)
+
+    Some of the data may be NaN or inf, which come out just where a sum holds them.
+    """
+    operation = rng.choice(list(OPERATIONS.values()))
+    arguments = operation.draw(rng)
+    if rng.random() < 0.3:
+        arguments = {key: sprinkled(rng, value) for key, value in arguments.items()}
     with np.errstate(invalid="ignore"):
-        return draw_call_of(rng, draw_case(rng))
+        return operation, arguments, getattr(oracle, operation.name)(**arguments)
 
 
-def draw_call_of(rng, case):
-    """A call of a case; its data may hold NaN and inf, which come out just where a sum holds them."""
-    options = case.options()
-    inputs, kernel, bias = sprinkled(rng, case.arrays())
-    x = "inputs" if case.local else "x"
-    kind = rng.choice(["forward", "input", "kernel", "transpose", "columns"])
-    if kind == "columns":
-        return draw_columns(rng, case, inputs)
-    if kind == "forward":
-        arguments = {x: inputs, "kernel": kernel, "bias": bias} | options
-        return case.function, localconv, arguments, case.run(oracle, (inputs, kernel, bias))
-    gradient = Gradient(case, "kernel" if kind == "kernel" else "input")
-    first, grad_output = sprinkled(rng, gradient.arrays())
-    expected = gradient.run(oracle, (first, grad_output))
-    if kind == "kernel":
-        arguments = {x: first, "kernel_shape": gradient.shape, "grad_output": grad_output}
-        return gradient.function, grad, arguments | options, expected
-    if kind == "input":
-        return (
-            gradient.function,
-            grad,
-            {"input_shape": gradient.shape, "kernel": first, "grad_output": grad_output} | options,
-            expected,
-        )
-    arguments = {x: grad_output, "kernel": first} | options | {"output_shape": gradient.shape}
-    return f"{case.function}_transpose", localconv, arguments, expected
-
-
-def sprinkled(rng, arrays):
-    """The arrays as they are, or with a few values that are not finite in some of them."""
-    if rng.random() < 0.7:
-        return arrays
-    given = [array if array is None or rng.random() < 0.5 else array.copy() for array in arrays]
-    for array, original in zip(given, arrays, strict=True):
-        if array is not original:
-            for _ in range(rng.randint(1, 3)):
-                array.flat[rng.randrange(array.size)] = rng.choice([np.nan, np.inf, -np.inf])
-    return given
-
-
-def draw_columns(rng, case, inputs):
-    """im2col, or col2im of as many rows as that has."""
-    options = {
-        name: getattr(case, name) for name in ("kernel_size", "strides", "padding", "dilation_rate", "data_format")
-    }
-    columns = oracle.im2col(inputs, **options)
-    if rng.random() < 0.5:
-        return "im2col", localconv, {"x": inputs} | options, columns
-    columns = np.random.default_rng(case.seed).integers(-8, 9, columns.shape).astype(case.dtype)
-    arguments = {"cols": columns, "input_shape": inputs.shape} | options
-    return "col2im", localconv, arguments, oracle.col2im(**arguments)
+def sprinkled(rng, value):
+    """An array with a few values that are not finite, or, as often, as it is; anything else as it is."""
+    if not isinstance(value, np.ndarray) or rng.random() < 0.5:
+        return value
+    value = value.copy()
+    for _ in range(rng.randint(1, 3)):
+        value.flat[rng.randrange(value.size)] = rng.choice([np.nan, np.inf, -np.inf])
+    return value
 
 
 # ------------------------------------------------------------------------------------------------------------ one round
@@ -105,14 +38,15 @@ def draw_columns(rng, case, inputs):
 
 def call_round(rng, seed):
     """One call of a function."""
-    name, module, arguments, expected = draw_call(rng)
+    operation, arguments, expected = draw_call(rng)
+    name = operation.name
     settings.set_isa(rng.choice(_core.available_isas()))
     localconv.set_num_threads(rng.choice([1, 2]))
     wrong = {}
     if rng.random() < 0.6:
         for key in rng.sample(list(arguments), rng.choice([1, 1, 2])):
             wrong[key] = spoil(rng, key, arguments[key])
-        if "kernel" in name.split("_")[-1] and rng.random() < 0.2:
+        if operation.kind == "kernel" and rng.random() < 0.2:
             wrong["accumulate"] = rng.choice(ODD)
         if rng.random() < 0.2:
             wrong["out"] = rng.choice(
@@ -124,7 +58,7 @@ def call_round(rng, seed):
     force = [name for family in ways.ALL for name in rng.choice([(), rng.choice(ways.ALL[family])])]
     try:
         with settings.forced(*force):
-            result = getattr(module, name)(**given)
+            result = getattr(operation.module, name)(**given)
     except REFUSALS as error:
         if not wrong:
             raise Finding(f"seed {seed}: {name} refused a right call: {error!r}") from error

@@ -4,7 +4,7 @@ import numpy as np
 
 REFUSALS = (ValueError, TypeError, MemoryError)
 # Sizes that no array here has: an argument with one is refused, or has no effect on how much there is to compute.
-FAR = (2**31 - 1, 2**31, 2**32, 2**62, 2**63 - 1, 2**63, 2**64, 10**30)
+FAR = (2**31 - 1, 2**31, 2**32, 2**47, 2**50, 2**55, 2**58, 2**60, 2**62, 2**63 - 1, 2**63, 2**64, 10**30)
 NUMBERS = (0, -1, -(2**63), 1, 2, 3, 7, *FAR)
 ODD = (
     None,

@@ -1,13 +1,15 @@
-"""Every public operation once: its function, right arguments by name, and the shape of the result.
+"""Every public operation once: its function, right arguments, the shape of the result, and how to draw others.
 
-A new forward convolution is a case in `FORWARD`; its gradients and its transpose follow. What tests go over is taken
-from `OPERATIONS`.
+A new forward convolution is a case in `FORWARD`; its gradients and its transpose follow. Another operation is a row,
+with a kind of its own in `DRAWS`. Tests and the fuzzer go over `OPERATIONS`; what an operation computes is said by the
+function of its name in oracle.py.
 """
 
 import dataclasses
 
 import numpy as np
-from oracle import Case
+import oracle
+from oracle import Case, Gradient
 
 import localconv
 from localconv import grad
@@ -43,6 +45,10 @@ class Operation:
     def call(self, **changes):
         """Call the function with some of its arguments changed."""
         return getattr(self.module, self.name)(**(self.right | changes))
+
+    def draw(self, rng):
+        """Random right arguments. The data are integers that every sum holds exactly."""
+        return DRAWS[self.kind](self, rng)
 
     @property
     def arrays(self):
@@ -94,6 +100,81 @@ def columns():
 
 OPERATIONS = {operation.name: operation for case in FORWARD.values() for operation in of_case(case)}
 OPERATIONS |= {operation.name: operation for operation in columns()}
+
+
+# ------------------------------------------------------------------------------------------------- random arguments
+
+
+def draw_case(rng, function):
+    """A small right geometry of a forward convolution."""
+    rank, local = int(function[-2]), function.startswith("local")
+    kernel = tuple(rng.randint(1, 4) for _ in range(rank))
+    strides = tuple(rng.randint(1, 4) for _ in range(rank))
+    dilation = tuple(rng.randint(1, 3) for _ in range(rank))
+    if not local and max(strides) > 1:
+        dilation = (1,) * rank
+    names = ["valid", "same", "causal"][: 4 - rank]
+    padding = rng.choice([*names, tuple((rng.randint(0, 5), rng.randint(0, 5)) for _ in range(rank))])
+    groups = rng.choice([1, 1, 2])
+    return Case(
+        function,
+        tuple((k - 1) * d + 1 + rng.randint(0, 6) for k, d in zip(kernel, dilation, strict=True)),
+        kernel,
+        batch=rng.choice([1, 2, 5, 17]),
+        channels=groups * rng.randint(1, 4),
+        filters=groups * rng.choice([1, 3, 8, 17]),
+        strides=strides,
+        dilation_rate=dilation,
+        groups=groups,
+        padding=padding,
+        data_format=rng.choice(oracle.FORMATS),
+        bias=rng.choice([None, "filters", "full" if local else None]),
+        dtype=rng.choice(["float32", "float64"]),
+        seed=rng.randrange(2**32),
+    )
+
+
+def draw_forward(operation, rng):
+    case = draw_case(rng, operation.name)
+    inputs, kernel, bias = case.arrays()
+    return {"inputs" if case.local else "x": inputs, "kernel": kernel, "bias": bias} | case.options()
+
+
+def draw_gradient(operation, rng):
+    """Of the forward convolution whose name the operation's begins with."""
+    case = draw_case(rng, operation.name.removesuffix(f"_{operation.kind}"))
+    gradient = Gradient(case, "kernel" if operation.kind == "kernel" else "input")
+    first, grad_output = gradient.arrays()
+    x = "inputs" if case.local else "x"
+    if operation.kind == "kernel":
+        arguments = {x: first, "kernel_shape": gradient.shape, "grad_output": grad_output}
+    elif operation.kind == "input":
+        arguments = {"input_shape": gradient.shape, "kernel": first, "grad_output": grad_output}
+    else:
+        return {x: grad_output, "kernel": first} | case.options() | {"output_shape": gradient.shape}
+    return arguments | case.options()
+
+
+def draw_columns(operation, rng):
+    """im2col, or col2im of as many rows as that has."""
+    case = draw_case(rng, rng.choice([name for name in FORWARD if name.startswith("conv")]))
+    inputs, _, _ = case.arrays()
+    names = ("kernel_size", "strides", "padding", "dilation_rate", "data_format")
+    options = {name: getattr(case, name) for name in names}
+    if operation.name == "im2col":
+        return {"x": inputs} | options
+    shape = oracle.im2col(inputs, **options).shape
+    columns = np.random.default_rng(case.seed).integers(-8, 9, shape).astype(case.dtype)
+    return {"cols": columns, "input_shape": inputs.shape} | options
+
+
+DRAWS = {
+    "forward": draw_forward,
+    "input": draw_gradient,
+    "kernel": draw_gradient,
+    "transpose": draw_gradient,
+    "columns": draw_columns,
+}
 
 
 def of_kind(*kinds):

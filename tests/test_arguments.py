@@ -309,10 +309,23 @@ def test_padding_that_is_no_pair(function, wrong):
         call(function, padding=wrong)
 
 
+@pytest.mark.parametrize("exponent", range(40, 61))  # NumPy itself counts 2**63 bytes at most
+@pytest.mark.parametrize("less", [0, 3, 10])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_kernels_that_claim_to_be_endless(isa, exponent, less, axis):
+    """A kernel whose elements are all one value, and padding for it: more bytes than 63 bits count, in some plan."""
+    size = 2**exponent - less
+    kernel = np.broadcast_to(np.float32(1), [size if k == axis else 1 for k in range(3)])
+    x = np.ones((1, 3, 1 if axis != 1 else 4), np.float32)
+    padding = ((size - 3, 0),) if axis == 0 else "valid"
+    with pytest.raises((ValueError, MemoryError)):
+        localconv.conv1d(x, kernel, padding=padding, data_format="channels_last", groups=1)
+
+
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_padding_past_64_bits(function):
     rank = OPERATIONS[function].rank
-    for huge in (2**62, 2**63, 2**70):
+    for huge in (2**50, 2**55, 2**58, 2**59, 2**60, 2**62, 2**63, 2**70):
         with pytest.raises((ValueError, MemoryError)):
             call(function, padding=((huge, huge),) * rank)
 

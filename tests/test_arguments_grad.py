@@ -332,7 +332,7 @@ def test_padding(function):
     for wrong in (b"valid", {"valid"}, {0: (0, 0)}, ("same",), ("valid", "valid")):
         with pytest.raises((TypeError, ValueError), match=r"\bpadding\b"):
             call(function, padding=wrong)
-    for huge in (2**62, 2**63, 2**70):
+    for huge in (2**50, 2**55, 2**58, 2**59, 2**60, 2**62, 2**63, 2**70):
         with pytest.raises((ValueError, MemoryError)):
             call(function, padding=((huge, huge),) * rank)
 

@@ -74,6 +74,9 @@ enum { lc_isa_count = (int)(sizeof lc_isas / sizeof lc_isas[0]) };
 
 /* ----------------------------------------------------------------------------------------- making jobs */
 
+/* Bytes that one workspace may ask for: more than any machine has, and few enough to be multiplied by all its threads. */
+#define LC_MOST_BYTES (PTRDIFF_MAX >> 13)
+
 /* Makes a job of a geometry, an algorithm, kernels and choices that are in it already: LC_OK, LC_NO_MEMORY, or
  * LC_REFUSED if the algorithm cannot do this geometry with these choices. In any case lc_free_job must follow. */
 static inline int lc_make_job(lc_job *job) {
@@ -87,7 +90,8 @@ static inline int lc_make_job(lc_job *job) {
     job->memory_bytes = job->shared_bytes = job->thread_bytes = job->list_bytes = job->box_bytes = 0;
     for (int pass = 0; pass < LC_PASSES; ++pass) job->tasks[pass] = 0;
     memset(job->plan, 0, sizeof job->plan);
-    return finish[job->algorithm](job);
+    const int status = finish[job->algorithm](job);
+    return status == LC_OK && lc_max(job->shared_bytes, job->thread_bytes) > LC_MOST_BYTES ? LC_NO_MEMORY : status;
 }
 
 static inline void lc_free_job(lc_job *job) {

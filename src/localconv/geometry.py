@@ -17,8 +17,11 @@ from .spec import LOCAL, Spec
 
 Size = TypeVar("Size", bound=int | None)
 
-# An element count that a signed 64-bit byte offset still reaches for the widest element.
+# A distance in elements that a signed 64-bit byte offset still reaches for the widest element.
 _LIMIT = 2**59
+# Elements of an array, and of one position's kernel: more than any machine addresses, and few enough for 63 bits to
+# hold the bytes of what is derived from them (a list of runs, a kernel in full vectors).
+_ARRAY_LIMIT = 2**48
 
 
 class Names(NamedTuple):
@@ -135,6 +138,8 @@ def geometry_of(spec: Spec, x_shape: Ints, kernel_shape: Ints) -> Geometry:
 def column_geometry(spec: Spec, x_shape: Ints) -> Geometry:
     """The geometry of im2col and col2im: a shared convolution of one filter, of the window that the spec names."""
     assert spec.kernel_size is not None
+    if len(x_shape) != spec.rank + 2:
+        raise Mismatch(f"{{input}} must have {spec.rank + 2} axes {_axes(spec)}, got shape {x_shape}")
     channels = x_shape[1] if spec.channels_first else x_shape[-1]
     return geometry_of(spec, x_shape, (*spec.kernel_size, channels, 1))
 
@@ -215,17 +220,18 @@ def _local_geometry(
 
 def _sized(g: Geometry) -> Geometry:
     """A geometry with three axes. Mismatch if an array or an offset would be too long."""
+    array = max(g.batch * prod(g.input) * g.channels, g.batch * g.positions * g.filters, g.window * g.filters)
+    if array > _ARRAY_LIMIT:
+        raise Mismatch(f"an array of this convolution would have {array} elements: they may have {_ARRAY_LIMIT}")
     reach = [reach_of(k, d) for k, d in zip(g.kernel, g.dilation, strict=True)]
     largest = max(
-        g.batch * prod(g.input) * g.channels,
-        g.batch * g.positions * g.filters,
         g.positions * prod(g.kernel) * g.channels * g.filters,
         *(o * s + r for o, s, r in zip(g.output, g.strides, reach, strict=True)),
         *g.dilation,
     )
     if largest > _LIMIT:
         raise Mismatch(
-            f"sizes of this convolution would reach {largest}: arrays, strides and dilation_rate may reach {_LIMIT} "
+            f"sizes of this convolution would reach {largest}: kernels, strides and dilation_rate may reach {_LIMIT} "
             "elements"
         )
     fill = 3 - len(g.input)

@@ -14,8 +14,8 @@ CONV = "conv"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spec:
-    """One way to convolve, made by `local_spec` or `conv_spec`, which check it. Plans go by the object: the same
-    arguments give the same.
+    """One way to convolve, made by the functions below, which check it. Plans are kept by the object: the functions
+    return the same one for the same arguments.
 
     `family`: LOCAL (a kernel of its own for every position) or CONV (one for all); `kernel_size`: the taps of the
     window (None: CONV's kernel has them in its shape); `output`: sizes that the output must have (None: whatever
@@ -117,14 +117,17 @@ def column_spec(
     """The spec of im2col and col2im: a shared convolution of any strides and dilation,
     whose window the caller names.
     """
-    return Spec(
-        CONV,
+    size, steps = ints(kernel_size, rank, "kernel_size"), ints(strides, rank, "strides")
+    return _column_spec(
         rank,
-        ints(kernel_size, rank, "kernel_size"),
-        ints(strides, rank, "strides"),
+        size,
+        steps,
         padding_of(padding, rank),
-        ints(dilation_rate, rank, "dilation_rate"),
-        1,
         is_channels_first(data_format),
-        None,
+        ints(dilation_rate, rank, "dilation_rate"),
     )
+
+
+@lru_cache(maxsize=1024)
+def _column_spec(rank: int, size: Ints, steps: Ints, padding: Padding, channels_first: bool, dilation: Ints) -> Spec:
+    return Spec(CONV, rank, size, steps, padding, dilation, 1, channels_first, None)

@@ -1,0 +1,56 @@
+"""What every operation of the table in operations.py does, on every instruction set and with more threads than one."""
+
+import random
+
+import numpy as np
+import oracle
+import pytest
+from fuzz_values import bits
+from operations import OPERATIONS
+
+import localconv
+from localconv import engine, policy
+
+DRAWS = 12
+
+
+def draws(name):
+    """Arguments of an operation, the same at every run."""
+    for number in range(DRAWS):
+        yield OPERATIONS[name].draw(random.Random(f"{name} {number}"))
+
+
+def call(name, arguments, **more):
+    return getattr(OPERATIONS[name].module, name)(**arguments, **more)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_values(isa, name):
+    for arguments in draws(name):
+        before = bits(arguments)
+        expected = getattr(oracle, name)(**arguments)
+        result = call(name, arguments)
+        np.testing.assert_array_equal(result, expected.astype(result.dtype), strict=True)
+        out = np.full_like(result, np.nan)
+        assert call(name, arguments, out=out) is out
+        oracle.assert_same_bits(out, result)
+        assert bits(arguments) == before
+
+
+@pytest.fixture
+def many_threads(monkeypatch):
+    """Work of any size is cut for four threads."""
+    monkeypatch.setattr(policy, "PRODUCTS_PER_THREAD", 1)
+    monkeypatch.setattr(policy, "PRODUCTS_PER_TASK", 1)
+    monkeypatch.setattr(engine.plans, "limit", 0)  # none is kept for others
+    engine.plans.clear()
+    localconv.set_num_threads(4)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_same_bits_with_many_threads(name, many_threads):
+    for arguments in draws(name):
+        whole = call(name, arguments)
+        localconv.set_num_threads(1)
+        oracle.assert_same_bits(call(name, arguments), whole)
+        localconv.set_num_threads(4)
