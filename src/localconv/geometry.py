@@ -45,6 +45,10 @@ class Mismatch(ValueError):
         return ValueError(str(self).format(**names._asdict()))
 
 
+class TooLarge(Mismatch):
+    """Sizes that fit each other and no machine."""
+
+
 @dataclass(frozen=True, slots=True)
 class Geometry:
     """The sizes of one convolution.
@@ -222,7 +226,7 @@ def _sized(g: Geometry) -> Geometry:
     """A geometry with three axes. Mismatch if an array or an offset would be too long."""
     array = max(g.batch * prod(g.input) * g.channels, g.batch * g.positions * g.filters, g.window * g.filters)
     if array > _ARRAY_LIMIT:
-        raise Mismatch(f"an array of this convolution would have {array} elements: they may have {_ARRAY_LIMIT}")
+        raise TooLarge(f"an array of this convolution would have {array} elements: they may have {_ARRAY_LIMIT}")
     reach = [reach_of(k, d) for k, d in zip(g.kernel, g.dilation, strict=True)]
     largest = max(
         g.positions * prod(g.kernel) * g.channels * g.filters,
@@ -230,7 +234,7 @@ def _sized(g: Geometry) -> Geometry:
         *g.dilation,
     )
     if largest > _LIMIT:
-        raise Mismatch(
+        raise TooLarge(
             f"sizes of this convolution would reach {largest}: kernels, strides and dilation_rate may reach {_LIMIT} "
             "elements"
         )
