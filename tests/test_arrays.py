@@ -266,6 +266,49 @@ def test_out_of_a_subclass_is_returned_as_it_is(operation, data_format):
     assert_same_bits(out, expected)
 
 
+class OtherShape(np.ndarray):
+    """Says that it is larger than it is."""
+
+    shape = property(lambda self: (1, 10000, 64))
+
+
+class OtherMemory(np.ndarray):
+    """Gives other memory, and less, to whoever wants it flat or contiguous."""
+
+    def reshape(self, *_, **__):
+        return np.zeros(1, self.dtype)
+
+
+class NoArray:
+    """Says that it is an array, and what its shape is."""
+
+    __class__ = np.ndarray
+    shape, dtype, flags = (1, 10000, 64), np.dtype("float32"), np.zeros(1).flags
+
+    def reshape(self, *_):
+        return np.zeros(1, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("out", "error"),
+    [
+        (np.zeros(1, "float32").view(OtherShape), ValueError),
+        (np.zeros((1, 10000, 64), "float32").view(OtherMemory), None),
+        (NoArray(), TypeError),
+    ],
+    ids=["shape", "memory", "class"],
+)
+def test_out_that_is_not_what_it_says(out, error):
+    """What NumPy knows of an array counts, not what its class says."""
+    x, kernel = np.ones((1, 10002, 1), "float32"), np.ones((3, 1, 64), "float32")
+    if error is None:
+        assert localconv.conv1d(x, kernel, data_format="channels_last", out=out) is out
+        assert (np.asarray(out) == 3).all()
+    else:
+        with pytest.raises(error, match="out"):
+            localconv.conv1d(x, kernel, data_format="channels_last", out=out)
+
+
 def test_empty_out(data_format):
     case = Case("local_conv1d", (9,), (3,), 0, data_format=data_format)
     out = np.zeros(case.layout(case.out, case.filters), "float32")

@@ -10,8 +10,8 @@
  *     the stall, that is about as long as the stall: rare ones leave the machine worth its threads. Where it does not,
  *     the pause is twice the last one, up to LC_LONGEST. The account then begins anew.
  *
- * What a call gains is judged by the shortest time it was seen to take, and before that by its multiply-adds. The state
- * is the process's: a stall says something of the machine, not of the call. It is four numbers, read and written
+ * What a call gains is judged by the shortest times it was seen to take, and before that by its multiply-adds. The
+ * state is the process's: a stall says something of the machine, not of the call. It is four numbers, read and written
  * without a lock; threads that write at the same time lose a stall, a gain or a pause, at worst.
  */
 #ifndef LOCALCONV_BUSY_H
@@ -65,11 +65,20 @@ LC_INLINE int64_t lc_next_pause(int64_t cost, int64_t gained, int64_t last) {
     return pause < LC_LONGEST ? pause : LC_LONGEST;
 }
 
+/* What is known of a call's time on one thread after another one, which took so long with so many threads. Shorter
+ * times count at once, unless the first thread was idle for much of the call and may have done less than its share;
+ * longer ones little by little, as others may have used the processor. */
+LC_INLINE int64_t lc_learn(int64_t known, int threads, int64_t took, int64_t waited) {
+    const int64_t alone = (took - waited) * threads;
+    if (known == 0) return alone;
+    if (alone >= known) return known + (alone - known) / 8;
+    return 4 * waited <= took ? alone : known;
+}
+
 /* Takes note of a call that began at `start` and ended `now`, on so many threads, the first of which was idle for
  * `waited`. */
 static inline void lc_note_call(lc_pace *pace, int threads, int64_t start, int64_t now, int64_t waited) {
-    const int64_t took = (now - start - waited) * threads, known = LC_LOAD(&pace->alone);
-    const int64_t alone = known == 0 || took < known ? took : known;
+    const int64_t known = LC_LOAD(&pace->alone), alone = lc_learn(known, threads, now - start, waited);
     if (alone != known) LC_STORE(&pace->alone, alone);
     if (threads == 1) return;
     const int64_t saved = lc_gain(alone, threads) - waited, gained = LC_LOAD(&lc_machine_busy.gained);

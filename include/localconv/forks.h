@@ -27,13 +27,13 @@ static void lc_note_fork(void) { lc_forked = 1; }
 #include <string.h>
 
 /* Linux marks a process that was forked and has not called exec, in the seventh number behind the name in
- * /proc/self/stat. */
+ * /proc/self/stat. Where that cannot be read, one thread is what is safe. */
 static int lc_forked_without_exec(void) {
     enum { PF_FORKNOEXEC = 0x40 };
     char line[1024];
     unsigned flags = 0;
     FILE *file = fopen("/proc/self/stat", "r");
-    if (!file) return 0;
+    if (!file) return 1;
     const char *name_end = fgets(line, sizeof line, file) ? strrchr(line, ')') : NULL;
     fclose(file);
     return name_end && sscanf(name_end + 1, " %*c %*d %*d %*d %*d %*d %u", &flags) == 1 && (flags & PF_FORKNOEXEC);

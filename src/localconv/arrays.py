@@ -87,16 +87,15 @@ def flat(array: Array, dtype: np.dtype[Any]) -> Array:
 
 def output_for(
     out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: tuple[Array | None, ...]
-) -> Array:
-    """A C-contiguous array to compute into: a new one, `out` itself, or a new one to be copied to `out` if that is not
-    contiguous.
+) -> tuple[Array, bool]:
+    """A C-contiguous array to compute into: a new one or, if that can be, `out`; and whether it is to be copied to
+    `out`.
 
     TypeError or ValueError if `out` cannot take the result.
     """
     if out is None:
-        return np.empty(shape, dtype)
-    if not isinstance(out, np.ndarray) or is_masked(out):
-        raise TypeError(f"out must be a numpy array without a mask, got {type(out).__name__}")
+        return np.empty(shape, dtype), False
+    out = _plain(out)
     if out.dtype != dtype:
         raise TypeError(f"out must have the dtype of the result, {dtype}, got {out.dtype}")
     if out.shape != shape:
@@ -107,15 +106,24 @@ def output_for(
         if array is not None and _overlap(out, array):
             raise ValueError("out must not share memory with an input")
     if out.flags.c_contiguous and out.flags.aligned:
+        return out, False
+    return np.empty(shape, dtype), True
+
+
+def _plain(out: Any) -> Array:
+    """An `out` as NumPy's own class: another class may say anything of its shape and its memory."""
+    if type(out) is np.ndarray:
         return out
-    return np.empty(shape, dtype)
+    if issubclass(type(out), np.ndarray) and not is_masked(out):  # isinstance asks what it says of itself
+        return np.ndarray.view(out, np.ndarray)
+    raise TypeError(f"out must be a numpy array without a mask, got {type(out).__name__}")
 
 
-def deliver(result: Array, out: Array | None) -> Array:
+def deliver(result: Array, out: Array | None, staged: bool) -> Array:
     """What the caller gets: `out` if given, filled."""
     if out is None:
         return result
-    if result is not out:
+    if staged:
         out[...] = result
     return out
 
@@ -128,12 +136,12 @@ def check_accumulate(accumulate: bool, out: Array | None) -> None:
         raise ValueError("accumulate=True adds to out, which must be given, got out=None")
 
 
-def deliver_sum(result: Array, out: Array | None, accumulate: bool) -> Array:
+def deliver_sum(result: Array, out: Array | None, staged: bool, accumulate: bool) -> Array:
     """`deliver`, or with `accumulate` what could not be added in place."""
-    if accumulate and out is not None and result is not out:
+    if accumulate and out is not None and staged:
         out += result
         return out
-    return deliver(result, out)
+    return deliver(result, out, staged)
 
 
 def _overlap(a: Array, b: Array) -> bool:

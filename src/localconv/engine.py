@@ -154,11 +154,11 @@ def forward(
     if b is not None and b.shape not in prepared.bias_shapes:
         raise ValueError(f"bias must have shape {' or '.join(map(str, prepared.bias_shapes))}, got {b.shape}")
     dtype = element.dtype
-    result = output_for(out, prepared.output, dtype, (x, kernel, b))
+    result, staged = output_for(out, prepared.output, dtype, (x, kernel, b))
     if b is not None:
         b = flat(b, dtype)
     prepared.job.run(result.reshape(-1), flat(x, dtype), flat(kernel, dtype), None, b, relu)
-    return result if out is None else deliver(result, out)
+    return result if out is None else deliver(result, out, staged)
 
 
 def grad_input(
@@ -178,9 +178,9 @@ def grad_input(
         raise error.named(names) from None
     _check_gradient(gradient, prepared, names)
     dtype = element.dtype
-    result = output_for(out, input_shape, dtype, (kernel, gradient))
+    result, staged = output_for(out, input_shape, dtype, (kernel, gradient))
     prepared.job.run(result.reshape(-1), None, flat(kernel, dtype), flat(gradient, dtype))
-    return deliver(result, out)
+    return deliver(result, out, staged)
 
 
 def grad_kernel(
@@ -202,10 +202,10 @@ def grad_kernel(
     _check_gradient(gradient, prepared, names)
     check_accumulate(accumulate, out)
     dtype = element.dtype
-    result = output_for(out, kernel_shape, dtype, (x, gradient))
-    add = accumulate and result is out
+    result, staged = output_for(out, kernel_shape, dtype, (x, gradient))
+    add = accumulate and not staged
     prepared.job.run(result.reshape(-1), flat(x, dtype), None, flat(gradient, dtype), accumulate=add)
-    return deliver_sum(result, out, accumulate)
+    return deliver_sum(result, out, staged, accumulate)
 
 
 def grad_bias(
@@ -219,7 +219,7 @@ def grad_bias(
     """
     gradient = as_float_array(gradient, names.gradient)
     element = element_type(gradient)
-    result = output_for(out, bias_shape, element.dtype, (gradient,))
+    result, staged = output_for(out, bias_shape, element.dtype, (gradient,))
     gradient = flat(gradient, element.dtype).reshape(gradient.shape)
     filters = bias_shape[-1]
     if len(bias_shape) > 1:
@@ -232,7 +232,7 @@ def grad_bias(
     else:
         rows = gradient.reshape(-1, filters)
     result[...] = sum_of_rows(rows).reshape(bias_shape)
-    return deliver(result, out)
+    return deliver(result, out, staged)
 
 
 def im2col(spec: Spec, x: ArrayLike, out: Array | None = None, names: Names = NAMES) -> Array:
@@ -240,9 +240,9 @@ def im2col(spec: Spec, x: ArrayLike, out: Array | None = None, names: Names = NA
     x = as_float_array(x, names.input)
     element = element_type(x)
     job, geometry = _prepare_columns("im2col", spec, x.shape, element, names)
-    result = output_for(out, (geometry.batch, geometry.positions, geometry.window), element.dtype, (x,))
+    result, staged = output_for(out, (geometry.batch, geometry.positions, geometry.window), element.dtype, (x,))
     job.run(result.reshape(-1), flat(x, element.dtype), None, None, count=geometry.batch * geometry.positions)
-    return deliver(result, out)
+    return deliver(result, out, staged)
 
 
 def col2im(spec: Spec, columns: ArrayLike, x_shape: Ints, out: Array | None = None, names: Names = NAMES) -> Array:
@@ -259,7 +259,7 @@ def col2im(spec: Spec, columns: ArrayLike, x_shape: Ints, out: Array | None = No
             f"{names.kernel} must have shape (batch, positions, prod(kernel_size) * channels) = {expected}, got "
             f"{columns.shape}"
         )
-    result = output_for(out, x_shape, element.dtype, (columns,))
+    result, staged = output_for(out, x_shape, element.dtype, (columns,))
     result[...] = 0
     job.run(
         result.reshape(-1),
@@ -269,7 +269,7 @@ def col2im(spec: Spec, columns: ArrayLike, x_shape: Ints, out: Array | None = No
         count=geometry.batch * geometry.positions,
         accumulate=True,
     )
-    return deliver(result, out)
+    return deliver(result, out, staged)
 
 
 def _prepare_columns(
