@@ -84,12 +84,15 @@ class Result:
 
 @dataclass
 class Bench:
-    """What all mutants share: the sources' texts, the end of the time, the unchanged module, and what was found so far."""
+    """What all mutants share: the sources' texts, the end of the time, options, the unchanged module, and what was
+    found so far.
+    """
 
     texts: dict
     end: float
-    reference: bytes = b""
+    c_test: bool = True
     keep: bool = False
+    reference: bytes = b""
     results: list = field(default_factory=list)
     running: set = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -321,6 +324,7 @@ def main():
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     parser.add_argument("--jobs", type=int, default=1, help="mutants at a time")
     parser.add_argument("--files", default="*", metavar="PATTERN", help="of those in FILES, only these")
+    parser.add_argument("--no-c-test", action="store_true", help="ask what the Python tests notice by themselves")
     parser.add_argument("--repeat", type=int, metavar="N", help="only mutant N of that seed (and those files); keep its tree")
     options = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):  # the first too: tests of interrupts fail where it is ignored, as for a shell's jobs
@@ -328,7 +332,7 @@ def main():
     texts = read_texts()
     chosen = [mutation for mutation in all_mutations(texts) if fnmatch.fnmatch(mutation.path, options.files)]
     mutations = in_random_order(chosen, random.Random(options.seed))
-    bench = Bench(texts, time.monotonic() + options.seconds, keep=options.repeat is not None)
+    bench = Bench(texts, time.monotonic() + options.seconds, not options.no_c_test, keep=options.repeat is not None)
     print(f"seed {options.seed}, files {options.files}: {len(chosen)} changes to draw from", flush=True)
     pristine = make_pristine(bench, check=options.repeat is None)
     if options.repeat is None:
