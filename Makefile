@@ -130,7 +130,7 @@ soak: $(VENV)/.test
 	SOAK_CALLS=1000000 $(BIN)/python -m pytest -q tests/test_memory.py -k growth
 
 # Random changes of one token: the tests must notice each. A minute for one that they do notice, more for a survivor. COUNT; SEED: else a new
-# one each time; MUTANTS_FLAGS: --seconds, --files, --jobs, --no-c-test, --repeat.
+# one each time; MUTANTS_FLAGS: --seconds, --files, --jobs, --no-c-test, --quick, --repeat.
 COUNT ?= 150
 SEED ?=
 MUTANTS_FLAGS ?=

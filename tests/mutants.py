@@ -91,6 +91,7 @@ class Bench:
     texts: dict
     end: float
     c_test: bool = True
+    quick: bool = False
     keep: bool = False
     reference: bytes = b""
     results: list = field(default_factory=list)
@@ -208,6 +209,8 @@ class Tree:
             self.kernel_test(60)
             self.compile_kernel_test(SANITIZE)
             self.kernel_test(20, sanitized=True)
+        if self.bench.quick:
+            return
         others = {path.stem.removeprefix("test_") for path in (self.path / "tests").glob("test_*.py")}
         self.pytest(sorted(others - {*QUICK, *LEFT_OUT}, key=lambda name: (name.startswith("layers"), name)))
 
@@ -325,6 +328,7 @@ def main():
     parser.add_argument("--jobs", type=int, default=1, help="mutants at a time")
     parser.add_argument("--files", default="*", metavar="PATTERN", help="of those in FILES, only these")
     parser.add_argument("--no-c-test", action="store_true", help="ask what the Python tests notice by themselves")
+    parser.add_argument("--quick", action="store_true", help="without most of the slow tests, which may notice survivors")
     parser.add_argument("--repeat", type=int, metavar="N", help="only mutant N of that seed (and those files); keep its tree")
     options = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):  # the first too: tests of interrupts fail where it is ignored, as for a shell's jobs
@@ -332,7 +336,7 @@ def main():
     texts = read_texts()
     chosen = [mutation for mutation in all_mutations(texts) if fnmatch.fnmatch(mutation.path, options.files)]
     mutations = in_random_order(chosen, random.Random(options.seed))
-    bench = Bench(texts, time.monotonic() + options.seconds, not options.no_c_test, keep=options.repeat is not None)
+    bench = Bench(texts, time.monotonic() + options.seconds, not options.no_c_test, options.quick, keep=options.repeat is not None)
     print(f"seed {options.seed}, files {options.files}: {len(chosen)} changes to draw from", flush=True)
     pristine = make_pristine(bench, check=options.repeat is None)
     if options.repeat is None:

@@ -3,6 +3,8 @@
 And where an algorithm would break one, another takes over.
 """
 
+from math import prod
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -172,6 +174,23 @@ def test_windows_too_large_to_interleave():
         shape = geometry.geometry_of(spec, (32, 1, 2), (1, 2, filters))
         assert algorithm_of("local_grad_input", shape, spec) == f"local_input_{algorithm}"
         assert algorithm_of("local_grad_kernel", shape, spec) == f"local_kernel_{algorithm}"
+
+
+@pytest.mark.parametrize("number", range(len(ELEMENT_TYPES)))
+@pytest.mark.parametrize("longer", range(4))
+@pytest.mark.parametrize("full", range(4))
+def test_register_tiles_are_full(isa, number, full, longer):
+    """Of the images, the depth, the height and the width of an output, one fills the rows of a register tile, and one
+    is longer by a single row: tiles along the first one are all full, tiles along the other half empty.
+    """
+    rows = _core.tile_limits(isa, number)[2][0]
+    size = [1, 1, 1, 1]
+    size[longer] = rows + 1
+    size[full] = rows
+    shape = geometry.geometry_of(conv_spec(3, 1, "valid", "channels_last", 1, 1), (*size, 1), (1, 1, 1, 1, 1))
+    cut = {"vectors": 1, "tasks": 10**6, "panel_bytes": 10**6, "tile_block": 1, "zone_limit": 1}
+    job = _core.Job(shape, isa, number, "conv_direct", cut, 1)
+    assert job.tasks == prod(size) // rows
 
 
 # local_stream can do it.
