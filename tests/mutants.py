@@ -1,10 +1,13 @@
-"""Random one-token changes of the kernels and of what feeds them, each built and tested: those that no test notices are printed.
+"""Random one-token changes of the kernels and of what feeds them, each built and tested.
+
+Those that no test notices are printed. A copy of the sources in build/mutants is changed, never the sources.
 
 `make mutants` installs what it needs. One mutant of a seed again, whose tree then stays in build/mutants:
 
     make mutants SEED=1234 MUTANTS_FLAGS="--repeat 17"
 
-A survivor is a gap in the tests, or changes nothing that a test may ask for (speed, a bound with room to spare): a reader decides.
+A survivor is a gap in the tests, or changes nothing that a test may ask for (speed, a bound with room to spare): a
+reader decides.
 """
 
 import argparse
@@ -54,7 +57,12 @@ LEFT_OUT = ["documents", "mutants"]
 # Optimized for debugging: compiled twice as fast as -O1, and the tests take only a third longer.
 OPTIMIZE = "-Og"
 # What newer compilers refuse anyway.
-ERRORS = ["-Werror=int-conversion", "-Werror=incompatible-pointer-types", "-Werror=implicit-function-declaration", "-Wfatal-errors"]
+ERRORS = [
+    "-Werror=int-conversion",
+    "-Werror=incompatible-pointer-types",
+    "-Werror=implicit-function-declaration",
+    "-Wfatal-errors",
+]
 COMPILE = ["-std=c11", OPTIMIZE, *ERRORS]
 # As in the Makefile, but for line numbers.
 SANITIZE = [
@@ -128,17 +136,29 @@ class Tree:
         shutil.rmtree(self.path, ignore_errors=True)
         shutil.copytree(source, self.path, ignore=shutil.ignore_patterns("venv", ".hypothesis"))
         venv.create(self.path / "venv", symlinks=os.name != "nt")
-        site = sysconfig.get_path("purelib", vars={"base": str(self.path / "venv"), "platbase": str(self.path / "venv")})
+        site = sysconfig.get_path(
+            "purelib", vars={"base": str(self.path / "venv"), "platbase": str(self.path / "venv")}
+        )
         (Path(site) / "mutant.pth").write_text(f"{self.path / 'src'}\n{sysconfig.get_path('purelib')}\n")
         self.python = self.path / "venv" / Path(sysconfig.get_path("scripts")).name / "python"
 
     def run(self, command, limit, limited=True):
-        """The exit status of a command in the tree, None if it took too long; its output is kept. All that it started ends with it."""
+        """The exit status of a command in the tree, None if it took too long; its output is kept.
+
+        All that it started ends with it.
+        """
         if limited and sys.platform == "linux":
             command = ["sh", "-c", f'ulimit -v {MEMORY_LIMIT // 1024} && exec "$@"', "sh", *command]
         with open(self.path / "output.txt", "w+", encoding="utf-8", errors="replace") as output:
-            process = subprocess.Popen([str(part) for part in command], cwd=self.path, env=self.environment(), stdin=subprocess.DEVNULL,
-                                       stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+            process = subprocess.Popen(
+                [str(part) for part in command],
+                cwd=self.path,
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
             self.bench.running.add(process)
             try:
                 status = process.wait(max(0, min(limit, self.bench.end - time.monotonic())))
@@ -155,9 +175,18 @@ class Tree:
         return status
 
     def environment(self):
-        plain = {name: value for name, value in os.environ.items() if not name.startswith(("LOCALCONV_", "OMP_NUM", "PYTEST_"))}
+        plain = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("LOCALCONV_", "OMP_NUM", "PYTEST_"))
+        }
         sanitizer = "detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=4096:hard_rss_limit_mb=8192"
-        return plain | {"LOCALCONV_CFLAGS": OPTIMIZE, "HYPOTHESIS_PROFILE": "ci", "KERAS_HOME": str(self.path), "ASAN_OPTIONS": sanitizer}
+        return plain | {
+            "LOCALCONV_CFLAGS": OPTIMIZE,
+            "HYPOTHESIS_PROFILE": "ci",
+            "KERAS_HOME": str(self.path),
+            "ASAN_OPTIONS": sanitizer,
+        }
 
     # The stages: each returns, or raises what became of the mutant.
 
@@ -184,7 +213,9 @@ class Tree:
     def pytest(self, names):
         options = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not big and not memory", "--tb=short"]
         hang = ["-o", f"faulthandler_timeout={TEST_LIMIT}", "-o", "faulthandler_exit_on_timeout=true"]
-        status = self.run([self.python, "-m", "pytest", *options, *hang, *(f"tests/test_{name}.py" for name in names)], SUITE_LIMIT)
+        status = self.run(
+            [self.python, "-m", "pytest", *options, *hang, *(f"tests/test_{name}.py" for name in names)], SUITE_LIMIT
+        )
         if status == 0:
             return
         failed = re.search(r"^(?:FAILED|ERROR) tests/(test_\w+\.py)", self.output, re.MULTILINE)
@@ -226,7 +257,10 @@ def read_texts():
 
 
 def make_pristine(bench, check):
-    """The unchanged tree, built, from which mutants are copied. With `check` every test must pass there: else mutants mean nothing."""
+    """The unchanged tree, built, from which mutants are copied.
+
+    With `check` every test must pass there: else mutants mean nothing.
+    """
     tree, source, began = Tree(bench, FOLDER / "unchanged"), FOLDER / "source", time.monotonic()
     shutil.rmtree(source, ignore_errors=True)
     source.mkdir(parents=True)
@@ -281,7 +315,10 @@ def changed_lines(bench, mutation):
 def report(bench, result):
     with bench.lock:
         bench.results.append(result)
-        print(f"{result.number} {changed_lines(bench, result.mutation)} {result.verdict}, {result.seconds:.0f} s", flush=True)
+        print(
+            f"{result.number} {changed_lines(bench, result.mutation)} {result.verdict}, {result.seconds:.0f} s",
+            flush=True,
+        )
 
 
 def run(bench, pristine, count, jobs, mutations):
@@ -307,7 +344,9 @@ def run(bench, pristine, count, jobs, mutations):
 
 def summarize(bench, seed):
     """Prints verdicts and survivors' differences; returns how many survived."""
-    survivors = sorted((result for result in bench.results if result.verdict == "SURVIVED"), key=lambda result: result.number)
+    survivors = sorted(
+        (result for result in bench.results if result.verdict == "SURVIVED"), key=lambda result: result.number
+    )
     for result in survivors:
         text = bench.texts[result.mutation.path]
         changed = result.mutation.apply(text)
@@ -328,15 +367,24 @@ def main():
     parser.add_argument("--jobs", type=int, default=1, help="mutants at a time")
     parser.add_argument("--files", default="*", metavar="PATTERN", help="of those in FILES, only these")
     parser.add_argument("--no-c-test", action="store_true", help="ask what the Python tests notice by themselves")
-    parser.add_argument("--quick", action="store_true", help="without most of the slow tests, which may notice survivors")
-    parser.add_argument("--repeat", type=int, metavar="N", help="only mutant N of that seed (and those files); keep its tree")
+    parser.add_argument(
+        "--quick", action="store_true", help="without most of the slow tests, which may notice survivors"
+    )
+    parser.add_argument(
+        "--repeat", type=int, metavar="N", help="only mutant N of that seed (and those files); keep its tree"
+    )
     options = parser.parse_args()
-    for number in (signal.SIGINT, signal.SIGTERM):  # the first too: tests of interrupts fail where it is ignored, as for a shell's jobs
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # the first too: tests of interrupts fail where it is ignored, as for a shell's jobs
         signal.signal(number, signal.default_int_handler)
     texts = read_texts()
     chosen = [mutation for mutation in all_mutations(texts) if fnmatch.fnmatch(mutation.path, options.files)]
     mutations = in_random_order(chosen, random.Random(options.seed))
-    bench = Bench(texts, time.monotonic() + options.seconds, not options.no_c_test, options.quick, keep=options.repeat is not None)
+    bench = Bench(
+        texts, time.monotonic() + options.seconds, not options.no_c_test, options.quick, keep=options.repeat is not None
+    )
     print(f"seed {options.seed}, files {options.files}: {len(chosen)} changes to draw from", flush=True)
     pristine = make_pristine(bench, check=options.repeat is None)
     if options.repeat is None:

@@ -22,7 +22,10 @@ class Token:
 
 @dataclass(frozen=True)
 class Mutation:
-    """A change of one file. `edits`: (start, end, text that comes there), in order; one, or two and more that only put brackets around."""
+    """A change of one file.
+
+    `edits`: (start, end, text that comes there), in order; one, or two and more that only put brackets around.
+    """
 
     path: str
     kind: str
@@ -42,27 +45,74 @@ class Mutation:
 WEIGHTS = {"operator": 4, "constant": 3, "condition": 2, "name": 4, "drop": 1}
 
 # Lines that say what is fetched into the cache ahead of its use, and nothing else: results do not depend on them.
-PREFETCHING = re.compile(r"prefetch(_step)? = |LC_PREFETCH_L1\(|\bahead \+?= |\.share = |LC_STEP_LINES|return \(const char \*\)")
+PREFETCHING = re.compile(
+    r"prefetch(_step)? = |LC_PREFETCH_L1\(|\bahead \+?= |\.share = |LC_STEP_LINES|return \(const char \*\)"
+)
 
 # Tuned numbers, of which any is right: lines of a Python module's constants.
 TUNED = re.compile(r"[A-Z][A-Z_]+ = (int\()?\d")
 
 # Operators with a space on either side: one without is a pointer, a sign, a cast or the like.
 BINARY = {
-    "+": ("-",), "-": ("+",), "*": ("/",), "%": ("/",), "<<": (">>",), ">>": ("<<",), "&": ("|",), "|": ("&",),
-    "<": ("<=",), "<=": ("<",), ">": (">=",), ">=": (">",), "==": ("!=",), "!=": ("==",), "&&": ("||",), "||": ("&&",),
-    "+=": ("-=", "="), "-=": ("+=", "="), "*=": ("=",), "|=": ("&=", "="), "&=": ("|=", "="), "/": ("*",), "//": ("*",), "//=": ("=",),
+    "+": ("-",),
+    "-": ("+",),
+    "*": ("/",),
+    "%": ("/",),
+    "<<": (">>",),
+    ">>": ("<<",),
+    "&": ("|",),
+    "|": ("&",),
+    "<": ("<=",),
+    "<=": ("<",),
+    ">": (">=",),
+    ">=": (">",),
+    "==": ("!=",),
+    "!=": ("==",),
+    "&&": ("||",),
+    "||": ("&&",),
+    "+=": ("-=", "="),
+    "-=": ("+=", "="),
+    "*=": ("=",),
+    "|=": ("&=", "="),
+    "&=": ("|=", "="),
+    "/": ("*",),
+    "//": ("*",),
+    "//=": ("=",),
 }
 STEPS = {"++": ("--",), "--": ("++",)}
-WORDS = {"and": ("or",), "or": ("and",), "True": ("False",), "False": ("True",), "any": ("all",), "all": ("any",), "ceil": ("int",)}
+WORDS = {
+    "and": ("or",),
+    "or": ("and",),
+    "True": ("False",),
+    "False": ("True",),
+    "any": ("all",),
+    "all": ("any",),
+    "ceil": ("int",),
+}
 JUMPS = {"break": "continue", "continue": "break"}
 
 # Parts of names that stand for two of a kind: where the other name exists too, they are exchanged.
 PAIRS = [
-    ("min", "max"), ("rows", "lanes"), ("row", "lane"), ("input", "output"), ("first", "last"), ("lo", "hi"), ("from", "to"),
-    ("start", "end"), ("before", "after"), ("filters", "channels"), ("filter", "channel"), ("strides", "dilation"),
-    ("positions", "taps"), ("position", "tap"), ("chunk", "tile"), ("panel", "group"), ("panels", "tiles"),
-    ("unpacklo", "unpackhi"), ("stride", "step"), ("batch", "channel"),
+    ("min", "max"),
+    ("rows", "lanes"),
+    ("row", "lane"),
+    ("input", "output"),
+    ("first", "last"),
+    ("lo", "hi"),
+    ("from", "to"),
+    ("start", "end"),
+    ("before", "after"),
+    ("filters", "channels"),
+    ("filter", "channel"),
+    ("strides", "dilation"),
+    ("positions", "taps"),
+    ("position", "tap"),
+    ("chunk", "tile"),
+    ("panel", "group"),
+    ("panels", "tiles"),
+    ("unpacklo", "unpackhi"),
+    ("stride", "step"),
+    ("batch", "channel"),
 ]
 OTHER_WORDS = defaultdict(list)
 for _a, _b in PAIRS:
@@ -72,12 +122,33 @@ for _a, _b in PAIRS:
 # Names that only their exchange in PAIRS may change: another of the same line in their place would not compile.
 C_RESERVED = re.compile(
     r"(?:LC_|lc_|_mm|__)\w*|\w+_t|T|REAL|SUFFIX|"
-    r"(?:void|char|int|unsigned|long|float|double|const|static|inline|struct|enum|typedef|sizeof|return|if|else|for|while|do|switch|case|"
-    r"default|break|continue|goto|volatile|NULL)"
+    r"(?:void|char|int|unsigned|long|float|double|const|static|inline|struct|enum|typedef|sizeof|return|if|else|for|"
+    r"while|do|switch|case|default|break|continue|goto|volatile|NULL)"
 )
 CYTHON_WORDS = {
-    "cdef", "cpdef", "ctypedef", "const", "void", "char", "bint", "double", "long", "ptrdiff_t", "uintptr_t", "size_t", "struct", "enum",
-    "noexcept", "nogil", "gil", "inline", "prange", "sizeof", "self", "NULL", "real",
+    "cdef",
+    "cpdef",
+    "ctypedef",
+    "const",
+    "void",
+    "char",
+    "bint",
+    "double",
+    "long",
+    "ptrdiff_t",
+    "uintptr_t",
+    "size_t",
+    "struct",
+    "enum",
+    "noexcept",
+    "nogil",
+    "gil",
+    "inline",
+    "prange",
+    "sizeof",
+    "self",
+    "NULL",
+    "real",
 }
 PYTHON_RESERVED = {*keyword.kwlist, *keyword.softkwlist, *dir(builtins), *CYTHON_WORDS}
 
@@ -91,7 +162,9 @@ C_LEXEME = re.compile(
     re.VERBOSE | re.MULTILINE | re.DOTALL,
 )
 # Cython's declarations of what C defines are no code of their own, and imported names are no siblings.
-UNCHANGED_PYTHON = re.compile(r"^cdef extern .*\n(?:[ \t]+.*\n|\n)*|^[ \t]*(?:from [\w.]+ )?c?import (?:\([^)]*\)|.*)", re.MULTILINE)
+UNCHANGED_PYTHON = re.compile(
+    r"^cdef extern .*\n(?:[ \t]+.*\n|\n)*|^[ \t]*(?:from [\w.]+ )?c?import (?:\([^)]*\)|.*)", re.MULTILINE
+)
 # Members that one declaration declares are siblings.
 DECLARATION = re.compile(r"^[ \t]+(?:const )?\w+ ((?:\*?\w+(?:\[\d\])?, )+\*?\w+(?:\[\d\])?);", re.MULTILINE)
 
@@ -124,12 +197,19 @@ def unchanged_ranges(path, text):
     if path.endswith(".py"):  # annotations are for type checkers
         starts = line_starts(text)
         nodes = [getattr(node, name, None) for node in ast.walk(ast.parse(text)) for name in ("annotation", "returns")]
-        ranges += [(starts[node.lineno - 1] + node.col_offset, starts[node.end_lineno - 1] + node.end_col_offset) for node in nodes if node]
+        ranges += [
+            (starts[node.lineno - 1] + node.col_offset, starts[node.end_lineno - 1] + node.end_col_offset)
+            for node in nodes
+            if node
+        ]
     return ranges
 
 
 class Source:
-    """One file's tokens, and the changes that they allow. `names`: all there are; `siblings`: those declared together."""
+    """One file's tokens, and the changes that they allow.
+
+    `names`: all there are; `siblings`: those declared together.
+    """
 
     def __init__(self, path, text, names, siblings):
         self.path, self.text, self.names, self.siblings = path, text, names, siblings
@@ -196,21 +276,34 @@ class Source:
             yield from STEPS.get(token.text, ())
 
     def renamings(self, i):
-        """Names that stand for something of the same kind: the other of a pair, or a sibling of the same line or declaration."""
+        """Names that stand for something of the same kind: the other of a pair, or a sibling of the same line or
+        declaration.
+        """
         name, kind, around = self.text_at(i), self.name_kind(i), (self.text_at(i - 1), self.text_at(i + 1))
         if "##" in around or (not self.c and self.is_declared(i)):
             return []
         words = name.split("_")
-        options = {"_".join([*words[:k], other, *words[k + 1 :]]) for k, word in enumerate(words) for other in OTHER_WORDS[word]}
+        options = {
+            "_".join([*words[:k], other, *words[k + 1 :]])
+            for k, word in enumerate(words)
+            for other in OTHER_WORDS[word]
+        }
         options = {option for option in options & self.names if self.c or option not in keyword.kwlist}
         if kind in ("member", "plain", "word") and not self.is_reserved(name):
-            on_line = [k for k in self.on_line[self.line_of[i]] if (self.name_kind(k), self.taken_of(k)) == (kind, self.taken_of(i))]
+            on_line = [
+                k
+                for k in self.on_line[self.line_of[i]]
+                if (self.name_kind(k), self.taken_of(k)) == (kind, self.taken_of(i))
+            ]
             options |= {self.text_at(k) for k in on_line if not self.is_reserved(self.text_at(k))}
             options |= self.siblings[name] if kind == "member" else set()
         return sorted(options - {name})
 
     def name_kind(self, i):
-        """What may stand in a name's place: a 'member', a 'word' of the instruction sets' vocabulary, a 'plain' name."""
+        """What may stand in a name's place.
+
+        A 'member', a 'word' of the instruction sets' vocabulary, a 'plain' name.
+        """
         if i >= len(self.tokens) or self.tokens[i].kind != "name":
             return None
         if self.text_at(i - 2) == "LC_NAME":
@@ -240,11 +333,16 @@ class Source:
         if len(commas) == 1 and self.text_at(i - 1) != "ptrdiff_t":  # else its definition
             name, opened, comma, closed = (self.tokens[k] for k in (i, i + 1, commas[0], close))
             division = ") / (" if self.c else ") // ("
-            yield "operator", [(name.start, opened.end, "(("), (comma.start, comma.end, division), (closed.start, closed.end, "))")]
+            yield (
+                "operator",
+                [(name.start, opened.end, "(("), (comma.start, comma.end, division), (closed.start, closed.end, "))")],
+            )
 
     def closing(self, i):
         """The bracket that closes the one that token i opens."""
-        return next((k for k in range(i + 1, len(self.tokens)) if self.text_at(i) in "([{" and self.depth(i, k + 1) == 0), None)
+        return next(
+            (k for k in range(i + 1, len(self.tokens)) if self.text_at(i) in "([{" and self.depth(i, k + 1) == 0), None
+        )
 
     def depth(self, start, end):
         """Brackets open after tokens start .. end-1."""

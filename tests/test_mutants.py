@@ -1,4 +1,7 @@
-"""The changes that mutants.py tries are changes of one token each, the same ones again for the same seed, and none of what is not code."""
+"""The changes that mutants.py tries are changes of one token each, and the same ones again for the same seed.
+
+Nothing changes what is not code.
+"""
 
 import ast
 import random
@@ -39,6 +42,8 @@ PYTHON = '''\
 """A docstring: a + b == 1."""
 from first import last
 
+LIMIT = 3 * 2**20
+
 
 def find(first: int = 0, last: tuple[int, ...] | None = None) -> int:  # first + 1
     for i in range(first, last):
@@ -49,15 +54,30 @@ def find(first: int = 0, last: tuple[int, ...] | None = None) -> int:  # first +
 '''
 TEXTS = {"box.h": C, "find.pyx": CYTHON, "find.py": PYTHON}
 MUTATIONS = all_mutations(TEXTS)
-# No comment, string or directive, no import, no declaration of what C has, nothing about prefetching, and no annotation.
+# No comment, string or directive, no import, no declaration of what C has, nothing about prefetching, no tuned number
+# and no annotation.
 UNCHANGED = {
     "box.h": [
-        'A comment: a + b == 1, and "first < last".', '#include "localconv/first.h"', "#define LC_TWICE(a)", "/* first + 1 */",
-        '"first + 1"', "t->prefetch = first + 1;",
+        'A comment: a + b == 1, and "first < last".',
+        '#include "localconv/first.h"',
+        "#define LC_TWICE(a)",
+        "/* first + 1 */",
+        '"first + 1"',
+        "t->prefetch = first + 1;",
     ],
-    "find.pyx": ["A docstring: a + b == 1.", "from first import last", 'cdef extern from "first.h":\n    int lc_first(int a, int b)'],
+    "find.pyx": [
+        "A docstring: a + b == 1.",
+        "from first import last",
+        'cdef extern from "first.h":\n    int lc_first(int a, int b)',
+    ],
     "find.py": [
-        "A docstring: a + b == 1.", "from first import last", "# first + 1", 'f"{first + 1}"', ": int =", ": tuple[int, ...] | None =",
+        "A docstring: a + b == 1.",
+        "from first import last",
+        "# first + 1",
+        'f"{first + 1}"',
+        "LIMIT = 3 * 2**20",
+        ": int =",
+        ": tuple[int, ...] | None =",
         "-> int:",
     ],
 }
@@ -97,31 +117,49 @@ def test_only_code_changes(path):
             assert [text for text in UNCHANGED[path] if text not in changed] == []
 
 
-@pytest.mark.parametrize(("path", "line", "old", "new"), [
-    ("box.h", "((a) + (a))", "+", {"-"}),
-    ("box.h", "if (first < last && !b->rows) return -1;", "<", {"<="}),
-    ("box.h", "if (first < last && !b->rows) return -1;", "&&", {"||"}),
-    ("box.h", "if (first < last && !b->rows) return -1;", "!", {""}),
-    ("box.h", "if (first < last && !b->rows) return -1;", "(first < last && !b->rows)", {"(!(first < last && !b->rows))"}),
-    ("box.h", "if (first < last && !b->rows) return -1;", "first", {"last"}),
-    ("box.h", "if (first < last && !b->rows) return -1;", "rows", {"lanes"}),
-    ("box.h", "if (first < last && !b->rows) return -1;", "-1", {"1", "-0", "-2"}),
-    ("box.h", "return b->rows ? first : last;", "b->rows ?", {"!b->rows ?", "b->lanes ?"}),
-    ("find.py", "break", "break", {"continue", "pass"}),
-    ("find.py", "for i in range(first, last):", "first", {"last"}),
-    ("find.py", "total = find(first, last=last) - min(first, i) // 3", "// 3", {"* 3", "// 4"}),
-    ("find.py", "total = find(first, last=last) - min(first, i) // 3", "min(first, i)", {"max(first, i)", "min(first)"}),
-])
+@pytest.mark.parametrize(
+    ("path", "line", "old", "new"),
+    [
+        ("box.h", "((a) + (a))", "+", {"-"}),
+        ("box.h", "if (first < last && !b->rows) return -1;", "<", {"<="}),
+        ("box.h", "if (first < last && !b->rows) return -1;", "&&", {"||"}),
+        ("box.h", "if (first < last && !b->rows) return -1;", "!", {""}),
+        (
+            "box.h",
+            "if (first < last && !b->rows) return -1;",
+            "(first < last && !b->rows)",
+            {"(!(first < last && !b->rows))"},
+        ),
+        ("box.h", "if (first < last && !b->rows) return -1;", "first", {"last"}),
+        ("box.h", "if (first < last && !b->rows) return -1;", "rows", {"lanes"}),
+        ("box.h", "if (first < last && !b->rows) return -1;", "-1", {"1", "-0", "-2"}),
+        ("box.h", "return b->rows ? first : last;", "b->rows ?", {"!b->rows ?", "b->lanes ?"}),
+        ("find.py", "break", "break", {"continue", "pass"}),
+        ("find.py", "for i in range(first, last):", "first", {"last"}),
+        ("find.py", "total = find(first, last=last) - min(first, i) // 3", "// 3", {"* 3", "// 4"}),
+        (
+            "find.py",
+            "total = find(first, last=last) - min(first, i) // 3",
+            "min(first, i)",
+            {"max(first, i)", "min(first)"},
+        ),
+    ],
+)
 def test_changes_of_a_line(path, line, old, new):
     assert {line.replace(old, one) for one in new} <= after(path, line)
 
 
-@pytest.mark.parametrize(("path", "old", "new"), [
-    ("box.h", "lc_ceil_div(first, last));", "((first) / ( last)));"),
-    ("find.pyx", "lc_ceil_div(first, last)\n", "((first) // ( last))\n"),
-])
+@pytest.mark.parametrize(
+    ("path", "old", "new"),
+    [
+        ("box.h", "lc_ceil_div(first, last));", "((first) / ( last)));"),
+        ("find.pyx", "lc_ceil_div(first, last)\n", "((first) // ( last))\n"),
+    ],
+)
 def test_quotients_rounded_down(path, old, new):
-    assert TEXTS[path].replace(old, new) in [mutation.apply(TEXTS[path]) for mutation in MUTATIONS if mutation.path == path]
+    assert TEXTS[path].replace(old, new) in [
+        mutation.apply(TEXTS[path]) for mutation in MUTATIONS if mutation.path == path
+    ]
 
 
 def test_python_stays_python():

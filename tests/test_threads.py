@@ -83,7 +83,9 @@ def test_small_work_stays_on_one_thread():
     assert _core.last_run()["threads"] == 1
 
 
-THREADS_OF_THE_PROCESS = LARGE_CALL + """
+THREADS_OF_THE_PROCESS = (
+    LARGE_CALL
+    + """
 def threads():
     return len(os.listdir("/proc/self/task"))
 before = threads()
@@ -96,6 +98,7 @@ after_small = threads()
 assert large_call() == 2
 print(after_one - before, after_small - before, threads() - before)
 """
+)
 
 
 @only_linux
