@@ -193,6 +193,71 @@ def test_register_tiles_are_full(isa, number, full, longer):
     assert job.tasks == prod(size) // rows
 
 
+def chosen(family, operation, batch=1, width=64, size=3, stride=1, channels=1, filters=1):
+    """What takes a 1D geometry of these sizes."""
+    if family == "local":
+        spec = local_spec(1, size, stride, "valid", "channels_last", 1, 1)
+        kernel = ((width - size) // stride + 1, size * channels, filters)
+    else:
+        spec = conv_spec(1, stride, "valid", "channels_last", 1, 1)
+        kernel = (size, channels, filters)
+    return algorithm_of(f"{family}_{operation}", geometry.geometry_of(spec, (batch, width, channels), kernel), spec)
+
+
+# A vector of one lane is always full.
+vectors = pytest.mark.parametrize(
+    "isa", [isa for isa in _core.available_isas() if _core.tile_limits(isa, 0)[0] > 1], indirect=True
+)
+
+
+@vectors
+def test_what_fills_the_lanes_is_in_them(isa):
+    """Filters, or images where these leave fewer lanes empty; positions of a window if there is but one filter."""
+    lanes = _core.tile_limits(isa, 0)[0]
+    for batch, filters, best in [
+        (1, 1, "dot"),
+        (lanes - 1, 1, "dot"),
+        (lanes, 1, "images"),
+        (1, 2, "stream"),
+        (1, lanes, "stream"),
+        (lanes - 1, 2, "stream"),
+        (lanes, lanes - 1, "images"),
+        (lanes, lanes, "stream"),
+        (lanes, lanes + 1, "images"),
+        (lanes + 1, lanes + 1, "stream" if lanes < 16 else "rows"),
+        (16, lanes, "images" if lanes < 16 else "stream"),
+        (17, 2 * lanes, "rows"),
+        (2 * lanes, lanes, "images"),
+        (32, 2 * lanes, "rows"),
+        (33, lanes, "rows"),
+    ]:
+        assert (batch, filters, chosen("local", "forward", batch, filters=filters)) == (batch, filters, f"local_{best}")
+    for channels, best in ((policy.IMAGES_WINDOW // 2 - 1, "rows"), (policy.IMAGES_WINDOW // 2, "images")):
+        found = chosen("local", "forward", 32, size=2, channels=channels, filters=32)
+        assert (channels, found) == (channels, f"local_{best}")
+
+
+@vectors
+def test_gradients_fill_the_lanes(isa):
+    """Many images are brought together; few channels of a shared convolution leave the lanes to the pixels."""
+    lanes = _core.tile_limits(isa, 0)[0]
+    for batch, best in ((1, "placed"), (16, "placed"), (17, "boxed"), (100, "boxed")):
+        assert chosen("local", "grad_kernel", batch, filters=3) == f"local_kernel_{best}"
+    # One image: the instructions of its products, and of a transpose, against those of as many images as there are
+    # lanes.
+    for batch, filters, best in ((1, 4 * lanes, "placed"), (2, 10, "boxed"), (lanes, 1, "boxed"), (lanes, 64, "boxed")):
+        assert chosen("local", "grad_input", batch, filters=filters) == f"local_input_{best}"
+    for output, stride, channels, best in [
+        (lanes, 1, lanes // 2, "narrow"),
+        (lanes, 3, 1, "narrow"),
+        (lanes, 4, 1, "phases"),
+        (lanes - 1, 1, 1, "phases"),
+        (lanes, 1, lanes // 2 + 1, "phases"),
+    ]:
+        width = (output - 1) * stride + 3
+        assert chosen("conv", "grad_input", 1, width, 3, stride, channels, 4) == f"conv_{best}"
+
+
 # local_stream can do it.
 TOO_LARGE = [way for way in ways.ALL["local"] if way[0] != "local_stream"]
 
