@@ -245,7 +245,7 @@ def test_gradients_fill_the_lanes(isa):
         assert chosen("local", "grad_kernel", batch, filters=3) == f"local_kernel_{best}"
     # One image: the instructions of its products, and of a transpose, against those of as many images as there are
     # lanes.
-    for batch, filters, best in ((1, 4 * lanes, "placed"), (2, 10, "boxed"), (lanes, 1, "boxed"), (lanes, 64, "boxed")):
+    for batch, filters, best in ((1, 4 * lanes, "placed"), (1, 10, "boxed"), (lanes, 1, "boxed"), (lanes, 64, "boxed")):
         assert chosen("local", "grad_input", batch, filters=filters) == f"local_input_{best}"
     for output, stride, channels, best in [
         (lanes, 1, lanes // 2, "narrow"),
@@ -256,6 +256,48 @@ def test_gradients_fill_the_lanes(isa):
     ]:
         width = (output - 1) * stride + 3
         assert chosen("conv", "grad_input", 1, width, 3, stride, channels, 4) == f"conv_{best}"
+
+
+@pytest.mark.parametrize(
+    ("width", "size", "stride", "padding", "few"),
+    [
+        (600, 256, 256, 0, True),
+        (600, 257, 257, 0, False),
+        (600, 2, 500, 0, True),
+        (600, 500, 2, 0, True),
+        (1, 500, 500, 499, True),
+    ],
+)
+def test_phases_are_few(width, size, stride, padding, few):
+    """As many as there are strides, taps or pixels, whatever is least; where they are many, columns cost less."""
+    spec = conv_spec(1, stride, ((padding, 0),), "channels_last", 1, 1)
+    shape = geometry.geometry_of(spec, (1, width, 1), (size, 1, 8))
+    job = policy.plan("conv_grad_input", shape, 0, settings.current(), 1)
+    assert isinstance(job, _core.Job) == few
+
+
+ONE_POSITION = geometry.geometry_of(local_spec(1, 1, 1, "valid", "channels_last", 1, 1), (4, 1, 500), (1, 500, 5000))
+
+
+@given(geometries(local=True), elements, st.integers(1, 16))
+@example(ONE_POSITION, ELEMENT_TYPES[0], 16)
+def test_every_thread_has_a_task(shape, element, threads):
+    """Where there are positions and register tiles, or pixels, enough."""
+    lanes = _core.tile_limits(settings.get_isa(), element.number)[0]
+    panels = -(-shape.filters // shape.groups // (4 * lanes)) * shape.groups
+    tiles, pixels = shape.positions * panels, prod(shape.input)
+    for operation, most in (("local_forward", tiles), ("local_grad_kernel", tiles), ("local_grad_input", pixels)):
+        job = policy.plan(operation, shape, element.number, settings.current(), threads)
+        assert job.threads == max(1, min(threads, shape.products // policy.PRODUCTS_PER_THREAD))
+        assert job.tasks >= min(job.threads, most)
+
+
+def test_slices_of_a_kernel_gradient_stay_in_the_cache(isa):
+    spec = conv_spec(2, 1, "valid", "channels_last", 1, 1)
+    shape = geometry.geometry_of(spec, (1, 4, 4, 512), (3, 3, 512, 512))
+    job = policy.plan("conv_grad_kernel", shape, 0, settings.current()._replace(forced=("conv_reduction",)), 1)
+    assert job.shared_bytes == 0  # no partial sums: a task has a slice of its own
+    assert job.tasks >= shape.window * shape.filters * 4 / policy.SLICE_TARGET
 
 
 # local_stream can do it.
