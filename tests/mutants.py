@@ -50,8 +50,8 @@ PARTS = ["setup.py", "pyproject.toml", "README.md", "LICENSE", "NOTICE", "src", 
 
 # The fastest tests that notice much come first, those of layers last. Left out: what reads only documents, and these
 # tools' own tests.
-QUICK = ["golden", "golden_gradients", "arguments", "arguments_grad", "im2col", "policy", "properties", "local"]
-QUICK += ["grad_local", "conv", "grad_conv"]
+QUICK = ["golden", "golden_gradients", "isa", "machine", "policy", "arguments", "arguments_grad", "im2col"]
+QUICK += ["properties", "local", "grad_local", "conv", "grad_conv"]
 LEFT_OUT = ["documents", "mutants"]
 
 # Optimized for debugging: compiled twice as fast as -O1, and the tests take only a third longer.
@@ -232,12 +232,11 @@ class Tree:
         c_test = kind == ".h" and self.bench.c_test
         if c_test:
             self.compile_kernel_test(COMPILE)
-            self.kernel_test(12)
+            self.kernel_test(60)
         if kind != ".py":
             self.build()
         self.pytest(QUICK)
         if c_test:
-            self.kernel_test(60)
             self.compile_kernel_test(SANITIZE)
             self.kernel_test(20, sanitized=True)
         if self.bench.quick:
