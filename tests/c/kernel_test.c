@@ -6,9 +6,9 @@
  *
  *     cc -O2 -Iinclude tests/c/kernel_test.c -o kernel_test -lm && ./kernel_test
  */
-#include "features.h"
 #include "gradients.h"
 #include "pace.h"
+#include "processors.h"
 #include "testing.h"
 
 /* One value the slow way: sum and bound of the products of output (image, position, filter). */

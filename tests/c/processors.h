@@ -1,6 +1,6 @@
 /* cpu.h with imagined processors: a set runs only where every bit that it needs is there. */
-#ifndef LOCALCONV_TEST_FEATURES_H
-#define LOCALCONV_TEST_FEATURES_H
+#ifndef LOCALCONV_TEST_PROCESSORS_H
+#define LOCALCONV_TEST_PROCESSORS_H
 
 #include "testing.h"
 
@@ -34,7 +34,7 @@ static int check_features(void) {
         seen |= lc_isas[i].needs;
     }
     failures += (lc_isas[lc_isa_count - 1].needs & lc_cpu_features()) == 0;
-    if (failures) fprintf(stderr, "features.h: %d wrong\n", failures);
+    if (failures) fprintf(stderr, "processors.h: %d wrong\n", failures);
     return failures;
 }
 
