@@ -250,12 +250,34 @@ def test_gradients_fill_the_lanes(isa):
     for output, stride, channels, best in [
         (lanes, 1, lanes // 2, "narrow"),
         (lanes, 3, 1, "narrow"),
+        (5 * lanes, 1, 1, "narrow"),
         (lanes, 4, 1, "phases"),
         (lanes - 1, 1, 1, "phases"),
         (lanes, 1, lanes // 2 + 1, "phases"),
     ]:
         width = (output - 1) * stride + 3
         assert chosen("conv", "grad_input", 1, width, 3, stride, channels, 4) == f"conv_{best}"
+
+
+def test_images_side_by_side(isa):
+    """A register tile is as many vectors of images wide as there are, up to four, or two where that leaves too few rows
+    for the filters; in the gradient for the input up to two. Chunks of the batch are whole tiles.
+    """
+    lanes, _, rows = _core.tile_limits(isa, 0)
+    spec = local_spec(1, 1, 1, "valid", "channels_last", 1, 1)
+    for way, vectors, filters, width in [
+        ("local_images", 1, 1, 1),
+        ("local_images", 3, 1, 3),
+        ("local_images", 3, rows[3], 3),
+        ("local_images", 3, rows[3] + 1, 2),
+        ("local_images", 5, rows[3], 4),
+        ("local_input_boxed", 1, 1, 1),
+        ("local_input_boxed", 3, 1, 2),
+    ]:
+        shape = geometry.geometry_of(spec, (vectors * lanes, 1, 1), (1, 1, filters))
+        operation = _core.ALGORITHMS[way]
+        job = policy.plan(operation, shape, 0, settings.current()._replace(forced=(way,)), 1)
+        assert (way, vectors, filters, job.batch_chunk / lanes) == (way, vectors, filters, -(-vectors // width) * width)
 
 
 @pytest.mark.parametrize(
