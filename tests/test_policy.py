@@ -259,6 +259,19 @@ def test_gradients_fill_the_lanes(isa):
         assert chosen("conv", "grad_input", 1, width, 3, stride, channels, 4) == f"conv_{best}"
 
 
+@vectors
+def test_few_pixels_need_little_room(isa):
+    """With pixels in the lanes a line is as many vectors wide as it has pixels for, up to four."""
+    lanes = _core.tile_limits(isa, 0)[0]
+    spec = conv_spec(1, 1, "valid", "channels_last", 1, 1)
+    room = []
+    for width in (lanes, 2 * lanes, 3 * lanes, 4 * lanes):
+        shape = geometry.geometry_of(spec, (1, width, 1), (1, 1, 16))
+        now = settings.current()._replace(forced=("conv_narrow",))
+        room.append(policy.plan("conv_grad_input", shape, 0, now, 1).box_bytes)
+    assert room == [16 * vectors * lanes * 4 for vectors in (1, 2, 3, 4)]
+
+
 def test_images_side_by_side(isa):
     """A register tile is as many vectors of images wide as there are, up to four, or two where that leaves too few rows
     for the filters; in the gradient for the input up to two. Chunks of the batch are whole tiles.
