@@ -8,6 +8,7 @@
 # make kernel-test          the kernels in C; kernel-test-aarch64: under qemu; kernel-test-windows: under Wine; valgrind
 # make sanitize             the suite under ASan and UBSan; sanitize-threads: threads under TSan
 # make fuzz, soak, coverage
+# make mutants              random one-token changes of the kernels and what feeds them, each built and tested: hours
 
 PYTHON ?= python3
 CC ?= cc
@@ -22,7 +23,7 @@ CFLAGS_TEST := -std=c11 -O2 -Wall -Wextra -Wno-unused-parameter -Werror -Iinclud
 PEERS ?=
 BENCH_FLAGS ?=
 
-.PHONY: demo test lint format bench bench-busy docs wheel wheel-test cross kernel-test kernel-test-aarch64 kernel-test-windows valgrind fuzz soak coverage sanitize sanitize-threads clean
+.PHONY: demo test lint format bench bench-busy docs wheel wheel-test cross kernel-test kernel-test-aarch64 kernel-test-windows valgrind fuzz soak mutants coverage sanitize sanitize-threads clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -128,6 +129,15 @@ fuzz: $(VENV)/.test
 # A million small calls, forward and gradients, from eight threads: the process must not grow.
 soak: $(VENV)/.test
 	SOAK_CALLS=1000000 $(BIN)/python -m pytest -q tests/test_memory.py -k growth
+
+# Random changes of one token: the tests must notice each. A minute for one that they do notice, more for a survivor. COUNT; SEED: else a new
+# one each time; MUTANTS_FLAGS: --seconds, --files, --jobs, --no-c-test, --quick, --repeat.
+COUNT ?= 150
+SEED ?=
+MUTANTS_FLAGS ?=
+mutants: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet 'setuptools>=77' 'cython>=3.1'
+	$(BIN)/python tests/mutants.py --count $(COUNT) $(if $(SEED),--seed $(SEED)) $(MUTANTS_FLAGS)
 
 # What the package is made of, elsewhere: objects of other flags and those of this tree's own build must not meet.
 define copy_tree

@@ -220,6 +220,22 @@ def test_type_of_sizes(function, name, wrong):
     refused(function, TypeError, name, **{name: wrong})
 
 
+@pytest.mark.parametrize(
+    ("function", "name", "wrong", "expected"),
+    [
+        ("conv1d", "strides", "1", "an int"),
+        ("conv1d", "strides", (1, 1), "an int"),
+        ("conv2d", "strides", 1.0, "2 ints"),
+        ("conv2d", "strides", (1, 1, 1), "2 ints"),
+        ("local_conv2d", "output_shape", 5, "a sequence of 2 ints"),
+        ("col2im", "input_shape", None, "a sequence of ints"),
+    ],
+)
+def test_sizes_that_are_wanted(function, name, wrong, expected):
+    with pytest.raises((TypeError, ValueError), match=re.escape(f"{name} must be {expected}, got {wrong!r}")):
+        call(function, **{name: wrong})
+
+
 @pytest.mark.parametrize(("function", "name"), SIZES)
 def test_sizes_without_an_order(function, name):
     """Sets and dicts are no sequences, whatever they hold."""

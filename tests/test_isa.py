@@ -1,5 +1,10 @@
 """Instruction sets: which can run, which one does, and how one is forced."""
 
+import platform
+import re
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from oracle import Case, assert_same_bits
@@ -24,6 +29,20 @@ def test_available():
     assert isas[-1] == "scalar", "runs everywhere, and is the last choice"
     assert len(set(isas)) == len(isas)
     assert sorted(isas, key=KNOWN.index) == list(isas), "best first"
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() != "x86_64", reason="of x86-64 on Linux, /proc/cpuinfo tells the sets"
+)
+def test_all_that_the_processor_has():
+    """As the system describes it, which leaves out what it does not save the registers of."""
+    flags = set(re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)[1].split())
+    needed = {"avx512": {"avx512f", "avx2", "fma"}, "avx2": {"avx2", "fma"}, "scalar": set()}
+    assert _core.available_isas() == tuple(name for name, these in needed.items() if these <= flags)
+
+
+def test_nothing_ran_yet(python):
+    assert python("import localconv\nfrom localconv import _core\nprint(_core.last_run())") == "None\n"
 
 
 def test_best_is_the_default(python):

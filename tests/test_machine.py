@@ -1,8 +1,12 @@
-"""What the machine grants: quotas of control groups, read from a tree like that of /proc and /sys/fs/cgroup."""
+"""What the machine grants: quotas of control groups, read from a tree like that of /proc and /sys/fs/cgroup; caches."""
+
+from pathlib import Path
 
 import pytest
 
-from localconv import machine
+from localconv import _core, machine
+
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 MOUNT_2 = "31 23 0:28 {root} /sys/fs/cgroup rw,relatime - cgroup2 cgroup2 rw\n"
 MOUNT_1 = "33 31 0:30 {root} /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
@@ -106,6 +110,18 @@ def test_both_versions(tree):
 )
 def test_nothing_to_read(tree, files):
     assert tree(files) is None
+
+
+@pytest.mark.skipif(not CACHES.is_dir(), reason="this system does not describe its caches in files")
+def test_cache_sizes():
+    """Of the first level that for data; of the last level, the largest one."""
+    sizes = {}
+    for cache in CACHES.glob("index*"):
+        kind, level, size = ((cache / name).read_text().strip() for name in ("type", "level", "size"))
+        if kind != "Instruction":
+            sizes[int(level)] = int(size[:-1]) * {"K": 2**10, "M": 2**20}[size[-1]]
+    last = max((size for level, size in sizes.items() if level > 1), default=0)
+    assert _core.cache_sizes() == (sizes.get(1, 0), sizes.get(2, 0), last)
 
 
 LIMITED = """

@@ -3,6 +3,8 @@
 And where an algorithm would break one, another takes over.
 """
 
+from math import prod
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -171,6 +173,165 @@ def test_windows_too_large_to_interleave():
         shape = geometry.geometry_of(spec, (32, 1, 2), (1, 2, filters))
         assert algorithm_of("local_grad_input", shape, spec) == f"local_input_{algorithm}"
         assert algorithm_of("local_grad_kernel", shape, spec) == f"local_kernel_{algorithm}"
+
+
+@pytest.mark.parametrize("number", range(len(ELEMENT_TYPES)))
+@pytest.mark.parametrize("longer", range(4))
+@pytest.mark.parametrize("full", range(4))
+def test_register_tiles_are_full(isa, number, full, longer):
+    """Of the images, the depth, the height and the width of an output, one fills the rows of a register tile, and one
+    is longer by a single row: tiles along the first one are all full, tiles along the other half empty.
+    """
+    rows = _core.tile_limits(isa, number)[2][0]
+    size = [1, 1, 1, 1]
+    size[longer] = rows + 1
+    size[full] = rows
+    shape = geometry.geometry_of(conv_spec(3, 1, "valid", "channels_last", 1, 1), (*size, 1), (1, 1, 1, 1, 1))
+    cut = {"vectors": 1, "tasks": 10**6, "panel_bytes": 10**6, "tile_block": 1, "zone_limit": 1}
+    job = _core.Job(shape, isa, number, "conv_direct", cut, 1)
+    assert job.tasks == prod(size) // rows
+
+
+def chosen(family, operation, batch=1, width=64, size=3, stride=1, channels=1, filters=1):
+    """What takes a 1D geometry of these sizes."""
+    if family == "local":
+        spec = local_spec(1, size, stride, "valid", "channels_last", 1, 1)
+        kernel = ((width - size) // stride + 1, size * channels, filters)
+    else:
+        spec = conv_spec(1, stride, "valid", "channels_last", 1, 1)
+        kernel = (size, channels, filters)
+    return algorithm_of(f"{family}_{operation}", geometry.geometry_of(spec, (batch, width, channels), kernel), spec)
+
+
+# A vector of one lane is always full.
+vectors = pytest.mark.parametrize(
+    "isa", [isa for isa in _core.available_isas() if _core.tile_limits(isa, 0)[0] > 1], indirect=True
+)
+
+
+@vectors
+def test_what_fills_the_lanes_is_in_them(isa):
+    """Filters, or images where these leave fewer lanes empty; positions of a window if there is but one filter."""
+    lanes = _core.tile_limits(isa, 0)[0]
+    for batch, filters, best in [
+        (1, 1, "dot"),
+        (lanes - 1, 1, "dot"),
+        (lanes, 1, "images"),
+        (1, 2, "stream"),
+        (1, lanes, "stream"),
+        (lanes - 1, 2, "stream"),
+        (lanes, lanes - 1, "images"),
+        (lanes, lanes, "stream"),
+        (lanes, lanes + 1, "images"),
+        (lanes + 1, lanes + 1, "stream" if lanes < 16 else "rows"),
+        (16, lanes, "images" if lanes < 16 else "stream"),
+        (17, 2 * lanes, "rows"),
+        (2 * lanes, lanes, "images"),
+        (32, 2 * lanes, "rows"),
+        (33, lanes, "rows"),
+    ]:
+        assert (batch, filters, chosen("local", "forward", batch, filters=filters)) == (batch, filters, f"local_{best}")
+    for channels, best in ((policy.IMAGES_WINDOW // 2 - 1, "rows"), (policy.IMAGES_WINDOW // 2, "images")):
+        found = chosen("local", "forward", 32, size=2, channels=channels, filters=32)
+        assert (channels, found) == (channels, f"local_{best}")
+
+
+@vectors
+def test_gradients_fill_the_lanes(isa):
+    """Many images are brought together; few channels of a shared convolution leave the lanes to the pixels."""
+    lanes = _core.tile_limits(isa, 0)[0]
+    for batch, best in ((1, "placed"), (16, "placed"), (17, "boxed"), (100, "boxed")):
+        assert chosen("local", "grad_kernel", batch, filters=3) == f"local_kernel_{best}"
+    # One image: the instructions of its products, and of a transpose, against those of as many images as there are
+    # lanes.
+    for batch, filters, best in ((1, 4 * lanes, "placed"), (1, 10, "boxed"), (lanes, 1, "boxed"), (lanes, 64, "boxed")):
+        assert chosen("local", "grad_input", batch, filters=filters) == f"local_input_{best}"
+    for output, stride, channels, best in [
+        (lanes, 1, lanes // 2, "narrow"),
+        (lanes, 3, 1, "narrow"),
+        (5 * lanes, 1, 1, "narrow"),
+        (lanes, 4, 1, "phases"),
+        (lanes - 1, 1, 1, "phases"),
+        (lanes, 1, lanes // 2 + 1, "phases"),
+    ]:
+        width = (output - 1) * stride + 3
+        assert chosen("conv", "grad_input", 1, width, 3, stride, channels, 4) == f"conv_{best}"
+
+
+@vectors
+def test_few_pixels_need_little_room(isa):
+    """With pixels in the lanes a line is as many vectors wide as it has pixels for, up to four."""
+    lanes = _core.tile_limits(isa, 0)[0]
+    spec = conv_spec(1, 1, "valid", "channels_last", 1, 1)
+    room = []
+    for width in (lanes, 2 * lanes, 3 * lanes, 4 * lanes):
+        shape = geometry.geometry_of(spec, (1, width, 1), (1, 1, 16))
+        now = settings.current()._replace(forced=("conv_narrow",))
+        room.append(policy.plan("conv_grad_input", shape, 0, now, 1).box_bytes)
+    assert room == [16 * vectors * lanes * 4 for vectors in (1, 2, 3, 4)]
+
+
+def test_images_side_by_side(isa):
+    """A register tile is as many vectors of images wide as there are, up to four, or two where that leaves too few rows
+    for the filters; in the gradient for the input up to two. Chunks of the batch are whole tiles.
+    """
+    lanes, _, rows = _core.tile_limits(isa, 0)
+    spec = local_spec(1, 1, 1, "valid", "channels_last", 1, 1)
+    for way, vectors, filters, width in [
+        ("local_images", 1, 1, 1),
+        ("local_images", 3, 1, 3),
+        ("local_images", 3, rows[3], 3),
+        ("local_images", 3, rows[3] + 1, 2),
+        ("local_images", 5, rows[3], 4),
+        ("local_input_boxed", 1, 1, 1),
+        ("local_input_boxed", 3, 1, 2),
+    ]:
+        shape = geometry.geometry_of(spec, (vectors * lanes, 1, 1), (1, 1, filters))
+        operation = _core.ALGORITHMS[way]
+        job = policy.plan(operation, shape, 0, settings.current()._replace(forced=(way,)), 1)
+        assert (way, vectors, filters, job.batch_chunk / lanes) == (way, vectors, filters, -(-vectors // width) * width)
+
+
+@pytest.mark.parametrize(
+    ("width", "size", "stride", "padding", "few"),
+    [
+        (600, 256, 256, 0, True),
+        (600, 257, 257, 0, False),
+        (600, 2, 500, 0, True),
+        (600, 500, 2, 0, True),
+        (1, 500, 500, 499, True),
+    ],
+)
+def test_phases_are_few(width, size, stride, padding, few):
+    """As many as there are strides, taps or pixels, whatever is least; where they are many, columns cost less."""
+    spec = conv_spec(1, stride, ((padding, 0),), "channels_last", 1, 1)
+    shape = geometry.geometry_of(spec, (1, width, 1), (size, 1, 8))
+    job = policy.plan("conv_grad_input", shape, 0, settings.current(), 1)
+    assert isinstance(job, _core.Job) == few
+
+
+ONE_POSITION = geometry.geometry_of(local_spec(1, 1, 1, "valid", "channels_last", 1, 1), (4, 1, 500), (1, 500, 5000))
+
+
+@given(geometries(local=True), elements, st.integers(1, 16))
+@example(ONE_POSITION, ELEMENT_TYPES[0], 16)
+def test_every_thread_has_a_task(shape, element, threads):
+    """Where there are positions and register tiles, or pixels, enough."""
+    lanes = _core.tile_limits(settings.get_isa(), element.number)[0]
+    panels = -(-shape.filters // shape.groups // (4 * lanes)) * shape.groups
+    tiles, pixels = shape.positions * panels, prod(shape.input)
+    for operation, most in (("local_forward", tiles), ("local_grad_kernel", tiles), ("local_grad_input", pixels)):
+        job = policy.plan(operation, shape, element.number, settings.current(), threads)
+        assert job.threads == max(1, min(threads, shape.products // policy.PRODUCTS_PER_THREAD))
+        assert job.tasks >= min(job.threads, most)
+
+
+def test_slices_of_a_kernel_gradient_stay_in_the_cache(isa):
+    spec = conv_spec(2, 1, "valid", "channels_last", 1, 1)
+    shape = geometry.geometry_of(spec, (1, 4, 4, 512), (3, 3, 512, 512))
+    job = policy.plan("conv_grad_kernel", shape, 0, settings.current()._replace(forced=("conv_reduction",)), 1)
+    assert job.shared_bytes == 0  # no partial sums: a task has a slice of its own
+    assert job.tasks >= shape.window * shape.filters * 4 / policy.SLICE_TARGET
 
 
 # local_stream can do it.

@@ -1,17 +1,19 @@
 """Hypothesis over geometry: every function against its twin, and identities that need no twin."""
 
+import contextlib
 import dataclasses
 
 import hypothesis
 import numpy as np
 import oracle
+import pytest
 import ways
 from hypothesis import given
 from hypothesis import strategies as st
 from oracle import FORMATS, Case, assert_same_bits, gradients
 
 import localconv
-from localconv import _core, grad, settings
+from localconv import _core, columns, engine, grad, policy, settings
 
 
 @st.composite
@@ -284,3 +286,74 @@ def test_gradients_are_linear(case, isa):
         np.testing.assert_array_equal(mixed, 3 * plain - gradient.run(grad, (others[0], second)))
         mixed = gradient.run(grad, (first, 3 * second - others[1]))
         np.testing.assert_array_equal(mixed, 3 * plain - gradient.run(grad, (first, others[1])))
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+# What cuts work and nothing else, and what sums may follow, too.
+OF_SPEED = ("BOX_TARGET", "GRADIENT_BOX_TARGET", "PANELS_TARGET", "SEGMENT_TARGET", "TASKS_PER_THREAD", "TILE_BLOCK")
+OF_SPEED = (*OF_SPEED, "PRODUCTS_PER_THREAD")
+OF_SUMS = ("WORKSPACE_LIMIT", "PRODUCTS_PER_TASK", "BATCH_SUM", "REDUCTION_TASKS", "REDUCTION_POSITIONS")
+OF_SUMS = (*OF_SUMS, "SLICE_TARGET", "IN_PLACE_UP_TO", "ZONES_LIMIT", "PHASES_LIMIT", "COLUMNS_LIMIT", "SUM_LIMIT")
+
+
+def limits(*names):
+    """Some of these limits, so low that small cases meet them."""
+    low = st.sampled_from([1, 2, 3, 40, 600, 5000])
+    return st.fixed_dictionaries({}, optional=dict.fromkeys(names, low))
+
+
+@contextlib.contextmanager
+def limited(lower):
+    engine.plans.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in lower.items():
+            patch.setattr(columns if hasattr(columns, name) else policy, name, value)
+        yield
+    engine.plans.clear()
+
+
+any_case_to_cut = st.booleans().flatmap(
+    lambda local: st.tuples(cases(local), st.sampled_from([(), *ways.ALL["local" if local else "conv"]]))
+)
+
+
+def everything(case):
+    """The convolution and its gradients: run and check them by `operation.run(module, arrays)`."""
+    return [(localconv, case), *((grad, gradient) for gradient in gradients(case))]
+
+
+@hypothesis.settings(max_examples=400)
+@given(any_case_to_cut, isas, limits(*OF_SPEED, *OF_SUMS), st.integers(1, 3))
+def test_low_limits(case_and_forced, isa, lower, threads):
+    """However work is cut: into chunks of the batch, blocks, segments, panels, parts of sums."""
+    case, forced = case_and_forced
+    settings.set_isa(isa)
+    localconv.set_num_threads(threads)
+    with limited(lower):
+        for module, operation in everything(case):
+            arrays = operation.arrays()
+            try:
+                with settings.forced(*forced):
+                    result = operation.run(module, arrays)
+            except ValueError as error:  # within these limits another algorithm does it
+                assert "cannot do this geometry" in str(error)  # noqa: PT017
+                result = operation.run(module, arrays)
+            operation.check(result)
+
+
+@hypothesis.settings(max_examples=200)
+@given(any_case_to_cut, isas, limits(*OF_SPEED), st.integers(1, 3))
+def test_same_bits_however_work_is_cut(case_and_forced, isa, lower, threads):
+    """Sums follow neither the caches' sizes nor the tasks; those of columns are the BLAS's affair."""
+    case, forced = case_and_forced
+    hypothesis.assume(settings.COLUMNS not in forced)
+    settings.set_isa(isa)
+    with settings.forced(*forced):
+        for module, operation in everything(case):
+            arrays = operation.arrays()
+            localconv.set_num_threads(1)
+            expected = operation.run(module, arrays)
+            localconv.set_num_threads(threads)
+            with limited(lower):
+                assert_same_bits(operation.run(module, arrays), expected)

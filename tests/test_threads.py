@@ -83,6 +83,31 @@ def test_small_work_stays_on_one_thread():
     assert _core.last_run()["threads"] == 1
 
 
+THREADS_OF_THE_PROCESS = (
+    LARGE_CALL
+    + """
+def threads():
+    return len(os.listdir("/proc/self/task"))
+before = threads()
+localconv.set_num_threads(1)
+assert large_call() == 1
+after_one = threads()
+localconv.set_num_threads(2)
+localconv.conv1d(x[:1, :9], kernel)
+after_small = threads()
+assert large_call() == 2
+print(after_one - before, after_small - before, threads() - before)
+"""
+)
+
+
+@only_linux
+@many_cpus
+def test_a_team_runs_and_nobody_else(python):
+    """OpenMP starts its threads for the first call that runs on more than one, and for none before it."""
+    assert python(THREADS_OF_THE_PROCESS) == "0 0 1\n"
+
+
 @many_cpus
 def test_threadpoolctl_sees_and_limits():
     with threadpoolctl.threadpool_limits(limits=1, user_api="openmp"):

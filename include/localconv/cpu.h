@@ -34,22 +34,31 @@ static uint64_t lc_xgetbv(void) {
 #endif
 }
 
+/* Whether XCR0 can be read, by CPUID's leaf 1. */
+static int lc_tells_saved(unsigned ecx_1) {
+    const unsigned OSXSAVE = 1u << 27;
+    return (ecx_1 & OSXSAVE) != 0;
+}
+
+/* What can run by CPUID's leaves 1 and 7 and XCR0. */
+static int lc_features_of(unsigned ecx_1, unsigned ebx_7, uint64_t saved) {
+    const unsigned FMA = 1u << 12, AVX = 1u << 28, AVX2 = 1u << 5, AVX512F = 1u << 16;
+    const uint64_t YMM_SAVED = 0x6, ZMM_SAVED = 0xe6; /* XCR0: SSE, AVX; and opmask, both halves of ZMM */
+    int features = LC_HAS_SCALAR;
+    if ((saved & YMM_SAVED) == YMM_SAVED && (ecx_1 & AVX) && (ecx_1 & FMA) && (ebx_7 & AVX2)) {
+        features |= LC_HAS_AVX2;
+        if ((saved & ZMM_SAVED) == ZMM_SAVED && (ebx_7 & AVX512F)) features |= LC_HAS_AVX512;
+    }
+    return features;
+}
+
 static int lc_cpu_features(void) {
     enum { EAX, EBX, ECX, EDX };
-    const unsigned FMA = 1u << 12, OSXSAVE = 1u << 27, AVX = 1u << 28, AVX2 = 1u << 5, AVX512F = 1u << 16;
-    const uint64_t YMM_SAVED = 0x6, ZMM_SAVED = 0xe6; /* XCR0: SSE, AVX; and opmask, both halves of ZMM */
     unsigned top[4], one[4], seven[4] = {0, 0, 0, 0};
-    int features = LC_HAS_SCALAR;
     lc_cpuid(0, 0, top);
     lc_cpuid(1, 0, one);
     if (top[EAX] >= 7) lc_cpuid(7, 0, seven);
-    if (!(one[ECX] & OSXSAVE) || !(one[ECX] & AVX)) return features;
-    const uint64_t saved = lc_xgetbv();
-    if ((saved & YMM_SAVED) == YMM_SAVED && (one[ECX] & FMA) && (seven[EBX] & AVX2)) {
-        features |= LC_HAS_AVX2;
-        if ((saved & ZMM_SAVED) == ZMM_SAVED && (seven[EBX] & AVX512F)) features |= LC_HAS_AVX512;
-    }
-    return features;
+    return lc_features_of(one[ECX], seven[EBX], lc_tells_saved(one[ECX]) ? lc_xgetbv() : 0);
 }
 
 #elif defined(LC_AARCH64)

@@ -8,6 +8,7 @@
  */
 #include "gradients.h"
 #include "pace.h"
+#include "processors.h"
 #include "testing.h"
 
 /* One value the slow way: sum and bound of the products of output (image, position, filter). */
@@ -141,7 +142,7 @@ static int check(const lc_geometry *g, const lc_kernels *kernels, int wide, int 
 
 int main(int argc, char **argv) {
     const int rounds = argc > 1 ? atoi(argv[1]) : 60, features = lc_cpu_features();
-    int failures = check_pace(), sets = 0;
+    int failures = check_features() + check_pace(), sets = 0;
     long ways = 0;
     for (int round = 0; round < rounds; ++round) {
         const lc_geometry g = draw(round);
