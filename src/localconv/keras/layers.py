@@ -132,7 +132,7 @@ class LocallyConnected(keras.layers.Layer):  # type: ignore[misc]  # Keras has n
         kernel = ops.convert_to_tensor(self.kernel)
         # Half precisions are computed in float32 and rounded once: so do the sums keep their digits, and a kernel
         # that is float32, as under mixed policies, is never copied.
-        computed = "float64" if keras.backend.standardize_dtype(kernel.dtype) == "float64" else "float32"
+        computed = "float64" if self.variable_dtype == "float64" else "float32"
         bias = None if self.bias is None else ops.cast(self.bias, computed)
         y = self._convolve(ops.cast(inputs, computed), self._rows(ops.cast(kernel, computed)), bias, self._convolution)
         return self.activation(ops.cast(y, self.compute_dtype))

@@ -1,0 +1,78 @@
+"""Derivatives and arrays in the words of each backend."""
+
+import keras
+import numpy as np
+from keras import ops
+
+BACKEND = keras.backend.backend()
+# NumPy has no derivatives.
+TRAINS = BACKEND != "numpy"
+
+
+def array(tensor):
+    return np.asarray(ops.convert_to_numpy(tensor))
+
+
+def value_and_gradients(function, arrays):
+    """A number, and its derivatives with respect to all the arrays."""
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        tensors = [tf.constant(a) for a in arrays]
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            total = function(*tensors)
+        return float(total), [array(g) for g in tape.gradient(total, tensors)]
+    if BACKEND == "torch":
+        import torch
+
+        tensors = [torch.tensor(a, requires_grad=True) for a in arrays]
+        total = function(*tensors)
+        return float(total), [array(g) for g in torch.autograd.grad(total, tensors)]
+    import jax
+
+    total, gradients = jax.value_and_grad(function, tuple(range(len(arrays))))(*arrays)
+    return float(total), [array(g) for g in gradients]
+
+
+def gradient(function, tensors):
+    """The derivatives as tensors that can be differentiated again, of a function of tensors."""
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            total = function(*tensors)
+        return tape.gradient(total, tensors)
+    if BACKEND == "torch":
+        import torch
+
+        return torch.autograd.grad(function(*tensors), tensors, create_graph=True)
+    import jax
+
+    return jax.grad(function, tuple(range(len(tensors))))(*tensors)
+
+
+def run_layer(layer, x, g):
+    """What a built layer answers, its losses, and the derivatives of sum(y * g) + losses for x and its weights.
+
+    They go through the layer's own variables, as training does.
+    """
+    if not TRAINS:
+        return array(layer(x)), [array(loss) for loss in layer.losses], None, None
+    variables = layer.trainable_variables
+    others = layer.non_trainable_variables
+
+    def stateless(x, *values):
+        y, _, losses = layer.stateless_call(values, others, x, return_losses=True)
+        return y, losses
+
+    y, losses = stateless(ops.convert_to_tensor(x), *[v.value for v in variables])
+    y, losses = array(y), [array(loss) for loss in losses]
+
+    def total(x, *values):
+        y, losses = stateless(x, *values)
+        return ops.sum(y * g) + sum(losses)
+
+    _, (dx, *dw) = value_and_gradients(total, [x, *[array(v) for v in variables]])
+    return y, losses, dx, dw
