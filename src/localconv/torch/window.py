@@ -12,11 +12,11 @@ from functools import lru_cache
 from math import prod
 from typing import Any
 
-from ..arguments import Ints, ints
+from ..arguments import Ints, ints, padding_of
 from ..spec import Spec, local_spec
 
 IntOrInts = int | Sequence[int]
-Padding = str | int | Sequence[int]
+Padding = str | int | Sequence[int] | Sequence[Sequence[int]]
 
 # What the operators take for a window: kernel_size, stride, padding (before and after, of every axis), dilation, groups.
 Arguments = tuple[Ints, Ints, Ints, Ints, int]
@@ -85,7 +85,7 @@ def arguments_of(
     """The operators' arguments. TypeError or ValueError names one that cannot be.
 
     Padding 'same' is PyTorch's: the output is as large as the input, and where the padding is odd the pixel more is at
-    the end.
+    the end. Beside PyTorch's forms it may be a pair (before, after) for every axis.
     """
     size, steps = ints(kernel_size, rank, "kernel_size"), ints(stride, rank, "stride")
     spacing, (parts,) = ints(dilation, rank, "dilation"), ints(groups, 1, "groups")
@@ -96,6 +96,8 @@ def arguments_of(
             raise ValueError(f"padding='same' is not supported for strided convolutions, got stride={stride!r}")
         totals = [d * (k - 1) if padding == "same" else 0 for k, d in zip(size, spacing, strict=True)]
         pairs = [(total // 2, total - total // 2) for total in totals]
+    elif isinstance(padding, Sequence) and padding and all([isinstance(part, Sequence) for part in padding]):
+        pairs = [(before, after) for before, after in padding_of(padding, rank)]  # type: ignore[arg-type,misc]
     else:
-        pairs = [(n, n) for n in ints(padding, rank, "padding", minimum=0)]
+        pairs = [(n, n) for n in ints(padding, rank, "padding", minimum=0)]  # type: ignore[arg-type]
     return size, steps, tuple(n for pair in pairs for n in pair), spacing, parts
