@@ -116,8 +116,12 @@ class _LocalConv(_LocalConvNd):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
+        self._begin(input_size, device, dtype)
+
+    def _begin(self, input_size: IntOrInts, device: Any, dtype: torch.dtype | None) -> None:
+        """Make the parameters for inputs of a size."""
         if self.in_channels < 1:
-            raise ValueError(f"in_channels must be at least 1, got {in_channels}")
+            raise ValueError(f"in_channels must be at least 1, got {self.in_channels}")
         self._set_input_size(ints(input_size, self.rank, "input_size"))
         self._make_parameters(device, dtype)
 
@@ -240,11 +244,15 @@ class _LazyLocalConv(LazyModuleMixin, _LocalConv):  # type: ignore[misc]  # the 
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        # Past `_LocalConv`, which makes parameters at once.
-        _LocalConvNd.__init__(self, 0, out_channels, kernel_size, stride, padding, dilation, groups, bias)
+        super().__init__(
+            0, out_channels, kernel_size, 0, stride, padding, dilation, groups, bias, device=device, dtype=dtype
+        )
+
+    def _begin(self, input_size: IntOrInts, device: Any, dtype: torch.dtype | None) -> None:
+        """Make parameters that wait for an input."""
         self.input_size = self.output_size = None
         self.weight = UninitializedParameter(device=device, dtype=dtype)
-        if bias:
+        if self._bias:
             self.bias = UninitializedParameter(device=device, dtype=dtype)
         else:
             self.register_parameter("bias", None)

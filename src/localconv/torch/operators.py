@@ -82,6 +82,13 @@ for _name, _compiled, _plain in zip(
     _register_values(_name, _compiled, _plain)
 
 
+# Autocast saves nothing here, as 16 bits are computed in 32: what layers before and behind made of their tensors is
+# brought to float32, and nothing is rounded.
+for _name in NAMES:
+    for _device in ("cpu", "cuda"):
+        torch.library.register_autocast(f"localconv::{_name}", _device, torch.float32, lib=library)
+
+
 # ------------------------------------------------------------------------------- shapes: fake tensors and the device meta
 
 
