@@ -16,6 +16,7 @@ from os import environ as _environ
 
 cdef extern from "localconv/threads.h" nogil:
     int lc_openmp_version()
+    uintptr_t lc_openmp_address()
     int lc_openmp_threads()
     int lc_processors()
     int lc_thread()
@@ -165,6 +166,11 @@ def set_thread_limits(int default, int quota):
 def openmp_version():
     """The OpenMP version (yyyymm) that this module was compiled with, 0 without OpenMP."""
     return lc_openmp_version()
+
+
+def openmp_address():
+    """Where the OpenMP runtime's omp_get_max_threads is that this module calls, 0 without OpenMP."""
+    return lc_openmp_address()
 
 
 def num_threads():
