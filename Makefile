@@ -40,7 +40,7 @@ lint: $(VENV)/.lint
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint src
 	$(BIN)/mypy
 	$(BIN)/mypy --strict tests/typing/whole_api.py
-	$(BIN)/python -m mypy.stubtest localconv._core --allowlist tests/typing/stubtest_allowlist.txt
+	$(BIN)/python -m mypy.stubtest localconv._core localconv._xla --allowlist tests/typing/stubtest_allowlist.txt
 	$(CC) $(CFLAGS_TEST) -fsyntax-only tests/c/kernel_test.c
 	$(BIN)/zizmor --offline --quiet --strict-collection .github
 
@@ -133,7 +133,7 @@ define copy_tree
 	rm -rf $(1)
 	mkdir -p $(1)
 	cp -r setup.py pyproject.toml *.md CITATION.cff Makefile LICENSE NOTICE MANIFEST.in src include tests docs examples benchmarks $(1)
-	rm -f $(1)/src/localconv/*.so $(1)/src/localconv/_core.c
+	rm -f $(1)/src/localconv/*.so $(1)/src/localconv/*.c
 endef
 
 # Lines and branches of the Python, lines of _core.pyx (for which Cython counts no branches), without the GIL too: slow. CONTRIBUTING.md names
@@ -177,7 +177,7 @@ sanitize-threads:
 		tests/test_grad_arrays.py::test_concurrent_calls tests/test_grad_arrays.py::test_same_bits_for_any_number_of_threads
 
 clean:
-	rm -rf build dist $(VENV) src/*.egg-info src/localconv/_core.c src/localconv/*.so
+	rm -rf build dist $(VENV) src/*.egg-info src/localconv/*.c src/localconv/*.so
 
 # The package itself, compiled once; extras are added to what is installed. The stamp is of the beginning: edits meanwhile count.
 $(VENV)/.package: $(SOURCES)
