@@ -29,6 +29,7 @@ import jax.numpy as jnp
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
+from jax.sharding import NamedSharding, PartitionSpec
 
 from ..arguments import Ints
 from .window import Window, kernel_of, output_of
@@ -62,8 +63,14 @@ def _varying(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     """
     if not hasattr(jax, "typeof"):  # older versions of JAX keep no account
         return a, b
-    of_a, of_b = (getattr(jax.typeof(operand), "vma", frozenset()) for operand in (a, b))
+    of_a, of_b = (varying_axes(jax.typeof(operand)) for operand in (a, b))
     return (a, b) if of_a == of_b else (_vary(a, of_b - of_a), _vary(b, of_a - of_b))
+
+
+def varying_axes(aval: Any) -> frozenset[Any]:
+    """The mesh axes that an array varies over; versions of JAX have two names for them."""
+    manual = getattr(aval, "manual_axis_type", None)
+    return frozenset(getattr(aval, "vma", ()) if manual is None else manual.varying)
 
 
 def _vary(operand: jax.Array, axes: frozenset[Any]) -> jax.Array:
@@ -116,8 +123,11 @@ def result_shape(operation: str, a: Any, b: Any, window: Window, spatial: Ints |
 
 def _abstract(operation: str, a: Any, b: Any, *, window: Window, spatial: Ints | None = None) -> ShapedArray:
     shape = result_shape(operation, a, b, window, spatial)
-    varying = getattr(a, "vma", None)
-    return ShapedArray(shape, a.dtype, **({"vma": varying} if varying else {}))
+    if not varying_axes(a):
+        return ShapedArray(shape, a.dtype)
+    name = "manual_axis_type" if hasattr(a, "manual_axis_type") else "vma"
+    sharding = NamedSharding(a.sharding.mesh, PartitionSpec(*[None] * len(shape)))
+    return ShapedArray(shape, a.dtype, sharding=sharding, **{name: getattr(a, name)})
 
 
 # ------------------------------------------------------------------------------------------------------------ transposes
