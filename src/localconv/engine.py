@@ -121,6 +121,14 @@ def prepare(
     return _find(key) or plans.keep(key, _plan(*key))
 
 
+def prepare_under(
+    now: Settings, threads: int, operation: str, spec: Spec, x_shape: Ints, kernel_shape: Ints, element: ElementType
+) -> Prepared:
+    """`prepare` for a bridge whose call has asked for the settings and the threads already."""
+    key = (operation, spec, x_shape, kernel_shape, element, now, threads)
+    return _find(key) or plans.keep(key, _plan(*key))
+
+
 def _plan(
     operation: str, spec: Spec, x_shape: Ints, kernel_shape: Ints, element: ElementType, now: Settings, threads: int
 ) -> Prepared:
