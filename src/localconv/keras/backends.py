@@ -8,12 +8,14 @@ backend's own operations can, and under numpy not at all.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 
 from .. import engine
+from ..config import CHANNELS_FIRST, CHANNELS_LAST
 from .convolution import Convolution
 
 Function = Callable[[Any, Any, Any, Convolution], Any]
@@ -32,6 +34,61 @@ def _of_tensorflow() -> Function:
     return convolve
 
 
+def _of_torch() -> Function:
+    from .. import torch as bridge
+
+    functions = {1: bridge.local_conv1d, 2: bridge.local_conv2d}
+
+    def convolve(x: Any, kernel: Any, bias: Any, convolution: Convolution) -> Any:
+        spec, (positions, depth, filters) = convolution.spec, convolution.kernel_shape
+        if spec.channels_first:
+            # PyTorch's bridge has rows in the order of channels_last alone: here they are sorted at every call.
+            by_channel = kernel.reshape(positions, depth // convolution.taps, convolution.taps, filters)
+            kernel = by_channel.transpose(1, 2).reshape(kernel.shape)
+            bias = None if bias is None else bias.reshape(filters, *convolution.output)
+        else:
+            # Views: what is computed is channels_last behind PyTorch's face.
+            x, bias = x.movedim(-1, 1), None if bias is None else bias.movedim(-1, 0)
+        y = functions[spec.rank](
+            x,
+            kernel,
+            spec.kernel_size,
+            bias,
+            stride=spec.strides,
+            padding=convolution.padding,
+            dilation=spec.dilation,
+            groups=spec.groups,
+        )
+        return y if spec.channels_first else y.movedim(1, -1)
+
+    return convolve
+
+
+def _of_jax() -> Function:
+    from .. import jax as bridge
+
+    functions: dict[int, Callable[..., Any]] = {
+        1: bridge.local_conv1d,
+        2: partial(bridge.local_conv2d, output_shape=None),
+    }
+
+    def convolve(x: Any, kernel: Any, bias: Any, convolution: Convolution) -> Any:
+        spec = convolution.spec
+        return functions[spec.rank](
+            x,
+            kernel,
+            kernel_size=spec.kernel_size,
+            strides=spec.strides,
+            data_format=CHANNELS_FIRST if spec.channels_first else CHANNELS_LAST,
+            padding=convolution.padding,
+            dilation_rate=spec.dilation,
+            groups=spec.groups,
+            bias=bias,
+        )
+
+    return convolve
+
+
 def _has_other_devices() -> bool:
     """Whether TensorFlow has a device that its tensors would have to leave for the compiled kernels."""
     import tensorflow as tf
@@ -43,6 +100,8 @@ def _has_other_devices() -> bool:
 FUNCTIONS: dict[str, tuple[Callable[[], Function], bool]] = {
     "numpy": (_of_numpy, False),
     "tensorflow": (_of_tensorflow, False),
+    "torch": (_of_torch, True),
+    "jax": (_of_jax, True),
 }
 
 

@@ -56,7 +56,7 @@ VALUES = (
 )
 
 
-class LocallyConnected(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
+class LocallyConnected(keras.layers.Layer):
     """What the layers of all ranks share; a subclass has a `rank`. Arguments as in `LocallyConnected2D`."""
 
     rank: int
@@ -133,9 +133,9 @@ class LocallyConnected(keras.layers.Layer):  # type: ignore[misc]  # Keras has n
         # Half precisions are computed in float32 and rounded once: so do the sums keep their digits, and a kernel
         # that is float32, as under mixed policies, is never copied.
         computed = "float64" if self.variable_dtype == "float64" else "float32"
-        bias = None if self.bias is None else ops.cast(self.bias, computed)
-        y = self._convolve(ops.cast(inputs, computed), self._rows(ops.cast(kernel, computed)), bias, self._convolution)
-        return self.activation(ops.cast(y, self.compute_dtype))
+        bias = None if self.bias is None else _cast(ops.convert_to_tensor(self.bias), computed)
+        y = self._convolve(_cast(inputs, computed), self._rows(_cast(kernel, computed)), bias, self._convolution)
+        return self.activation(_cast(y, self.compute_dtype))
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
         """Return (batch, positions..., filters), or (batch, filters, positions...) with channels_first."""
@@ -331,6 +331,11 @@ def _places(connections: Connections, implementation: int) -> np.ndarray:
     count = int(np.prod(shape, dtype=np.int64))
     numbers = np.arange(1, count + 1, dtype=np.int32 if count < 2**31 else np.int64).reshape(shape)
     return np.asarray(connections.rows(numbers, implementation))
+
+
+def _cast(tensor: Any, dtype: str) -> Any:
+    """A tensor in a dtype; itself if it has that one, as Keras's cast under numpy is a copy all the same."""
+    return tensor if keras.backend.standardize_dtype(tensor.dtype) == dtype else ops.cast(tensor, dtype)
 
 
 def _kind(name: str) -> Any:

@@ -35,7 +35,7 @@ def convolve(x: Any, kernel: Any, bias: Any, convolution: Convolution) -> Any:
 
 
 def _forward(x: Any, kernel: Any, convolution: Convolution) -> Any:
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    @tf.custom_gradient
     def operation(x: Any, kernel: Any) -> tuple[Any, Callable[[Any], tuple[Any, Any]]]:
         def backward(gradient: Any) -> tuple[Any, Any]:
             return _grad_input(kernel, gradient, convolution), _grad_kernel(x, gradient, convolution)
@@ -46,7 +46,7 @@ def _forward(x: Any, kernel: Any, convolution: Convolution) -> Any:
 
 
 def _forward_with_bias(x: Any, kernel: Any, bias: Any, convolution: Convolution) -> Any:
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    @tf.custom_gradient
     def operation(x: Any, kernel: Any, bias: Any) -> tuple[Any, Callable[[Any], tuple[Any, Any, Any]]]:
         def backward(gradient: Any) -> tuple[Any, Any, Any]:
             for_bias = tf.reshape(tf.reduce_sum(gradient, 0), convolution.bias_shape)
@@ -58,7 +58,7 @@ def _forward_with_bias(x: Any, kernel: Any, bias: Any, convolution: Convolution)
 
 
 def _grad_input(kernel: Any, gradient: Any, convolution: Convolution) -> Any:
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    @tf.custom_gradient
     def operation(kernel: Any, gradient: Any) -> tuple[Any, Callable[[Any], tuple[Any, Any]]]:
         def compute(kernel: Array, gradient: Array) -> Array:
             shape = _input_shape(len(gradient), convolution)
@@ -76,7 +76,7 @@ def _grad_input(kernel: Any, gradient: Any, convolution: Convolution) -> Any:
 
 
 def _grad_kernel(x: Any, gradient: Any, convolution: Convolution) -> Any:
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    @tf.custom_gradient
     def operation(x: Any, gradient: Any) -> tuple[Any, Callable[[Any], tuple[Any, Any]]]:
         shape = convolution.kernel_shape
 

@@ -61,10 +61,11 @@ def run_layer(layer, x, g):
     if not TRAINS:
         return array(layer(x)), [array(loss) for loss in layer.losses], None, None
     variables = layer.trainable_variables
-    others = layer.non_trainable_variables
+    # A layer's own stateless_call passes its activity regularizer by.
+    model = keras.Sequential([keras.Input(x.shape[1:], dtype=x.dtype.name), layer])
 
     def stateless(x, *values):
-        y, _, losses = layer.stateless_call(values, others, x, return_losses=True)
+        y, _, losses = model.stateless_call(values, [], x, return_losses=True)
         return y, losses
 
     y, losses = stateless(ops.convert_to_tensor(x), *[v.value for v in variables])

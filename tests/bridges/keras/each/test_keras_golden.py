@@ -5,7 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from keras_tools import TRAINS, run_layer
+from keras_tools import BACKEND, TRAINS, run_layer
 from layer_cases import assert_close, golden
 
 import localconv.keras
@@ -25,12 +25,20 @@ def made(case, **more):
     return layer
 
 
+def rounded(value):
+    """A config without its name, and with factors of regularizers as Keras 2 rounds them."""
+    if isinstance(value, dict):
+        return {key: rounded(part) for key, part in value.items() if key != "name"}
+    return float(np.float32(value)) if isinstance(value, float) else value
+
+
 @pytest.mark.parametrize("engine", ["compiled", "ops"])
 @pytest.mark.parametrize("case", CASES)
 def test_layer(case, engine):
     layer = made(case, engine=engine)
     y, losses, dx, dw = run_layer(layer, case["x"], case["g"])
-    assert_close(y, case["y"])
+    # Under numpy Keras's own activations make float32 of float64.
+    assert_close(y, case["y"].astype("float32" if BACKEND == "numpy" else case["y"].dtype))
     assert layer.compute_output_shape(case["x"].shape) == y.shape
     assert len(losses) == len(case["losses"])
     for ours, theirs in zip(sorted(losses), sorted(case["losses"]), strict=True):
@@ -56,4 +64,4 @@ def test_config(case):
         again.set_weights(case["weights"])
         x = case["x"]
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(again(x)), keras.ops.convert_to_numpy(layer(x)))
-        assert {**again.get_config(), "name": ""} == {**layer.get_config(), "name": ""}
+        assert rounded(again.get_config()) == rounded(layer.get_config())
