@@ -7,19 +7,22 @@ import sys
 
 import keras
 
+from .files import load_model
 from .layers import LocallyConnected1D, LocallyConnected2D
 
 LAYERS = (LocallyConnected1D, LocallyConnected2D)
 
-# Where Keras 2 had them. Each is a module object of its own: tensorflow.keras is not keras, but made of the same files.
-MODULES = ("keras.layers", "keras._tf_keras.keras.layers", "tensorflow.keras.layers")
+# What Keras 3 calls keras. Each is a module object of its own: tensorflow.keras is not keras, but made of the same files.
+ROOTS = ("keras", "keras._tf_keras.keras", "tensorflow.keras")
 
 
 def install() -> None:
     """Put the layers where Keras 2 had them: into `keras.layers` and `tensorflow.keras.layers`.
 
     Then old code finds them there, and models that Keras 2 saved open with `keras.models.load_model`: whole models in
-    .h5 files, .keras files of Keras 2.12 to 2.15, models in models, functional ones.
+    .h5 files, .keras files of Keras 2.12 to 2.15, models in models, functional ones. For the .keras files among them
+    `load_model` is replaced, in `keras.models` and `keras.saving`, by one that knows what Keras 2 wrote otherwise; it
+    passes everything else on to Keras's own.
 
     Models that are saved with the layers of `localconv.keras` need nothing installed to be opened again: it is enough
     that `localconv.keras` is imported.
@@ -36,12 +39,13 @@ def install() -> None:
     >>> keras.layers.LocallyConnected2D(8, 3)
     <LocallyConnected2D name=locally_connected2d, built=False>
     """
-    for module in MODULES:
-        if module.startswith("tensorflow.") and "tensorflow" not in sys.modules:
+    for root in ROOTS:
+        if root.startswith("tensorflow.") and "tensorflow" not in sys.modules:
             continue
-        place = importlib.import_module(module)
         for layer in LAYERS:
-            setattr(place, layer.__name__, layer)
+            setattr(importlib.import_module(f"{root}.layers"), layer.__name__, layer)
+        for module in ("models", "saving"):
+            importlib.import_module(f"{root}.{module}").load_model = load_model  # type: ignore[attr-defined]
     # The reader of old .h5 files looks names up here, and not in keras.layers.
     known = keras.saving.get_custom_objects()
     for layer in LAYERS:
