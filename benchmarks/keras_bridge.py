@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -120,11 +121,11 @@ def large_kernel() -> None:
         model.predict(x, verbose=0)
         Path("/proc/self/clear_refs").write_text("5")
         before = resident("VmRSS")
-        times = [seconds(lambda model=model: model.predict(x, verbose=0)) for _ in range(5)]
+        times = [seconds(partial(model.predict, x, verbose=0)) for _ in range(5)]
         grown = (resident("VmHWM") - before) / (4 * 3025 * 1296 * 16)
         print(
-            f"{keras.backend.backend():12} a kernel of 250 MB, {engine}: predict {1e3 * median(times):.0f} ms, memory {grown:.2f} "
-            "kernels more",
+            f"{keras.backend.backend():12} a kernel of 250 MB, {engine}: predict {1e3 * median(times):.0f} ms, "
+            f"memory {grown:.2f} kernels more",
             flush=True,
         )
 

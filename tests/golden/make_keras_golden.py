@@ -1,7 +1,7 @@
 """Makes what tests/golden/keras/ holds with real Keras 2.15: `python tests/golden/make_keras_golden.py`.
 
-Needs a Python 3.11 environment with `pip install 'tensorflow-cpu==2.15.*'` (which brings h5py). The layers' own cases are
-those of `make_layers_golden.py`; here are whole models that only Keras itself can run:
+Needs a Python 3.11 environment with `pip install 'tensorflow-cpu==2.15.*'` (which brings h5py). The layers' own cases
+are those of `make_layers_golden.py`; here are whole models that only Keras itself can run:
 
 - `training.npz`: three epochs of `fit`, from the same weights in float32 and in float64. How far apart the two end is
   how much rounding matters to this training, and so a bound that needs no guess.
@@ -35,7 +35,7 @@ def normal(rng, shape, scale=1.0):
 def network():
     """Layers as configs, which both versions of Keras read: implementations 1 and 3, regularizer and constraint."""
     layers = keras.layers
-    model = keras.Sequential(
+    return keras.Sequential(
         [
             layers.LocallyConnected2D(3, 2, activation="tanh", input_shape=(6, 5, 2), name="first"),
             layers.LocallyConnected2D(
@@ -54,7 +54,6 @@ def network():
         ],
         name="trained",
     )
-    return model
 
 
 def trained(optimizer, dtype, weights, x, y):
@@ -121,17 +120,16 @@ def nested():
 def files():
     rng = np.random.default_rng(4)
     arrays = {}
-    for model, names in (
-        (functional(), ("functional.model.h5", "functional.keras")),
-        (nested(), ("nested.keras",)),
-    ):
+    for model, names in ((functional(), ("functional.model.h5", "functional.keras")), (nested(), ("nested.keras",))):
         model.set_weights([np.abs(normal(rng, w.shape, 0.3)) for w in model.get_weights()])
         inputs = [normal(rng, (2, *tensor.shape[1:])) for tensor in model.inputs]
         for name in names:
             model.save(HERE / name)
         arrays |= {f"{model.name}_x_{number}": x for number, x in enumerate(inputs)}
         arrays |= {f"{model.name}_w_{number}": w for number, w in enumerate(model.get_weights())}
-        arrays[f"{model.name}_y"] = np.asarray(model([tf.constant(x) for x in inputs] if len(inputs) > 1 else inputs[0]))
+        arrays[f"{model.name}_y"] = np.asarray(
+            model([tf.constant(x) for x in inputs] if len(inputs) > 1 else inputs[0])
+        )
     np.savez_compressed(HERE / "answers.npz", **arrays)
 
 

@@ -116,8 +116,8 @@ def function_for(wanted: str) -> Function | None:
     if name not in FUNCTIONS:
         if wanted == "compiled":
             raise ValueError(
-                f"engine must be 'auto' or 'ops' on Keras's backend {name!r}, got 'compiled', which {', '.join(FUNCTIONS)} "
-                "have"
+                f"engine must be 'auto' or 'ops' on Keras's backend {name!r}, got 'compiled', which is for "
+                f"{', '.join(FUNCTIONS)}"
             )
         return None
     if wanted == "auto" and name == "tensorflow" and _has_other_devices():

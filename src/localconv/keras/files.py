@@ -1,7 +1,7 @@
 """Models in .keras files that Keras 2 wrote.
 
-Keras 3 reads the form, and stumbles over three things in it: the input's shape that Keras 2 noted in the first layer, the
-place where it had functional models, and settings of optimizers that are gone. Old .h5 files it reads by itself.
+Keras 3 reads the form, and stumbles over three things in it: the input's shape that Keras 2 noted in the first layer,
+the place where it had functional models, and settings of optimizers that are gone. Old .h5 files it reads by itself.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from .layers import LocallyConnected1D, LocallyConnected2D
 
 LAYERS = (LocallyConnected1D, LocallyConnected2D)
 
-# What Keras 3 calls keras. Each is a module object of its own: tensorflow.keras is not keras, but made of the same files.
+# What goes by the name of Keras. Each is a module of its own; tensorflow.keras is made of the files of the second.
 ROOTS = ("keras", "keras._tf_keras.keras", "tensorflow.keras")
 
 
@@ -29,8 +29,8 @@ def install() -> None:
 
     Notes
     -----
-    `tensorflow.keras` is a module of its own; the layers are put there if TensorFlow has been imported by then, as Keras
-    does with its own backend. Calling this again does nothing more.
+    `tensorflow.keras` is a module of its own; the layers are put there if TensorFlow has been imported by then, as
+    Keras does with its own backend. Calling this again does nothing more.
 
     Examples
     --------

@@ -62,9 +62,7 @@ def _grad_input(kernel: Any, gradient: Any, convolution: Convolution) -> Any:
     def operation(kernel: Any, gradient: Any) -> tuple[Any, Callable[[Any], tuple[Any, Any]]]:
         def compute(kernel: Array, gradient: Array) -> Array:
             shape = _input_shape(len(gradient), convolution)
-            return engine.grad_input(
-                convolution.spec, shape, kernel, gradient, out=_empty(shape, gradient.dtype)
-            )
+            return engine.grad_input(convolution.spec, shape, kernel, gradient, out=_empty(shape, gradient.dtype))
 
         def backward(x: Any) -> tuple[Any, Any]:
             return _grad_kernel(x, gradient, convolution), _forward(x, kernel, convolution)

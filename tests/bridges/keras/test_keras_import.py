@@ -33,7 +33,8 @@ def test_remedy(what, tmp_path):
 
 
 def test_localconv_alone_imports_no_keras():
-    code = "import sys, localconv, localconv.layers; assert not {'keras', 'tensorflow', 'torch', 'jax'} & set(sys.modules)"
+    libraries = {"keras", "tensorflow", "torch", "jax"}
+    code = f"import sys, localconv, localconv.layers; assert not {libraries} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -45,7 +46,11 @@ def test_example():
     if not BACKENDS:
         pytest.skip("needs one of Keras's backends: tensorflow, torch, jax")
     done = subprocess.run(
-        [sys.executable, EXAMPLE], env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}, capture_output=True, text=True, check=False
+        [sys.executable, EXAMPLE],
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "as localconv.layers" in done.stdout

@@ -73,7 +73,7 @@ def run_layer(layer, x, g):
 
     def total(x, *values):
         y, losses = stateless(x, *values)
-        return ops.sum(y * g) + sum(losses)
+        return ops.sum(ops.multiply(y, ops.convert_to_tensor(g))) + sum(losses)
 
     _, (dx, *dw) = value_and_gradients(total, [x, *[array(v) for v in variables]])
     return y, losses, dx, dw

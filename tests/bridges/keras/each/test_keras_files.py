@@ -102,9 +102,12 @@ def test_deepface():
 
 def model_of_all_kinds():
     left, right = keras.Input((6, 5, 2)), keras.Input((7, 2))
-    a = LocallyConnected2D(2, 2, dilation_rate=2, groups=2, activation="elu", kernel_constraint="max_norm", name="a")(left)
+    a = LocallyConnected2D(2, 2, dilation_rate=2, groups=2, activation="elu", kernel_constraint="max_norm", name="a")(
+        left
+    )
     inner = keras.Sequential([keras.Input((7, 2)), LocallyConnected1D(2, 3, implementation=2)], name="inner")
-    b = LocallyConnected1D(3, 2, implementation=3, padding="same", kernel_regularizer="l2", use_bias=False)(inner(right))
+    options = {"implementation": 3, "padding": "same", "kernel_regularizer": "l2", "use_bias": False}
+    b = LocallyConnected1D(3, 2, **options)(inner(right))
     flat = [keras.layers.Flatten()(part) for part in (a, b)]
     return keras.Model([left, right], keras.layers.Dense(2)(keras.layers.Concatenate()(flat)))
 
@@ -168,9 +171,8 @@ def test_install():
 if BACKEND == "tensorflow":
 
     def test_install_in_tensorflow():
-        from tensorflow.keras.layers import LocallyConnected1D as of_tensorflow
-
         import tensorflow as tf
+        from tensorflow.keras.layers import LocallyConnected1D as of_tensorflow
 
         assert of_tensorflow is LocallyConnected1D
         assert tf.keras.layers.LocallyConnected2D is LocallyConnected2D

@@ -173,7 +173,9 @@ def test_policies(policy, engine):
     plain.build((None, 6, 2))
     plain.set_weights([array(ops.cast(w, plain.dtype)) for w in layer.weights])
     rounded = ops.cast(ops.cast(x, compute), plain.dtype)
-    np.testing.assert_array_equal(array(ops.cast(y, "float64")), array(ops.cast(ops.cast(plain(rounded), compute), "float64")))
+    np.testing.assert_array_equal(
+        array(ops.cast(y, "float64")), array(ops.cast(ops.cast(plain(rounded), compute), "float64"))
+    )
 
 
 if TRAINS:
@@ -274,7 +276,15 @@ def test_copies_of_models(way, tmp_path):
 
 def test_config_is_json_and_has_every_argument():
     layer = LocallyConnected2D(
-        3, [3, 2], strides=np.int64(2), dilation_rate=1, groups=1, engine="ops", name="own", trainable=False, dtype="float32"
+        3,
+        [3, 2],
+        strides=np.int64(2),
+        dilation_rate=1,
+        groups=1,
+        engine="ops",
+        name="own",
+        trainable=False,
+        dtype="float32",
     )
     config = json.loads(json.dumps(layer.get_config()))
     assert config["kernel_size"] == [3, 2]

@@ -11,8 +11,8 @@ from layer_cases import GOLDEN
 from localconv.keras import install
 
 TRAINING = GOLDEN.parent / "keras" / "training.npz"
-# How many times further from the float64 training than Keras 2.15's own float32 one may be: two such trainings differ in
-# the order of their sums alone.
+# How many times further from the float64 training than Keras 2.15's own float32 one may be: two such trainings differ
+# in the order of their sums alone.
 ROOM = 8
 
 if TRAINS:
@@ -48,7 +48,8 @@ if TRAINS:
         moved = 0.0
         for number, weight in enumerate(model.weights):
             theirs, exact, start = (
-                known[name] for name in (f"{optimizer}_float32_{number}", f"{optimizer}_float64_{number}", f"start_{number}")
+                known[name]
+                for name in (f"{optimizer}_float32_{number}", f"{optimizer}_float64_{number}", f"start_{number}")
             )
             rounding = abs(theirs - exact).max() + np.finfo("float32").eps * abs(exact).max()
             assert abs(array(weight) - exact).max() <= ROOM * rounding

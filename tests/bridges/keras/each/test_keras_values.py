@@ -109,7 +109,7 @@ if TRAINS:
 
             def loss(x, kernel, bias, layer=layer, g=g):
                 y, _ = layer.stateless_call([kernel, bias], [], x)
-                return ops.sum(ops.square(y) * g)
+                return ops.sum(ops.multiply(ops.square(y), ops.convert_to_tensor(g)))
 
             def slope(x, kernel, bias, loss=loss):
                 return sum(ops.sum(ops.square(part)) for part in gradient(loss, [x, kernel, bias]))
