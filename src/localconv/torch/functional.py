@@ -229,9 +229,7 @@ def local_conv_transpose1d(
     >>> local_conv_transpose1d(torch.ones(2, 5, 8), torch.ones(8, 3 * 4, 5), 3).shape
     torch.Size([2, 4, 10])
     """
-    return _local_conv_transpose(
-        1, input, weight, kernel_size, bias, stride, padding, output_padding, groups, dilation
-    )
+    return _local_conv_transpose(1, input, weight, kernel_size, bias, stride, padding, output_padding, groups, dilation)
 
 
 def local_conv_transpose2d(
@@ -276,9 +274,7 @@ def local_conv_transpose2d(
     >>> local_conv_transpose2d(torch.ones(2, 5, 4, 4), torch.ones(16, 4 * 3, 5), 2, stride=2).shape
     torch.Size([2, 3, 8, 8])
     """
-    return _local_conv_transpose(
-        2, input, weight, kernel_size, bias, stride, padding, output_padding, groups, dilation
-    )
+    return _local_conv_transpose(2, input, weight, kernel_size, bias, stride, padding, output_padding, groups, dilation)
 
 
 def _local_conv_transpose(
