@@ -21,7 +21,13 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # What a page needs beside the package and the tests' own tools.
 NEEDS = {"tutorial": "sklearn"}
 SKIPPED = ("__main__", "_core")
-MODULES = [m.name for m in pkgutil.walk_packages(localconv.__path__, "localconv.") if not m.name.endswith(SKIPPED)]
+# Bridges need what they lead to: tests/bridges has their docstrings.
+BRIDGES = ("localconv.torch",)
+MODULES = [
+    m.name
+    for m in pkgutil.walk_packages(localconv.__path__, "localconv.")
+    if not m.name.endswith(SKIPPED) and not m.name.startswith(BRIDGES)
+]
 
 
 def blocks(page):

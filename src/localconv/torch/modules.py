@@ -52,7 +52,7 @@ class _LocalConvNd(nn.Module):
         )
         self.kernel_size, self.stride, self.dilation = window.kernel_size, window.stride, window.dilation
         pairs = tuple(zip(window.padding[::2], window.padding[1::2], strict=True))
-        symmetric = all([before == after for before, after in pairs])
+        symmetric = all(before == after for before, after in pairs)
         self.padding = padding if isinstance(padding, str) else window.padding[::2] if symmetric else pairs
         self.groups, self._bias = window.groups, bias
         if self.in_channels % groups:
