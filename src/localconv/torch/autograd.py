@@ -36,9 +36,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> 
     """The convolution of a batch (N, C, ...), plus bias."""
     if _is_compiling() or not _direct(x, weight, bias):
         result: Any = operators.local_conv(x, weight, bias, *window.arguments)
-    elif _is_grad_enabled() and (
-        x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
-    ):
+    elif _is_grad_enabled() and (x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)):
         how = (native.call, OUTPUT, (x.shape, weight.shape), window)
         result = Product.apply(x, weight, None, bias, how)
     else:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from ..arguments import ints
 from . import autograd
-from .window import Arguments, IntOrInts, Padding, Window, arguments_of, window_of
+from .window import IntOrInts, Padding, Window, arguments_of, window_of
 
 __all__ = ["local_conv1d", "local_conv2d", "local_conv_transpose1d", "local_conv_transpose2d"]
 
@@ -25,7 +24,7 @@ def window_for(
 ) -> Window:
     """The window of a user's arguments. TypeError or ValueError names one that cannot be."""
     given = (rank, kernel_size, stride, padding, dilation, groups)
-    if any([type(part) is bool or type(part) is float for part in given]):
+    if any(type(part) is bool or type(part) is float for part in given):
         # Equal to an int, and no int: the cache would not tell them apart.
         return window_of(arguments_of(*given))
     try:
@@ -76,10 +75,8 @@ def _check_dims(name: str, x: Tensor, rank: int) -> None:
 
 def output_padding_for(window: Window, output_padding: IntOrInts) -> tuple[int, ...]:
     """Pixels at the end that no window begins at. ValueError where there would be a position more."""
-    from ..arguments import ints
-
     pixels = ints(output_padding, window.rank, "output_padding", minimum=0)
-    if any([n >= s for n, s in zip(pixels, window.stride, strict=True)]):
+    if any(n >= s for n, s in zip(pixels, window.stride, strict=True)):
         raise ValueError(f"output_padding must be smaller than stride={window.stride}, got {output_padding!r}")
     return pixels
 
@@ -128,8 +125,8 @@ def local_conv1d(
     Notes
     -----
     float32 and float64 are computed as such, float16 and bfloat16 in float32 and rounded once; under
-    `torch.autocast` on the processor everything is float32. All of PyTorch's transforms apply: derivatives of any order,
-    `torch.func`, `torch.compile`, `torch.export`.
+    `torch.autocast` everything is float32. All of PyTorch's transforms apply: derivatives of any order, `torch.func`,
+    `torch.compile`, `torch.export`.
 
     Examples
     --------
@@ -229,9 +226,7 @@ def local_conv_transpose1d(
     >>> local_conv_transpose1d(torch.ones(2, 5, 8), torch.ones(8, 3 * 4, 5), 3).shape
     torch.Size([2, 4, 10])
     """
-    return _local_conv_transpose(
-        1, input, weight, kernel_size, bias, stride, padding, output_padding, groups, dilation
-    )
+    return _local_conv_transpose(1, input, weight, kernel_size, bias, stride, padding, output_padding, groups, dilation)
 
 
 def local_conv_transpose2d(
@@ -276,9 +271,7 @@ def local_conv_transpose2d(
     >>> local_conv_transpose2d(torch.ones(2, 5, 4, 4), torch.ones(16, 4 * 3, 5), 2, stride=2).shape
     torch.Size([2, 3, 8, 8])
     """
-    return _local_conv_transpose(
-        2, input, weight, kernel_size, bias, stride, padding, output_padding, groups, dilation
-    )
+    return _local_conv_transpose(2, input, weight, kernel_size, bias, stride, padding, output_padding, groups, dilation)
 
 
 def _local_conv_transpose(

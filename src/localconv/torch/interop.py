@@ -320,7 +320,7 @@ def _keras_name(implementation: int, channels_first: bool) -> str:
 
 
 def _check_module(module: Any) -> None:
-    if not isinstance(module, tuple(MODULES.values())):
+    if not isinstance(module, (LocalConv1d, LocalConv2d)):
         raise TypeError(f"module must be a LocalConv1d or a LocalConv2d, got {type(module).__name__}")
     if module.output_size is None:
         raise ValueError("module must have seen an input: a lazy one has no weights before")

@@ -46,10 +46,13 @@ class _LocalConvNd(nn.Module):
         if not isinstance(bias, bool) and bias != "shared":
             raise ValueError(f"bias must be True, False or 'shared', got {bias!r}")
         self._window = window = window_for(self.rank, kernel_size, stride, padding, dilation, groups)
-        (self.in_channels,), (self.out_channels,) = ints(in_channels, 1, "in_channels", 0), ints(out_channels, 1, "out_channels")
+        (self.in_channels,), (self.out_channels,) = (
+            ints(in_channels, 1, "in_channels", 0),
+            ints(out_channels, 1, "out_channels"),
+        )
         self.kernel_size, self.stride, self.dilation = window.kernel_size, window.stride, window.dilation
         pairs = tuple(zip(window.padding[::2], window.padding[1::2], strict=True))
-        symmetric = all([before == after for before, after in pairs])
+        symmetric = all(before == after for before, after in pairs)
         self.padding = padding if isinstance(padding, str) else window.padding[::2] if symmetric else pairs
         self.groups, self._bias = window.groups, bias
         if self.in_channels % groups:

@@ -145,9 +145,7 @@ def grad_weight(x: Tensor, size: Sequence[int], gradient: Tensor, window: Window
         return grad_weight(x.to(torch.float32), size, gradient.to(torch.float32), window).to(common)
     x, gradient, shape = _channels_last(x), _channels_last(gradient), tuple(size)
     try:
-        prepared = engine.prepare(
-            "local_grad_kernel", window.spec, tuple(x.shape), shape, element, _get_num_threads()
-        )
+        prepared = engine.prepare("local_grad_kernel", window.spec, tuple(x.shape), shape, element, _get_num_threads())
     except Mismatch as error:
         refuse(error, window, x.movedim(-1, 1).shape, size)
     _check_gradient(gradient, prepared.output)
@@ -204,7 +202,9 @@ def refuse(error: Mismatch, window: Window, input_size: Sequence[Any], weight_si
                     f"= {expected} for output_size={output}, but got {given}"
                 )
         else:
-            raise RuntimeError(f"Expected groups={window.groups} to divide in_channels and out_channels, but got {given}")
+            raise RuntimeError(
+                f"Expected groups={window.groups} to divide in_channels and out_channels, but got {given}"
+            )
     elif len(weight_size) != 3:
         raise RuntimeError(f"Expected a weight of 3 dimensions, but got {given}")
     raise RuntimeError(f"{error.named(engine.NAMES)} ({given})") from None

@@ -56,7 +56,7 @@ def call(wanted: int, factors: Sequence[Any], bias: Tensor | None, sizes: Sequen
     return result
 
 
-# ------------------------------------------------------------------------------------------------------------ the values
+# --------------------------------------------------------------------------------------------------------- the values
 
 
 def _register_values(name: str, compiled: Callable[..., Tensor], plain: Callable[..., Tensor]) -> None:
@@ -89,7 +89,7 @@ for _name in NAMES:
         torch.library.register_autocast(f"localconv::{_name}", _device, torch.float32, lib=library)
 
 
-# ------------------------------------------------------------------------------- shapes: fake tensors and the device meta
+# --------------------------------------------------------------------------- shapes: fake tensors and the device meta
 
 
 def _permuted(like: Tensor, n: Any, channels: Any, spatial: Sequence[Any]) -> Tensor:
@@ -144,7 +144,7 @@ def _check_dtypes(first: Tensor, *others: Tensor | None) -> None:
         )
 
 
-# -------------------------------------------------------------------------------------------------------- the derivatives
+#  the derivatives
 
 
 class Product(torch.autograd.Function):
@@ -272,7 +272,7 @@ for _name, _differentiable in zip(
     library.impl(_name, _differentiable, "Autograd")
 
 
-# --------------------------------------------------------------------------------------------------------------- batches
+#  batches
 
 
 def _batched(

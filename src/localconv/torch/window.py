@@ -18,7 +18,7 @@ from ..spec import Spec, local_spec
 IntOrInts = int | Sequence[int]
 Padding = str | int | Sequence[int] | Sequence[Sequence[int]]
 
-# What the operators take for a window: kernel_size, stride, padding (before and after, of every axis), dilation, groups.
+# What the operators take for a window: kernel_size, stride, padding (before and after each axis), dilation, groups.
 Arguments = tuple[Ints, Ints, Ints, Ints, int]
 
 
@@ -96,8 +96,8 @@ def arguments_of(
             raise ValueError(f"padding='same' is not supported for strided convolutions, got stride={stride!r}")
         totals = [d * (k - 1) if padding == "same" else 0 for k, d in zip(size, spacing, strict=True)]
         pairs = [(total // 2, total - total // 2) for total in totals]
-    elif isinstance(padding, Sequence) and padding and all([isinstance(part, Sequence) for part in padding]):
-        pairs = [(before, after) for before, after in padding_of(padding, rank)]  # type: ignore[arg-type,misc]
+    elif isinstance(padding, Sequence) and padding and all(isinstance(part, Sequence) for part in padding):
+        pairs = [(before, after) for before, after in padding_of(padding, rank)]  # type: ignore
     else:
         pairs = [(n, n) for n in ints(padding, rank, "padding", minimum=0)]  # type: ignore[arg-type]
     return size, steps, tuple(n for pair in pairs for n in pair), spacing, parts

@@ -94,8 +94,7 @@ def test_forward_mode_by_value(case):
     function, tensors = function_of(case)
     tangents = [torch.randn_like(t) for t in tensors]
     expected = sum(
-        function(*[tangents[k] if k == number else t for k, t in enumerate(tensors)][:2])
-        for number in range(2)
+        function(*[tangents[k] if k == number else t for k, t in enumerate(tensors)][:2]) for number in range(2)
     )
     if len(tensors) == 3:
         bias = tangents[2]
@@ -148,10 +147,7 @@ def test_vmap(case, batched):
         else:
             dims.append(None)
             given.append(tensor)
-    of_one = [
-        [t if d is None else t.select(d, i) for t, d in zip(given, dims, strict=True)]
-        for i in range(4)
-    ]
+    of_one = [[t if d is None else t.select(d, i) for t, d in zip(given, dims, strict=True)] for i in range(4)]
     result = vmap(function, tuple(dims))(*given)
     torch.testing.assert_close(result, torch.stack([function(*one) for one in of_one]))
 

@@ -4,8 +4,6 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="localconv.torch needs PyTorch: make test-bridges installs it")
 
-import torch.distributed  # noqa: E402
-
 pytestmark = pytest.mark.skipif(
     not (torch.distributed.is_available() and torch.distributed.is_gloo_available()),
     reason="this build of PyTorch has no gloo",

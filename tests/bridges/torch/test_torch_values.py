@@ -94,8 +94,9 @@ def layouts(tensor):
     yield "contiguous", tensor.clone()
     yield "channels_last", tensor.movedim(1, -1).contiguous().movedim(-1, 1)
     yield "strided", torch.stack([tensor, tensor], -1)[..., 0]
-    yield "reversed axes", tensor.permute(*reversed(range(tensor.dim()))).contiguous().permute(
-        *reversed(range(tensor.dim()))
+    yield (
+        "reversed axes",
+        tensor.permute(*reversed(range(tensor.dim()))).contiguous().permute(*reversed(range(tensor.dim()))),
     )
     yield "negated", torch._neg_view(-tensor)
 

@@ -38,12 +38,7 @@ class Case:
 
     @property
     def options(self):
-        return {
-            "stride": self.stride,
-            "padding": self.padding,
-            "dilation": self.dilation,
-            "groups": self.groups,
-        }
+        return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
 
     @property
     def output(self):
@@ -59,7 +54,9 @@ class Case:
         shapes = [
             (self.batch, self.channels * self.groups, *self.spatial),
             (math.prod(self.output), self.depth, self.filters * self.groups),
-            {"full": (self.filters * self.groups, *self.output), "shared": (self.filters * self.groups,)}.get(self.bias),
+            {"full": (self.filters * self.groups, *self.output), "shared": (self.filters * self.groups,)}.get(
+                self.bias
+            ),
         ]
         return [
             None
@@ -121,7 +118,14 @@ def random_cases(count, seed=0):
         rank = int(rng.integers(1, 3))
         draw = lambda low, high: tuple(int(n) for n in rng.integers(low, high, rank))  # noqa: E731, B023
         stride = draw(1, 4)
-        padding = [0, 1, draw(0, 3), "valid", "same", tuple((a, b) for a, b in zip(draw(0, 3), draw(0, 3), strict=True))]
+        padding = [
+            0,
+            1,
+            draw(0, 3),
+            "valid",
+            "same",
+            tuple((a, b) for a, b in zip(draw(0, 3), draw(0, 3), strict=True)),
+        ]
         case = Case(
             spatial=draw(1, 12),
             kernel_size=draw(1, 5),

@@ -14,25 +14,27 @@ def array(tensor):
 
 
 def value_and_gradients(function, arrays):
-    """A number, and its derivatives with respect to all the arrays."""
+    """What a function of tensors returns, (a number, more), and the number's derivatives with respect to all of them."""
     if BACKEND == "tensorflow":
         import tensorflow as tf
 
         tensors = [tf.constant(a) for a in arrays]
         with tf.GradientTape() as tape:
             tape.watch(tensors)
-            total = function(*tensors)
-        return float(total), [array(g) for g in tape.gradient(total, tensors)]
+            total, more = function(*tensors)
+        return (total, more), [array(g) for g in tape.gradient(total, tensors)]
     if BACKEND == "torch":
         import torch
 
         tensors = [torch.tensor(a, requires_grad=True) for a in arrays]
-        total = function(*tensors)
-        return float(total), [array(g) for g in torch.autograd.grad(total, tensors)]
+        total, more = function(*tensors)
+        return (total, more), [array(g) for g in torch.autograd.grad(total, tensors)]
     import jax
 
-    total, gradients = jax.value_and_grad(function, tuple(range(len(arrays))))(*arrays)
-    return float(total), [array(g) for g in gradients]
+    # One program: JAX would compile each of its operations by itself.
+    program = jax.jit(jax.value_and_grad(function, tuple(range(len(arrays))), has_aux=True))
+    value, gradients = program(*arrays)
+    return value, [array(g) for g in gradients]
 
 
 def gradient(function, tensors):
@@ -64,16 +66,9 @@ def run_layer(layer, x, g):
     # A layer's own stateless_call passes its activity regularizer by.
     model = keras.Sequential([keras.Input(x.shape[1:], dtype=x.dtype.name), layer])
 
-    def stateless(x, *values):
-        y, _, losses = model.stateless_call(values, [], x, return_losses=True)
-        return y, losses
-
-    y, losses = stateless(ops.convert_to_tensor(x), *[v.value for v in variables])
-    y, losses = array(y), [array(loss) for loss in losses]
-
     def total(x, *values):
-        y, losses = stateless(x, *values)
-        return ops.sum(ops.multiply(y, ops.convert_to_tensor(g))) + sum(losses)
+        y, _, losses = model.stateless_call(values, [], x, return_losses=True)
+        return ops.sum(ops.multiply(y, ops.convert_to_tensor(g))) + sum(losses), (y, losses)
 
-    _, (dx, *dw) = value_and_gradients(total, [x, *[array(v) for v in variables]])
-    return y, losses, dx, dw
+    (_, (y, losses)), (dx, *dw) = value_and_gradients(total, [x, *[array(v) for v in variables]])
+    return array(y), [array(loss) for loss in losses], dx, dw

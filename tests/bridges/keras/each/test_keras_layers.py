@@ -335,16 +335,39 @@ def test_engines():
     assert LocallyConnected1D(1, 1).supports_jit == (BACKEND in ("torch", "jax"))
 
 
-if BACKEND in ("tensorflow", "jax", "torch"):
+if BACKEND in ("tensorflow", "jax"):
 
-    def test_ops_are_compiled_by_the_backend():
-        """XLA and inductor take the engine "ops"."""
+    def test_ops_are_compiled_by_xla():
         model = small(engine="ops")
         x, y = normal(4, 8, 7, 2), normal(4, 2)
         expected = array(model(x))
-        model.compile("sgd", loss="mse", jit_compile=BACKEND != "torch")
+        model.compile("sgd", loss="mse", jit_compile=True)
         np.testing.assert_allclose(model.predict(x, verbose=0), expected, rtol=1e-4, atol=1e-5)
         assert np.isfinite(model.fit(x, y, verbose=0).history["loss"][0])
+
+
+if BACKEND == "tensorflow":
+
+    def test_jit_compile_is_declined_for_the_compiled_kernels():
+        """Keras then trains without XLA, by itself or with a warning."""
+        model = small(engine="compiled")
+        model.compile("sgd", loss="mse")
+        assert not model.jit_compile
+        assert np.isfinite(model.fit(normal(4, 8, 7, 2), normal(4, 2), verbose=0).history["loss"][0])
+
+
+if BACKEND == "torch":
+
+    @pytest.mark.parametrize("engine", ["compiled", "ops"])
+    def test_dynamo_takes_both_engines(engine):
+        """As with jit_compile=True, but for inductor's C++ compiler."""
+        import torch
+
+        layer = LocallyConnected2D(3, 3, activation="relu", engine=engine)
+        x = torch.tensor(normal(2, 6, 5, 2))
+        expected = layer(x)
+        compiled = torch.compile(layer.call, backend="aot_eager")
+        torch.testing.assert_close(compiled(x), expected)
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
