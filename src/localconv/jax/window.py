@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ..arguments import Ints
 from ..config import CHANNELS_FIRST, CHANNELS_LAST
-from ..geometry import layout_of, reach_of, windows_of
+from ..geometry import layout_of, padding_reached, windows_of
 from ..spec import Spec, local_spec
 
 
@@ -65,13 +65,7 @@ class Window(NamedTuple):
 def window_of(spec: Spec, spatial: Ints) -> Window:
     """The window of a spec on an input of these spatial sizes; padding that no window reaches is left out."""
     assert spec.kernel_size is not None
-    before, output = windows_of(spec, spatial, spec.kernel_size)
-    padding = tuple(
-        (front, max(0, (count - 1) * stride + reach_of(size, spacing) - n - front))
-        for front, count, stride, size, spacing, n in zip(
-            before, output, spec.strides, spec.kernel_size, spec.dilation, spatial, strict=True
-        )
-    )
+    padding = padding_reached(spec, spatial)
     return Window(spec.kernel_size, spec.strides, spec.dilation, padding, spec.groups, spec.channels_first)
 
 

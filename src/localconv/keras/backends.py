@@ -52,7 +52,7 @@ def _of_torch() -> Function:
         y = functions[spec.rank](
             x,
             kernel,
-            spec.kernel_size,
+            convolution.kernel_size,
             bias,
             stride=spec.strides,
             padding=convolution.padding,
@@ -77,7 +77,7 @@ def _of_jax() -> Function:
         return functions[spec.rank](
             x,
             kernel,
-            kernel_size=spec.kernel_size,
+            kernel_size=convolution.kernel_size,
             strides=spec.strides,
             data_format=CHANNELS_FIRST if spec.channels_first else CHANNELS_LAST,
             padding=convolution.padding,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from ..arguments import Ints
-from ..geometry import Mismatch, Names, geometry_of, layout_of, reach_of, windows_of
+from ..geometry import Mismatch, Names, geometry_of, layout_of, padding_reached, windows_of
 from ..spec import Spec
 
 NAMES = Names("inputs", "kernel")
@@ -23,6 +23,8 @@ class Convolution:
 
     Attributes
     ----------
+    kernel_size : tuple of ints
+        And `taps`, how many it has.
     output : tuple of ints
         Positions along every axis.
     padding : tuple of pairs of ints
@@ -37,22 +39,28 @@ class Convolution:
         For sizes that do not go together.
     """
 
-    __slots__ = ("bias_shape", "channels", "filters", "kernel_shape", "output", "padding", "spatial", "spec", "taps")
+    __slots__ = (
+        "bias_shape",
+        "channels",
+        "filters",
+        "kernel_shape",
+        "kernel_size",
+        "output",
+        "padding",
+        "spatial",
+        "spec",
+        "taps",
+    )
 
     def __init__(self, spec: Spec, spatial: Ints, channels: int, filters: int) -> None:
         assert spec.kernel_size is not None
         self.spec, self.spatial, self.channels, self.filters = spec, spatial, channels, filters
-        before, self.output = windows_of(spec, spatial, spec.kernel_size)
-        self.taps = prod(spec.kernel_size)
+        self.kernel_size, self.taps = spec.kernel_size, prod(spec.kernel_size)
+        self.output = windows_of(spec, spatial, spec.kernel_size)[1]
         self.kernel_shape = (prod(self.output), self.taps * channels // spec.groups, filters)
         self.bias_shape = (*self.output, filters)
         try:
             geometry_of(spec, layout_of((1,), spatial, channels, spec.channels_first), self.kernel_shape)
         except Mismatch as error:
             raise error.named(NAMES) from None
-        self.padding = tuple(
-            (front, max(0, (count - 1) * stride + reach_of(size, spacing) - n - front))
-            for front, count, stride, size, spacing, n in zip(
-                before, self.output, spec.strides, spec.kernel_size, spec.dilation, spatial, strict=True
-            )
-        )
+        self.padding = padding_reached(spec, spatial)

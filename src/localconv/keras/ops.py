@@ -21,9 +21,8 @@ def convolve(x: Any, kernel: Any, bias: Any, convolution: Convolution) -> Any:
         x = ops.moveaxis(x, 1, -1)
     if any(before or after for before, after in convolution.padding):
         x = ops.pad(x, ((0, 0), *convolution.padding, (0, 0)))
-    assert spec.kernel_size is not None
     total: Any = None
-    for number, tap in enumerate(product(*map(range, spec.kernel_size))):
+    for number, tap in enumerate(product(*map(range, convolution.kernel_size))):
         part = _one_tap(x, kernel, number, tap, convolution)
         total = part if total is None else total + part
     y = ops.reshape(total, (ops.shape(x)[0], *convolution.output, convolution.filters))
