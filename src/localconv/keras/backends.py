@@ -1,8 +1,9 @@
-"""The compiled convolution as a function of tensors of each of Keras's backends, with its derivatives.
+"""The compiled convolution for tensors of each of Keras's backends, with its derivatives.
 
-Such a function is called as ``convolve(x, kernel, bias, convolution)``: x and the rows are float32 or float64, both the
-same; bias, or None, is as Keras 2 stores it, ``convolution.bias_shape``. What it returns can be differentiated as the
-backend's own operations can, and under numpy not at all.
+For a backend there is a maker: given a `Convolution`, once, when a layer is built, it returns the function
+``compute(x, kernel, bias)``. x and kernel, which has rows, are float32 or float64, both the same; bias, or None, is as
+Keras 2 stores it. What `compute` returns can be differentiated as the backend's own operations can, under numpy not at
+all.
 """
 
 from __future__ import annotations
@@ -16,77 +17,72 @@ import numpy as np
 
 from .. import engine
 from ..config import CHANNELS_FIRST, CHANNELS_LAST
+from . import ops
 from .convolution import Convolution
 
-Function = Callable[[Any, Any, Any, Convolution], Any]
+Compute = Callable[[Any, Any, Any], Any]
+Maker = Callable[[Convolution], Compute]
 
 
-def _of_numpy() -> Function:
-    def convolve(x: Any, kernel: Any, bias: Any, convolution: Convolution) -> Any:
+def _of_numpy(convolution: Convolution) -> Compute:
+    def compute(x: Any, kernel: Any, bias: Any) -> Any:
         return engine.forward(convolution.spec, np.asarray(x), np.asarray(kernel), bias)
 
-    return convolve
+    return compute
 
 
-def _of_tensorflow() -> Function:
+def _of_tensorflow(convolution: Convolution) -> Compute:
     from .tensorflow_functions import convolve
 
-    return convolve
+    return partial(convolve, convolution)
 
 
-def _of_torch() -> Function:
-    from .. import torch as bridge
+def _of_torch(convolution: Convolution) -> Compute:
+    from ..torch.functional import convolve, window_for
 
-    functions = {1: bridge.local_conv1d, 2: bridge.local_conv2d}
+    spec, (positions, depth, filters) = convolution.spec, convolution.kernel_shape
+    window = window_for(
+        spec.rank, convolution.kernel_size, spec.strides, convolution.padding, spec.dilation, spec.groups
+    )
+    name = f"LocallyConnected{spec.rank}D"
 
-    def convolve(x: Any, kernel: Any, bias: Any, convolution: Convolution) -> Any:
-        spec, (positions, depth, filters) = convolution.spec, convolution.kernel_shape
-        if spec.channels_first:
-            # PyTorch's bridge has rows in the order of channels_last alone: here they are sorted at every call.
-            by_channel = kernel.reshape(positions, depth // convolution.taps, convolution.taps, filters)
-            kernel = by_channel.transpose(1, 2).reshape(kernel.shape)
-            bias = None if bias is None else bias.reshape(filters, *convolution.output)
-        else:
-            # Views: what is computed is channels_last behind PyTorch's face.
-            x, bias = x.movedim(-1, 1), None if bias is None else bias.movedim(-1, 0)
-        y = functions[spec.rank](
-            x,
-            kernel,
-            convolution.kernel_size,
-            bias,
-            stride=spec.strides,
-            padding=convolution.padding,
-            dilation=spec.dilation,
-            groups=spec.groups,
-        )
-        return y if spec.channels_first else y.movedim(1, -1)
+    def channels_last(x: Any, kernel: Any, bias: Any) -> Any:
+        # Views: what is computed is channels_last behind PyTorch's face.
+        bias = None if bias is None else bias.movedim(-1, 0)
+        return convolve(name, x.movedim(-1, 1), kernel, bias, window).movedim(1, -1)
 
-    return convolve
+    def channels_first(x: Any, kernel: Any, bias: Any) -> Any:
+        # PyTorch's bridge has rows in the order of channels_last alone: here they are sorted at every call.
+        by_channel = kernel.reshape(positions, depth // convolution.taps, convolution.taps, filters)
+        kernel = by_channel.transpose(1, 2).reshape(convolution.kernel_shape)
+        bias = None if bias is None else ops.shown_bias(bias, convolution)
+        return convolve(name, x, kernel, bias, window)
+
+    return channels_first if spec.channels_first else channels_last
 
 
-def _of_jax() -> Function:
+def _of_jax(convolution: Convolution) -> Compute:
     from .. import jax as bridge
 
+    spec = convolution.spec
     functions: dict[int, Callable[..., Any]] = {
         1: bridge.local_conv1d,
         2: partial(bridge.local_conv2d, output_shape=None),
     }
+    function = partial(
+        functions[spec.rank],
+        kernel_size=convolution.kernel_size,
+        strides=spec.strides,
+        data_format=CHANNELS_FIRST if spec.channels_first else CHANNELS_LAST,
+        padding=convolution.padding,
+        dilation_rate=spec.dilation,
+        groups=spec.groups,
+    )
+    return lambda x, kernel, bias: function(x, kernel, bias=bias)
 
-    def convolve(x: Any, kernel: Any, bias: Any, convolution: Convolution) -> Any:
-        spec = convolution.spec
-        return functions[spec.rank](
-            x,
-            kernel,
-            kernel_size=convolution.kernel_size,
-            strides=spec.strides,
-            data_format=CHANNELS_FIRST if spec.channels_first else CHANNELS_LAST,
-            padding=convolution.padding,
-            dilation_rate=spec.dilation,
-            groups=spec.groups,
-            bias=bias,
-        )
 
-    return convolve
+def _of_ops(convolution: Convolution) -> Compute:
+    return partial(ops.convolve, convolution)
 
 
 def _has_other_devices() -> bool:
@@ -96,35 +92,28 @@ def _has_other_devices() -> bool:
     return any(device.device_type != "CPU" for device in tf.config.get_visible_devices())
 
 
-# For each backend: what makes its function, and whether its compiler takes the function.
-FUNCTIONS: dict[str, tuple[Callable[[], Function], bool]] = {
+# For each backend its maker, and whether the backend's compiler takes what that makes.
+MAKERS: dict[str, tuple[Maker, bool]] = {
     "numpy": (_of_numpy, False),
+    # XLA compiles no call into Python.
     "tensorflow": (_of_tensorflow, False),
     "torch": (_of_torch, True),
     "jax": (_of_jax, True),
 }
 
 
-def function_for(wanted: str) -> Function | None:
-    """The compiled function of Keras's backend; None: the layer of this engine takes keras.ops.
+def maker_for(wanted: str) -> tuple[Maker, bool]:
+    """The maker that the engine of this name, 'auto', 'compiled' or 'ops', has for Keras's backend, and whether the
+    backend's compiler takes what it makes.
 
-    ValueError where the backend has none and the engine is 'compiled'.
+    ValueError for 'compiled' where the backend has no compiled kernels.
     """
     name = keras.backend.backend()
-    if wanted == "ops":
-        return None
-    if name not in FUNCTIONS:
-        if wanted == "compiled":
-            raise ValueError(
-                f"engine must be 'auto' or 'ops' on Keras's backend {name!r}, got 'compiled', which is for "
-                f"{', '.join(FUNCTIONS)}"
-            )
-        return None
-    if wanted == "auto" and name == "tensorflow" and _has_other_devices():
-        return None
-    return FUNCTIONS[name][0]()
-
-
-def compiles() -> bool:
-    """Whether the compiler of Keras's backend takes its compiled function."""
-    return FUNCTIONS[keras.backend.backend()][1]
+    if wanted == "compiled" and name not in MAKERS:
+        raise ValueError(
+            f"engine must be 'auto' or 'ops' on Keras's backend {name!r}, got 'compiled', which is for "
+            f"{', '.join(MAKERS)}"
+        )
+    if wanted == "ops" or name not in MAKERS or (wanted == "auto" and name == "tensorflow" and _has_other_devices()):
+        return _of_ops, True
+    return MAKERS[name]

@@ -21,7 +21,6 @@ from ..geometry import layout_of, windows_of
 from ..spec import Spec, local_spec
 from . import backends
 from .convolution import Convolution
-from .ops import convolve as convolve_by_ops
 
 __all__ = ["LocallyConnected1D", "LocallyConnected2D"]
 
@@ -105,9 +104,7 @@ class LocallyConnected(keras.layers.Layer):
                 f"other ways to store a kernel do not have, got {implementation!r}"
             )
         self.input_spec = keras.layers.InputSpec(ndim=self.rank + 2)
-        self._convolve = backends.function_for(self.engine) or convolve_by_ops
-        # XLA can compile no function that calls back into Python.
-        self.supports_jit = self._convolve is convolve_by_ops or backends.compiles()
+        self._maker, self.supports_jit = backends.maker_for(self.engine)
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Make the weights for inputs of this shape. ValueError if one of its sizes but the batch is unknown."""
@@ -119,7 +116,7 @@ class LocallyConnected(keras.layers.Layer):
             connections = Connections(self._spec, spatial, channels, self.filters)
             shape = connections.stored_shape(self.implementation)
             self._rows_in_kernel = _places(connections, self.implementation)
-        self._convolution = convolution
+        self._compute = self._maker(convolution)
         self.kernel = self._weight("kernel", shape)
         self.bias = self._weight("bias", convolution.bias_shape) if self.use_bias else None
         first = 2 if self._spec.channels_first else 1
@@ -134,7 +131,7 @@ class LocallyConnected(keras.layers.Layer):
         # that is float32, as under mixed policies, is never copied.
         computed = "float64" if self.variable_dtype == "float64" else "float32"
         bias = None if self.bias is None else _cast(ops.convert_to_tensor(self.bias), computed)
-        y = self._convolve(_cast(inputs, computed), self._rows(_cast(kernel, computed)), bias, self._convolution)
+        y = self._compute(_cast(inputs, computed), self._rows(_cast(kernel, computed)), bias)
         return self.activation(_cast(y, self.compute_dtype))
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:

@@ -14,8 +14,8 @@ from keras import ops
 from .convolution import Convolution
 
 
-def convolve(x: Any, kernel: Any, bias: Any, convolution: Convolution) -> Any:
-    """As the functions of `backends`: the convolution of x with rows, plus a bias as it is stored."""
+def convolve(convolution: Convolution, x: Any, kernel: Any, bias: Any) -> Any:
+    """As the functions of `backends`."""
     spec = convolution.spec
     if spec.channels_first:
         x = ops.moveaxis(x, 1, -1)

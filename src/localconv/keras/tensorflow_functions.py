@@ -26,7 +26,7 @@ from .convolution import Convolution
 ALIGNMENT = 64
 
 
-def convolve(x: Any, kernel: Any, bias: Any, convolution: Convolution) -> Any:
+def convolve(convolution: Convolution, x: Any, kernel: Any, bias: Any) -> Any:
     """As `backends` says."""
     x, kernel = tf.convert_to_tensor(x), tf.convert_to_tensor(kernel)
     if bias is None:

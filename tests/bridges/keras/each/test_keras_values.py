@@ -116,7 +116,7 @@ if TRAINS:
 
             arrays = [np.sign(a) for a in (x, kernel, bias)]
             slopes.append(value_and_gradients(slope, arrays))
-        assert float(slopes[0][0][0]) == float(slopes[1][0][0])
+        assert array(slopes[0][0][0]) == array(slopes[1][0][0])
         for ours, theirs in zip(slopes[0][1], slopes[1][1], strict=True):
             assert abs(theirs).max() > 0
             np.testing.assert_array_equal(ours, theirs)
