@@ -102,8 +102,9 @@ def _output(convolution: Convolution, *arrays: Any) -> Any:
 def _called(compute: Callable[..., Array], tensors: tuple[Any, ...], shape: tuple[int | None, ...]) -> Any:
     """What a function of arrays makes of tensors: now, or when the graph runs."""
     if tf.executing_eagerly():
-        # Not Tensor.numpy(), which copies.
-        return tf.convert_to_tensor(compute(*[np.asarray(tensor) for tensor in tensors]))
+        # Not Tensor.numpy() and tf.convert_to_tensor: both copy.
+        result = compute(*[np.asarray(tensor) for tensor in tensors])
+        return tf.experimental.dlpack.from_dlpack(result.__dlpack__()) if result.size else tf.zeros(shape, result.dtype)
     result = tf.numpy_function(compute, tensors, tensors[0].dtype, stateful=False)
     result.set_shape(shape)
     return result

@@ -14,7 +14,7 @@ def array(tensor):
 
 
 def value_and_gradients(function, arrays):
-    """What a function of tensors returns, (a number, more), and the number's derivatives with respect to all of them."""
+    """What a function of tensors returns, (a number, more), and the number's derivatives with respect to all."""
     if BACKEND == "tensorflow":
         import tensorflow as tf
 
