@@ -1,5 +1,6 @@
 # make demo                 filters a real photograph, then trains on real digits
 # make test                 sets everything up and runs the tests
+# make test-bridges         the tests and examples of localconv.torch, .jax and .keras, in an environment of their own (.venv-bridges)
 # make lint                 everything that reads the code; format: writes it as lint wants it
 # make bench                against NumPy, PyTorch and JAX; bench-busy: beside processes that keep every core busy
 # make docs                 the documentation, in build/docs
@@ -23,7 +24,7 @@ CFLAGS_TEST := -std=c11 -O2 -Wall -Wextra -Wno-unused-parameter -Werror -Iinclud
 PEERS ?=
 BENCH_FLAGS ?=
 
-.PHONY: demo test lint format bench bench-busy docs wheel wheel-test cross kernel-test kernel-test-aarch64 kernel-test-windows valgrind fuzz soak mutants coverage sanitize sanitize-threads clean
+.PHONY: demo test test-bridges lint format bench bench-busy docs wheel wheel-test cross kernel-test kernel-test-aarch64 kernel-test-windows valgrind fuzz soak mutants coverage sanitize sanitize-threads clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -34,6 +35,26 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test $(VENV)/.demo
 	$(BIN)/python -m pytest
 
+# One environment for all bridges, each as its extra; a library that has no wheel here ends it.
+BRIDGES := torch jax keras
+# The one backend of Keras that has no extra of its own, and what keras.utils.plot_model needs beside graphviz.
+BRIDGES_PEERS := tensorflow-cpu pydot
+BRIDGES_VENV := .venv-bridges
+test-bridges: $(BRIDGES_VENV)/.installed
+	$(BRIDGES_VENV)/bin/python -m pytest tests/bridges
+	$(BRIDGES_VENV)/bin/python examples/torch_digits.py
+	$(BRIDGES_VENV)/bin/python examples/kernel_prediction.py
+	$(BRIDGES_VENV)/bin/python examples/keras3_migration.py
+
+comma := ,
+empty :=
+$(BRIDGES_VENV)/.installed: $(SOURCES)
+	test -x $(BRIDGES_VENV)/bin/python || $(PYTHON) -m venv $(BRIDGES_VENV)
+	touch $@.begun
+	$(BRIDGES_VENV)/bin/python -m pip install --quiet --force-reinstall --no-deps .
+	$(BRIDGES_VENV)/bin/python -m pip install --quiet 'localconv[test,demo,$(subst $(empty) $(empty),$(comma),$(BRIDGES))]' $(BRIDGES_PEERS)
+	mv $@.begun $@
+
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
@@ -41,7 +62,7 @@ lint: $(VENV)/.lint
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint src
 	$(BIN)/mypy
 	$(BIN)/mypy --strict tests/typing/whole_api.py
-	$(BIN)/python -m mypy.stubtest localconv._core --allowlist tests/typing/stubtest_allowlist.txt
+	$(BIN)/python -m mypy.stubtest localconv._core localconv._xla --allowlist tests/typing/stubtest_allowlist.txt
 	$(CC) $(CFLAGS_TEST) -fsyntax-only tests/c/kernel_test.c
 	$(BIN)/zizmor --offline --quiet --strict-collection .github
 
@@ -66,7 +87,7 @@ wheel: $(VENV)/.wheel
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist/raw
 	mv dist/raw/*.tar.gz dist/
-	if test "$$(uname)" = Linux; then PATH="$(CURDIR)/$(BIN):$$PATH" auditwheel repair -w dist dist/raw/*.whl; else mv dist/raw/*.whl dist/; fi
+	if test "$$(uname)" = Linux; then PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/repair_wheel.py dist/raw/*.whl dist; else mv dist/raw/*.whl dist/; fi
 	rm -r dist/raw
 	$(BIN)/check-wheel-contents dist/*.whl
 	$(BIN)/twine check --strict dist/*
@@ -144,7 +165,7 @@ define copy_tree
 	rm -rf $(1)
 	mkdir -p $(1)
 	cp -r setup.py pyproject.toml *.md CITATION.cff Makefile LICENSE NOTICE MANIFEST.in src include tests docs examples benchmarks $(1)
-	rm -f $(1)/src/localconv/*.so $(1)/src/localconv/_core.c
+	rm -f $(1)/src/localconv/*.so $(1)/src/localconv/*.c
 endef
 
 # Lines and branches of the Python, lines of _core.pyx (for which Cython counts no branches), without the GIL too: slow. CONTRIBUTING.md names
@@ -188,7 +209,7 @@ sanitize-threads:
 		tests/test_grad_arrays.py::test_concurrent_calls tests/test_grad_arrays.py::test_same_bits_for_any_number_of_threads
 
 clean:
-	rm -rf build dist $(VENV) src/*.egg-info src/localconv/_core.c src/localconv/*.so
+	rm -rf build dist $(VENV) $(BRIDGES_VENV) src/*.egg-info src/localconv/*.c src/localconv/*.so
 
 # The package itself, compiled once; extras are added to what is installed. The stamp is of the beginning: edits meanwhile count.
 $(VENV)/.package: $(SOURCES)

@@ -1,4 +1,4 @@
-"""Builds the one extension module. Everything else about the package is in pyproject.toml.
+"""Builds the extension modules. Everything else about the package is in pyproject.toml.
 
 Environment: LOCALCONV_OPENMP=off builds without threads; =require makes a missing OpenMP an error instead of a loud
 warning. LOCALCONV_CFLAGS: further compiler and linker flags, for sanitizers and coverage. LOCALCONV_CLANG_CL=1 compiles
@@ -173,17 +173,24 @@ TRACE = {"linetrace": True} if os.environ.get("LOCALCONV_TRACE") == "1" else {}
 # One wheel for every CPython from 3.11 on (CONTRIBUTING.md has the figures). A free-threaded CPython has no stable ABI.
 ABI3 = sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED") and not TRACE
 
-core = Extension(
-    "localconv._core",
-    ["src/localconv/_core.pyx"],
-    include_dirs=["include"],
-    define_macros=[("Py_LIMITED_API", "0x030B0000")] if ABI3 else [],
-    py_limited_api=ABI3,
-    depends=[str(p.relative_to(ROOT)) for p in sorted(ROOT.glob("include/**/*.h"))],
-)
+
+def extension(name):
+    """One of the package's extension modules, by its name."""
+    return Extension(
+        f"localconv.{name}",
+        [f"src/localconv/{name}.pyx"],
+        include_dirs=["include"],
+        define_macros=[("Py_LIMITED_API", "0x030B0000")] if ABI3 else [],
+        py_limited_api=ABI3,
+        depends=[str(p.relative_to(ROOT)) for p in sorted(ROOT.glob("include/**/*.h"))],
+    )
+
+
+# The core has all kernels; a bridge's own module only calls them.
+MODULES = ("_core", "_xla")
 
 setup(
-    ext_modules=cythonize([core], compiler_directives=TRACE, show_all_warnings=True),
+    ext_modules=cythonize([extension(name) for name in MODULES], compiler_directives=TRACE, show_all_warnings=True),
     cmdclass={"build": Build, "build_ext": BuildExt},
     options={"bdist_wheel": {"py_limited_api": "cp311"}} if ABI3 else {},
 )

@@ -25,13 +25,14 @@ exit 0
 
 @pytest.fixture
 def built(tmp_path):
-    """Builds an empty extension in place of the package's with some compiler, and returns how that ended."""
+    """Builds empty extensions in place of the package's with some compiler, and returns how that ended."""
 
     def run(compiler, **variables):
         (tmp_path / "setup.py").write_bytes(SETUP.read_bytes())
         package = tmp_path / "src" / "localconv"
         package.mkdir(parents=True)
-        (package / "_core.pyx").touch()
+        for name in ("_core", "_xla"):
+            (package / f"{name}.pyx").touch()
         plain = {
             k: v for k, v in os.environ.items() if not k.startswith("LOCALCONV_") and k not in ("LDSHARED", "CFLAGS")
         }

@@ -19,9 +19,17 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # What a page needs beside the package and the tests' own tools.
-NEEDS = {"tutorial": "sklearn"}
-SKIPPED = ("__main__", "_core")
-MODULES = [m.name for m in pkgutil.walk_packages(localconv.__path__, "localconv.") if not m.name.endswith(SKIPPED)]
+NEEDS = {"tutorial": "sklearn", "coming-from-jax": "jax"}
+SKIPPED = ("__main__", "_core", "_xla")
+# Bridges whose docstrings tests/bridges runs.
+ELSEWHERE = ("localconv.keras", "localconv.torch")
+MODULES = [
+    m.name
+    for m in pkgutil.walk_packages(localconv.__path__, "localconv.")
+    if not m.name.endswith(SKIPPED) and not m.name.startswith(ELSEWHERE)
+]
+# Packages that only those have who use them with the library of that name.
+BRIDGES = {"localconv.jax": "jax"}
 
 
 def blocks(page):
@@ -32,7 +40,7 @@ def blocks(page):
 def test_blocks_run(page, tmp_path):
     """In a process and a folder of their own, one after the other in one namespace."""
     if page.stem in NEEDS:
-        pytest.importorskip(NEEDS[page.stem], reason=f"the page's data come with {NEEDS[page.stem]}")
+        pytest.importorskip(NEEDS[page.stem], reason=f"the page needs {NEEDS[page.stem]}")
     environment = os.environ | {"KERAS_HOME": str(tmp_path)}
     code = "\n".join(blocks(page))
     done = subprocess.run(
@@ -94,5 +102,8 @@ def test_the_whole_interface_runs(tmp_path):
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstrings(name):
+    for bridge, library in BRIDGES.items():
+        if name.startswith(bridge):
+            pytest.importorskip(library, reason=f"{bridge} needs {library}")
     failed, _ = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert failed == 0

@@ -70,8 +70,25 @@
 #define LC_LOAD(p)         __atomic_load_n((p), __ATOMIC_RELAXED)
 #define LC_STORE(p, value) __atomic_store_n((p), (value), __ATOMIC_RELAXED)
 #else /* Microsoft's compiler: aligned words of up to 64 bits are read and written as a whole */
+#include <intrin.h>
 #define LC_LOAD(p)         (*(const volatile int64_t *)(p))
 #define LC_STORE(p, value) (*(volatile int64_t *)(p) = (value))
+#endif
+
+/* One step of several threads' agreement on a number, and on all that was written before it: adds, and returns what the
+ * number was; or replaces what was expected and returns 1, else 0 and what there was in *expected. */
+#if defined(__GNUC__) || defined(__clang__)
+LC_INLINE int64_t lc_add(int64_t *p, int64_t n) { return __atomic_fetch_add(p, n, __ATOMIC_ACQ_REL); }
+LC_INLINE int lc_compare_exchange(int64_t *p, int64_t *expected, int64_t value) {
+    return __atomic_compare_exchange_n(p, expected, value, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+}
+#else
+LC_INLINE int64_t lc_add(int64_t *p, int64_t n) { return _InterlockedExchangeAdd64(p, n); }
+LC_INLINE int lc_compare_exchange(int64_t *p, int64_t *expected, int64_t value) {
+    const int64_t wanted = *expected;
+    *expected = _InterlockedCompareExchange64(p, value, wanted);
+    return *expected == wanted;
+}
 #endif
 
 /* op -> op_f32_avx512: every name inside an instance carries its element type and instruction set. */

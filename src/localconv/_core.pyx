@@ -7,6 +7,7 @@ how its work is cut is proposed by policy.py. What is here and nowhere else: mak
 with its threads and workspaces.
 """
 
+from cpython.pycapsule cimport PyCapsule_New
 from cython.parallel cimport prange
 from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport free, malloc
@@ -16,6 +17,7 @@ from os import environ as _environ
 
 cdef extern from "localconv/threads.h" nogil:
     int lc_openmp_version()
+    uintptr_t lc_openmp_address()
     int lc_openmp_threads()
     int lc_processors()
     int lc_thread()
@@ -93,6 +95,13 @@ cdef extern from "localconv/kernels.h" nogil:
     void lc_free_job(lc_job *)
     void lc_run_task(const lc_job *, const lc_call *, int, ptrdiff_t, char *, char *)
 
+cdef extern from "localconv/runner.h" nogil:
+    ctypedef struct lc_runner:
+        int (*threads)() noexcept nogil
+        int64_t (*settings)() noexcept nogil
+        int (*run)(void *job, lc_call *call) noexcept nogil
+    const char *LC_RUNNER_CAPSULE
+
 ctypedef fused real:
     float
     double
@@ -148,6 +157,8 @@ def cache_sizes():
 
 # By the user, by the environment, by the container's quota; 0: nothing.
 cdef int _threads_set = 0, _threads_default = 0, _threads_quota = 0
+# Of settings.py: a bridge that runs without the GIL knows them by it.
+cdef int64_t _settings_number = 0
 
 
 def use_threads(int n):
@@ -167,17 +178,36 @@ def openmp_version():
     return lc_openmp_version()
 
 
+def openmp_address():
+    """Where the OpenMP runtime's omp_get_max_threads is that this module calls, 0 without OpenMP."""
+    return lc_openmp_address()
+
+
 def num_threads():
     """Threads that a large call would use now. ValueError if the environment asks for what is no number of threads."""
-    cdef int n = _threads_set or _threads_default or lc_openmp_threads()
+    cdef int n = _threads_now()
     if n < 0:
         wrong = _environ.get("LOCALCONV_NUM_THREADS")
         raise ValueError(f"LOCALCONV_NUM_THREADS must be an integer of at least 1, got {wrong!r}")
+    return n
+
+
+cdef int _threads_now() noexcept nogil:
+    """Threads that a large call would use now; -1: the environment asks for what is no number of threads."""
+    cdef int n = _threads_set or _threads_default or lc_openmp_threads()
+    if n < 0:
+        return -1
     if lc_forked:
         return 1  # forks.h says why
     if _threads_quota:
         n = min(n, _threads_quota)
     return max(1, min(n, lc_processors()))
+
+
+def use_settings(int64_t number):
+    """The settings in force are those of that number (settings.py)."""
+    global _settings_number
+    _settings_number = number
 
 
 def forget_stalls():
@@ -369,31 +399,42 @@ cdef inline char *_aligned(void *memory) noexcept nogil:
 
 
 cdef int _run(Job owner, lc_call *call) except -1:
-    """Runs the passes one after the other, by the job's threads or, where others want these, by one (busy.h)."""
+    cdef lc_job *job = &owner.job
+    cdef int status
+    with nogil:
+        status = _run_passes(owner, call)
+    if status != LC_OK:
+        needed = lc_align(job.shared_bytes) + owner.threads * lc_align(job.thread_bytes)
+        raise MemoryError(f"no {needed} bytes of workspace for {lc_algorithms[job.algorithm].operation.decode()}")
+    return 0
+
+
+cdef int _run_passes(Job owner, lc_call *call) noexcept nogil:
+    """Runs the passes one after the other, by the job's threads or, where others want these, by one (busy.h).
+
+    LC_OK, or LC_NO_MEMORY.
+    """
     cdef lc_ran ran = NOTHING_RAN
     cdef lc_job *job = &owner.job
-    cdef ptrdiff_t shared_bytes = lc_align(job.shared_bytes), thread_bytes = lc_align(job.thread_bytes), needed
+    cdef ptrdiff_t shared_bytes = lc_align(job.shared_bytes), thread_bytes = lc_align(job.thread_bytes)
     cdef int64_t start = 0, waited = 0
     cdef int team = owner.threads, i
     cdef void *memory
     call.ran = &ran
-    with nogil:
-        if owner.threads > 1:
-            start = lc_now()
-            team = lc_team(&owner.pace, owner.products, owner.threads, start)
-        needed = shared_bytes + team * thread_bytes
-        memory = malloc(needed + LC_ALIGNMENT)
-        if memory != NULL:
-            for i in range(LC_PASSES):
-                waited += _run_pass(job, call, i, team, _aligned(memory), shared_bytes, thread_bytes)
-            free(memory)
-            if owner.threads > 1:
-                lc_note_call(&owner.pace, team, start, lc_now(), waited)
+    if owner.threads > 1:
+        start = lc_now()
+        team = lc_team(&owner.pace, owner.products, owner.threads, start)
+    memory = malloc(shared_bytes + team * thread_bytes + LC_ALIGNMENT)
     if memory == NULL:
-        raise MemoryError(f"no {needed} bytes of workspace for {lc_algorithms[job.algorithm].operation.decode()}")
+        return LC_NO_MEMORY
+    for i in range(LC_PASSES):
+        waited += _run_pass(job, call, i, team, _aligned(memory), shared_bytes, thread_bytes)
+    free(memory)
+    if owner.threads > 1:
+        lc_note_call(&owner.pace, team, start, lc_now(), waited)
     _last.ran, _last.threads, _last.team = ran, owner.threads, team
     _last.algorithm = job.algorithm  # last: whoever sees it finds the others
-    return 0
+    return LC_OK
 
 
 cdef int64_t _run_pass(lc_job *job, lc_call *call, int number, int team, char *shared, ptrdiff_t shared_bytes,
@@ -423,5 +464,19 @@ cdef inline void _run_timed(lc_job *job, lc_call *call, int number, ptrdiff_t ta
     if timed:
         first.ended = lc_now()
 
+
+# --------------------------------------------------------------------------------------------- for bridges (runner.h)
+
+cdef int64_t _settings_now() noexcept nogil:
+    return _settings_number
+
+
+cdef int _run_object(void *job, lc_call *call) noexcept nogil:
+    return _run_passes(<Job> job, call)
+
+
+cdef lc_runner _runner
+_runner.threads, _runner.settings, _runner.run = _threads_now, _settings_now, _run_object
+runner = PyCapsule_New(&_runner, LC_RUNNER_CAPSULE, NULL)
 
 lc_watch_forks()

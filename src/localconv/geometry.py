@@ -117,6 +117,18 @@ def windows_of(spec: Spec, spatial: Ints, size: Ints) -> tuple[Ints, Ints]:
     return before, output
 
 
+def padding_reached(spec: Spec, spatial: Ints) -> tuple[tuple[int, int], ...]:
+    """Pixels of padding before and after every axis, whatever the spec calls it; what no window reaches is left out."""
+    assert spec.kernel_size is not None
+    before, output = windows_of(spec, spatial, spec.kernel_size)
+    return tuple(
+        (front, max(0, (count - 1) * stride + reach_of(size, spacing) - n - front))
+        for front, count, stride, size, spacing, n in zip(
+            before, output, spec.strides, spec.kernel_size, spec.dilation, spatial, strict=True
+        )
+    )
+
+
 def layout_of(
     lead: tuple[Size, ...], spatial: tuple[Size, ...], channels: int, channels_first: bool
 ) -> tuple[Size | int, ...]:

@@ -1,7 +1,8 @@
 """What holds for the calls of this process until somebody changes it: the instruction set, and algorithms that tests
 force.
 
-A call asks for `current` once, and passes it down; it is replaced as a whole, never changed.
+A call asks for `current` once, and passes it down; it is replaced as a whole, never changed. A bridge whose calls know
+nothing of Python has the settings' number instead.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ._core import ALGORITHMS as COMPILED
-from ._core import available_isas
+from ._core import available_isas, use_settings
 
 # Shared convolution and its gradients through im2col and NumPy's BLAS: the one algorithm that is not compiled here.
 COLUMNS = "columns"
@@ -37,22 +38,39 @@ class Settings(NamedTuple):
 
 _current = Settings(available_isas()[0])
 
+# All that were ever in force, by their numbers, and the numbers by them.
+_numbered: list[Settings] = [_current]
+_numbers: dict[Settings, int] = {_current: 0}
+
 
 def current() -> Settings:
     """The settings of the moment."""
     return _current
 
 
+def numbered(number: int) -> Settings:
+    """The settings that the core knows by this number."""
+    return _numbered[number]
+
+
+def _use(settings: Settings) -> None:
+    global _current
+    if settings not in _numbers:
+        _numbered.append(settings)
+        _numbers[settings] = len(_numbered) - 1
+    _current = settings
+    use_settings(_numbers[settings])
+
+
 def set_isa(name: str) -> None:
     """Use the instruction set of that name for the calls that follow. TypeError or ValueError if it cannot run here."""
-    global _current
     if not isinstance(name, str):
         raise TypeError(f"isa must be a string, got {name!r}")
     if name not in available_isas():
         raise ValueError(
             f"instruction set {name!r} is unknown or cannot run here; available: {', '.join(available_isas())}"
         )
-    _current = _current._replace(isa=name)
+    _use(_current._replace(isa=name))
 
 
 def get_isa() -> str:
@@ -67,17 +85,16 @@ def forced(*algorithms: str) -> Iterator[None]:
     The setting is the process's, not the thread's. Raises ValueError for an unknown name. Within it a call raises
     ValueError where the algorithm cannot do its geometry.
     """
-    global _current
     known = {name for names in ALGORITHMS.values() for name in names}
     for name in algorithms:
         if name not in known:
             raise ValueError(f"algorithms must be among {sorted(known)}, got {name!r}")
     before = _current.forced
-    _current = _current._replace(forced=algorithms)
+    _use(_current._replace(forced=algorithms))
     try:
         yield
     finally:
-        _current = _current._replace(forced=before)
+        _use(_current._replace(forced=before))
 
 
 def _read_environment() -> None:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from functools import cached_property
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -17,168 +15,14 @@ from numpy.typing import ArrayLike
 
 from ..arguments import Ints
 from ..arrays import Array
-from ..geometry import layout_of, windows_of
-from ..spec import LOCAL, Spec, local_spec
+from ..connections import IMPLEMENTATIONS, Connections
+from ..geometry import layout_of
+from ..spec import LOCAL, local_spec
 from .arguments import Shape, check_output, shape_tuple
 from .base import InputSpec
 from .weighted import ConvolvingLayer, terms_of
 
 __all__ = ["LocallyConnected1D", "LocallyConnected2D", "convert_implementation"]
-
-IMPLEMENTATIONS = (1, 2, 3)
-
-
-class Connections:
-    """Which inputs meet which outputs, and where the implementations store the weight of each such pair.
-
-    Parameters
-    ----------
-    spec : Spec
-        Of a locally connected convolution without dilation and groups.
-    spatial : tuple of ints
-        The input's sizes.
-    channels, filters : int
-    """
-
-    def __init__(self, spec: Spec, spatial: Ints, channels: int, filters: int) -> None:
-        assert spec.kernel_size is not None
-        self.spec, self.spatial, self.channels, self.filters = spec, spatial, channels, filters
-        self.kernel_size, self.channels_first = spec.kernel_size, spec.channels_first
-        self.before, self.output = windows_of(spec, spatial, self.kernel_size)
-        self.positions, self.taps = prod(self.output), prod(self.kernel_size)
-
-    def stored_shape(self, implementation: int) -> Ints:
-        """The shape of the kernel as an implementation stores it."""
-        if implementation == 1:
-            return self.positions, self.taps * self.channels, self.filters
-        if implementation == 2:
-            inner = [(self.channels, *self.spatial), (self.filters, *self.output)]
-            return (
-                (*inner[0], *inner[1])
-                if self.channels_first
-                else (*self.spatial, self.channels, *self.output, self.filters)
-            )
-        return (self._pairs * self.channels * self.filters,)
-
-    def rows(self, stored: Array, implementation: int) -> Array:
-        """A stored kernel as (positions, taps * channels, filters);
-        rows that meet padding are 0 unless they are stored.
-        """
-        if implementation == 1:
-            return stored
-        if implementation == 2:
-            return self._rows_of_dense(stored)
-        order, mask = self._sparse_order
-        if self._valid.all():
-            full = stored.reshape(mask.shape)
-        else:
-            full = np.zeros(mask.shape, stored.dtype)
-            full[mask] = stored
-        return np.ascontiguousarray(full.transpose(np.argsort(order)))
-
-    def stored(self, rows: Array, implementation: int) -> Array:
-        """The inverse of `rows`; what implementation 2 stores for pairs that are not connected is 0."""
-        if implementation == 1:
-            return rows
-        if implementation == 2:
-            return self._dense_of_rows(rows)
-        order, mask = self._sparse_order
-        ordered = rows.transpose(order)
-        return np.ascontiguousarray(ordered.reshape(-1) if self._valid.all() else ordered[mask])
-
-    @property
-    def _pairs(self) -> int:
-        """How many pairs (position, tap) lie inside the input, found without a list of them:
-        sizes in a file may be of any size.
-        """
-        pairs = 1
-        for n, out, k, s, before in zip(
-            self.spatial, self.output, self.kernel_size, self.spec.strides, self.before, strict=True
-        ):
-            # By how much the window of the first position, and that of the last, is outside; by `s` less at each
-            # position further in.
-            pairs *= out * k - sum(_series(overhang, s, out) for overhang in (before, (out - 1) * s + k - before - n))
-        return pairs
-
-    @cached_property
-    def _taps_of_axes(self) -> list[tuple[Array, Array]]:
-        """For each axis the input index of (position, tap), and whether it is inside."""
-        found = []
-        for n, out, k, s, before in zip(
-            self.spatial, self.output, self.kernel_size, self.spec.strides, self.before, strict=True
-        ):
-            index = np.arange(out)[:, None] * s + np.arange(k) - before
-            found.append((index, (index >= 0) & (index < n)))
-        return found
-
-    @cached_property
-    def _valid(self) -> Array:
-        """Whether a tap of a position is inside: (positions, taps)."""
-        inside = self._taps_of_axes[0][1]
-        for _, more in self._taps_of_axes[1:]:
-            inside = (inside[:, None, :, None] & more[None, :, None, :]).reshape(len(inside) * len(more), -1)
-        return np.asarray(inside)
-
-    @property
-    def _sparse_order(self) -> tuple[tuple[int, int, int], Array]:
-        """Implementation 3: the axes of rows in the order of its sorted list, and which elements of those it has.
-
-        It lists pairs (output, input) sorted by output, then by input, each flattened in the data format's own order;
-        the rows of a position are in the order of its inputs already.
-        """
-        inside, shape = self._valid, (self.positions, self.taps, self.channels)
-        if self.channels_first:
-            depth = np.broadcast_to(inside[:, None, :], (self.positions, self.channels, self.taps)).reshape(
-                self.positions, -1
-            )
-            return (2, 0, 1), np.broadcast_to(depth, (self.filters, *depth.shape))
-        depth = np.broadcast_to(inside[:, :, None], shape).reshape(self.positions, -1)
-        return (0, 2, 1), np.broadcast_to(depth[:, None, :], (self.positions, self.filters, depth.shape[1]))
-
-    def _dense_places(self) -> Any:
-        """For each tap: its number, the positions where it is inside,
-        and their places in an array of implementation 2.
-        """
-        grid = np.indices(self.output).reshape(len(self.output), -1)
-        for number, tap in enumerate(np.ndindex(self.kernel_size)):
-            inside = np.flatnonzero(self._valid[:, number])
-            outputs = tuple(axis[inside] for axis in grid)
-            inputs = tuple(index[out, t] for (index, _), out, t in zip(self._taps_of_axes, outputs, tap, strict=True))
-            everything = slice(None)
-            # One index array per spatial axis, slices between them: NumPy puts the positions in front, then channels,
-            # filters.
-            place = (
-                (everything, *inputs, everything, *outputs)
-                if self.channels_first
-                else (*inputs, everything, *outputs, everything)
-            )
-            yield number, inside, place
-
-    def _by_tap(self, rows: Array) -> Array:
-        """Rows as (positions, taps, channels, filters), a view."""
-        if self.channels_first:
-            return rows.reshape(self.positions, self.channels, self.taps, self.filters).swapaxes(1, 2)
-        return rows.reshape(self.positions, self.taps, self.channels, self.filters)
-
-    def _rows_of_dense(self, stored: Array) -> Array:
-        rows = np.zeros(self.stored_shape(1), stored.dtype)
-        by_tap = self._by_tap(rows)
-        for number, inside, place in self._dense_places():
-            by_tap[inside, number] = stored[place]
-        return rows
-
-    def _dense_of_rows(self, rows: Array) -> Array:
-        stored = np.zeros(self.stored_shape(2), rows.dtype)
-        by_tap = self._by_tap(rows)
-        for number, inside, place in self._dense_places():
-            stored[place] = by_tap[inside, number]
-        return stored
-
-
-def _series(first: int, step: int, terms: int) -> int:
-    """The sum of first, first - step, first - 2 * step, ...: of the terms above 0, and at most so many."""
-    count = min(terms, max(0, -(-first // step)))
-    return count * first - step * count * (count - 1) // 2
 
 
 class _LocallyConnected(ConvolvingLayer):

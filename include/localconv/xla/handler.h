@@ -1,0 +1,101 @@
+/* The handler of a custom call: finds the plan of a call, has one made where there is none yet, and runs it. */
+#ifndef LOCALCONV_XLA_HANDLER_H
+#define LOCALCONV_XLA_HANDLER_H
+
+#include "../runner.h"
+#include "plans.h"
+
+/* In the order of the numbers by which _xla.pyx knows them. */
+enum { LC_XLA_FORWARD, LC_XLA_GRAD_INPUT, LC_XLA_GRAD_KERNEL, LC_XLA_OPERATIONS };
+
+typedef struct lc_xla_handler {
+    const lc_runner *runner;
+    /* Makes the plan of a key and keeps it in the table if it can: NULL, or an error. The plan's job is the caller's,
+     * to be given back to `drop`. Both take the GIL. */
+    lc_xla_error *(*make)(const lc_xla_frame *frame, const lc_xla_key *key, lc_xla_plan *plan);
+    void (*drop)(void *job);
+    int major, minor; /* of the API, as announced */
+    lc_xla_table table;
+} lc_xla_handler;
+
+static lc_xla_handler lc_xla;
+
+/* Elements of array number i. */
+static inline int64_t lc_xla_elements(const lc_xla_key *key, int i) {
+    const int64_t *words = key->words + 4;
+    int64_t n = 1;
+    words += 1 + words[0];
+    for (; i > 0; --i) words += 1 + words[0];
+    for (int64_t axis = 1; axis <= words[0]; ++axis) n *= words[axis];
+    return n;
+}
+
+/* Where the arrays of a request belong in a call, for one example. */
+static inline lc_call lc_xla_call_of(const lc_xla_request *request, const lc_xla_plan *plan, int64_t example) {
+    const size_t size = request->key.words[1] ? sizeof(double) : sizeof(float);
+    char *at[LC_XLA_ARRAYS];
+    for (int i = 0; i < LC_XLA_ARRAYS; ++i) at[i] = (char *)request->data[i] + (size_t)(example * plan->step[i]) * size;
+    lc_call call;
+    memset(&call, 0, sizeof call);
+    call.bias_filter = 1;
+    call.result = at[2];
+    switch (request->key.words[0]) {
+    case LC_XLA_FORWARD: call.input = at[0], call.kernel = at[1]; break;
+    case LC_XLA_GRAD_INPUT: call.kernel = at[0], call.gradient = at[1]; break;
+    default: call.input = at[0], call.gradient = at[1];
+    }
+    return call;
+}
+
+static inline lc_xla_error *lc_xla_run(const lc_xla_frame *frame, const lc_xla_request *request,
+                                       const lc_xla_plan *plan) {
+    static const char *const names[] = {"local_forward", "local_grad_input", "local_grad_kernel"};
+    if (!plan->job) {
+        const int64_t n = lc_xla_elements(&request->key, 2);
+        if (n) memset(request->data[2], 0, (size_t)n * (request->key.words[1] ? sizeof(double) : sizeof(float)));
+        return NULL;
+    }
+    for (int64_t example = 0; example < plan->examples; ++example) {
+        lc_call call = lc_xla_call_of(request, plan, example);
+        if (lc_xla.runner->run(plan->job, &call) != LC_OK) {
+            char message[96];
+            snprintf(message, sizeof message, "localconv: no memory for the workspace of %s",
+                     names[request->key.words[0]]);
+            return lc_xla_error_of(frame, LC_XLA_RESOURCE_EXHAUSTED, message);
+        }
+    }
+    return NULL;
+}
+
+static inline lc_xla_error *lc_xla_handle(const lc_xla_frame *frame, int operation) {
+    lc_xla_request request;
+    if (lc_xla_introduced(frame, lc_xla.major, lc_xla.minor)) return NULL;
+    const char *wrong = lc_xla_read(frame, &request);
+    if (wrong) {
+        char message[160];
+        snprintf(message, sizeof message, "localconv: not a call that localconv.jax makes: %s", wrong);
+        return lc_xla_error_of(frame, LC_XLA_INVALID_ARGUMENT, message);
+    }
+    request.key.words[0] = operation;
+    request.key.words[2] = lc_xla.runner->settings();
+    request.key.words[3] = lc_xla.runner->threads();
+    lc_xla_slot *slot = lc_xla_find(&lc_xla.table, &request.key);
+    if (slot) {
+        lc_xla_error *error = lc_xla_run(frame, &request, &slot->plan);
+        lc_xla_release(slot);
+        return error;
+    }
+    lc_xla_plan plan = {NULL, -1, {0}, 0};
+    lc_xla_error *error = lc_xla.make(frame, &request.key, &plan);
+    if (error) return error;
+    if (plan.examples < 0) return lc_xla_error_of(frame, LC_XLA_INTERNAL, "localconv: no plan, and no error either");
+    error = lc_xla_run(frame, &request, &plan);
+    lc_xla.drop(plan.job);
+    return error;
+}
+
+static lc_xla_error *lc_xla_forward(lc_xla_frame *frame) { return lc_xla_handle(frame, LC_XLA_FORWARD); }
+static lc_xla_error *lc_xla_grad_input(lc_xla_frame *frame) { return lc_xla_handle(frame, LC_XLA_GRAD_INPUT); }
+static lc_xla_error *lc_xla_grad_kernel(lc_xla_frame *frame) { return lc_xla_handle(frame, LC_XLA_GRAD_KERNEL); }
+
+#endif

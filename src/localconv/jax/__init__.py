@@ -1,0 +1,23 @@
+"""localconv in JAX: locally connected convolution under jit, grad, vmap and shard_map, on localconv's own kernels.
+
+Needs JAX: ``pip install 'localconv[jax]'``.
+"""
+
+try:
+    import jax as _jax
+    import jax.ffi as _ffi  # noqa: F401  # what makes a version of JAX too old
+except ImportError as error:
+    raise ImportError(f"localconv.jax needs JAX 0.5.0 or newer ({error}): pip install 'localconv[jax]'") from error
+
+from . import platforms as _platforms  # noqa: F401  # gives the primitives their lowerings
+from .functional import local_conv1d, local_conv1d_transpose, local_conv2d, local_conv2d_transpose
+from .platforms import TARGETS, register
+
+__all__ = [
+    "TARGETS",
+    "local_conv1d",
+    "local_conv1d_transpose",
+    "local_conv2d",
+    "local_conv2d_transpose",
+    "register",
+]

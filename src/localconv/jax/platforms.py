@@ -1,0 +1,221 @@
+"""How the primitives run: by handlers that XLA calls, by a callback where it refuses them, by jnp on other platforms."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from functools import partial
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.interpreters import mlir
+
+from .. import _xla, engine
+from ..arguments import Ints
+from ..arrays import ELEMENT_TYPES, Array
+from ..geometry import Mismatch, Names
+from ..settings import numbered
+from .primitives import PRIMITIVES, lead_of, operand_axes, result_shape, shapes_of
+from .window import Window, spec_of
+
+# Names of the custom calls, in compiled and in exported programs.
+TARGETS = {operation: f"localconv_{operation}" for operation in PRIMITIVES}
+
+# What errors call the arrays.
+NAMES = Names("inputs", "kernel", "grad_output")
+
+# --------------------------------------------------------------------------------------------------- making a call's plan
+
+
+def make_plan(
+    operation: str, dtype: int, settings: int, threads: int, numbers: Ints, shapes: list[Ints]
+) -> tuple[Any, int, tuple[int, int, int], int]:
+    """The plan of a custom call for `_xla.use_maker`. ValueError where the shapes do not fit each other."""
+    if threads < 0:
+        threads = engine.num_threads()  # says what is wrong with the environment
+    window = Window.of_numbers(numbers)
+    a, b, result = [jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes]
+    spatial = tuple(window.spatial(result.shape))
+    x, kernel, gradient = shapes_of(operation, a, b, window, spatial)
+    try:
+        prepared = engine.prepare_under(
+            numbered(settings), threads, operation, spec_of(window), x, kernel, ELEMENT_TYPES[dtype]
+        )
+    except Mismatch as error:
+        raise error.named(NAMES) from None
+    if prepared.output != gradient:
+        raise ValueError(f"{NAMES.gradient} must have shape {prepared.output}, got {gradient}")
+    if result_shape(operation, a, b, window, spatial) != result.shape:
+        raise ValueError(f"the result of {operation} cannot have shape {result.shape}")
+    leads = [lead_of(array, axes) for array, axes in zip((a, b, result), operand_axes(operation, window), strict=True)]
+    steps = tuple(prod(array.shape[1:]) if lead else 0 for array, lead in zip((a, b, result), leads, strict=True))
+    if any(lead not in ((), leads[2]) for lead in leads):
+        raise ValueError(f"operands must have as many examples as the result, {leads[2]}, got {leads[0]}, {leads[1]}")
+    job = None if isinstance(prepared.job, engine.Nothing) else prepared.job
+    return job, *(leads[2] or (1,)), (steps[0], steps[1], steps[2]), prepared.nbytes
+
+
+# ---------------------------------------------------------------------------------------------------------- registration
+
+REFUSED = (
+    "XLA refuses localconv's compiled handlers ({error}): convolutions of this process run through jax.pure_callback, "
+    "which is slower and cannot be exported; another version of localconv or of jaxlib may agree"
+)
+
+_registering = threading.Lock()
+_registered: bool | None = None
+
+
+def register() -> bool:
+    """Make the compiled handlers known to XLA, once in a process.
+
+    Every function here does so when it is first traced. A process that runs an exported program without tracing
+    anything calls it before.
+
+    Returns
+    -------
+    bool
+        Whether XLA takes them. If it does not, a RuntimeWarning says so once, and calls go through
+        `jax.pure_callback`.
+
+    Examples
+    --------
+    >>> import localconv.jax
+    >>> localconv.jax.register()
+    True
+    """
+    global _registered
+    with _registering:
+        if _registered is None:
+            # A refusal while the backend starts would leave JAX without one: it has to be there before.
+            jax.devices("cpu")
+            _xla.use_maker(make_plan)
+            try:
+                for operation, handler in _xla.handlers().items():
+                    jax.ffi.register_ffi_target(TARGETS[operation], handler, platform="cpu")
+                _registered = True
+            except (RuntimeError, ValueError) as error:  # XLA's own errors are RuntimeErrors
+                _registered = False
+                warnings.warn(REFUSED.format(error=str(error).splitlines()[0]), RuntimeWarning, stacklevel=2)
+        return _registered
+
+
+def _on_host(operation: str, ctx: Any, a: Any, b: Any, *, window: Window, spatial: Ints | None = None) -> Any:
+    """The lowering for CPUs."""
+    if register():
+        lower = jax.ffi.ffi_lowering(TARGETS[operation])
+        return lower(ctx, a, b, window=np.array(window.numbers(), np.int64))
+    lower = mlir.lower_fun(partial(_called_back, operation), multiple_results=False)
+    return lower(ctx, a, b, window=window, spatial=spatial)
+
+
+# --------------------------------------------------------------------------------------------------------- by a callback
+
+
+def _called_back(operation: str, a: Any, b: Any, *, window: Window, spatial: Ints | None) -> jax.Array:
+    shape = result_shape(operation, a, b, window, spatial)
+    result = jax.ShapeDtypeStruct(shape, a.dtype)
+    return jax.pure_callback(partial(_computed, operation, window, shape), result, a, b)  # type: ignore[no-any-return]
+
+
+def _computed(operation: str, window: Window, shape: Ints, a: Any, b: Any) -> Array:
+    """One operation by NumPy, each example in its turn."""
+    a, b = np.asarray(a), np.asarray(b)
+    result = np.empty(shape, a.dtype)
+    leads = [lead_of(array, axes) for array, axes in zip((a, b, result), operand_axes(operation, window), strict=True)]
+    for example in np.ndindex(leads[2]):
+        _compute(
+            operation,
+            window,
+            *[array[example] if lead else array for array, lead in zip((a, b, result), leads, strict=True)],
+        )
+    return result
+
+
+def _compute(operation: str, window: Window, a: Array, b: Array, out: Array) -> None:
+    spec = spec_of(window)
+    if operation == "local_forward":
+        engine.forward(spec, a, b, out=out, names=NAMES)
+    elif operation == "local_grad_input":
+        engine.grad_input(spec, out.shape, a, b, out=out, names=NAMES)
+    else:
+        engine.grad_kernel(spec, a, out.shape, b, out=out, names=NAMES)
+
+
+# -------------------------------------------------------------------------------------------------- on other platforms
+
+
+def _by_jnp(operation: str, a: jax.Array, b: jax.Array, *, window: Window, spatial: Ints | None = None) -> jax.Array:
+    """The formulation for platforms that have no handler."""
+    leads = [lead_of(array, axes) for array, axes in zip((a, b), operand_axes(operation, window), strict=False)]
+    one = partial(_one_by_jnp, operation, window=window, spatial=spatial)
+    if any(leads):
+        one = jax.vmap(one, in_axes=tuple(0 if lead else None for lead in leads))
+    return one(a, b)
+
+
+def _one_by_jnp(operation: str, a: jax.Array, b: jax.Array, *, window: Window, spatial: Ints | None) -> jax.Array:
+    if operation == "local_forward":
+        return _convolved(a, b, window)
+    x, kernel, _ = shapes_of(operation, a, b, window, spatial)
+    if operation == "local_grad_input":
+        transposed = jax.linear_transpose(lambda image: _convolved(image, a, window), jax.ShapeDtypeStruct(x, a.dtype))
+    else:
+        transposed = jax.linear_transpose(lambda rows: _convolved(a, rows, window), jax.ShapeDtypeStruct(kernel, a.dtype))
+    (result,) = transposed(b)
+    return result  # type: ignore[no-any-return]
+
+
+def _convolved(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
+    """Windows times kernel rows. What lies in padding is in no sum: its rows of the kernel count as 0."""
+    images = x if not window.channels_first else jnp.moveaxis(x, 1, -1)
+    spatial, groups, channels = images.shape[1:-1], window.groups, images.shape[-1]
+    padded = jnp.pad(images, [(0, 0), *window.padding, (0, 0)])
+    out = tuple(
+        (n + sum(pair) - (size - 1) * spacing - 1) // stride + 1
+        for n, pair, size, spacing, stride in zip(
+            spatial, window.padding, window.size, window.dilation, window.strides, strict=True
+        )
+    )
+    taps = [padded[(slice(None), *_tap(tap, out, window))] for tap in np.ndindex(window.size)]
+    windows = jnp.stack(taps, -2).reshape(-1, prod(out), len(taps), groups, channels // groups)
+    order = (0, 2, 1, 3) if window.channels_first else (0, 1, 2, 3)
+    sizes = [len(taps), channels // groups]
+    rows = kernel.reshape(prod(out), *(sizes[::-1] if window.channels_first else sizes), kernel.shape[-1])
+    rows = rows.transpose(order)
+    if any(map(any, window.padding)):
+        inside = _inside(spatial, out, window)[:, :, None, None]
+        rows = jnp.where(inside, rows, jnp.zeros_like(rows))
+    rows = rows.reshape(*rows.shape[:3], groups, -1)
+    sums = jnp.einsum("bptgc,ptcgf->bpgf", windows, rows)
+    result = sums.reshape(-1, *out, kernel.shape[-1])
+    return jnp.moveaxis(result, -1, 1) if window.channels_first else result
+
+
+def _tap(tap: Ints, out: Ints, window: Window) -> tuple[slice, ...]:
+    """The pixels of a padded image that a tap meets at every position."""
+    axes = zip(tap, out, window.dilation, window.strides, strict=True)
+    return tuple(slice(t * spacing, t * spacing + (n - 1) * stride + 1, stride) for t, n, spacing, stride in axes)
+
+
+def _inside(spatial: Ints, out: Ints, window: Window) -> Array:
+    """Whether each tap of each position lies in the image: (positions, taps)."""
+    masks = []
+    for axis, n in enumerate(spatial):
+        at = np.arange(out[axis])[:, None] * window.strides[axis] - window.padding[axis][0]
+        at = at + np.arange(window.size[axis]) * window.dilation[axis]
+        masks.append((at >= 0) & (at < n))
+    whole = masks[0]
+    for mask in masks[1:]:
+        whole = (whole[:, None, :, None] & mask[None, :, None, :]).reshape(
+            whole.shape[0] * mask.shape[0], whole.shape[1] * mask.shape[1]
+        )
+    return whole
+
+
+for _operation, _primitive in PRIMITIVES.items():
+    mlir.register_lowering(_primitive, mlir.lower_fun(partial(_by_jnp, _operation), multiple_results=False))
+    mlir.register_lowering(_primitive, partial(_on_host, _operation), platform="cpu")

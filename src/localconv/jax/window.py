@@ -1,0 +1,90 @@
+"""What a primitive knows of a convolution beside its arrays' shapes: a record that is equal where the geometry is.
+
+JAX compiles a function once for every value of its static parameters. A `Spec` goes by identity, and two of them may
+say the same ('same' and the pairs that it stands for here): hence a record of its own, in which padding is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from math import prod
+from typing import NamedTuple
+
+from ..arguments import Ints
+from ..config import CHANNELS_FIRST, CHANNELS_LAST
+from ..geometry import layout_of, padding_reached, windows_of
+from ..spec import Spec, local_spec
+
+
+class Window(NamedTuple):
+    """The window of a locally connected convolution and how it goes over the input; padding: (before, after)."""
+
+    size: Ints
+    strides: Ints
+    dilation: Ints
+    padding: tuple[tuple[int, int], ...]
+    groups: int
+    channels_first: bool
+
+    @property
+    def rank(self) -> int:
+        return len(self.size)
+
+    def spatial(self, shape: Ints) -> Ints:
+        """The spatial sizes of an array of images, which may have an axis of examples in front."""
+        return shape[-self.rank :] if self.channels_first else shape[-self.rank - 1 : -1]
+
+    def channels(self, shape: Ints) -> int:
+        """The channels of an array of images."""
+        return shape[-self.rank - 1] if self.channels_first else shape[-1]
+
+    def layout(self, lead: Ints, spatial: Ints, channels: int) -> Ints:
+        """The shape of an array of images."""
+        return layout_of(lead, spatial, channels, self.channels_first)
+
+    def numbers(self) -> Ints:
+        """All of it as a row of ints, `of_numbers` the way back: the one attribute of a custom call."""
+        pairs = [pixels for pair in self.padding for pixels in pair]
+        sizes = (*self.size, *self.strides, *self.dilation, *pairs)
+        return (self.rank, *sizes, self.groups, int(self.channels_first))
+
+    @classmethod
+    def of_numbers(cls, numbers: Sequence[int]) -> Window:
+        """The window of such a row. ValueError if it is none."""
+        rank = numbers[0] if numbers else 0
+        if rank < 1 or len(numbers) != 5 * rank + 3:
+            raise ValueError(f"the attribute must be the numbers of a window, got {tuple(numbers)}")
+        size, strides, dilation = (tuple(numbers[1 + i * rank : 1 + (i + 1) * rank]) for i in range(3))
+        pairs = numbers[1 + 3 * rank : -2]
+        return cls(
+            size, strides, dilation, tuple(zip(pairs[::2], pairs[1::2], strict=True)), numbers[-2], bool(numbers[-1])
+        )
+
+
+def window_of(spec: Spec, spatial: Ints) -> Window:
+    """The window of a spec on an input of these spatial sizes; padding that no window reaches is left out."""
+    assert spec.kernel_size is not None
+    padding = padding_reached(spec, spatial)
+    return Window(spec.kernel_size, spec.strides, spec.dilation, padding, spec.groups, spec.channels_first)
+
+
+@lru_cache(maxsize=1024)
+def spec_of(window: Window) -> Spec:
+    """The spec of a window."""
+    data_format = CHANNELS_FIRST if window.channels_first else CHANNELS_LAST
+    return local_spec(
+        window.rank, window.size, window.strides, window.padding, data_format, window.dilation, window.groups
+    )
+
+
+@lru_cache(maxsize=1024)
+def output_of(window: Window, spatial: Ints) -> Ints:
+    """The output's spatial sizes."""
+    return windows_of(spec_of(window), spatial, window.size)[1]
+
+
+def kernel_of(window: Window, x_shape: Ints, gradient_shape: Ints) -> Ints:
+    """The shape of the kernel between an input and an output of these shapes, without an axis of examples."""
+    rows = prod(window.size) * window.channels(x_shape) // window.groups
+    return prod(window.spatial(gradient_shape)), rows, window.channels(gradient_shape)

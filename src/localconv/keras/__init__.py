@@ -1,0 +1,27 @@
+"""Locally connected layers for Keras 3, which deleted them, on localconv's compiled kernels.
+
+`LocallyConnected1D` and `LocallyConnected2D` are layers like Keras's own, with Keras 2's arguments and weights, for the
+backends tensorflow, torch, jax and numpy; `install` puts them where Keras 2 had them, so that its files open again.
+
+Needs Keras 3 and one of its backends: ``pip install 'localconv[keras]'``.
+"""
+
+try:
+    import keras as _keras
+except ImportError as error:
+    raise ImportError(
+        f"localconv.keras needs Keras 3 and its backend, of which something cannot be imported here ({error}): pip "
+        "install 'localconv[keras]' installs Keras; the backend, one of tensorflow, torch, jax and numpy, is installed "
+        "beside it and named in the environment, as KERAS_BACKEND=torch"
+    ) from error
+
+if int(_keras.__version__.partition(".")[0]) < 3:
+    raise ImportError(
+        f"localconv.keras needs Keras 3, and this is Keras {_keras.__version__}, which has these layers itself: pip "
+        "install 'localconv[keras]' installs Keras 3"
+    )
+
+from .install import install
+from .layers import LocallyConnected1D, LocallyConnected2D
+
+__all__ = ["LocallyConnected1D", "LocallyConnected2D", "install"]

@@ -1,0 +1,52 @@
+"""Keras 2's names for the layers, for code and files that use them."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import keras
+
+from .files import load_model
+from .layers import LocallyConnected1D, LocallyConnected2D
+
+LAYERS = (LocallyConnected1D, LocallyConnected2D)
+
+# What goes by the name of Keras. Each is a module of its own; tensorflow.keras is made of the files of the second.
+ROOTS = ("keras", "keras._tf_keras.keras", "tensorflow.keras")
+
+
+def install() -> None:
+    """Put the layers where Keras 2 had them: into `keras.layers` and `tensorflow.keras.layers`.
+
+    Then old code finds them there, and models that Keras 2 saved open with `keras.models.load_model`: whole models in
+    .h5 files, .keras files of Keras 2.12 to 2.15, models in models, functional ones. For the .keras files among them
+    `load_model` is replaced, in `keras.models` and `keras.saving`, by one that knows what Keras 2 wrote otherwise; it
+    passes everything else on to Keras's own.
+
+    Models that are saved with the layers of `localconv.keras` need nothing installed to be opened again: it is enough
+    that `localconv.keras` is imported.
+
+    Notes
+    -----
+    `tensorflow.keras` is a module of its own; the layers are put there if TensorFlow has been imported by then, as
+    Keras does with its own backend. Calling this again does nothing more.
+
+    Examples
+    --------
+    >>> import keras, localconv.keras
+    >>> localconv.keras.install()
+    >>> keras.layers.LocallyConnected2D(8, 3)
+    <LocallyConnected2D name=locally_connected2d, built=False>
+    """
+    for root in ROOTS:
+        if root.startswith("tensorflow.") and "tensorflow" not in sys.modules:
+            continue
+        for layer in LAYERS:
+            setattr(importlib.import_module(f"{root}.layers"), layer.__name__, layer)
+        for module in ("models", "saving"):
+            importlib.import_module(f"{root}.{module}").load_model = load_model  # type: ignore[attr-defined]
+    # The reader of old .h5 files looks names up here, and not in keras.layers.
+    known = keras.saving.get_custom_objects()
+    for layer in LAYERS:
+        known[layer.__name__] = layer

@@ -1,0 +1,371 @@
+"""The layers: Keras 2's locally connected layers as layers of Keras 3.
+
+All that depends on the number of spatial axes is `rank`. What a layer stores is Keras 2's; what it computes is a
+`Convolution`, by the engine of its choice.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import keras
+import numpy as np
+from keras import activations, constraints, initializers, ops, regularizers
+
+from ..arguments import Ints, ints
+from ..config import DATA_FORMATS
+from ..connections import IMPLEMENTATIONS, Connections
+from ..geometry import layout_of, windows_of
+from ..spec import Spec, local_spec
+from . import backends
+from .convolution import Convolution
+
+__all__ = ["LocallyConnected1D", "LocallyConnected2D"]
+
+AUTO, COMPILED, OPS = ENGINES = ("auto", "compiled", "ops")
+PADDINGS = ("valid", "same")
+
+# What Keras makes of an argument, and back, by the argument's kind.
+KINDS = {"initializer": initializers, "regularizer": regularizers, "constraint": constraints, "activation": activations}
+# The arguments that Keras has objects for.
+OBJECTS = (
+    "activation",
+    "kernel_initializer",
+    "bias_initializer",
+    "kernel_regularizer",
+    "bias_regularizer",
+    "activity_regularizer",
+    "kernel_constraint",
+    "bias_constraint",
+)
+# Those that the config holds as they are.
+VALUES = (
+    "filters",
+    "kernel_size",
+    "strides",
+    "padding",
+    "data_format",
+    "use_bias",
+    "implementation",
+    "dilation_rate",
+    "groups",
+    "engine",
+)
+
+
+class LocallyConnected(keras.layers.Layer):
+    """What the layers of all ranks share; a subclass has a `rank`. Arguments as in `LocallyConnected2D`."""
+
+    rank: int
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int | Sequence[int],
+        strides: int | Sequence[int] = 1,
+        padding: str = "valid",
+        data_format: str | None = None,
+        activation: Any = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
+        implementation: int = 1,
+        dilation_rate: int | Sequence[int] = 1,
+        groups: int = 1,
+        engine: str = AUTO,
+        **base: Any,
+    ) -> None:
+        given = locals()
+        if "batch_input_shape" in base:
+            base["input_shape"] = tuple(base.pop("batch_input_shape"))[1:]
+        super().__init__(**base)
+        for name in OBJECTS:
+            setattr(self, name, _object(name, given[name]))
+        (self.filters,), self.use_bias = ints(filters, 1, "filters"), _flag(use_bias, "use_bias")
+        self.implementation = _one_of(implementation, "implementation", IMPLEMENTATIONS)
+        self.engine = _one_of(engine, "engine", ENGINES)
+        self.data_format = _data_format(data_format)
+        self.padding = _one_of(_lower(padding, "padding"), "padding", PADDINGS)
+        self._spec: Spec = local_spec(
+            self.rank, kernel_size, strides, self.padding, self.data_format, dilation_rate, groups
+        )
+        self.kernel_size, self.strides = self._spec.kernel_size, self._spec.strides
+        self.dilation_rate, self.groups = self._spec.dilation, self._spec.groups
+        if self.implementation != 1 and (self.groups > 1 or max(self.dilation_rate) > 1):
+            raise ValueError(
+                f"implementation must be 1 for dilation_rate={dilation_rate!r} and groups={groups!r}, which Keras's "
+                f"other ways to store a kernel do not have, got {implementation!r}"
+            )
+        self.input_spec = keras.layers.InputSpec(ndim=self.rank + 2)
+        self._maker, self.supports_jit = backends.maker_for(self.engine)
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        """Make the weights for inputs of this shape. ValueError if one of its sizes but the batch is unknown."""
+        spatial, channels = self._known(tuple(input_shape))
+        convolution = Convolution(self._spec, spatial, channels, self.filters)
+        shape: Ints = convolution.kernel_shape
+        self._rows_in_kernel: np.ndarray | None = None
+        if self.implementation != 1:
+            connections = Connections(self._spec, spatial, channels, self.filters)
+            shape = connections.stored_shape(self.implementation)
+            self._rows_in_kernel = _places(connections, self.implementation)
+        self._compute = self._maker(convolution)
+        self.kernel = self._weight("kernel", shape)
+        self.bias = self._weight("bias", convolution.bias_shape) if self.use_bias else None
+        first = 2 if self._spec.channels_first else 1
+        axes = {1 if self._spec.channels_first else self.rank + 1: channels} | dict(enumerate(spatial, first))
+        self.input_spec = keras.layers.InputSpec(ndim=self.rank + 2, axes=axes)
+        self.built = True
+
+    def call(self, inputs: Any) -> Any:
+        """The convolution, plus bias, through the activation."""
+        kernel = ops.convert_to_tensor(self.kernel)
+        # Half precisions are computed in float32 and rounded once: so do the sums keep their digits, and a kernel
+        # that is float32, as under mixed policies, is never copied.
+        computed = "float64" if self.variable_dtype == "float64" else "float32"
+        bias = None if self.bias is None else _cast(ops.convert_to_tensor(self.bias), computed)
+        y = self._compute(_cast(inputs, computed), self._rows(_cast(kernel, computed)), bias)
+        return self.activation(_cast(y, self.compute_dtype))
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+        """Return (batch, positions..., filters), or (batch, filters, positions...) with channels_first."""
+        shape = tuple(input_shape)
+        if len(shape) != self.rank + 2:
+            raise ValueError(f"input_shape must have {self.rank + 2} axes, got {input_shape!r}")
+        spatial, _ = self._split(shape)
+        assert self._spec.kernel_size is not None
+        # A size that is not known yet stands for none in the output either.
+        found = windows_of(self._spec, tuple(0 if n is None else n for n in spatial), self._spec.kernel_size)[1]
+        output = tuple(None if n is None else count for n, count in zip(spatial, found, strict=True))
+        if any(count is not None and count < 1 for count in output):
+            raise ValueError(
+                f"input_shape must be large enough for kernel_size={self.kernel_size}, strides={self.strides}, "
+                f"dilation_rate={self.dilation_rate} and padding={self.padding!r}, got {input_shape!r}"
+            )
+        return layout_of(shape[:1], output, self.filters, self._spec.channels_first)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments as JSON can hold them."""
+        own = {name: getattr(self, name) for name in VALUES}
+        own |= {name: _kind(name).serialize(getattr(self, name)) for name in OBJECTS}
+        return {**super().get_config(), **own}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Make a layer from what `get_config` returned, or from a config that Keras 2 wrote."""
+        with warnings.catch_warnings():
+            # Keras 2 wrote the input's shape into the first layer of a model; Keras 3 thinks it was a user.
+            warnings.filterwarnings("ignore", message="Do not pass an `input_shape`", category=UserWarning)
+            return cls(**cls._of_keras_3(config))
+
+    @classmethod
+    def _of_keras_3(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """A config with what Keras 2 wrote otherwise in today's words."""
+        found = dict(config)
+        policy = found.get("dtype")
+        if isinstance(policy, Mapping) and policy.get("class_name") == "Policy":
+            found["dtype"] = policy["config"]["name"]
+        # Keras's reader of .h5 files calls the shape input_shape and leaves the batch in it.
+        shape = found.pop("batch_input_shape", None) or found.pop("input_shape", None)
+        if shape is not None:
+            found["input_shape"] = tuple(shape)[-cls.rank - 1 :]
+        return found
+
+    def _weight(self, name: str, shape: Ints) -> Any:
+        # autocast would copy a float32 kernel at every call of a layer of mixed precision.
+        return self.add_weight(
+            name=name,
+            shape=shape,
+            initializer=getattr(self, f"{name}_initializer"),
+            regularizer=getattr(self, f"{name}_regularizer"),
+            constraint=getattr(self, f"{name}_constraint"),
+            autocast=False,
+        )
+
+    def _rows(self, kernel: Any) -> Any:
+        """A stored kernel as implementation 1 has it."""
+        if self._rows_in_kernel is None:
+            return kernel
+        values = ops.concatenate([ops.zeros((1,), dtype=kernel.dtype), ops.reshape(kernel, (-1,))])
+        return ops.take(values, self._rows_in_kernel, axis=0)
+
+    def _split(self, shape: tuple[int | None, ...]) -> tuple[tuple[int | None, ...], int | None]:
+        """Spatial sizes and channels of an input's shape."""
+        return (shape[2:], shape[1]) if self._spec.channels_first else (shape[1:-1], shape[-1])
+
+    def _known(self, shape: tuple[int | None, ...]) -> tuple[Ints, int]:
+        """Spatial sizes and channels of an input's shape, none of them unknown."""
+        if len(shape) != self.rank + 2:
+            raise ValueError(f"input_shape must have {self.rank + 2} axes, got {shape}")
+        spatial, channels = self._split(shape)
+        known = tuple(n for n in spatial if n is not None)
+        if channels is None or len(known) < self.rank:
+            raise ValueError(
+                f"inputs of a {type(self).__name__} layer, which has a kernel for every position, must have sizes and "
+                f"channels that are known; only the batch may be None, got input_shape={shape}"
+            )
+        return known, channels
+
+
+@keras.saving.register_keras_serializable(package="localconv")
+class LocallyConnected1D(LocallyConnected):
+    """1D convolution with weights of its own at every position.
+
+    Parameters
+    ----------
+    filters : int
+    kernel_size : int or sequence of 1 int
+    strides, dilation_rate : int or sequence of 1 int, optional
+    padding, data_format, activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer,
+    bias_regularizer, activity_regularizer, kernel_constraint, bias_constraint, groups, engine
+        As in `LocallyConnected2D`; inputs are (batch, steps, channels) or (batch, channels, steps), the bias is
+        (positions, filters).
+    implementation : {1, 2, 3}, optional
+        How the kernel is stored. 1: (positions, kernel_size * channels / groups, filters). 2: (steps, channels,
+        positions, filters), or (channels, steps, filters, positions) with channels_first. 3: one number for each
+        connection, sorted by output, then input.
+    **base
+        name, trainable, dtype, ...: as in `keras.layers.Layer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `LocallyConnected2D`.
+
+    Notes
+    -----
+    Follows tf.keras.layers.LocallyConnected1D of Keras 2.15.
+
+    Examples
+    --------
+    >>> import keras
+    >>> from localconv.keras import LocallyConnected1D
+    >>> model = keras.Sequential([keras.Input((10, 32)), LocallyConnected1D(64, 3), LocallyConnected1D(32, 3)])
+    >>> model.output_shape
+    (None, 6, 32)
+    """
+
+    rank = 1
+
+
+@keras.saving.register_keras_serializable(package="localconv")
+class LocallyConnected2D(LocallyConnected):
+    """2D convolution with weights of its own at every position.
+
+    Parameters
+    ----------
+    filters : int
+    kernel_size : int or sequence of 2 ints
+        Rows and columns of the window.
+    strides, dilation_rate : int or sequence of 2 ints, optional
+    padding : {'valid', 'same'}, optional
+        In any case of letters. 'same' is Keras 2's window clipped to the input, which starts at ``position * strides -
+        kernel_size // 2``: not TensorFlow's SAME for even windows, nor at strides above 1. Here implementation 1 has
+        it too.
+    data_format : {'channels_last', 'channels_first'}, optional
+        Of the inputs, (batch, rows, columns, channels) or (batch, channels, rows, columns). Default:
+        `keras.config.image_data_format`.
+    activation : str, dict or callable, optional
+        None is linear.
+    use_bias : bool, optional
+        One bias for each position and filter, (output rows, output columns, filters). With channels_first Keras 2 adds
+        it *reshaped* to (filters, output rows, output columns), not transposed; so does this.
+    kernel_initializer, bias_initializer : str, dict or callable, optional
+    kernel_regularizer, bias_regularizer, activity_regularizer : str, dict or callable, optional
+    kernel_constraint, bias_constraint : str, dict or callable, optional
+        Of what is stored, as in Keras 2.
+    implementation : {1, 2, 3}, optional
+        How the kernel is stored; the function is the same. 1, which is the fastest: (output rows * output columns,
+        kernel rows * kernel columns * channels / groups, filters). 2: (rows, columns, channels, output rows, output
+        columns, filters), or with channels_first (channels, rows, columns, filters, output rows, output columns);
+        entries of pairs that are not connected are ignored. 3: one number for each connection, sorted by output, then
+        input.
+    groups : int, optional
+        Filters in so many groups, each of which sees so many groups of channels: with implementation 1.
+    engine : {'auto', 'compiled', 'ops'}, optional
+        What computes: 'compiled' localconv's kernels, on the processor; 'ops' a sum over taps in `keras.ops`, which
+        runs on any device and under any compiler, XLA's among them. 'auto' takes the compiled kernels where they run:
+        under TensorFlow unless it has another device, under torch and jax always (on other devices their bridges
+        compute in torch's and jax's own operations), under numpy always.
+    **base
+        name, trainable, dtype, ...: as in `keras.layers.Layer`. Under mixed precision, and with float16 and bfloat16,
+        sums run in float32 and are rounded once.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments that do not fit; the message names one. At the call, as Keras's own layers, for inputs of another
+        shape than the layer was built for.
+
+    Notes
+    -----
+    Follows tf.keras.layers.LocallyConnected2D of Keras 2.15, which has no `dilation_rate`, `groups` and `engine`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from localconv.keras import LocallyConnected2D
+    >>> layer = LocallyConnected2D(16, (3, 3), strides=2, activation='relu')
+    >>> layer(np.ones((1, 9, 9, 3), np.float32)).shape == (1, 4, 4, 16)
+    True
+    >>> [tuple(weight.shape) for weight in layer.weights]
+    [(16, 27, 16), (4, 4, 16)]
+    """
+
+    rank = 2
+
+
+def _places(connections: Connections, implementation: int) -> np.ndarray:
+    """For each element of the rows where it is in a stored kernel, counted from 1; 0: nowhere, it meets padding."""
+    shape = connections.stored_shape(implementation)
+    count = int(np.prod(shape, dtype=np.int64))
+    numbers = np.arange(1, count + 1, dtype=np.int32 if count < 2**31 else np.int64).reshape(shape)
+    return np.asarray(connections.rows(numbers, implementation))
+
+
+def _cast(tensor: Any, dtype: str) -> Any:
+    """A tensor in a dtype; itself if it has that one, as Keras's cast under numpy is a copy all the same."""
+    return tensor if keras.backend.standardize_dtype(tensor.dtype) == dtype else ops.cast(tensor, dtype)
+
+
+def _kind(name: str) -> Any:
+    return KINDS[name.rpartition("_")[2]]
+
+
+def _object(name: str, given: Any) -> Any:
+    """What Keras makes of an argument."""
+    if isinstance(given, str) and given == "l1_l2" and _kind(name) is regularizers:
+        # Keras 2's name, with its factors.
+        return regularizers.L1L2(l1=0.01, l2=0.01)
+    return _kind(name).get(given)
+
+
+def _one_of(value: Any, name: str, allowed: tuple[Any, ...]) -> Any:
+    if isinstance(value, bool) or value not in allowed:
+        raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
+    return value
+
+
+def _flag(value: Any, name: str) -> bool:
+    if not isinstance(value, (bool, np.bool)):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def _lower(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, got {value!r}")
+    return value.lower()
+
+
+def _data_format(value: str | None) -> str:
+    if value is None:
+        value = keras.config.image_data_format()
+    return str(_one_of(_lower(value, "data_format"), "data_format", DATA_FORMATS))

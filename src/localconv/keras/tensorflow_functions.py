@@ -1,0 +1,126 @@
+"""The three operations as functions of TensorFlow's tensors, closed under differentiation.
+
+TensorFlow has no door for kernels that were not built against it. `tf.numpy_function` calls Python from a graph, and
+lends the tensors' memory: no kernel is copied on the way in, and what lies at a multiple of 64 bytes not on the way out
+either. XLA cannot compile it, and a SavedModel cannot hold it.
+
+Each operation is linear in both of its tensors, and its derivatives are the two others: so any order exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from .. import engine
+from ..arguments import Ints
+from ..arrays import Array
+from ..geometry import layout_of
+from .convolution import Convolution
+
+# Below this TensorFlow copies an array instead of taking it.
+ALIGNMENT = 64
+
+
+def convolve(convolution: Convolution, x: Any, kernel: Any, bias: Any) -> Any:
+    """As `backends` says."""
+    x, kernel = tf.convert_to_tensor(x), tf.convert_to_tensor(kernel)
+    if bias is None:
+        return _forward(x, kernel, convolution)
+    return _forward_with_bias(x, kernel, tf.convert_to_tensor(bias), convolution)
+
+
+def _forward(x: Any, kernel: Any, convolution: Convolution) -> Any:
+    @tf.custom_gradient
+    def operation(x: Any, kernel: Any) -> tuple[Any, Callable[[Any], tuple[Any, Any]]]:
+        def backward(gradient: Any) -> tuple[Any, Any]:
+            return _grad_input(kernel, gradient, convolution), _grad_kernel(x, gradient, convolution)
+
+        return _output(convolution, x, kernel), backward
+
+    return operation(x, kernel)
+
+
+def _forward_with_bias(x: Any, kernel: Any, bias: Any, convolution: Convolution) -> Any:
+    @tf.custom_gradient
+    def operation(x: Any, kernel: Any, bias: Any) -> tuple[Any, Callable[[Any], tuple[Any, Any, Any]]]:
+        def backward(gradient: Any) -> tuple[Any, Any, Any]:
+            for_bias = tf.reshape(tf.reduce_sum(gradient, 0), convolution.bias_shape)
+            return _grad_input(kernel, gradient, convolution), _grad_kernel(x, gradient, convolution), for_bias
+
+        return _output(convolution, x, kernel, bias), backward
+
+    return operation(x, kernel, bias)
+
+
+def _grad_input(kernel: Any, gradient: Any, convolution: Convolution) -> Any:
+    @tf.custom_gradient
+    def operation(kernel: Any, gradient: Any) -> tuple[Any, Callable[[Any], tuple[Any, Any]]]:
+        def compute(kernel: Array, gradient: Array) -> Array:
+            shape = _input_shape(len(gradient), convolution)
+            return engine.grad_input(convolution.spec, shape, kernel, gradient, out=_empty(shape, gradient.dtype))
+
+        def backward(x: Any) -> tuple[Any, Any]:
+            return _grad_kernel(x, gradient, convolution), _forward(x, kernel, convolution)
+
+        static = _input_shape(gradient.shape[0], convolution)
+        return _called(compute, (kernel, gradient), static), backward
+
+    return operation(kernel, gradient)
+
+
+def _grad_kernel(x: Any, gradient: Any, convolution: Convolution) -> Any:
+    @tf.custom_gradient
+    def operation(x: Any, gradient: Any) -> tuple[Any, Callable[[Any], tuple[Any, Any]]]:
+        shape = convolution.kernel_shape
+
+        def compute(x: Array, gradient: Array) -> Array:
+            return engine.grad_kernel(convolution.spec, x, shape, gradient, out=_empty(shape, x.dtype))
+
+        def backward(kernel: Any) -> tuple[Any, Any]:
+            return _grad_input(kernel, gradient, convolution), _forward(x, kernel, convolution)
+
+        return _called(compute, (x, gradient), shape), backward
+
+    return operation(x, gradient)
+
+
+def _output(convolution: Convolution, *arrays: Any) -> Any:
+    """The convolution of x with a kernel, plus a bias if there is one; no derivative."""
+
+    def compute(x: Array, kernel: Array, bias: Array | None = None) -> Array:
+        out = _empty(_output_shape(len(x), convolution), x.dtype)
+        return engine.forward(convolution.spec, x, kernel, bias, out=out)
+
+    return _called(compute, arrays, _output_shape(arrays[0].shape[0], convolution))
+
+
+def _called(compute: Callable[..., Array], tensors: tuple[Any, ...], shape: tuple[int | None, ...]) -> Any:
+    """What a function of arrays makes of tensors: now, or when the graph runs."""
+    if tf.executing_eagerly():
+        # Not Tensor.numpy() and tf.convert_to_tensor: both copy.
+        result = compute(*[np.asarray(tensor) for tensor in tensors])
+        return tf.experimental.dlpack.from_dlpack(result.__dlpack__()) if result.size else tf.zeros(shape, result.dtype)
+    result = tf.numpy_function(compute, tensors, tensors[0].dtype, stateful=False)
+    result.set_shape(shape)
+    return result
+
+
+def _input_shape(batch: Any, convolution: Convolution) -> Any:
+    return layout_of((batch,), convolution.spatial, convolution.channels, convolution.spec.channels_first)
+
+
+def _output_shape(batch: Any, convolution: Convolution) -> Any:
+    return layout_of((batch,), convolution.output, convolution.filters, convolution.spec.channels_first)
+
+
+def _empty(shape: Ints, dtype: np.dtype[Any]) -> Array:
+    """A new array whose memory TensorFlow takes as it is."""
+    nbytes = prod(shape) * dtype.itemsize
+    memory = np.empty(nbytes + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + nbytes].view(dtype).reshape(shape)

@@ -1,0 +1,42 @@
+"""Locally connected layers for PyTorch: modules, functions and operators on localconv's compiled kernels.
+
+Needs PyTorch, which ``pip install 'localconv[torch]'`` brings.
+"""
+
+try:
+    import torch as _torch  # noqa: F401  # first of all: `runtime` says why
+except ImportError as error:
+    raise ImportError(
+        "localconv.torch needs PyTorch, which cannot be imported here; pip install 'localconv[torch]' installs it"
+    ) from error
+
+from . import runtime as _runtime
+from .functional import local_conv1d, local_conv2d, local_conv_transpose1d, local_conv_transpose2d
+from .interop import from_keras, from_snippet, to_keras, to_snippet
+from .modules import (
+    LazyLocalConv1d,
+    LazyLocalConv2d,
+    LocalConv1d,
+    LocalConv2d,
+    LocalConvTranspose1d,
+    LocalConvTranspose2d,
+)
+
+__all__ = [
+    "LazyLocalConv1d",
+    "LazyLocalConv2d",
+    "LocalConv1d",
+    "LocalConv2d",
+    "LocalConvTranspose1d",
+    "LocalConvTranspose2d",
+    "from_keras",
+    "from_snippet",
+    "local_conv1d",
+    "local_conv2d",
+    "local_conv_transpose1d",
+    "local_conv_transpose2d",
+    "to_keras",
+    "to_snippet",
+]
+
+_runtime.warn_of_two_runtimes()

@@ -1,0 +1,56 @@
+"""From a function's tensors to values: by the operators where somebody watches, straight to the kernels where nobody
+does.
+
+The dispatcher and its Python operators cost some 30 microseconds a call and 150 a training step; that is more than a
+small layer computes. What an eager program on the processor needs of them is a backward pass.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from . import fallback, native, operators
+from .operators import INPUT, OUTPUT, Product
+from .window import Window
+
+_is_grad_enabled = torch.is_grad_enabled
+_is_autocast_enabled = torch.is_autocast_enabled
+_is_compiling = torch.compiler.is_compiling
+
+
+def _direct(*tensors: Tensor | None) -> bool:
+    """Whether the dispatcher has nothing to do."""
+    return (
+        native.is_plain(*tensors)
+        and forward_ad._current_level < 0
+        and not _is_autocast_enabled("cpu")
+        and not fallback.is_forced()
+    )
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
+    """The convolution of a batch (N, C, ...), plus bias."""
+    if _is_compiling() or not _direct(x, weight, bias):
+        result: Any = operators.local_conv(x, weight, bias, *window.arguments)
+    elif _is_grad_enabled() and (x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)):
+        how = (native.call, OUTPUT, (x.shape, weight.shape), window)
+        result = Product.apply(x, weight, None, bias, how)
+    else:
+        result = native.forward(x, weight, bias, window)
+    return result  # type: ignore[no-any-return]
+
+
+def transpose(size: tuple[Any, ...], weight: Tensor, y: Tensor, window: Window) -> Tensor:
+    """The transposed convolution of a batch (N, F, ...) to one of that size."""
+    if _is_compiling() or not _direct(weight, y):
+        result: Any = operators.local_conv_input(size, weight, y, *window.arguments)
+    elif _is_grad_enabled() and (weight.requires_grad or y.requires_grad):
+        how = (native.call, INPUT, (size, weight.shape), window)
+        result = Product.apply(None, weight, y, None, how)
+    else:
+        result = native.grad_input(size, weight, y, window)
+    return result  # type: ignore[no-any-return]

@@ -1,0 +1,107 @@
+"""The three operations in PyTorch's own: for devices that have no compiled kernels here.
+
+Windows are gathered, which takes prod(kernel_size) times the input's memory, and multiplied in one batch of matrices.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator, Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .window import Window
+
+_forced = False
+
+
+def is_forced() -> bool:
+    """Whether these operations are used for the processor's tensors too."""
+    return _forced
+
+
+@contextlib.contextmanager
+def forced() -> Iterator[None]:
+    """Use these operations for the processor's tensors too, for tests and measurements, in the whole process."""
+    global _forced
+    before, _forced = _forced, True
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+def forward(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
+    """As `native.forward`."""
+    n, filters = x.shape[0], weight.shape[2]
+    output = window.output_size(x.shape[2:])
+    products = torch.bmm(_windows(x, window), _by_group(weight, window))
+    # (positions * groups, N, filters / groups) to (N, positions, filters)
+    y = products.reshape(-1, window.groups, n, filters // window.groups).permute(2, 0, 1, 3)
+    y = y.reshape(n, *output, filters)
+    if bias is not None:
+        y = y + bias.movedim(0, -1)
+    return y.movedim(-1, 1)
+
+
+def grad_input(size: Sequence[Any], weight: Tensor, gradient: Tensor, window: Window) -> Tensor:
+    """As `native.grad_input`."""
+    n, channels, *spatial = size
+    output = gradient.shape[2:]
+    rows = torch.bmm(_gradients(gradient, window), _by_group(weight, window).mT)
+    # (positions * groups, N, taps * channels / groups) to a value for each tap: (N, *output, channels)
+    split = (prod(output), window.groups, n, window.taps, channels // window.groups)
+    by_tap = rows.reshape(split).permute(3, 2, 0, 1, 4).reshape(window.taps, n, *output, channels)
+    pad = window.padding
+    padded = [s + pad[2 * i] + pad[2 * i + 1] for i, s in enumerate(spatial)]
+    total = gradient.new_zeros((n, *padded, channels))
+    for part, tap in zip(by_tap, itertools.product(*map(range, window.kernel_size)), strict=True):
+        place = [
+            slice(t * d, t * d + (out - 1) * s + 1, s)
+            for t, d, s, out in zip(tap, window.dilation, window.stride, output, strict=True)
+        ]
+        total[(slice(None), *place)] += part
+    inside = [slice(pad[2 * i], pad[2 * i] + s) for i, s in enumerate(spatial)]
+    return total[(slice(None), *inside)].contiguous().movedim(-1, 1)
+
+
+def grad_weight(x: Tensor, size: Sequence[Any], gradient: Tensor, window: Window) -> Tensor:
+    """As `native.grad_weight`."""
+    products = torch.bmm(_windows(x, window).mT, _gradients(gradient, window))
+    positions, depth, filters = size
+    by_group = products.reshape(positions, window.groups, depth, filters // window.groups)
+    return by_group.transpose(1, 2).reshape(positions, depth, filters)
+
+
+def _windows(x: Tensor, window: Window) -> Tensor:
+    """What every position sees: (positions * groups, N, taps * channels / groups)."""
+    rank, groups = window.rank, window.groups
+    if any(window.padding):
+        backwards = [n for i in reversed(range(rank)) for n in window.padding[2 * i : 2 * i + 2]]
+        x = torch.nn.functional.pad(x, backwards)
+    for i in range(rank):
+        reach = window.dilation[i] * (window.kernel_size[i] - 1) + 1
+        x = x.unfold(2 + i, reach, window.stride[i])[..., :: window.dilation[i]]
+    n, channels = x.shape[:2]
+    x = x.reshape(n, groups, channels // groups, *x.shape[2:])
+    # (N, groups, channels, *output, *taps) to (*output, groups, N, *taps, channels)
+    output, taps = range(3, 3 + rank), range(3 + rank, 3 + 2 * rank)
+    return x.permute(*output, 1, 0, *taps, 2).reshape(-1, n, window.taps * (channels // groups))
+
+
+def _by_group(weight: Tensor, window: Window) -> Tensor:
+    """(positions * groups, depth, filters / groups)."""
+    positions, depth, filters = weight.shape
+    split = weight.reshape(positions, depth, window.groups, filters // window.groups)
+    return split.transpose(1, 2).reshape(-1, depth, filters // window.groups)
+
+
+def _gradients(gradient: Tensor, window: Window) -> Tensor:
+    """(N, filters, *output) as (positions * groups, N, filters / groups)."""
+    n, filters = gradient.shape[:2]
+    split = gradient.reshape(n, window.groups, filters // window.groups, -1)
+    return split.permute(3, 1, 0, 2).reshape(-1, n, filters // window.groups)

@@ -1,0 +1,344 @@
+"""Layers of Keras 2, and of snippets that PyTorch's users pass on, as modules; and modules as theirs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from ..arguments import ints, is_channels_first
+from ..arrays import Array
+from ..convert import LAYOUTS, convert, convert_bias
+from ..geometry import windows_of
+from ..spec import local_spec
+from .modules import LocalConv1d, LocalConv2d
+
+__all__ = ["from_keras", "from_snippet", "to_keras", "to_snippet"]
+
+MODULES = {1: LocalConv1d, 2: LocalConv2d}
+
+
+def from_keras(
+    layer: Any,
+    implementation: int | None = None,
+    *,
+    input_shape: Sequence[int | None] | None = None,
+    kernel_size: int | Sequence[int] | None = None,
+    strides: int | Sequence[int] = 1,
+    padding: str = "valid",
+    data_format: str | None = None,
+    ignore_activation: bool = False,
+) -> LocalConv1d | LocalConv2d:
+    """A module that computes what a LocallyConnected1D or LocallyConnected2D of Keras 2 does.
+
+    Parameters
+    ----------
+    layer : layer, or sequence of arrays
+        A built layer of `localconv.layers`, of Keras 2 or of tf.keras; or its weights, kernel and perhaps bias, as
+        ``get_weights`` returns them.
+    implementation : {1, 2, 3}, optional
+        How the kernel is stored. Default: what the layer says, 1 for arrays.
+    input_shape : sequence of int or None, optional
+        The layer's input shape with the batch axis, in its data format; needed for arrays, and for layers that do not
+        know it.
+    kernel_size, strides, padding, data_format : optional
+        The layer's, for arrays.
+    ignore_activation : bool, optional
+        Leave out an activation, which the module has none of, instead of refusing it.
+
+    Returns
+    -------
+    LocalConv1d or LocalConv2d
+        Of the weights' dtype. Its inputs are (N, C, ...), whatever the layer's data format.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For what is no such layer, for shapes that do not fit, and for an activation that is not linear.
+
+    Notes
+    -----
+    Keras's 'same' is kept exactly, where it differs from PyTorch's too: as pairs of padding before and after.
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> from localconv.layers import LocallyConnected1D
+    >>> from localconv.torch import from_keras
+    >>> layer = LocallyConnected1D(5, 3, input_shape=(10, 4))
+    >>> layer.build((None, 10, 4))
+    >>> from_keras(layer)
+    LocalConv1d(4, 5, kernel_size=(3,), input_size=(10,), stride=(1,))
+    """
+    if hasattr(layer, "get_weights"):
+        weights = layer.get_weights()
+        config: Mapping[str, Any] = layer.get_config()
+        if "kernel_size" not in config or "implementation" not in config:
+            raise TypeError(f"layer must be locally connected, got {type(layer).__name__}")
+        if config.get("activation") not in (None, "linear") and not ignore_activation:
+            raise ValueError(
+                f"layer must have no activation, got {config['activation']!r}: a module has none. With "
+                "ignore_activation=True it is left out; put the module of torch.nn behind"
+            )
+        kernel_size, strides, padding = config["kernel_size"], config["strides"], config["padding"]
+        data_format = config["data_format"]
+        implementation = config["implementation"] if implementation is None else implementation
+        input_shape = input_shape or getattr(layer, "input_shape", None)
+    else:
+        weights = list(layer)
+    if len(weights) not in (1, 2):
+        raise ValueError(f"layer must have a kernel and perhaps a bias, got {len(weights)} arrays")
+    if input_shape is None or kernel_size is None:
+        missing = "input_shape" if input_shape is None else "kernel_size"
+        raise ValueError(f"{missing} must be given where the layer does not know it")
+    return _from_keras(weights, implementation or 1, input_shape, kernel_size, strides, padding, data_format)
+
+
+def _from_keras(
+    weights: Sequence[ArrayLike],
+    implementation: int,
+    input_shape: Sequence[int | None],
+    kernel_size: int | Sequence[int],
+    strides: int | Sequence[int],
+    padding: str,
+    data_format: str | None,
+) -> LocalConv1d | LocalConv2d:
+    rank = len(input_shape) - 2
+    if rank not in MODULES:
+        raise ValueError(f"input_shape must have 3 or 4 axes with the batch, got {input_shape!r}")
+    first = is_channels_first(data_format)
+    known = [n for n in input_shape[1:] if n is not None]
+    sizes = ints(known, rank + 1, "input_shape", scalar=False)
+    channels, spatial = (sizes[0], sizes[1:]) if first else (sizes[-1], sizes[:-1])
+    size, steps = ints(kernel_size, rank, "kernel_size"), ints(strides, rank, "strides")
+    name = _keras_name(implementation, first)
+    rows = convert(
+        weights[0], name, "torch", size, input_size=spatial, channels=channels, strides=steps, padding=padding
+    )
+    spec = local_spec(rank, size, steps, padding, "channels_last", 1, 1)
+    before, output = windows_of(spec, spatial, size)
+    # After the last pixel that a window needs there is none, and perhaps pixels that none needs.
+    ends = [
+        max(0, (out - 1) * s + k - b - n) for out, s, k, b, n in zip(output, steps, size, before, spatial, strict=True)
+    ]
+    pairs = tuple(zip(before, ends, strict=True))
+    module = MODULES[rank](
+        channels,
+        rows.shape[2],
+        size,
+        spatial,
+        steps,
+        pairs if any(map(any, pairs)) else 0,
+        bias=len(weights) == 2 and (np.ndim(weights[1]) > 1 or "shared"),
+        dtype=torch.from_numpy(np.empty(0, rows.dtype)).dtype,
+    )
+    _fill(module, rows, convert_bias(weights[1], name, "torch", output) if len(weights) == 2 else None)
+    return module
+
+
+def to_keras(
+    module: LocalConv1d | LocalConv2d, implementation: int = 1, data_format: str = "channels_last"
+) -> list[Array]:
+    """The weights of a module as a LocallyConnected1D or LocallyConnected2D of Keras 2 stores them.
+
+    Parameters
+    ----------
+    module : LocalConv1d or LocalConv2d
+        Without dilation and groups, which Keras's layers have not.
+    implementation : {1, 2, 3}, optional
+    data_format : {'channels_last', 'channels_first'}, optional
+
+    Returns
+    -------
+    list of ndarray
+        Kernel, and bias if there is one; of float32 where the module has 16 bits. Copies.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For other modules and arguments.
+
+    Examples
+    --------
+    >>> from localconv.torch import LocalConv1d, to_keras
+    >>> [w.shape for w in to_keras(LocalConv1d(4, 5, 3, 10), implementation=2)]
+    [(10, 4, 8, 5), (8, 5)]
+    """
+    _check_module(module)
+    if max(module.dilation) > 1 or module.groups > 1:
+        raise ValueError(f"module must have neither dilation nor groups, got {module}")
+    assert module.input_size is not None
+    assert module.output_size is not None
+    name = _keras_name(implementation, is_channels_first(data_format))
+    ends = module._window.padding
+    kernel = convert(
+        _array(module.weight),
+        "torch",
+        name,
+        module.kernel_size,
+        input_size=module.input_size,
+        strides=module.stride,
+        padding=list(zip(ends[::2], ends[1::2], strict=True)),
+    )
+    if module.bias is None:
+        return [kernel]
+    bias = _array(module.bias)
+    if bias.ndim == 1:
+        # Keras has one for each position.
+        bias = np.broadcast_to(bias[(..., *[None] * len(module.output_size))], (*bias.shape, *module.output_size))
+    return [kernel, convert_bias(bias, "torch", name, module.output_size)]
+
+
+def from_snippet(
+    weight: Tensor | ArrayLike,
+    bias: Tensor | ArrayLike | None = None,
+    *,
+    kernel_size: int | Sequence[int] | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    input_size: int | Sequence[int] | None = None,
+) -> LocalConv1d | LocalConv2d:
+    """A module from the parameters of the locally connected layers that are passed on as snippets.
+
+    They unfold the input, multiply it by a weight of shape (1, out_channels, in_channels, *output_size,
+    prod(kernel_size)) and sum.
+
+    Parameters
+    ----------
+    weight : Tensor or array_like
+    bias : Tensor or array_like, optional
+        (1, out_channels, *output_size), or (out_channels,).
+    kernel_size : int or sequence of ints, optional
+        Default: a window that is as large along all axes.
+    stride, padding : optional
+        As the snippet's.
+    input_size : int or sequence of ints, optional
+        Default: the smallest that has such an output.
+
+    Returns
+    -------
+    LocalConv1d or LocalConv2d
+        Of the weight's dtype and device.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For shapes and sizes that do not fit.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from localconv.torch import from_snippet
+    >>> from_snippet(torch.zeros(1, 16, 3, 30, 30, 9), torch.zeros(1, 16, 30, 30))
+    LocalConv2d(3, 16, kernel_size=(3, 3), input_size=(32, 32), stride=(1, 1))
+    """
+    given = weight if isinstance(weight, Tensor) else torch.from_numpy(np.array(weight))
+    rank = given.dim() - 4
+    if rank not in MODULES or given.shape[0] != 1:
+        raise ValueError(
+            f"weight must have shape (1, out_channels, in_channels, *output_size, prod(kernel_size)), got "
+            f"{tuple(given.shape)}"
+        )
+    _, filters, channels, *output, taps = given.shape
+    if kernel_size is None:
+        root = round(taps ** (1 / rank))
+        if root**rank != taps:
+            raise ValueError(f"kernel_size must be given for a weight of {taps} taps, which are no square")
+        kernel_size = root
+    size, steps = ints(kernel_size, rank, "kernel_size"), ints(stride, rank, "stride")
+    if math.prod(size) != taps:
+        raise ValueError(f"kernel_size must have {taps} taps, as weight has, got {kernel_size!r}")
+    ends = ints(padding, rank, "padding", minimum=0)
+    if input_size is None:
+        input_size = [(n - 1) * s + k - 2 * p for n, s, k, p in zip(output, steps, size, ends, strict=True)]
+    module = MODULES[rank](
+        channels,
+        filters,
+        size,
+        input_size,
+        steps,
+        ends,
+        bias=bias is not None and (np.ndim(bias) > 1 or "shared"),  # type: ignore[arg-type]  # of tensors too
+        device=given.device,
+        dtype=given.dtype,
+    )
+    if module.output_size != tuple(output):
+        raise ValueError(f"input_size must give the output size {tuple(output)}, got {input_size!r}")
+    terms = None if bias is None else convert_bias(_array(bias), "torch_snippet", "torch", output)
+    _fill(module, convert(_array(given), "torch_snippet", "torch", size), terms)
+    return module
+
+
+def to_snippet(module: LocalConv1d | LocalConv2d) -> tuple[Tensor, Tensor | None]:
+    """Weight (1, out_channels, in_channels, *output_size, prod(kernel_size)) and bias of a module.
+
+    Parameters
+    ----------
+    module : LocalConv1d or LocalConv2d
+        Without groups.
+
+    Returns
+    -------
+    weight : Tensor
+    bias : Tensor or None
+        (1, out_channels, *output_size), or (out_channels,). Both are copies of the module's dtype and device.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For other modules.
+
+    Examples
+    --------
+    >>> from localconv.torch import LocalConv1d, to_snippet
+    >>> [tuple(t.shape) for t in to_snippet(LocalConv1d(4, 5, 3, 10))]
+    [(1, 5, 4, 8, 3), (1, 5, 8)]
+    """
+    _check_module(module)
+    if module.groups > 1:
+        raise ValueError(f"module must have no groups, got {module}")
+    size = module.output_size
+    weight = convert(_array(module.weight), "torch", "torch_snippet", module.kernel_size, output_size=size)
+    like = module.weight
+    made = torch.from_numpy(np.array(weight)).to(like.device, like.dtype)
+    if module.bias is None:
+        return made, None
+    bias = convert_bias(_array(module.bias), "torch", "torch_snippet", size)
+    return made, torch.from_numpy(np.array(bias)).to(like.device, like.dtype)
+
+
+def _keras_name(implementation: int, channels_first: bool) -> str:
+    name = f"keras_{implementation}" + "_channels_first" * channels_first
+    if name not in LAYOUTS:
+        raise ValueError(f"implementation must be 1, 2 or 3, got {implementation!r}")
+    return name
+
+
+def _check_module(module: Any) -> None:
+    if not isinstance(module, (LocalConv1d, LocalConv2d)):
+        raise TypeError(f"module must be a LocalConv1d or a LocalConv2d, got {type(module).__name__}")
+    if module.output_size is None:
+        raise ValueError("module must have seen an input: a lazy one has no weights before")
+
+
+def _array(value: Any) -> Array:
+    """A tensor or array as an array, which has no 16 bits of PyTorch's."""
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        value = value.float() if value.dtype == torch.bfloat16 else value
+        # A copy: `Tensor.numpy` alone would pin the storage.
+        value = value.clone().numpy()
+    return np.asarray(value)
+
+
+def _fill(module: LocalConv1d | LocalConv2d, weight: Array, bias: Array | None) -> None:
+    with torch.no_grad():
+        module.weight.copy_(torch.from_numpy(np.array(weight)))
+        if bias is not None:
+            assert module.bias is not None
+            module.bias.copy_(torch.from_numpy(np.array(bias)))

@@ -1,0 +1,442 @@
+"""Locally connected layers as modules, in the manner of torch.nn.Conv2d."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import UninitializedParameter
+
+from ..arguments import ints
+from .functional import convolve, no_name, output_padding_for, transpose, window_for
+from .window import IntOrInts, Padding
+
+__all__ = [
+    "LazyLocalConv1d",
+    "LazyLocalConv2d",
+    "LocalConv1d",
+    "LocalConv2d",
+    "LocalConvTranspose1d",
+    "LocalConvTranspose2d",
+]
+
+
+class _LocalConvNd(nn.Module):
+    """What the modules of all ranks share, transposed or not."""
+
+    rank: int
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntOrInts,
+        stride: IntOrInts,
+        padding: Padding,
+        dilation: IntOrInts,
+        groups: int,
+        bias: bool | str,
+    ) -> None:
+        super().__init__()
+        if not isinstance(bias, bool) and bias != "shared":
+            raise ValueError(f"bias must be True, False or 'shared', got {bias!r}")
+        self._window = window = window_for(self.rank, kernel_size, stride, padding, dilation, groups)
+        (self.in_channels,), (self.out_channels,) = (
+            ints(in_channels, 1, "in_channels", 0),
+            ints(out_channels, 1, "out_channels"),
+        )
+        self.kernel_size, self.stride, self.dilation = window.kernel_size, window.stride, window.dilation
+        pairs = tuple(zip(window.padding[::2], window.padding[1::2], strict=True))
+        symmetric = all(before == after for before, after in pairs)
+        self.padding = padding if isinstance(padding, str) else window.padding[::2] if symmetric else pairs
+        self.groups, self._bias = window.groups, bias
+        if self.in_channels % groups:
+            raise ValueError(f"in_channels must be divisible by groups, got {in_channels} and {groups}")
+        if self.out_channels % groups:
+            raise ValueError(f"out_channels must be divisible by groups, got {out_channels} and {groups}")
+
+    def _shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Those of the weight and of the bias."""
+        raise NotImplementedError
+
+    def _make_parameters(self, device: Any, dtype: torch.dtype | None) -> None:
+        weight, bias = self._shapes()
+        self.weight = nn.Parameter(torch.empty(weight, device=device, dtype=dtype))
+        if self._bias:
+            self.bias = nn.Parameter(torch.empty(bias, device=device, dtype=dtype))
+        else:
+            self.register_parameter("bias", None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weight and bias uniformly within 1 / sqrt(fan) of 0, as `torch.nn.Conv2d` does.
+
+        The fan is that of one position: prod(kernel_size) * channels / groups.
+        """
+        bound = 1 / math.sqrt(self.weight.shape[1])
+        nn.init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def extra_repr(self) -> str:
+        """Return the constructor's arguments that differ from their defaults."""
+        parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"]
+        if self.input_size is not None:
+            parts.append(f"input_size={self.input_size}")
+        parts.append(f"stride={self.stride}")
+        if self.padding not in ((0,) * self.rank, "valid"):
+            parts.append(f"padding={self.padding!r}")
+        if max(self.dilation) > 1:
+            parts.append(f"dilation={self.dilation}")
+        if self.groups > 1:
+            parts.append(f"groups={self.groups}")
+        if self._bias is not True:
+            parts.append(f"bias={self._bias!r}")
+        return ", ".join(parts)
+
+    input_size: tuple[int, ...] | None
+    output_size: tuple[int, ...] | None
+
+
+class _LocalConv(_LocalConvNd):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntOrInts,
+        input_size: IntOrInts,
+        stride: IntOrInts = 1,
+        padding: Padding = 0,
+        dilation: IntOrInts = 1,
+        groups: int = 1,
+        bias: bool | str = True,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
+        self._begin(input_size, device, dtype)
+
+    def _begin(self, input_size: IntOrInts, device: Any, dtype: torch.dtype | None) -> None:
+        """Make the parameters for inputs of a size."""
+        if self.in_channels < 1:
+            raise ValueError(f"in_channels must be at least 1, got {self.in_channels}")
+        self._set_input_size(ints(input_size, self.rank, "input_size"))
+        self._make_parameters(device, dtype)
+
+    def _set_input_size(self, size: tuple[int, ...]) -> None:
+        output = self._window.output_size(size)
+        if min(output) < 1:
+            raise ValueError(
+                f"input_size must be at least as large as the dilated kernel, got input_size={size} for "
+                f"kernel_size={self.kernel_size}, dilation={self.dilation}, padding={self.padding!r}"
+            )
+        self.input_size, self.output_size = size, output
+
+    def _shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        assert self.output_size is not None
+        depth = self._window.taps * self.in_channels // self.groups
+        bias = (self.out_channels,) if self._bias == "shared" else (self.out_channels, *self.output_size)
+        return (math.prod(self.output_size), depth, self.out_channels), bias
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the convolution of (N, in_channels, *input_size) or (in_channels, *input_size)."""
+        return convolve(type(self).__name__, input, self.weight, self.bias, self._window)
+
+
+class LocalConv1d(_LocalConv):
+    """1D convolution with a weight of its own at every output position.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    kernel_size : int or sequence of 1 int
+    input_size : int or sequence of 1 int
+        Length of the inputs, on which the number of weights depends.
+    stride, padding, dilation, groups : optional
+        As in `torch.nn.Conv1d`; padding may be 'same' or 'valid'.
+    bias : bool or 'shared', optional
+        True: one for each filter and position; 'shared': one for each filter.
+    device, dtype : optional
+        As in `torch.nn.Conv1d`.
+
+    Attributes
+    ----------
+    weight : Parameter
+        (positions, kernel_size * in_channels / groups, out_channels), row ``i * in_channels / groups + c`` for tap i
+        and channel c: a kernel of Keras's LocallyConnected1D as it is.
+    bias : Parameter or None
+        (out_channels, *output_size), or (out_channels,).
+    output_size : tuple of int
+
+    Raises
+    ------
+    ValueError, TypeError
+        For arguments that do not fit; the message names one.
+
+    See Also
+    --------
+    localconv.torch.local_conv1d : the function, which says more of dtypes, memory and errors.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from localconv.torch import LocalConv1d
+    >>> layer = LocalConv1d(4, 8, kernel_size=3, input_size=10)
+    >>> layer(torch.ones(2, 4, 10)).shape
+    torch.Size([2, 8, 8])
+    """
+
+    rank = 1
+
+
+class LocalConv2d(_LocalConv):
+    """2D convolution with a weight of its own at every output position.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    kernel_size : int or sequence of 2 ints
+    input_size : int or sequence of 2 ints
+        Rows and columns of the inputs, on which the number of weights depends.
+    stride, padding, dilation, groups : optional
+        As in `torch.nn.Conv2d`; padding may be 'same' or 'valid'.
+    bias, device, dtype : optional
+        As in `LocalConv1d`.
+
+    Attributes
+    ----------
+    weight : Parameter
+        (positions, kh * kw * in_channels / groups, out_channels), row ``(i * kw + j) * in_channels / groups + c`` for
+        tap (i, j) and channel c.
+    bias : Parameter or None
+        (out_channels, *output_size), or (out_channels,).
+    output_size : tuple of int
+
+    Raises
+    ------
+    ValueError, TypeError
+        For arguments that do not fit; the message names one.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from localconv.torch import LocalConv2d
+    >>> layer = LocalConv2d(3, 16, kernel_size=3, input_size=(8, 8), padding='same')
+    >>> layer(torch.ones(2, 3, 8, 8)).shape, layer.output_size, tuple(layer.weight.shape)
+    (torch.Size([2, 16, 8, 8]), (8, 8), (64, 27, 16))
+    """
+
+    rank = 2
+
+
+class _LazyLocalConv(LazyModuleMixin, _LocalConv):  # type: ignore[misc]  # the mixin narrows what Module declares
+    def __init__(
+        self,
+        out_channels: int,
+        kernel_size: IntOrInts,
+        stride: IntOrInts = 1,
+        padding: Padding = 0,
+        dilation: IntOrInts = 1,
+        groups: int = 1,
+        bias: bool | str = True,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            0, out_channels, kernel_size, 0, stride, padding, dilation, groups, bias, device=device, dtype=dtype
+        )
+
+    def _begin(self, input_size: IntOrInts, device: Any, dtype: torch.dtype | None) -> None:
+        """Make parameters that wait for an input."""
+        self.input_size = self.output_size = None
+        self.weight = UninitializedParameter(device=device, dtype=dtype)
+        if self._bias:
+            self.bias = UninitializedParameter(device=device, dtype=dtype)
+        else:
+            self.register_parameter("bias", None)
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters once they are there."""
+        if not self.has_uninitialized_params() and self.in_channels:
+            super().reset_parameters()
+
+    def initialize_parameters(self, input: Tensor) -> None:
+        """Make the parameters for inputs like this one."""
+        if not self.has_uninitialized_params():
+            return
+        if input.dim() not in (self.rank + 1, self.rank + 2):
+            raise RuntimeError(
+                f"Expected {self.rank + 1}D (unbatched) or {self.rank + 2}D (batched) input to "
+                f"{type(self).__name__}, but got input of size: {list(input.shape)}"
+            )
+        channels, *size = input.shape[-self.rank - 1 :]
+        if channels % self.groups:
+            raise ValueError(f"in_channels must be divisible by groups, got {channels} and {self.groups}")
+        self.in_channels = channels
+        self._set_input_size(tuple(size))
+        weight, bias = self._shapes()
+        with torch.no_grad():
+            self.weight.materialize(weight)  # type: ignore[attr-defined]
+            if self.bias is not None:
+                self.bias.materialize(bias)  # type: ignore[attr-defined]
+            self.reset_parameters()
+
+
+class LazyLocalConv1d(_LazyLocalConv, LocalConv1d):
+    """A `LocalConv1d` that takes in_channels and input_size from the first input.
+
+    It becomes a `LocalConv1d` then. Wrap it in DistributedDataParallel only after a first call.
+
+    Parameters
+    ----------
+    out_channels, kernel_size, stride, padding, dilation, groups, bias, device, dtype
+        As in `LocalConv1d`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from localconv.torch import LazyLocalConv1d
+    >>> layer = LazyLocalConv1d(8, kernel_size=3)
+    >>> layer(torch.ones(2, 4, 10)).shape
+    torch.Size([2, 8, 8])
+    >>> layer
+    LocalConv1d(4, 8, kernel_size=(3,), input_size=(10,), stride=(1,))
+    """
+
+    cls_to_become = LocalConv1d  # type: ignore[assignment]
+
+
+class LazyLocalConv2d(_LazyLocalConv, LocalConv2d):
+    """A `LocalConv2d` that takes in_channels and input_size from the first input, as `LazyLocalConv1d` does.
+
+    Parameters
+    ----------
+    out_channels, kernel_size, stride, padding, dilation, groups, bias, device, dtype
+        As in `LocalConv2d`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from localconv.torch import LazyLocalConv2d
+    >>> LazyLocalConv2d(5, 3)(torch.ones(2, 3, 8, 8)).shape
+    torch.Size([2, 5, 6, 6])
+    """
+
+    cls_to_become = LocalConv2d  # type: ignore[assignment]
+
+
+class _LocalConvTranspose(_LocalConvNd):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntOrInts,
+        input_size: IntOrInts,
+        stride: IntOrInts = 1,
+        padding: IntOrInts = 0,
+        output_padding: IntOrInts = 0,
+        groups: int = 1,
+        bias: bool | str = True,
+        dilation: IntOrInts = 1,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, no_name(padding), dilation, groups, bias)
+        if self.in_channels < 1:
+            raise ValueError(f"in_channels must be at least 1, got {in_channels}")
+        self.output_padding = output_padding_for(self._window, output_padding)
+        self.input_size = ints(input_size, self.rank, "input_size")
+        self.output_size = self._window.transposed_size(self.input_size, self.output_padding)
+        if min(self.output_size) < 1:
+            raise ValueError(f"padding={padding!r} leaves nothing of the output of size {self.output_size}")
+        self._make_parameters(device, dtype)
+
+    def _shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        assert self.input_size is not None
+        assert self.output_size is not None
+        depth = self._window.taps * self.out_channels // self.groups
+        bias = (self.out_channels,) if self._bias == "shared" else (self.out_channels, *self.output_size)
+        return (math.prod(self.input_size), depth, self.in_channels), bias
+
+    def extra_repr(self) -> str:
+        """Return the constructor's arguments that differ from their defaults."""
+        more = f", output_padding={self.output_padding}" if any(self.output_padding) else ""
+        return super().extra_repr() + more
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the transposed convolution of (N, in_channels, *input_size) or (in_channels, *input_size)."""
+        return transpose(type(self).__name__, input, self.weight, self.bias, self._window, self.output_padding)
+
+
+class LocalConvTranspose1d(_LocalConvTranspose):
+    """1D transposed convolution with a weight of its own at every *input* position.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    kernel_size : int or sequence of 1 int
+    input_size : int or sequence of 1 int
+        Length of the inputs.
+    stride, padding, output_padding, groups, dilation : optional
+        As in `torch.nn.ConvTranspose1d`; `output_padding` must be smaller than `stride`.
+    bias, device, dtype : optional
+        As in `LocalConv1d`.
+
+    Attributes
+    ----------
+    weight : Parameter
+        (prod(input_size), prod(kernel_size) * out_channels / groups, in_channels): that of the `LocalConv1d` from
+        out_channels to in_channels whose transpose this is.
+    bias : Parameter or None
+        (out_channels, *output_size), or (out_channels,).
+    output_size : tuple of int
+
+    Raises
+    ------
+    ValueError, TypeError
+        For arguments that do not fit; the message names one.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from localconv.torch import LocalConvTranspose1d
+    >>> LocalConvTranspose1d(8, 4, kernel_size=3, input_size=8)(torch.ones(2, 8, 8)).shape
+    torch.Size([2, 4, 10])
+    """
+
+    rank = 1
+
+
+class LocalConvTranspose2d(_LocalConvTranspose):
+    """2D transposed convolution with a weight of its own at every *input* position.
+
+    Parameters
+    ----------
+    in_channels, out_channels, kernel_size, input_size, stride, padding, output_padding, groups, bias, dilation, device,
+    dtype
+        As in `LocalConvTranspose1d`, with an int or a sequence of 2 ints.
+
+    Attributes
+    ----------
+    weight, bias, output_size
+        As in `LocalConvTranspose1d`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For arguments that do not fit; the message names one.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from localconv.torch import LocalConvTranspose2d
+    >>> LocalConvTranspose2d(8, 3, kernel_size=2, input_size=(4, 4), stride=2)(torch.ones(2, 8, 4, 4)).shape
+    torch.Size([2, 3, 8, 8])
+    """
+
+    rank = 2

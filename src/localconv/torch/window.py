@@ -1,0 +1,103 @@
+"""How a locally connected convolution of tensors goes, in PyTorch's words: kernel_size, stride, padding, dilation,
+groups.
+
+Tensors are (N, C, ...) for their users. What is computed is channels_last behind that face, so a window's `Spec` always
+is: who has memory in that order pays for no copy, and the output's memory is in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+from ..arguments import Ints, ints, padding_of
+from ..spec import Spec, local_spec
+
+IntOrInts = int | Sequence[int]
+Padding = str | int | Sequence[int] | Sequence[Sequence[int]]
+
+# What the operators take for a window: kernel_size, stride, padding (before and after each axis), dilation, groups.
+Arguments = tuple[Ints, Ints, Ints, Ints, int]
+
+
+class Window:
+    """One way to convolve, made by `window_of`: equal arguments give the same object."""
+
+    __slots__ = ("arguments", "dilation", "groups", "kernel_size", "padding", "rank", "spec", "stride", "taps")
+
+    def __init__(self, arguments: Arguments) -> None:
+        self.arguments = arguments
+        self.kernel_size, self.stride, self.padding, self.dilation, self.groups = arguments
+        self.rank, self.taps = len(self.kernel_size), prod(self.kernel_size)
+        pairs = tuple(zip(self.padding[::2], self.padding[1::2], strict=True))
+        self.spec: Spec = local_spec(
+            self.rank, self.kernel_size, self.stride, pairs, "channels_last", self.dilation, self.groups
+        )
+
+    def __reduce__(self) -> Any:
+        """Copies and pickles are the one object that there is: plans go by it."""
+        return window_of, (self.arguments,)
+
+    def output_size(self, spatial: Sequence[Any]) -> tuple[Any, ...]:
+        """Positions along every axis, of sizes that may be symbolic."""
+        return tuple(
+            (n + self.padding[2 * i] + self.padding[2 * i + 1] - self.dilation[i] * (self.kernel_size[i] - 1) - 1)
+            // self.stride[i]
+            + 1
+            for i, n in enumerate(spatial)
+        )
+
+    def transposed_size(self, spatial: Sequence[Any], output_padding: Ints) -> tuple[Any, ...]:
+        """Pixels along every axis of what the transposed convolution makes of so many positions."""
+        return tuple(
+            (n - 1) * self.stride[i]
+            - self.padding[2 * i]
+            - self.padding[2 * i + 1]
+            + self.dilation[i] * (self.kernel_size[i] - 1)
+            + output_padding[i]
+            + 1
+            for i, n in enumerate(spatial)
+        )
+
+    def with_groups(self, groups: int) -> Window:
+        """The window with another number of groups."""
+        return window_of((*self.arguments[:4], groups))
+
+
+@lru_cache(maxsize=1024)
+def window_of(arguments: Arguments) -> Window:
+    """The window of the operators' arguments."""
+    return Window(arguments)
+
+
+def window_from(
+    kernel_size: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int
+) -> Window:
+    """The window of the lists that the dispatcher passes."""
+    return window_of((tuple(kernel_size), tuple(stride), tuple(padding), tuple(dilation), groups))
+
+
+def arguments_of(
+    rank: int, kernel_size: IntOrInts, stride: IntOrInts, padding: Padding, dilation: IntOrInts, groups: int
+) -> Arguments:
+    """The operators' arguments. TypeError or ValueError names one that cannot be.
+
+    Padding 'same' is PyTorch's: the output is as large as the input, and where the padding is odd the pixel more is at
+    the end. Beside PyTorch's forms it may be a pair (before, after) for every axis.
+    """
+    size, steps = ints(kernel_size, rank, "kernel_size"), ints(stride, rank, "stride")
+    spacing, (parts,) = ints(dilation, rank, "dilation"), ints(groups, 1, "groups")
+    if isinstance(padding, str):
+        if padding not in ("valid", "same"):
+            raise ValueError(f"padding must be 'valid', 'same', an int or {rank} ints, got {padding!r}")
+        if padding == "same" and max(steps) > 1:
+            raise ValueError(f"padding='same' is not supported for strided convolutions, got stride={stride!r}")
+        totals = [d * (k - 1) if padding == "same" else 0 for k, d in zip(size, spacing, strict=True)]
+        pairs = [(total // 2, total - total // 2) for total in totals]
+    elif isinstance(padding, Sequence) and padding and all(isinstance(part, Sequence) for part in padding):
+        pairs = [(before, after) for before, after in padding_of(padding, rank)]  # type: ignore
+    else:
+        pairs = [(n, n) for n in ints(padding, rank, "padding", minimum=0)]  # type: ignore[arg-type]
+    return size, steps, tuple(n for pair in pairs for n in pair), spacing, parts

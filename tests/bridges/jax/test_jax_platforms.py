@@ -1,0 +1,227 @@
+"""How the primitives run elsewhere: refused handlers, other platforms, exported programs, several devices."""
+
+import os
+from functools import partial
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+from jax_cases import CASES, name_of
+from oracle import Gradient
+
+import localconv.jax as lj
+from localconv.jax import platforms, primitives
+from localconv.jax.window import window_of
+from localconv.spec import local_spec
+
+REFUSED = """
+import warnings
+import numpy as np, jax, jax.numpy as jnp
+import localconv, localconv.jax as lj
+from localconv import _xla
+_xla.announce(0, 99)
+x, kernel = np.random.rand(2, 9, 3).astype("f"), np.random.rand(7, 9, 4).astype("f")
+call = lambda x, kernel: lj.local_conv1d(x, kernel, 3, 1, "channels_last")
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    assert np.array_equal(jax.jit(call)(x, kernel), localconv.local_conv1d(x, kernel, 3, 1, "channels_last"))
+    gradients = jax.grad(lambda *arrays: (call(*arrays) ** 2).sum(), (0, 1))(x, kernel)
+    mapped = jax.vmap(call, (None, 0))(x, np.stack([kernel, 2 * kernel]))
+assert np.array_equal(mapped[0], call(x, kernel))
+assert gradients[1].shape == kernel.shape and np.abs(gradients[1]).max() > 0
+assert not lj.register()
+print(sum("pure_callback" in str(w.message) for w in said), len(jax.devices()), jax.jit(lambda x: x + 1)(1))
+"""
+
+
+def test_refused_handlers(python):
+    """JAX lives, the calls run through a callback, and that is said once."""
+    assert python(REFUSED) == "1 1 2\n"
+
+
+IMPORT = """
+import jax, localconv.jax
+from jax._src import xla_bridge
+print(xla_bridge._backends == {})
+"""
+
+
+def test_import_starts_no_backend(python):
+    """Users may still choose platforms and devices after it."""
+    assert python(IMPORT) == "True\n"
+
+
+WITHOUT = """
+import sys
+sys.modules["jax"] = None
+try:
+    import localconv.jax
+except ImportError as error:
+    print("localconv[jax]" in str(error))
+"""
+
+
+def test_without_jax(python):
+    assert python(WITHOUT) == "True\n"
+
+
+# -------------------------------------------------------------------------------------------------- other platforms
+
+
+def window(case):
+    return window_of(
+        local_spec(
+            case.rank, case.kernel_size, case.strides, case.padding, case.data_format, case.dilation_rate, case.groups
+        ),
+        case.spatial,
+    )
+
+
+@pytest.mark.parametrize("case", CASES, ids=name_of)
+def test_formulation_by_jnp(case):
+    """What runs where there is no handler has the twin's values, forward and both gradients."""
+    inputs, kernel, _ = case.arrays()
+    run = partial(platforms._by_jnp, window=window(case))
+    plain = oracle.dataclasses.replace(case, bias=None)
+    plain.check(np.asarray(run("local_forward", inputs, kernel)), (inputs, kernel, None))
+    for gradient in oracle.gradients(case):
+        options = {"spatial": case.spatial} if gradient.of == "input" else {}
+        gradient.check(np.asarray(run(f"local_grad_{gradient.of}", *gradient.arrays(), **options)))
+
+
+def test_formulation_by_jnp_of_examples():
+    case = CASES[4]
+    inputs, kernel, _ = case.arrays()
+    run = partial(platforms._by_jnp, "local_forward", window=window(case))
+    result = run(inputs, np.stack([kernel, 2 * kernel]))
+    np.testing.assert_allclose(result, [run(inputs, kernel), run(inputs, 2 * kernel)], rtol=1e-5)
+
+
+@pytest.mark.parametrize("of", ["forward", "input", "kernel"])
+def test_formulation_by_jnp_keeps_padding_out(of):
+    """No NaN in the kernel's rows that meet padding gets into a sum, and their gradient is 0."""
+    case = oracle.Case("local_conv1d", (6,), (3,), padding=((2, 2),))
+    inputs, kernel, _ = case.arrays()
+    wild = np.where(case.rows_present()[:, :, None], kernel, np.float32(np.nan))
+    run = partial(platforms._by_jnp, window=window(case))
+    gradient = Gradient(case, "kernel" if of == "kernel" else "input")
+    _, grad_output = gradient.arrays()
+    if of == "forward":
+        case.check(np.asarray(run("local_forward", inputs, wild)))
+    elif of == "input":
+        gradient.check(np.asarray(run("local_grad_input", wild, grad_output, spatial=case.spatial)))
+    else:
+        infinite = np.where(np.isfinite(grad_output), np.float32(np.inf), grad_output)
+        found = np.asarray(run("local_grad_kernel", abs(inputs) + 1, infinite))
+        assert np.array_equal(found == 0, np.broadcast_to(~case.rows_present()[:, :, None], found.shape))
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_programs_for_other_platforms(platform):
+    """Are lowered from here, and call nothing of localconv's."""
+    call = partial(lj.local_conv1d, kernel_size=3, strides=1, data_format="channels_last")
+    step = jax.jit(jax.grad(lambda x, kernel: (call(x, kernel) ** 2).sum(), (0, 1)))
+    exported = jax.export.export(step, platforms=[platform])(jnp.ones((2, 9, 3)), jnp.ones((7, 9, 4)))
+    assert "localconv_local" not in exported.mlir_module()
+
+
+# --------------------------------------------------------------------------------------------------- exported programs
+
+LOAD = """
+import sys
+import numpy as np, jax, jax.export, localconv, localconv.jax
+assert localconv.jax.register()
+program = jax.export.deserialize(bytearray(open(sys.argv[1], "rb").read()))
+kernel = np.random.rand(7, 9, 4).astype("f")
+for batch in (1, 5):
+    x = np.random.rand(batch, 9, 3).astype("f")
+    assert np.array_equal(program.call(x, kernel), localconv.local_conv1d(x, kernel, 3, 1, "channels_last"))
+print("right")
+"""
+
+
+def test_export_with_a_symbolic_batch(python, tmp_path):
+    """Saved here, run in a process that traces nothing."""
+    pytest.importorskip("flatbuffers", reason="JAX makes bytes of an exported program by flatbuffers")
+    (batch,) = jax.export.symbolic_shape("batch")
+    checks = [jax.export.DisabledSafetyCheck.custom_call(name) for name in lj.TARGETS.values()]
+    call = jax.jit(lambda x, kernel: lj.local_conv1d(x, kernel, 3, 1, "channels_last"))
+    shapes = jax.ShapeDtypeStruct((batch, 9, 3), jnp.float32), jax.ShapeDtypeStruct((7, 9, 4), jnp.float32)
+    program = jax.export.export(call, disabled_checks=checks)(*shapes)
+    file = tmp_path / "program"
+    file.write_bytes(program.serialize())
+    assert python(LOAD, file) == "right\n"
+
+
+def test_gradients_of_a_symbolic_batch():
+    (batch,) = jax.export.symbolic_shape("batch")
+    checks = [jax.export.DisabledSafetyCheck.custom_call(name) for name in lj.TARGETS.values()]
+
+    def step(x, kernel):
+        return jax.grad(lambda *a: (lj.local_conv1d(*a, 3, 1, "channels_last") ** 2).sum(), (0, 1))(x, kernel)
+
+    shapes = jax.ShapeDtypeStruct((batch, 9, 3), jnp.float32), jax.ShapeDtypeStruct((7, 9, 4), jnp.float32)
+    program = jax.export.export(jax.jit(step), disabled_checks=checks)(*shapes)
+    x, kernel = jnp.arange(81.0).reshape(3, 9, 3), jnp.ones((7, 9, 4))
+    for found, expected in zip(program.call(x, kernel), step(x, kernel), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_other_symbolic_axes_are_refused():
+    (steps,) = jax.export.symbolic_shape("steps")
+    shapes = jax.ShapeDtypeStruct((2, steps, 3), jnp.float32), jax.ShapeDtypeStruct((7, 9, 4), jnp.float32)
+    with pytest.raises(ValueError, match="inputs may have a symbolic batch, but no other"):
+        jax.export.export(jax.jit(lambda x, kernel: lj.local_conv1d(x, kernel, 3, 1)))(*shapes)
+
+
+# ----------------------------------------------------------------------------------------------------- several devices
+
+DEVICES = """
+import sys, warnings
+import numpy as np, jax, jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec as P
+import localconv.jax as lj
+try:
+    from jax import shard_map
+except ImportError:
+    from jax.experimental.shard_map import shard_map
+warnings.simplefilter("ignore")  # pmap is deprecated in some versions
+# JAX before 0.6 keeps account of what is replicated in another way, and needs to be told that it may not here.
+options = {"check_rep": False} if jax.__version_info__ < (0, 6) else {}
+mesh = Mesh(np.array(jax.devices()), ("d",))
+rng = np.random.default_rng(0)
+x, kernel = rng.standard_normal((4, 10, 4)).astype("f"), rng.standard_normal((8, 12, 6)).astype("f")
+call = lambda x, kernel: lj.local_conv1d(x, kernel, 3, 1, "channels_last")
+loss = lambda call: jax.jit(jax.grad(lambda x, kernel: (call(x, kernel) ** 2).sum(), (0, 1)))
+assert len(jax.devices()) == 2
+for specs, out in (((P("d"), P()), P("d")), ((P(), P(None, None, "d")), P(None, None, "d"))):
+    mapped = shard_map(call, mesh=mesh, in_specs=specs, out_specs=out, **options)
+    assert np.array_equal(jax.jit(mapped)(x, kernel), call(x, kernel))
+    text = jax.jit(mapped).lower(x, kernel).compile().as_text()
+    assert "all-gather" not in text and "localconv_local_forward" in text
+    for found, expected in zip(loss(mapped)(x, kernel), loss(call)(x, kernel)):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+parts = jax.pmap(call, in_axes=(0, None))(x.reshape(2, 2, 10, 4), kernel)
+assert np.array_equal(parts.reshape(4, 8, 6), call(x, kernel))
+sums = jax.pmap(lambda x, kernel: jax.lax.psum(call(x, kernel).sum(), "i"), "i", in_axes=(0, None))
+np.testing.assert_allclose(sums(x.reshape(2, 2, 10, 4), kernel), [call(x, kernel).sum()] * 2, rtol=1e-4)
+# Without shard_map the arrays are brought together: slower, and right.
+from jax.sharding import NamedSharding
+spread = jax.device_put(x, NamedSharding(mesh, P("d"))), jax.device_put(kernel, NamedSharding(mesh, P()))
+assert np.array_equal(jax.jit(call)(*spread), call(x, kernel))
+print("right")
+"""
+
+
+def test_two_devices(python):
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+    assert python(DEVICES, timeout=400, XLA_FLAGS=flags) == "right\n"
+
+
+def test_every_primitive_has_a_handler_and_a_name():
+    from localconv import _xla
+
+    assert set(lj.TARGETS) == set(primitives.PRIMITIVES) == set(_xla.OPERATIONS) == set(_xla.handlers())

@@ -1,0 +1,181 @@
+"""Derivatives of every order and mode, vmap over every argument, and the other transformations of JAX."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+from jax_cases import CASES, name_of
+
+import localconv.jax as lj
+
+
+def function_of(case):
+    """The case's function of its input and kernel, and of its bias if it has one; with the arrays."""
+    *arrays, bias = case.arrays()
+    arrays = [jnp.asarray(array) for array in (*arrays, bias) if array is not None]
+
+    def call(inputs, kernel, bias=None):
+        return getattr(lj, case.function)(inputs, kernel, bias=bias, **case.options())
+
+    return call, arrays
+
+
+def same(a, b):
+    """Equal but for rounding: float64 sums of at most a few thousand products of values about 1."""
+    np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
+
+
+@pytest.fixture(autouse=True)
+def double(x64):
+    """Differences tell something in float64 alone."""
+
+
+@pytest.fixture(params=CASES, ids=name_of)
+def case(request):
+    import dataclasses
+
+    return dataclasses.replace(request.param, dtype="float64")
+
+
+@pytest.mark.parametrize("mode", ["fwd", "rev"])
+def test_derivatives_to_order_2(case, mode):
+    call, arrays = function_of(case)
+    check_grads(call, arrays, order=2, modes=[mode])
+
+
+def test_derivatives_of_order_3():
+    call, arrays = function_of(CASES[0])
+    check_grads(lambda *arrays: call(*arrays) ** 2, [array.astype("float64") for array in arrays], 3, atol=1e-3, rtol=1e-3)
+
+
+def test_transposed_derivatives(case):
+    call, (inputs, kernel, *_) = function_of(case)
+    output = call(inputs, kernel)
+    options = case.options() | {"output_shape": inputs.shape}
+    check_grads(partial(getattr(lj, f"{case.function}_transpose"), **options), (output, kernel), order=2)
+
+
+def test_hessian_is_bilinear():
+    """Its mixed blocks are each other's transposes, and what `vjp` of `vjp` gives; the others are 0."""
+    call, (inputs, kernel) = function_of(CASES[0])
+    weights = np.random.default_rng(0).standard_normal(call(inputs, kernel).shape)
+    (xx, xk), (kx, kk) = jax.hessian(lambda x, k: (call(x, k) * weights).sum(), (0, 1))(inputs, kernel)
+    assert not xx.any()
+    assert not kk.any()
+    same(xk, jnp.moveaxis(kx, range(kernel.ndim), range(-kernel.ndim, 0)))
+    along = jnp.tensordot(xk, kernel, kernel.ndim)
+    same(along, jax.grad(lambda x: (call(x, kernel) * weights).sum())(inputs))
+
+
+def test_linearize_checkpoint_scan(case):
+    call, (inputs, kernel, *rest) = function_of(case)
+    value, push = jax.linearize(lambda x: call(x, kernel, *rest), inputs)
+    same(value, call(inputs, kernel, *rest))
+    same(push(inputs), call(inputs, kernel))
+    plain = jax.grad(lambda k: (call(inputs, k, *rest) ** 2).sum())
+    again = jax.grad(lambda k: (jax.checkpoint(call)(inputs, k, *rest) ** 2).sum())
+    same(again(kernel), plain(kernel))
+
+    def total(kernel):
+        step = jax.lax.scan(lambda total, x: (total + (call(x, kernel, *rest) ** 2).sum(), None), 0.0, images)
+        return step[0]
+
+    images = jnp.stack([inputs, 2 * inputs, -inputs])
+    same(jax.jit(jax.grad(total))(kernel), sum(jax.grad(lambda k, x=x: (call(x, k, *rest) ** 2).sum())(kernel) for x in images))
+
+
+# ---------------------------------------------------------------------------------------------------------------- vmap
+
+COUNT = 3
+
+
+def repeated(arrays, mapped, axis):
+    """The arrays, those that are mapped in COUNT versions along an axis; and the list of single calls' arguments."""
+    versions = [[array * (1 + i) if has else array for array, has in zip(arrays, mapped, strict=True)] for i in range(COUNT)]
+    stacked = [
+        jnp.stack([version[n] for version in versions], axis) if has else array
+        for n, (array, has) in enumerate(zip(arrays, mapped, strict=True))
+    ]
+    return stacked, versions
+
+
+@pytest.mark.parametrize("axis", [0, -1])
+@pytest.mark.parametrize("mapped", [(1, 0), (0, 1), (1, 1)])
+def test_vmap(case, mapped, axis):
+    """Over every argument: values and gradients, of the mapped function and mapped."""
+    call, (inputs, kernel, *_) = function_of(case)
+    stacked, versions = repeated((inputs, kernel), mapped, axis)
+    axes = tuple(axis if has else None for has in mapped)
+    over = jax.vmap(call, axes)
+    same(over(*stacked), jnp.stack([call(*version) for version in versions]))
+    gradient = jax.grad(lambda *arrays: (call(*arrays) ** 2).sum(), (0, 1))
+    expected = [gradient(*version) for version in versions]
+    for number, found in enumerate(jax.vmap(gradient, axes)(*stacked)):
+        same(found, jnp.stack([pair[number] for pair in expected]))
+    for number, found in enumerate(jax.grad(lambda *arrays: (over(*arrays) ** 2).sum(), (0, 1))(*stacked)):
+        whole = jnp.stack([pair[number] for pair in expected], axis if mapped[number] else 0)
+        same(found, whole if mapped[number] else whole.sum(0))
+
+
+def test_vmap_of_transposes(case):
+    call, (inputs, kernel, *_) = function_of(case)
+    output = call(inputs, kernel)
+    transpose = partial(getattr(lj, f"{case.function}_transpose"), **(case.options() | {"output_shape": inputs.shape}))
+    for mapped in ((1, 0), (0, 1), (1, 1)):
+        stacked, versions = repeated((output, kernel), mapped, 0)
+        axes = tuple(0 if has else None for has in mapped)
+        same(jax.vmap(transpose, axes)(*stacked), jnp.stack([transpose(*version) for version in versions]))
+
+
+@pytest.mark.parametrize("outer", [(1, 0), (0, 1), (1, 1)])
+@pytest.mark.parametrize("inner", [(1, 0), (0, 1), (1, 1)])
+def test_vmap_of_vmap(inner, outer):
+    """Values and gradients of two maps, of every combination of arguments."""
+    case = CASES[4]
+    call, (inputs, kernel, *_) = function_of(case)
+    for function in (call, jax.grad(lambda *arrays: (call(*arrays) ** 2).sum(), 1)):
+        once, _ = repeated((inputs, kernel), inner, 0)
+        twice, versions = repeated(once, outer, 0)
+        axes = [tuple(0 if has else None for has in mapped) for mapped in (inner, outer)]
+        single = [
+            jnp.stack([function(*[a[i] if has else a for a, has in zip(version, inner, strict=True)]) for i in range(COUNT)])
+            for version in versions
+        ]
+        np.testing.assert_allclose(
+            jax.vmap(jax.vmap(function, axes[0]), axes[1])(*twice), jnp.stack(single), rtol=1e-6, atol=1e-6
+        )
+
+
+def test_mapped_images_go_into_the_batch():
+    """The kernel is read once, and its gradient is one sum, not one for every image."""
+    call, (inputs, kernel) = function_of(CASES[0])
+    over = jax.grad(lambda x, k: (jax.vmap(call, (0, None))(x, k) ** 2).sum(), 1)
+    text = str(jax.make_jaxpr(over)(jnp.stack([inputs] * COUNT), kernel))
+    assert text.count("localconv_grad_kernel") == 1
+    assert "reduce_sum" not in text.split("localconv_grad_kernel")[1]
+
+
+def test_no_examples():
+    """A map over nothing gives nothing."""
+    call, (inputs, kernel) = function_of(CASES[0])
+    result = jax.vmap(call, (0, 0))(jnp.zeros((0, *inputs.shape)), jnp.zeros((0, *kernel.shape)))
+    assert result.shape == (0, *call(inputs, kernel).shape)
+
+
+# ------------------------------------------------------------------------------------------------------------ jit's cache
+
+
+def test_equal_geometries_share_a_program():
+    """'same' and the padding that it stands for, an int and a tuple of it, other values: one compilation."""
+    x, kernel = jnp.ones((2, 9, 3)), jnp.ones((9, 9, 4))
+    jitted = lj.functional._convolved
+    jitted.clear_cache()
+    for padding, size, dilation in (("same", 3, 1), (((1, 1),), (3,), (1,)), (((1, 1),), [3], 1)):
+        lj.local_conv1d(x, kernel, size, 1, "channels_last", padding=padding, dilation_rate=dilation)
+        lj.local_conv1d(x + 1, kernel, size, 1, "channels_last", padding=padding)
+    assert jitted._cache_size() == 1
+    lj.local_conv1d(x, kernel, 3, 1, "channels_last", padding=((0, 2),))
+    assert jitted._cache_size() == 2

@@ -1,0 +1,165 @@
+"""Both engines against the twin of tests/oracle.py: what Keras 2 does not have (dilation, groups), both data formats,
+both floats; derivatives of the first and second order.
+"""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from keras_tools import BACKEND, TRAINS, array, gradient, run_layer, value_and_gradients
+from oracle import Case, Gradient
+
+from localconv.keras import LocallyConnected1D, LocallyConnected2D
+
+ENGINES = ("compiled", "ops")
+LAYERS = {1: LocallyConnected1D, 2: LocallyConnected2D}
+
+
+def cases(data_format, **common):
+    common |= {"data_format": data_format, "bias": "full"}
+    return [
+        Case("local_conv1d", (9,), (3,), strides=2, **common),
+        Case("local_conv1d", (11,), (3,), dilation_rate=3, padding="same", groups=3, filters=6, **common),
+        Case("local_conv1d", (5,), (1,), batch=1, channels=1, filters=1, **common),
+        Case("local_conv2d", (7, 6), (3, 2), strides=(2, 1), **common),
+        Case("local_conv2d", (6, 5), (4, 2), padding="same", strides=(1, 2), batch=3, **common),
+        Case("local_conv2d", (6, 7), (2, 3), dilation_rate=(2, 1), groups=2, channels=4, filters=2, **common),
+        Case("local_conv2d", (5, 5), (2, 2), batch=0, **common),
+    ]
+
+
+CASES = [case for data_format in ("channels_last", "channels_first") for case in cases(data_format)]
+ids = [f"{case.function[-2:]}-{case.data_format}-{number}" for number, case in enumerate(CASES)]
+
+
+def made(case, engine):
+    """The case's layer, with its kernel and bias."""
+    layer = LAYERS[case.rank](
+        case.filters,
+        case.kernel_size,
+        strides=case.strides,
+        padding=case.padding,
+        data_format=case.data_format,
+        dilation_rate=case.dilation_rate,
+        groups=case.groups,
+        use_bias=case.bias is not None,
+        engine=engine,
+        dtype=case.dtype,
+    )
+    x, kernel, bias = case.arrays()
+    layer.build((None, *x.shape[1:]))
+    layer.set_weights([kernel] if bias is None else [kernel, bias])
+    return layer, x
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("case", CASES, ids=ids)
+def test_exact(case, engine, dtype):
+    """Small integers: equal to the last bit."""
+    case = Case(**{**case.__dict__, "dtype": dtype})
+    layer, x = made(case, engine)
+    of_input, of_kernel = Gradient(case, "input"), Gradient(case, "kernel")
+    g = of_input.arrays()[1]
+    y, _, dx, dw = run_layer(layer, x, g)
+    case.check(y)
+    assert layer.compute_output_shape((None, *x.shape[1:])) == (None, *y.shape[1:])
+    if TRAINS:
+        of_input.check(dx)
+        of_kernel.check(dw[0])
+        bias = g.sum(0)
+        np.testing.assert_array_equal(dw[1], bias.reshape(dw[1].shape))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_within_rounding(engine):
+    case = Case("local_conv2d", (8, 9), (3, 3), channels=5, filters=7, bias="full", exact=False, padding="same")
+    layer, x = made(case, engine)
+    of_input, of_kernel = Gradient(case, "input"), Gradient(case, "kernel")
+    y, _, dx, dw = run_layer(layer, x, of_input.arrays()[1])
+    case.check(y)
+    if TRAINS:
+        of_input.check(dx)
+        of_kernel.check(dw[0])
+
+
+def test_without_bias():
+    case = Case("local_conv2d", (5, 4), (2, 3))
+    layer, x = made(case, "compiled")
+    assert layer.bias is None
+    y, _, dx, dw = run_layer(layer, x, Gradient(case, "input").arrays()[1])
+    case.check(y)
+    if TRAINS:
+        Gradient(case, "input").check(dx)
+        Gradient(case, "kernel").check(*dw)
+
+
+if TRAINS:
+
+    @pytest.mark.parametrize("case", [CASES[3], CASES[8], CASES[12]], ids=["2d", "first-1d", "first-groups"])
+    def test_derivatives_of_derivatives(case):
+        """The slope of |gradient|^2, by the compiled kernels and by keras.ops, whose derivatives are the backend's own:
+        integers, and so equal.
+        """
+        slopes = []
+        for engine in ENGINES:
+            layer, x = made(case, engine)
+            _, kernel, bias = case.arrays()
+            g = Gradient(case, "input").arrays()[1]
+
+            def loss(x, kernel, bias, layer=layer, g=g):
+                y, _ = layer.stateless_call([kernel, bias], [], x)
+                return ops.sum(ops.multiply(ops.square(y), ops.convert_to_tensor(g)))
+
+            def slope(x, kernel, bias, loss=loss):
+                return sum(ops.sum(ops.square(part)) for part in gradient(loss, [x, kernel, bias])), ()
+
+            arrays = [np.sign(a) for a in (x, kernel, bias)]
+            slopes.append(value_and_gradients(slope, arrays))
+        assert array(slopes[0][0][0]) == array(slopes[1][0][0])
+        for ours, theirs in zip(slopes[0][1], slopes[1][1], strict=True):
+            assert abs(theirs).max() > 0
+            np.testing.assert_array_equal(ours, theirs)
+
+
+if BACKEND == "tensorflow":
+
+    def test_derivatives_in_a_graph_of_any_batch():
+        import tensorflow as tf
+
+        case = CASES[3]
+        layer, x = made(case, "compiled")
+        g = Gradient(case, "input").arrays()[1]
+
+        @tf.function(input_signature=[tf.TensorSpec((None, *x.shape[1:])), tf.TensorSpec((None, *g.shape[1:]))])
+        def step(x, g):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = layer(x)
+                assert y.shape.as_list() == [None, *g.shape[1:]]
+                total = tf.reduce_sum(y * g)
+            return y, tape.gradient(total, [x, *layer.trainable_variables_of_tensorflow])
+
+        layer.trainable_variables_of_tensorflow = [v.value for v in layer.trainable_variables]
+        y, (dx, dw, _) = step(x, g)
+        case.check(array(y))
+        Gradient(case, "input").check(array(dx))
+        Gradient(case, "kernel").check(array(dw))
+
+    def test_no_copy_of_what_is_aligned():
+        """The result of the kernels is the tensor's memory."""
+        import tensorflow as tf
+
+        from localconv.keras import tensorflow_functions as functions
+
+        out = functions._empty((1000, 1000), np.dtype("float32"))
+        assert out.ctypes.data % functions.ALIGNMENT == 0
+        tensor = functions._called(lambda x: out, (keras.ops.zeros(1),), (1000, 1000))
+        assert np.asarray(tensor).ctypes.data == out.ctypes.data
+
+        @tf.function
+        def in_a_graph(x):
+            tensor = functions._called(lambda x: out, (x,), (1000, 1000))
+            return tf.numpy_function(lambda array: np.int64(array.ctypes.data), [tensor], tf.int64)
+
+        assert int(in_a_graph(keras.ops.zeros(1))) == out.ctypes.data

@@ -1,0 +1,346 @@
+"""Derivatives of any order and kind, transforms, compilation and export, fake and meta tensors, autocast."""
+
+import copy
+import io
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="localconv.torch needs PyTorch: make test-bridges installs it")
+
+from torch.autograd import forward_ad, gradcheck, gradgradcheck  # noqa: E402
+from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vmap  # noqa: E402
+from torch_cases import Case, reference  # noqa: E402
+
+from localconv.torch import LocalConv1d, LocalConv2d, LocalConvTranspose2d, fallback, functional, operators  # noqa: E402
+
+# PyTorch's own use of what it deprecates, when forward mode is first asked for.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.*:DeprecationWarning")
+
+CASES = {
+    "1d": Case((7,), (3,), batch=2, channels=2, filters=3, bias="full"),
+    "2d": Case((4, 3), (2, 3), batch=2, channels=1, filters=2, padding=1, stride=(2, 1), bias="shared"),
+    "groups": Case((5, 4), (3, 1), batch=1, channels=2, filters=1, groups=2, dilation=(2, 1), bias="full"),
+    "no bias": Case((5,), (2,), batch=3, channels=2, filters=2, padding="same", bias="none"),
+}
+FUNCTIONS = {1: functional.local_conv1d, 2: functional.local_conv2d}
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    return CASES[request.param]
+
+
+def function_of(case):
+    """The function of the tensors alone, and these."""
+
+    def function(x, weight, bias=None):
+        return FUNCTIONS[case.rank](x, weight, case.kernel_size, bias, **case.options)
+
+    return function, [t for t in case.tensors(torch.float64) if t is not None]
+
+
+def operator_calls(case, dtype=torch.float64):
+    """The arguments of every operator."""
+    x, weight, bias = case.tensors(dtype)
+    y, window = case.gradient(dtype), case.window.arguments
+    return {
+        operators.local_conv: (x, weight, bias, *window),
+        operators.local_conv_input: (list(x.shape), weight, y, *window),
+        operators.local_conv_weight: (x, list(weight.shape), y, *window),
+    }
+
+
+def test_gradients_of_first_and_second_order(case):
+    function, tensors = function_of(case)
+    tensors = [t.requires_grad_() for t in tensors]
+    assert gradcheck(function, tensors, check_forward_ad=True, check_batched_grad=True, fast_mode=True)
+    assert gradgradcheck(function, tensors, check_fwd_over_rev=True, fast_mode=True)
+
+
+def test_gradients_of_the_fallback(case):
+    function, tensors = function_of(case)
+    with fallback.forced():
+        tensors = [t.requires_grad_() for t in tensors]
+        assert gradcheck(function, tensors, check_forward_ad=True, check_batched_grad=True, fast_mode=True)
+        assert gradgradcheck(function, tensors, fast_mode=True)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_operators(case, number):
+    """What `torch.library` asks of an operator: its schema, its fake, its derivatives under compilation."""
+    operator, arguments = list(operator_calls(case).items())[number]
+    arguments = [t.requires_grad_() if isinstance(t, torch.Tensor) else t for t in arguments]
+    torch.library.opcheck(operator, arguments)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_derivatives_of_operators(case, number):
+    operator, arguments = list(operator_calls(case).items())[number]
+    places = [i for i, t in enumerate(arguments) if isinstance(t, torch.Tensor)]
+
+    def function(*tensors):
+        given = list(arguments)
+        for place, tensor in zip(places, tensors, strict=True):
+            given[place] = tensor
+        return operator(*given)
+
+    tensors = [arguments[i].requires_grad_() for i in places]
+    assert gradcheck(function, tensors, check_forward_ad=True, check_batched_grad=True, fast_mode=True)
+    assert gradgradcheck(function, tensors, check_fwd_over_rev=True, fast_mode=True)
+
+
+def test_forward_mode_by_value(case):
+    """Bilinear: the tangent is known. A derivative that is silently 0 would pass many other tests."""
+    function, tensors = function_of(case)
+    tangents = [torch.randn_like(t) for t in tensors]
+    expected = sum(
+        function(*[tangents[k] if k == number else t for k, t in enumerate(tensors)][:2]) for number in range(2)
+    )
+    if len(tensors) == 3:
+        bias = tangents[2]
+        expected = expected + (bias.reshape(-1, *[1] * case.rank) if bias.dim() == 1 else bias)
+    _, found = jvp(function, tuple(tensors), tuple(tangents))
+    torch.testing.assert_close(found, expected)
+    with forward_ad.dual_level():
+        duals = [forward_ad.make_dual(t, d) for t, d in zip(tensors, tangents, strict=True)]
+        torch.testing.assert_close(forward_ad.unpack_dual(function(*duals)).tangent, expected)
+        with torch.no_grad():
+            torch.testing.assert_close(forward_ad.unpack_dual(function(*duals)).tangent, expected)
+    if len(tensors) == 3:
+        _, alone = jvp(lambda b: function(*tensors[:2], b), (tensors[2],), (tangents[2],))
+        shaped = tangents[2].reshape(-1, *[1] * case.rank) if tangents[2].dim() == 1 else tangents[2]
+        torch.testing.assert_close(alone, shaped.expand(alone.shape))
+
+
+def test_transforms(case):
+    """Against the same transforms of unfold and bmm."""
+    function, tensors = function_of(case)
+
+    def plain(x, weight, bias=None):
+        return reference(case, x, weight, bias)
+
+    def loss(of):
+        return lambda *given: of(*given).sin().sum()
+
+    numbers = tuple(range(len(tensors)))
+    for transform in (
+        lambda f: grad(loss(f), numbers),
+        lambda f: jacrev(f, numbers),
+        lambda f: jacfwd(f, numbers),
+        lambda f: hessian(loss(f), (0, 1)),
+        lambda f: grad(lambda *given: grad(loss(f))(*given).square().sum(), 1),
+    ):
+        torch.testing.assert_close(transform(function)(*tensors), transform(plain)(*tensors))
+
+
+@pytest.mark.parametrize("batched", range(1, 8))
+def test_vmap(case, batched):
+    """Any of the tensors batched, along any axis, and their gradients too."""
+    function, tensors = function_of(case)
+    if batched >= 2 ** len(tensors):
+        pytest.skip("the case has no bias to batch")
+    dims, given = [], []
+    for number, tensor in enumerate(tensors):
+        if batched >> number & 1:
+            dims.append(min(number, tensor.dim()))
+            given.append(torch.randn(4, *tensor.shape, dtype=tensor.dtype).movedim(0, dims[-1]))
+        else:
+            dims.append(None)
+            given.append(tensor)
+    of_one = [[t if d is None else t.select(d, i) for t, d in zip(given, dims, strict=True)] for i in range(4)]
+    result = vmap(function, tuple(dims))(*given)
+    torch.testing.assert_close(result, torch.stack([function(*one) for one in of_one]))
+
+    def loss(*some):
+        return function(*some).sin().sum()
+
+    numbers = tuple(range(len(tensors)))
+    found = vmap(grad(loss, numbers), tuple(dims))(*given)
+    for number, one in enumerate(found):
+        torch.testing.assert_close(one, torch.stack([grad(loss, numbers)(*each)[number] for each in of_one]))
+
+
+def test_gradients_of_every_example():
+    """As differential privacy needs them."""
+    layer = LocalConv2d(2, 3, 2, (4, 5), dtype=torch.float64)
+    parameters = dict(layer.named_parameters())
+    x = torch.randn(6, 2, 4, 5, dtype=torch.float64)
+
+    def loss(parameters, image):
+        return functional_call(layer, parameters, (image,)).square().sum()
+
+    found = vmap(grad(loss), (None, 0))(parameters, x)
+    for i, image in enumerate(x):
+        alone = grad(loss)(parameters, image)
+        for name, value in alone.items():
+            torch.testing.assert_close(found[name][i], value)
+
+
+def model():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        LocalConv2d(3, 4, 3, (8, 8), stride=2, padding=1, bias="shared"),
+        torch.nn.ReLU(),
+        LocalConvTranspose2d(4, 2, 2, (4, 4), stride=2),
+        LocalConv2d(2, 6, (2, 1), (8, 8), groups=2),
+    )
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compiled(backend):
+    """In one graph, for any batch after the first two, and with the gradients of eager mode."""
+    if backend == "inductor" and not has_compiler():
+        pytest.skip("inductor needs a C++ compiler")
+    eager = model()
+    torch._dynamo.reset()
+    compiled = torch.compile(copy.deepcopy(eager), fullgraph=True, dynamic=True, backend=backend)
+    for batch in (4, 5, 9):
+        x = torch.randn(batch, 3, 8, 8)
+        for one in (eager, compiled):
+            one.zero_grad()
+        given = [x.clone().requires_grad_() for _ in range(2)]
+        results = [one(t) for one, t in zip((eager, compiled), given, strict=True)]
+        torch.testing.assert_close(*results)
+        for result in results:
+            result.square().sum().backward()
+        torch.testing.assert_close(given[0].grad, given[1].grad)
+        for one, other in zip(eager.parameters(), compiled.parameters(), strict=True):
+            torch.testing.assert_close(one.grad, other.grad)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), eager(x))
+
+
+def has_compiler():
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        return bool(get_cpp_compiler())
+    except InvalidCxxCompiler:
+        return False
+
+
+def test_no_graph_breaks():
+    torch._dynamo.reset()
+    explained = torch._dynamo.explain(model())(torch.randn(2, 3, 8, 8))
+    assert explained.graph_break_count == 0
+    assert explained.graph_count == 1
+
+    def functions(x, weight, bias):
+        y = functional.local_conv2d(x, weight, 3, bias, padding="same")
+        return functional.local_conv_transpose2d(y, weight, [3, 3], padding=1)
+
+    torch._dynamo.reset()
+    arguments = torch.randn(2, 3, 4, 4), torch.randn(16, 27, 3), torch.randn(3)
+    compiled = torch.compile(functions, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(*arguments), functions(*arguments))
+
+
+def test_compiled_transforms():
+    """Forward mode within compilation is where derivatives go lost without a word."""
+    layer = LocalConv1d(2, 3, 3, 6, dtype=torch.float64)
+    x, tangent = torch.randn(2, 2, 6, dtype=torch.float64), torch.randn(2, 2, 6, dtype=torch.float64)
+
+    def derivative(x, tangent):
+        return jvp(lambda x: layer(x).sin(), (x,), (tangent,))[1]
+
+    torch._dynamo.reset()
+    compiled = torch.compile(derivative, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x, tangent), derivative(x, tangent))
+
+
+def test_exported():
+    """With a batch of any size, saved and loaded."""
+    eager = model()
+    batch = torch.export.Dim("batch", min=2)
+    program = torch.export.export(eager, (torch.randn(3, 3, 8, 8),), dynamic_shapes={"input": {0: batch}})
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    loaded = torch.export.load(file).module()
+    x = torch.randn(7, 3, 8, 8)
+    torch.testing.assert_close(loaded(x), eager(x))
+
+
+def test_traced():
+    layer = LocalConv1d(2, 3, 3, 6)
+    with pytest.warns(DeprecationWarning, match="jit"):
+        traced = torch.jit.trace(layer, torch.randn(2, 2, 6))
+    x = torch.randn(5, 2, 6)
+    torch.testing.assert_close(traced(x), layer(x))
+
+
+def test_fake_and_meta_tensors(case):
+    """Sizes, dtypes and strides are those of the values."""
+    from torch._subclasses import FakeTensorMode
+
+    for operator, arguments in operator_calls(case).items():
+        expected = operator(*arguments)
+        meta = operator(*[t.to("meta") if isinstance(t, torch.Tensor) else t for t in arguments])
+        with FakeTensorMode() as mode:
+            fake = operator(*[mode.from_tensor(t) if isinstance(t, torch.Tensor) else t for t in arguments])
+        for found in (meta, fake):
+            assert (found.shape, found.dtype, found.stride()) == (expected.shape, expected.dtype, expected.stride())
+
+
+def test_models_on_meta():
+    with torch.device("meta"):
+        made = model()
+    assert made(torch.empty(2, 3, 8, 8, device="meta")).shape == (2, 6, 7, 8)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast(dtype):
+    """Everything in float32, whatever dtype comes in."""
+    made = model()
+    x = torch.randn(2, 3, 8, 8)
+    expected = made(x)
+    with torch.autocast("cpu", dtype):
+        found = made(x)
+        mixed = made(x.to(dtype))
+    assert found.dtype == mixed.dtype == torch.float32
+    torch.testing.assert_close(found, expected)
+    found.sum().backward()
+    assert all(p.grad.dtype == torch.float32 for p in made.parameters())
+
+
+def test_batched_gradients_of_the_old_kind(case):
+    function, tensors = function_of(case)
+    tensors = [t.requires_grad_() for t in tensors]
+    y = function(*tensors)
+    gradients = torch.randn(3, *y.shape, dtype=y.dtype)
+    together = torch.autograd.grad(y, tensors, gradients, is_grads_batched=True, retain_graph=True)
+    alone = [torch.autograd.grad(y, tensors, g, retain_graph=True) for g in gradients]
+    for number, found in enumerate(together):
+        torch.testing.assert_close(found, torch.stack([one[number] for one in alone]))
+
+
+def test_changed_weights_are_seen_by_backward():
+    layer = LocalConv1d(2, 3, 3, 6)
+    x = torch.randn(2, 2, 6, requires_grad=True)
+    y = layer(x)
+    with torch.no_grad():
+        layer.weight.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+def test_storage_may_be_resized_after_a_call():
+    """Sharded training frees the memory of weights between calls."""
+    layer = LocalConv2d(2, 3, 2, (4, 4))
+    x = torch.randn(2, 2, 4, 4, requires_grad=True)
+    y = layer(x)
+    y.sum().backward()
+    for tensor in (x, y, layer.weight, layer.bias, x.grad, layer.weight.grad):
+        tensor.untyped_storage().resize_(0)
+        tensor.untyped_storage().resize_(tensor.numel() * 4)
+
+
+def test_checkpointed():
+    from torch.utils.checkpoint import checkpoint
+
+    made = model()
+    x = torch.randn(2, 3, 8, 8, requires_grad=True)
+    expected = torch.autograd.grad(made(x).square().sum(), x)
+    found = torch.autograd.grad(checkpoint(made, x, use_reentrant=False).square().sum(), x)
+    torch.testing.assert_close(found, expected)

@@ -1,0 +1,25 @@
+"""The examples of the docstrings of `localconv.torch`, and its page."""
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="localconv.torch needs PyTorch: make test-bridges installs it")
+
+import localconv.torch  # noqa: E402
+
+MODULES = [m.name for m in pkgutil.iter_modules(localconv.torch.__path__, "localconv.torch.")]
+
+
+@pytest.mark.parametrize("name", ["localconv.torch", *MODULES])
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature:UserWarning")
+def test_docstrings(name):
+    failed, _ = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert failed == 0
+
+
+def test_everything_public_has_an_example():
+    for name in localconv.torch.__all__:
+        assert ">>>" in getattr(localconv.torch, name).__doc__, name

@@ -1,0 +1,304 @@
+"""Modules: parameters, lazy ones, states and copies, wrong arguments, and the layers of others."""
+
+import copy
+import math
+import pickle
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="localconv.torch needs PyTorch: make test-bridges installs it")
+
+from layer_cases import assert_close, golden  # noqa: E402
+
+from localconv import layers  # noqa: E402
+from localconv.torch import (  # noqa: E402
+    LazyLocalConv1d,
+    LazyLocalConv2d,
+    LocalConv1d,
+    LocalConv2d,
+    LocalConvTranspose1d,
+    LocalConvTranspose2d,
+    from_keras,
+    from_snippet,
+    functional,
+    to_keras,
+    to_snippet,
+)
+
+
+def test_parameters():
+    layer = LocalConv2d(4, 6, (3, 2), (9, 8), stride=2, padding=(1, 0), groups=2)
+    assert layer.output_size == (5, 4)
+    assert layer.weight.shape == (20, 12, 6)
+    assert layer.bias.shape == (6, 5, 4)
+    assert LocalConv2d(4, 6, 3, 5, bias="shared").bias.shape == (6,)
+    assert LocalConv2d(4, 6, 3, 5, bias=False).bias is None
+    transposed = LocalConvTranspose2d(4, 6, 3, (5, 4), stride=2, padding=1, output_padding=(1, 0), groups=2)
+    like = torch.nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=(1, 0), groups=2)
+    assert transposed.output_size == tuple(like(torch.zeros(1, 4, 5, 4)).shape[2:])
+    assert transposed(torch.zeros(1, 4, 5, 4)).shape[2:] == transposed.output_size
+    assert transposed.weight.shape == (20, 27, 4)
+
+
+@pytest.mark.parametrize("make", [LocalConv1d, LocalConvTranspose1d])
+def test_first_values(make):
+    """Uniform within the bound of one position's fan."""
+    torch.manual_seed(1)
+    layer = make(8, 16, 5, 40)
+    bound = 1 / math.sqrt(layer.weight.shape[1])
+    for tensor in (layer.weight, layer.bias):
+        assert 0.95 * bound < tensor.abs().max() <= bound
+        assert abs(tensor.mean()) < 0.1 * bound
+    outputs = layer(torch.randn(50, 8, 40))
+    shared = torch.nn.Conv1d(8, 16, 5)(torch.randn(50, 8, 40))
+    if make is LocalConv1d:
+        assert 0.8 < outputs.std() / shared.std() < 1.25
+
+
+@pytest.mark.parametrize(
+    ("lazy", "eager", "shape"),
+    [(LazyLocalConv1d, LocalConv1d, (2, 4, 9)), (LazyLocalConv2d, LocalConv2d, (2, 4, 9, 7))],
+)
+def test_lazy(lazy, eager, shape):
+    x = torch.randn(shape)
+    for given in (x, x[0]):
+        layer = lazy(6, 3, stride=2, groups=2)
+        assert "input_size" not in repr(layer)
+        torch.manual_seed(3)
+        y = layer(given)
+        assert type(layer) is eager
+        torch.manual_seed(3)
+        twin = eager(4, 6, 3, shape[2:], stride=2, groups=2)
+        assert torch.equal(y, twin(given))
+        assert repr(layer) == repr(twin)
+    loaded = lazy(6, 3, stride=2, groups=2)
+    loaded.load_state_dict(twin.state_dict())
+    assert torch.equal(loaded(x), twin(x))
+
+
+def test_copies():
+    for layer in (LocalConv2d(2, 3, 2, 4, padding="same"), LocalConvTranspose1d(2, 3, 2, 4)):
+        x = torch.randn(2, 2, *layer.input_size)
+        file = pickle.dumps(layer)
+        made = copy.deepcopy(layer), pickle.loads(file)
+        for other in made:
+            assert other._window is layer._window
+            assert repr(other) == repr(layer)
+            assert torch.equal(other(x), layer(x))
+        fresh = type(layer)(2, 3, 2, 4, **({"padding": "same"} if layer.rank == 2 else {}))
+        fresh.load_state_dict(layer.state_dict())
+        assert torch.equal(fresh(x), layer(x))
+
+
+def test_dtypes_and_devices():
+    layer = LocalConv1d(2, 3, 2, 4, dtype=torch.float64)
+    assert layer.weight.dtype == layer.bias.dtype == torch.float64
+    assert layer.to(torch.bfloat16)(torch.ones(1, 2, 4, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    on_meta = LocalConv1d(2, 3, 2, 4, device="meta")
+    assert on_meta.weight.is_meta
+    assert on_meta.to_empty(device="cpu").weight.device.type == "cpu"
+
+
+def test_representation():
+    assert repr(LocalConv2d(3, 4, 3, 8)) == "LocalConv2d(3, 4, kernel_size=(3, 3), input_size=(8, 8), stride=(1, 1))"
+    everything = LocalConv1d(4, 4, 3, 8, 2, 1, 2, 2, bias="shared")
+    assert repr(everything) == (
+        "LocalConv1d(4, 4, kernel_size=(3,), input_size=(8,), stride=(2,), padding=(1,), dilation=(2,), groups=2, "
+        "bias='shared')"
+    )
+    transposed = LocalConvTranspose1d(3, 4, 3, 8, 2, output_padding=1)
+    assert repr(transposed).endswith("stride=(2,), output_padding=(1,))")
+
+
+X, WEIGHT = torch.zeros(2, 3, 6, 5), torch.zeros(20, 12, 4)
+CALLS = {
+    "one dimension": (lambda: functional.local_conv2d(X[0, 0], WEIGHT, 2), RuntimeError, "Expected 3D .* local_conv2d"),
+    "name": (lambda: LocalConv1d(3, 4, 2, 5)(X), RuntimeError, "Expected 2D .* LocalConv1d"),
+    "weight": (
+        lambda: functional.local_conv2d(X, WEIGHT[1:], 2),
+        RuntimeError,
+        r"Expected weight to have size .* = \[20, 12, 4\]",
+    ),
+    "weight dims": (lambda: functional.local_conv2d(X, WEIGHT[0], 2), RuntimeError, "Expected a weight of 3 dim"),
+    "bias": (
+        lambda: functional.local_conv2d(X, WEIGHT, 2, torch.zeros(5, 4, 4)),
+        RuntimeError,
+        r"Expected bias to have size \[4\] or \[4, 5, 4\], but got \[5, 4, 4\]",
+    ),
+    "small": (lambda: functional.local_conv2d(X, WEIGHT, 9), RuntimeError, "as large as the dilated kernel"),
+    "groups": (lambda: functional.local_conv2d(X, WEIGHT, 2, groups=2), RuntimeError, "Expected groups=2 to divide"),
+    "dtypes": (lambda: functional.local_conv2d(X.double(), WEIGHT, 2), RuntimeError, "Expected weight to have the dty"),
+    "bias dtype": (
+        lambda: functional.local_conv2d(X, WEIGHT, 2, torch.zeros(4).double()),
+        RuntimeError,
+        "Expected bias to have the dtype",
+    ),
+    "ints": (lambda: functional.local_conv2d(X.int(), WEIGHT.int(), 2), RuntimeError, "one of the dtypes"),
+    "channels": (lambda: LocalConv2d(2, 4, 2, (6, 5))(X), RuntimeError, "Expected weight to have size"),
+    "input size": (lambda: LocalConv2d(3, 4, 2, (6, 6))(X), RuntimeError, "Expected weight to have size"),
+    "transposed": (
+        lambda: functional.local_conv_transpose2d(X, WEIGHT, 2),
+        RuntimeError,
+        "Expected weight to have size",
+    ),
+    "transposed taps": (
+        lambda: functional.local_conv_transpose2d(X, WEIGHT, 5),
+        RuntimeError,
+        r"Expected weight to have size \[positions",
+    ),
+    "kernel_size": (lambda: LocalConv2d(3, 4, 0, 5), ValueError, "kernel_size must be at least 1"),
+    "kernel_size type": (lambda: LocalConv2d(3, 4, 2.0, 5), TypeError, "kernel_size must be 2 ints"),
+    "bool": (lambda: functional.local_conv2d(X, WEIGHT, 2, stride=True), TypeError, "stride must be 2 ints"),
+    "stride": (lambda: LocalConv1d(3, 4, 2, 5, stride=(1, 1)), ValueError, "stride must be"),
+    "padding": (lambda: LocalConv1d(3, 4, 2, 5, padding="full"), ValueError, "padding must be 'valid', 'same'"),
+    "same": (lambda: LocalConv1d(3, 4, 2, 5, 2, "same"), ValueError, "not supported for strided"),
+    "negative": (lambda: LocalConv1d(3, 4, 2, 5, padding=-1), ValueError, "padding must be at least 0"),
+    "size": (lambda: LocalConv1d(3, 4, 7, 5), ValueError, "input_size must be at least as large"),
+    "in_channels": (lambda: LocalConv1d(3, 4, 2, 5, groups=2), ValueError, "in_channels must be divisible"),
+    "out_channels": (lambda: LocalConv1d(4, 3, 2, 5, groups=2), ValueError, "out_channels must be divisible"),
+    "no channels": (lambda: LocalConv1d(0, 3, 2, 5), ValueError, "in_channels must be at least 1"),
+    "bias word": (lambda: LocalConv1d(4, 3, 2, 5, bias="full"), ValueError, "bias must be True, False or 'shared'"),
+    "output_padding": (
+        lambda: LocalConvTranspose1d(4, 3, 2, 5, output_padding=1),
+        ValueError,
+        "output_padding must be smaller than stride",
+    ),
+    "transposed padding": (
+        lambda: LocalConvTranspose1d(4, 3, 2, 5, padding="same"),
+        ValueError,
+        "padding must be an int",
+    ),
+    "nothing left": (lambda: LocalConvTranspose1d(4, 3, 2, 2, padding=3), ValueError, "leaves nothing"),
+    "lazy dims": (lambda: LazyLocalConv1d(4, 2)(X), RuntimeError, "Expected 2D"),
+    "lazy groups": (lambda: LazyLocalConv2d(4, 2, groups=2)(X), ValueError, "in_channels must be divisible"),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_wrong_arguments(name):
+    call, kind, message = CALLS[name]
+    with pytest.raises(kind, match=message):
+        call()
+
+
+# ------------------------------------------------------------------------------------------------------- layers of others
+
+KERAS = [case for rank in (1, 2) for case in golden(f"local{rank}d")]
+
+
+def built(case):
+    layer = getattr(layers, case["layer"])(**case["arguments"])
+    layer.build((None, *case["x"].shape[1:]))
+    layer.set_weights(case["weights"])
+    return layer
+
+
+@pytest.mark.parametrize("number", range(len(KERAS)))
+def test_from_keras(number):
+    """What Keras 2.15 computed with the layer, in PyTorch's order of axes; and its weights back."""
+    case = KERAS[number]
+    layer = built(case)
+    module = from_keras(layer, input_shape=case["x"].shape, ignore_activation=True)
+    first = layer.data_format == "channels_first"
+    x = torch.from_numpy(case["x"])
+    y = module(x if first else x.movedim(-1, 1)).detach()
+    y = (y if first else y.movedim(1, -1)).numpy()
+    if layer.get_config()["activation"] == "linear":
+        assert_close(y, case["y"])
+    else:
+        assert_close(np.asarray(layer.activation(y)), case["y"])
+    for found, weight in zip(to_keras(module, layer.implementation, layer.data_format), case["weights"], strict=True):
+        twin = from_keras(
+            to_keras(module, layer.implementation, layer.data_format),
+            layer.implementation,
+            input_shape=case["x"].shape,
+            kernel_size=layer.kernel_size,
+            strides=layer.strides,
+            padding=layer.padding,
+            data_format=layer.data_format,
+        )
+        assert found.shape == weight.shape
+    assert torch.equal(twin.weight, module.weight)
+    if module.bias is not None:
+        assert torch.equal(twin.bias, module.bias)
+    assert repr(twin) == repr(module)
+
+
+class Snippet(torch.nn.Module):
+    """The layer that is passed on in forums: unfold, multiply, sum."""
+
+    def __init__(self, in_channels, out_channels, output_size, kernel_size, stride):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(1, out_channels, in_channels, *output_size, kernel_size**2))
+        self.bias = torch.nn.Parameter(torch.randn(1, out_channels, *output_size))
+        self.kernel_size, self.stride = kernel_size, stride
+
+    def forward(self, x):
+        x = x.unfold(2, self.kernel_size, self.stride).unfold(3, self.kernel_size, self.stride)
+        x = x.contiguous().view(*x.size()[:-2], -1)
+        return (x.unsqueeze(1) * self.weight).sum([2, -1]) + self.bias
+
+
+def test_snippets():
+    torch.manual_seed(0)
+    theirs = Snippet(3, 5, (4, 3), 3, 2)
+    x = torch.randn(2, 3, 10, 7)
+    ours = from_snippet(theirs.weight, theirs.bias, stride=2, input_size=(10, 7))
+    torch.testing.assert_close(ours(x), theirs(x))
+    weight, bias = to_snippet(ours)
+    assert torch.equal(weight, theirs.weight)
+    assert torch.equal(bias, theirs.bias)
+    assert from_snippet(theirs.weight, stride=2).input_size == (9, 7)
+    shared = from_snippet(theirs.weight.detach().numpy(), np.zeros(5, np.float32), stride=2)
+    assert shared.bias.shape == to_snippet(shared)[1].shape == (5,)
+    half = from_snippet(theirs.weight.bfloat16())
+    assert torch.equal(to_snippet(half)[0], theirs.weight.bfloat16())
+
+
+def test_copies_do_not_pin_storages():
+    module = LocalConv1d(2, 3, 2, 4)
+    to_keras(module)
+    to_snippet(module)
+    module.weight.untyped_storage().resize_(0)
+
+
+SHAPED = {"input_shape": (None, 8, 2), "kernel_size": 3}
+KERNEL = np.zeros((6, 6, 4), np.float32)
+OTHERS = {
+    "activation": (
+        lambda: from_keras(built(next(c for c in KERAS if c["arguments"].get("activation") not in (None, "linear")))),
+        ValueError,
+        "layer must have no activation",
+    ),
+    "layer": (lambda: from_keras(layers.Dense(2)), TypeError, "layer must be locally connected, got Dense"),
+    "shape": (lambda: from_keras([KERNEL], kernel_size=3), ValueError, "input_shape must be given"),
+    "size": (lambda: from_keras([KERNEL], input_shape=(1, 8, 2)), ValueError, "kernel_size must be given"),
+    "axes": (lambda: from_keras([KERNEL], input_shape=(8, 2), kernel_size=3), ValueError, "input_shape must have 3 or"),
+    "arrays": (lambda: from_keras([], **SHAPED), ValueError, "layer must have a kernel and perhaps a bias"),
+    "implementation": (lambda: from_keras([KERNEL], 4, **SHAPED), ValueError, "implementation must be 1, 2 or 3"),
+    "kernel": (lambda: from_keras([KERNEL[1:]], **SHAPED), ValueError, "kernel must have"),
+    "dilated": (lambda: to_keras(LocalConv1d(2, 2, 2, 8, dilation=2)), ValueError, "neither dilation nor groups"),
+    "groups": (lambda: to_snippet(LocalConv1d(2, 2, 2, 8, groups=2)), ValueError, "module must have no groups"),
+    "module": (lambda: to_snippet(torch.nn.Conv1d(2, 2, 2)), TypeError, "module must be a LocalConv1d or"),
+    "lazy": (lambda: to_keras(LazyLocalConv1d(2, 2)), ValueError, "module must have seen an input"),
+    "snippet": (lambda: from_snippet(np.zeros((2, 3, 4, 5, 5, 9))), ValueError, "weight must have shape"),
+    "taps": (lambda: from_snippet(np.zeros((1, 3, 4, 5, 5, 6))), ValueError, "kernel_size must be given"),
+    "window": (
+        lambda: from_snippet(np.zeros((1, 3, 4, 5, 5, 6)), kernel_size=3),
+        ValueError,
+        "kernel_size must have 6 taps",
+    ),
+    "input": (
+        lambda: from_snippet(np.zeros((1, 3, 4, 5, 5, 9)), input_size=9),
+        ValueError,
+        r"input_size must give the output size \(5, 5\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_wrong_layers_of_others(name):
+    call, kind, message = OTHERS[name]
+    with pytest.raises(kind, match=message):
+        call()

@@ -1,0 +1,191 @@
+"""What the functions of `localconv.torch` compute: 200 geometries against unfold and bmm, both formulations."""
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="localconv.torch needs PyTorch: make test-bridges installs it")
+
+from torch_cases import Case, assert_near, random_cases, reference, sizes_of_sums  # noqa: E402
+
+from localconv.torch import autograd, fallback, functional  # noqa: E402
+
+FUNCTIONS = {1: functional.local_conv1d, 2: functional.local_conv2d}
+TRANSPOSED = {1: functional.local_conv_transpose1d, 2: functional.local_conv_transpose2d}
+
+
+@pytest.fixture(params=["compiled", "torch"])
+def formulation(request):
+    """Localconv's kernels, or PyTorch's operations as other devices use them."""
+    if request.param == "compiled":
+        yield
+    else:
+        with fallback.forced():
+            yield
+
+
+@pytest.mark.parametrize("case", random_cases(200), ids=str)
+def test_values_and_gradients(case, formulation):
+    """The output and all gradients, in both dtypes."""
+    for dtype in (torch.float32, torch.float64):
+        arguments = case.tensors(dtype, requires_grad=True)
+        gradient = case.gradient(dtype)
+        wide = [None if t is None else t.detach().double().requires_grad_() for t in arguments]
+        expected = reference(case, *wide)
+        x, weight, bias = arguments
+        result = FUNCTIONS[case.rank](x, weight, case.kernel_size, bias, **case.options)
+        bound, bounds = sizes_of_sums(case, *arguments, gradient)
+        assert_near(result, expected, bound, case.depth + 1)
+        given = [t for t in arguments if t is not None]
+        found = torch.autograd.grad(result, given, gradient)
+        right = torch.autograd.grad(expected, [t for t in wide if t is not None], gradient.double())
+        terms = [case.depth * case.filters, case.batch, case.batch * weight.shape[0]]
+        for tensor, one, other, size, count in zip(given, found, right, bounds, terms, strict=False):
+            assert one.dtype == tensor.dtype
+            assert_near(one, other, size, count + 1)
+
+
+@pytest.mark.parametrize("case", random_cases(40, seed=1), ids=str)
+def test_transposed_values(case, formulation):
+    """The transpose is the gradient of the convolution for its input, of exactly the sizes that torch's has."""
+    if isinstance(case.padding, (str, tuple)) and not all(isinstance(n, int) for n in case.padding):
+        case = Case(**{**case.__dict__, "padding": 1})
+        if min(case.output) < 1:
+            pytest.skip("no window fits with that padding")
+    x, weight, _ = case.tensors(torch.float64, requires_grad=True)
+    y = case.gradient(torch.float64).requires_grad_()
+    reach = case.window.transposed_size(case.output, (0,) * case.rank)
+    left = tuple(n - r for n, r in zip(case.spatial, reach, strict=True))
+    if min(reach) < 1:
+        pytest.skip("padding takes all of the output")
+    options = dict(case.options, output_padding=left)
+    result = TRANSPOSED[case.rank](y, weight, case.kernel_size, None, **options)
+    (expected,) = torch.autograd.grad(reference(case, x, weight, None), x, y)
+    sizes = [t.detach().abs().requires_grad_() for t in (x, weight)]
+    (bound,) = torch.autograd.grad(reference(case, *sizes, None), sizes[0], y.abs())
+    assert_near(result, expected, bound, case.depth * case.filters)
+    # And its own derivatives: <T(y), x> is linear in y and in the weight.
+    found = torch.autograd.grad(result, (y, weight), x)
+    again = reference(case, x, weight, None)
+    (for_weight,) = torch.autograd.grad(again, weight, y)
+    torch.testing.assert_close(found[0], again, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found[1], for_weight, rtol=1e-9, atol=1e-9)
+
+
+HALF = Case((7, 6), (3, 2), batch=5, channels=4, filters=6, groups=2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_halves_are_rounded_once(dtype):
+    """The float32 result of the same numbers, rounded."""
+    arguments = case_tensors = HALF.tensors(dtype, requires_grad=True)
+    wide = [t.detach().float().requires_grad_() for t in case_tensors]
+    result = functional.local_conv2d(arguments[0], arguments[1], (3, 2), arguments[2], groups=2)
+    expected = functional.local_conv2d(wide[0], wide[1], (3, 2), wide[2], groups=2)
+    assert result.dtype == dtype
+    assert torch.equal(result, expected.to(dtype))
+    gradient = HALF.gradient(dtype)
+    found = torch.autograd.grad(result, arguments, gradient)
+    right = torch.autograd.grad(expected, wide, gradient.float())
+    for one, other in zip(found, right, strict=True):
+        torch.testing.assert_close(one, other.to(dtype), rtol=0 if one.dim() == 3 else 1e-2, atol=1e-2)
+
+
+def layouts(tensor):
+    """The same values otherwise in memory."""
+    yield "contiguous", tensor.clone()
+    yield "channels_last", tensor.movedim(1, -1).contiguous().movedim(-1, 1)
+    yield "strided", torch.stack([tensor, tensor], -1)[..., 0]
+    yield (
+        "reversed axes",
+        tensor.permute(*reversed(range(tensor.dim()))).contiguous().permute(*reversed(range(tensor.dim()))),
+    )
+    yield "negated", torch._neg_view(-tensor)
+
+
+PLAIN = Case((6, 5), (2, 3), batch=3, channels=4, filters=5)
+
+
+def test_memory_layouts():
+    x, weight, bias = PLAIN.tensors(torch.float64)
+    expected = functional.local_conv2d(x, weight, PLAIN.kernel_size, bias)
+    for _, given in layouts(x):
+        for _, rows in layouts(weight):
+            for _, terms in layouts(bias):
+                before = given.clone(), rows.clone(), terms.clone()
+                result = functional.local_conv2d(given, rows, PLAIN.kernel_size, terms)
+                assert torch.equal(result, expected)
+                assert all(torch.equal(one, other) for one, other in zip(before, (given, rows, terms), strict=True))
+    gradient = PLAIN.gradient(torch.float64)
+    leaves = [t.clone().requires_grad_() for t in (x, weight, bias)]
+    y = functional.local_conv2d(leaves[0], leaves[1], PLAIN.kernel_size, leaves[2])
+    right = torch.autograd.grad(y, leaves, gradient, retain_graph=True)
+    for _, given in layouts(gradient):
+        found = torch.autograd.grad(y, leaves, given, retain_graph=True)
+        for one, other in zip(found[:2], right[:2], strict=True):
+            assert torch.equal(one, other)
+        torch.testing.assert_close(found[2], right[2])
+
+
+def test_expanded_tensors():
+    """Views that read one number many times."""
+    x = torch.randn(1, 4, 1, 5, dtype=torch.float64).expand(3, 4, 6, 5)
+    weight = torch.randn(15, 24, 1, dtype=torch.float64).expand(15, 24, 5)
+    y = functional.local_conv2d(x, weight, (2, 3))
+    torch.testing.assert_close(y, functional.local_conv2d(x.clone(), weight.clone(), (2, 3)), rtol=0, atol=0)
+
+
+def test_views_that_require_gradients():
+    base = torch.randn(4, 6, 5, 3, dtype=torch.float64, requires_grad=True)
+    _, weight, _ = PLAIN.tensors(torch.float64)
+    x = base.permute(3, 0, 1, 2)
+    functional.local_conv2d(x, weight, (2, 3)).square().sum().backward()
+    leaf = x.detach().clone().requires_grad_()
+    functional.local_conv2d(leaf, weight, (2, 3)).square().sum().backward()
+    torch.testing.assert_close(base.grad.permute(3, 0, 1, 2), leaf.grad)
+
+
+@pytest.mark.parametrize("wanted", range(3))
+def test_one_gradient_alone(wanted):
+    arguments = PLAIN.tensors(torch.float64)
+    everything = [t.clone().requires_grad_() for t in arguments]
+    arguments[wanted].requires_grad_()
+    gradient = PLAIN.gradient(torch.float64)
+    found, right = [
+        torch.autograd.grad(functional.local_conv2d(x, w, (2, 3), b), wanted_from, gradient)[0]
+        for (x, w, b), wanted_from in ((arguments, arguments[wanted]), (everything, everything[wanted]))
+    ]
+    assert torch.equal(found, right)
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_unbatched(rank):
+    case = Case((6, 5)[:rank], (2, 3)[:rank])
+    x, weight, bias = case.tensors()
+    function, transposed = FUNCTIONS[rank], TRANSPOSED[rank]
+    y = function(x, weight, case.kernel_size, bias)
+    assert torch.equal(function(x[1], weight, case.kernel_size, bias), y[1])
+    back = transposed(y, weight, case.kernel_size)
+    assert torch.equal(transposed(y[1], weight, case.kernel_size), back[1])
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 6, 5), (2, 2, 6, 5)])
+def test_empty_batches(shape, formulation):
+    x = torch.randn(shape, requires_grad=True)
+    weight, bias = torch.randn(20, 8, 3, requires_grad=True), torch.randn(3, 5, 4, requires_grad=True)
+    y = functional.local_conv2d(x, weight, 2, bias)
+    assert y.shape == (shape[0], 3, 5, 4)
+    y.sum().backward()
+    assert x.grad.shape == x.shape
+    assert (weight.grad == 0).all() == (shape[0] == 0)
+
+
+def test_what_is_direct_and_what_goes_through_the_dispatcher():
+    x, weight, bias = PLAIN.tensors()
+    assert autograd._direct(x, weight, bias)
+    with torch.autocast("cpu"):
+        assert not autograd._direct(x, weight, bias)
+    with torch.profiler.profile() as profile:
+        functional.local_conv2d(x, weight, (2, 3), bias)
+    assert "localconv::local_conv" in {event.name for event in profile.events()}
+    with fallback.forced():
+        assert not autograd._direct(x, weight, bias)
+    assert not autograd._direct(x.to("meta"), weight, bias)

@@ -1,0 +1,175 @@
+"""Kernels and biases in the layouts of others: element by element, and by what Keras 2.15 computed with them."""
+
+import itertools
+from math import prod
+
+import numpy as np
+import pytest
+from layer_cases import assert_close, golden
+
+import localconv
+from localconv.convert import LAYOUTS, convert, convert_bias
+
+OUTPUTS, KERNELS = {1: (5,), 2: (3, 4), 3: (2, 3, 2)}, {1: (3,), 2: (2, 3), 3: (1, 2, 2)}
+CHANNELS, FILTERS = 2, 5
+
+# Where each library keeps the weight of position p, tap t, channel c and filter f, written out.
+PLACES = {
+    "rows": lambda p, flat, t, c, f, k: (flat, t * CHANNELS + c, f),
+    "rows_channels_first": lambda p, flat, t, c, f, k: (flat, c * k + t, f),
+    "torch": lambda p, flat, t, c, f, k: (flat, t * CHANNELS + c, f),
+    "torch_snippet": lambda p, flat, t, c, f, k: (0, f, c, *p, t),
+    "jax": lambda p, flat, t, c, f, k: (f, c * k + t, *p),
+    "jax_channels_last": lambda p, flat, t, c, f, k: (*p, c * k + t, f),
+    "flax": lambda p, flat, t, c, f, k: (*p, c * k + t, f),
+}
+SHAPES = {
+    "rows": lambda out, k: (prod(out), k * CHANNELS, FILTERS),
+    "torch_snippet": lambda out, k: (1, FILTERS, CHANNELS, *out, k),
+    "jax": lambda out, k: (FILTERS, CHANNELS * k, *out),
+    "flax": lambda out, k: (*out, CHANNELS * k, FILTERS),
+}
+SHAPES |= {"rows_channels_first": SHAPES["rows"], "torch": SHAPES["rows"], "jax_channels_last": SHAPES["flax"]}
+
+
+def stored(layout, rank):
+    """A kernel in a layout, every number in it another one."""
+    out, taps = OUTPUTS[rank], prod(KERNELS[rank])
+    array = np.full(SHAPES[layout](out, taps), -1.0)
+    numbers = itertools.count()
+    for p in np.ndindex(out):
+        flat = int(np.ravel_multi_index(p, out))
+        for t, c, f in itertools.product(range(taps), range(CHANNELS), range(FILTERS)):
+            array[PLACES[layout](p, flat, t, c, f, taps)] = next(numbers)
+    return array
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize(("source", "target"), list(itertools.product(PLACES, PLACES)))
+def test_kernels(source, target, rank):
+    kernel = stored(source, rank)
+    before = kernel.copy()
+    result = convert(kernel, source, target, KERNELS[rank], output_size=OUTPUTS[rank])
+    np.testing.assert_array_equal(result, stored(target, rank))
+    np.testing.assert_array_equal(kernel, before)
+
+
+def test_every_layout_is_tested():
+    keras = {name for name in LAYOUTS if name.startswith("keras")}
+    assert set(LAYOUTS) == set(PLACES) | keras
+    assert keras == {f"keras_{n}{tail}" for n in (1, 2, 3) for tail in ("", "_channels_first")}
+
+
+LAYERS = [case for rank in (1, 2) for case in golden(f"local{rank}d")]
+
+
+@pytest.mark.parametrize("number", range(len(LAYERS)))
+def test_kernels_of_keras(number):
+    """What Keras computed with a kernel is what `localconv` computes with its rows; and back to what Keras stored."""
+    case = LAYERS[number]
+    arguments, kernel = case["arguments"], case["weights"][0]
+    first = arguments.get("data_format") == "channels_first"
+    rank = case["x"].ndim - 2
+    name = f"keras_{arguments.get('implementation', 1)}" + "_channels_first" * first
+    size = arguments["kernel_size"]
+    size = (size,) * rank if isinstance(size, int) else tuple(size)
+    spatial, channels = (
+        (case["x"].shape[2:], case["x"].shape[1]) if first else (case["x"].shape[1:-1], case["x"].shape[-1])
+    )
+    window = {"strides": arguments.get("strides", 1), "padding": arguments.get("padding", "valid")}
+    rows = convert(kernel, name, "rows", size, input_size=spatial, channels=channels, **window)
+    x = np.moveaxis(case["x"], 1, -1) if first else case["x"]
+    function = localconv.local_conv1d if rank == 1 else localconv.local_conv2d
+    output = case["y"].shape[2:] if first else case["y"].shape[1:-1]
+    extra = () if rank == 1 else (output,)
+    y = function(x, rows, size, window["strides"], *extra, "channels_last", padding=window["padding"])
+    y = np.moveaxis(y, -1, 1) if first else y
+    if len(case["weights"]) > 1:
+        bias = convert_bias(case["weights"][1], name, "torch", output)
+        y = y + (bias if first else np.moveaxis(bias, 0, -1))
+    if arguments.get("activation") in (None, "linear"):
+        assert_close(y, case["y"])
+    np.testing.assert_array_equal(
+        convert(rows, "rows", name, size, input_size=spatial, **window),
+        convert(kernel, name, name, size, input_size=spatial, channels=channels, **window),
+    )
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_biases(rank):
+    out = OUTPUTS[rank]
+    by_filter = np.arange(float(FILTERS * prod(out))).reshape(FILTERS, *out)
+    by_position = np.moveaxis(by_filter, 0, -1)
+    forms = {"torch": by_filter, "torch_snippet": by_filter[None], "flax": by_position, "keras_1": by_position}
+    forms["keras_2_channels_first"] = by_filter.reshape(by_position.shape)
+    for (source, given), (target, expected) in itertools.product(forms.items(), forms.items()):
+        np.testing.assert_array_equal(convert_bias(given, source, target, out), expected)
+        shared = np.arange(float(FILTERS))
+        np.testing.assert_array_equal(convert_bias(shared, source, target, out), shared)
+
+
+ROWS = np.zeros((12, 12, 5))
+WRONG = {
+    "source": (lambda: convert(ROWS, "keras", "rows", (2, 3)), ValueError, "source must be one of rows, .* 'keras'"),
+    "target": (lambda: convert(ROWS, "rows", 1, (2, 3)), TypeError, "target must be a string, got 1"),
+    "kernel_size": (lambda: convert(ROWS, "rows", "jax", 3), TypeError, "kernel_size must be"),
+    "no kernel_size": (lambda: convert(ROWS, "rows", "jax", ()), ValueError, "kernel_size must have at least one axis"),
+    "taps": (lambda: convert(ROWS, "rows", "rows", (5, 1)), ValueError, r"kernel must have .* 5 taps, got shape \(12"),
+    "axes": (lambda: convert(ROWS[0], "rows", "jax", (2, 3)), ValueError, "kernel must have the axes 'P tc f'"),
+    "size": (
+        lambda: convert(ROWS, "rows", "jax", (2, 3), output_size=(3, 3)),
+        ValueError,
+        r"kernel must have .*output_size=\(3, 3\), got shape \(12, 12, 5\)",
+    ),
+    "no size": (lambda: convert(ROWS, "rows", "jax", (2, 3)), ValueError, "output_size or input_size must be given"),
+    "sizes": (
+        lambda: convert(ROWS, "rows", "jax", (2, 3), output_size=(2, 6), input_size=(4, 6)),
+        ValueError,
+        r"output_size must be \(3, 4\)",
+    ),
+    "input": (lambda: convert(ROWS, "rows", "keras_2", (2, 3)), ValueError, "input_size must be given for the target"),
+    "small": (
+        lambda: convert(ROWS, "rows", "jax", (2, 3), input_size=(1, 1)),
+        ValueError,
+        "input_size must be large enough",
+    ),
+    "channels": (
+        lambda: convert(ROWS[0, 0], "keras_3", "rows", (2, 3), input_size=(4, 6)),
+        ValueError,
+        "channels must be given",
+    ),
+    "sparse": (
+        lambda: convert(ROWS[0, 0], "keras_3", "rows", (2, 3), input_size=(4, 6), channels=2),
+        ValueError,
+        "kernel must have shape",
+    ),
+    "dense": (
+        lambda: convert(ROWS, "keras_2", "rows", (2, 3), input_size=(4, 6)),
+        ValueError,
+        "kernel must have 6 axes",
+    ),
+    "objects": (lambda: convert([[None]], "rows", "jax", (2, 3)), TypeError, "kernel must be a plain array"),
+    "masked": (
+        lambda: convert(np.ma.zeros((12, 12, 5)), "rows", "jax", (2, 3)),
+        TypeError,
+        "kernel must be a plain array",
+    ),
+    "bias": (lambda: convert_bias(ROWS, "jax", "torch"), ValueError, "source must have a bias, which 'jax' has not"),
+    "bias size": (
+        lambda: convert_bias(ROWS, "torch", "flax", (3, 3)),
+        ValueError,
+        "bias must have the axes 'f p' of 'torch'",
+    ),
+    "bias axes": (
+        lambda: convert_bias(np.zeros((2, 5)), "torch_snippet", "torch"),
+        ValueError,
+        "bias must have the axes '1 f p'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_arguments(name):
+    call, kind, message = WRONG[name]
+    with pytest.raises(kind, match=message):
+        call()
