@@ -13,11 +13,4 @@ from . import platforms as _platforms  # noqa: F401  # gives the primitives thei
 from .functional import local_conv1d, local_conv1d_transpose, local_conv2d, local_conv2d_transpose
 from .platforms import TARGETS, register
 
-__all__ = [
-    "TARGETS",
-    "local_conv1d",
-    "local_conv1d_transpose",
-    "local_conv2d",
-    "local_conv2d_transpose",
-    "register",
-]
+__all__ = ["TARGETS", "local_conv1d", "local_conv1d_transpose", "local_conv2d", "local_conv2d_transpose", "register"]

@@ -164,7 +164,9 @@ def _one_by_jnp(operation: str, a: jax.Array, b: jax.Array, *, window: Window, s
     if operation == "local_grad_input":
         transposed = jax.linear_transpose(lambda image: _convolved(image, a, window), jax.ShapeDtypeStruct(x, a.dtype))
     else:
-        transposed = jax.linear_transpose(lambda rows: _convolved(a, rows, window), jax.ShapeDtypeStruct(kernel, a.dtype))
+        transposed = jax.linear_transpose(
+            lambda rows: _convolved(a, rows, window), jax.ShapeDtypeStruct(kernel, a.dtype)
+        )
     (result,) = transposed(b)
     return result  # type: ignore[no-any-return]
 

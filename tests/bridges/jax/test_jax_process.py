@@ -151,4 +151,6 @@ def test_no_memory(monkeypatch):
             jax.jit(conv)(*arrays(11)).block_until_ready()
     finally:
         _xla.use_maker(lj.platforms.make_plan)
-    np.testing.assert_array_equal(jax.jit(conv)(*arrays(11)), localconv.local_conv1d(*arrays(11), 3, 1, "channels_last"))
+    np.testing.assert_array_equal(
+        jax.jit(conv)(*arrays(11)), localconv.local_conv1d(*arrays(11), 3, 1, "channels_last")
+    )

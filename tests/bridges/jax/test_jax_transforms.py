@@ -48,7 +48,9 @@ def test_derivatives_to_order_2(case, mode):
 
 def test_derivatives_of_order_3():
     call, arrays = function_of(CASES[0])
-    check_grads(lambda *arrays: call(*arrays) ** 2, [array.astype("float64") for array in arrays], 3, atol=1e-3, rtol=1e-3)
+    check_grads(
+        lambda *arrays: call(*arrays) ** 2, [array.astype("float64") for array in arrays], 3, atol=1e-3, rtol=1e-3
+    )
 
 
 def test_transposed_derivatives(case):
@@ -84,7 +86,10 @@ def test_linearize_checkpoint_scan(case):
         return step[0]
 
     images = jnp.stack([inputs, 2 * inputs, -inputs])
-    same(jax.jit(jax.grad(total))(kernel), sum(jax.grad(lambda k, x=x: (call(x, k, *rest) ** 2).sum())(kernel) for x in images))
+    same(
+        jax.jit(jax.grad(total))(kernel),
+        sum(jax.grad(lambda k, x=x: (call(x, k, *rest) ** 2).sum())(kernel) for x in images),
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------- vmap
@@ -94,7 +99,9 @@ COUNT = 3
 
 def repeated(arrays, mapped, axis):
     """The arrays, those that are mapped in COUNT versions along an axis; and the list of single calls' arguments."""
-    versions = [[array * (1 + i) if has else array for array, has in zip(arrays, mapped, strict=True)] for i in range(COUNT)]
+    versions = [
+        [array * (1 + i) if has else array for array, has in zip(arrays, mapped, strict=True)] for i in range(COUNT)
+    ]
     stacked = [
         jnp.stack([version[n] for version in versions], axis) if has else array
         for n, (array, has) in enumerate(zip(arrays, mapped, strict=True))
@@ -141,7 +148,9 @@ def test_vmap_of_vmap(inner, outer):
         twice, versions = repeated(once, outer, 0)
         axes = [tuple(0 if has else None for has in mapped) for mapped in (inner, outer)]
         single = [
-            jnp.stack([function(*[a[i] if has else a for a, has in zip(version, inner, strict=True)]) for i in range(COUNT)])
+            jnp.stack(
+                [function(*[a[i] if has else a for a, has in zip(version, inner, strict=True)]) for i in range(COUNT)]
+            )
             for version in versions
         ]
         np.testing.assert_allclose(
