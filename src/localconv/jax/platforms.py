@@ -1,4 +1,4 @@
-"""How the primitives run: by handlers that XLA calls, by a callback where it refuses them, by jnp on other platforms."""
+"""How the primitives run: by handlers in XLA, by a callback where it refuses them, by jnp on other platforms."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TARGETS = {operation: f"localconv_{operation}" for operation in PRIMITIVES}
 # What errors call the arrays.
 NAMES = Names("inputs", "kernel", "grad_output")
 
-# --------------------------------------------------------------------------------------------------- making a call's plan
+# ------------------------------------------------------------------------------------------------- making a call's plan
 
 
 def make_plan(
@@ -58,7 +58,7 @@ def make_plan(
     return job, *(leads[2] or (1,)), (steps[0], steps[1], steps[2]), prepared.nbytes
 
 
-# ---------------------------------------------------------------------------------------------------------- registration
+# --------------------------------------------------------------------------------------------------------- registration
 
 REFUSED = (
     "XLA refuses localconv's compiled handlers ({error}): convolutions of this process run through jax.pure_callback, "
@@ -112,7 +112,7 @@ def _on_host(operation: str, ctx: Any, a: Any, b: Any, *, window: Window, spatia
     return lower(ctx, a, b, window=window, spatial=spatial)
 
 
-# --------------------------------------------------------------------------------------------------------- by a callback
+# -------------------------------------------------------------------------------------------------------- by a callback
 
 
 def _called_back(operation: str, a: Any, b: Any, *, window: Window, spatial: Ints | None) -> jax.Array:
@@ -145,7 +145,7 @@ def _compute(operation: str, window: Window, a: Array, b: Array, out: Array) -> 
         engine.grad_kernel(spec, a, out.shape, b, out=out, names=NAMES)
 
 
-# -------------------------------------------------------------------------------------------------- on other platforms
+# --------------------------------------------------------------------------------------------------- on other platforms
 
 
 def _by_jnp(operation: str, a: jax.Array, b: jax.Array, *, window: Window, spatial: Ints | None = None) -> jax.Array:

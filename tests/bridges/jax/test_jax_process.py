@@ -147,7 +147,7 @@ def test_no_memory(monkeypatch):
     lj.register()
     _xla.use_maker(refuse)
     try:
-        with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED.*no memory to plan"):
+        with pytest.raises(jax.errors.JaxRuntimeError, match=r"RESOURCE_EXHAUSTED.*no memory to plan"):
             jax.jit(conv)(*arrays(11)).block_until_ready()
     finally:
         _xla.use_maker(lj.platforms.make_plan)
