@@ -13,8 +13,8 @@ import localconv.jax as lj
 
 
 def function_of(case):
-    """The case's function of its input and kernel, and of its bias if it has one; with the arrays."""
-    *arrays, bias = case.arrays()
+    """The case's function of its input and kernel, and of its bias if it has one; with the arrays, in float64."""
+    *arrays, bias = dataclasses.replace(case, dtype="float64").arrays()
     arrays = [jnp.asarray(array) for array in (*arrays, bias) if array is not None]
 
     def call(inputs, kernel, bias=None):
@@ -37,7 +37,7 @@ def double(x64):
 def case(request):
     import dataclasses
 
-    return dataclasses.replace(request.param, dtype="float64")
+    return request.param
 
 
 @pytest.mark.parametrize("mode", ["fwd", "rev"])
@@ -48,9 +48,7 @@ def test_derivatives_to_order_2(case, mode):
 
 def test_derivatives_of_order_3():
     call, arrays = function_of(CASES[0])
-    check_grads(
-        lambda *arrays: call(*arrays) ** 2, [array.astype("float64") for array in arrays], 3, atol=1e-3, rtol=1e-3
-    )
+    check_grads(lambda *arrays: call(*arrays) ** 2, arrays, 3, atol=1e-3, rtol=1e-3)
 
 
 def test_transposed_derivatives(case):
