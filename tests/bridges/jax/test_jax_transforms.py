@@ -1,5 +1,6 @@
 """Derivatives of every order and mode, vmap over every argument, and the other transformations of JAX."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -35,7 +36,6 @@ def double(x64):
 
 @pytest.fixture(params=CASES, ids=name_of)
 def case(request):
-    import dataclasses
 
     return request.param
 
