@@ -36,7 +36,6 @@ def double(x64):
 
 @pytest.fixture(params=CASES, ids=name_of)
 def case(request):
-
     return request.param
 
 
