@@ -74,7 +74,8 @@ enum { lc_isa_count = (int)(sizeof lc_isas / sizeof lc_isas[0]) };
 
 /* ----------------------------------------------------------------------------------------- making jobs */
 
-/* Bytes that one workspace may ask for: more than any machine has, and few enough to be multiplied by all its threads. */
+/* Bytes that one workspace may ask for: more than any machine has, and few enough to be multiplied by all its threads.
+ */
 #define LC_MOST_BYTES (PTRDIFF_MAX >> 13)
 
 /* Makes a job of a geometry, an algorithm, kernels and choices that are in it already: LC_OK, LC_NO_MEMORY, or
