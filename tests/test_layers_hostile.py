@@ -7,6 +7,7 @@ import io
 import json
 import os
 import struct
+import traceback
 import zipfile
 import zlib
 
@@ -559,6 +560,11 @@ CONFIGS = {
     "lists": '{"class_name": "Sequential", "config": {"layers": [' + "[]," * 120_000 + "[]]}}",
     "a number": '{"class_name": "Sequential", "config": {"layers": [' + "9" * 10**6 + "]}}",
     "text": '"' + "x" * 17 * MIB + '"',
+    "a dtype of axes": sequential(("Dense", {"units": 1, "dtype": f"({'1,' * 4000}1)f4"})),
+    "a dtype of fields": sequential(("Dense", {"units": 1, "dtype": ",".join(["f4"] * 100_000)})),
+    "a dtype in a dict": sequential(
+        ("Dense", {"units": 1, "dtype": {"names": ["a"], "formats": [f"({'1,' * 4000}1)f4"]}})
+    ),
 }
 
 
@@ -576,6 +582,81 @@ def test_configs_that_declare_too_much(kind, form, load, tmp_path):
             root.attrs["layer_names"] = np.array([], "S1")
             root.attrs["model_config"] = text
     assert "ValueError" in load(f"a.{form}", "model", limit=120 * MIB)
+
+
+TEXT = "x" * MIB
+LOCAL = {"filters": 1, "kernel_size": 1}
+INITIALIZERS = [{"mode": TEXT}, {"distribution": TEXT}, {"scale": TEXT}, {"seed": TEXT}, {"fans": TEXT}]
+LONG_TEXTS = {
+    "class": (TEXT, {}),
+    "units": ("Dense", {"units": TEXT}),
+    "list of units": ("Dense", {"units": [TEXT]}),
+    "name": ("Dense", {"units": 1, "name": [TEXT]}),
+    "dtype": ("Dense", {"units": 1, "dtype": TEXT}),
+    "dtype in a list": ("Dense", {"units": 1, "dtype": [TEXT]}),
+    "trainable": ("Dense", {"units": 1, "trainable": [TEXT]}),
+    "use_bias": ("Dense", {"units": 1, "use_bias": TEXT}),
+    "activation": ("Dense", {"units": 1, "activation": TEXT}),
+    "list of an activation": ("Dense", {"units": 1, "activation": [TEXT]}),
+    "parameter of an activation": ("Dense", {"units": 1, "activation": {"class_name": "relu", "config": {TEXT: 1}}}),
+    "module": ("Dense", {"units": 1, "activation": {"module": TEXT, "class_name": "relu", "config": {}}}),
+    "argument": ("Dense", {"units": 1, TEXT: 1}),
+    "initializer": ("Dense", {"units": 1, "kernel_initializer": TEXT}),
+    "list of an initializer": ("Dense", {"units": 1, "kernel_initializer": [TEXT]}),
+    "argument of a regularizer": (
+        "Dense",
+        {"units": 1, "kernel_regularizer": {"class_name": "L2", "config": {TEXT: 1}}},
+    ),
+    "regularizer": ("Dense", {"units": 1, "kernel_regularizer": {"class_name": "L2", "config": {"l2": TEXT}}}),
+    "constraint": ("Dense", {"units": 1, "kernel_constraint": {"class_name": "MaxNorm", "config": {"axis": TEXT}}}),
+    "constant": ("Dense", {"units": 1, "kernel_initializer": {"class_name": "Constant", "config": {"value": TEXT}}}),
+    "input_shape": ("Dense", {"units": 1, "input_shape": TEXT}),
+    "size": ("Dense", {"units": 1, "input_shape": [TEXT]}),
+    "padding": ("LocallyConnected1D", LOCAL | {"padding": TEXT}),
+    "data_format": ("LocallyConnected1D", LOCAL | {"data_format": TEXT}),
+    "strides": ("LocallyConnected1D", LOCAL | {"strides": TEXT}),
+    "kernel_size": ("LocallyConnected1D", LOCAL | {"kernel_size": [TEXT]}),
+    "implementation": ("LocallyConnected1D", LOCAL | {"implementation": TEXT}),
+    "rate": ("Dropout", {"rate": TEXT}),
+    "name twice": ("Sequential", {"layers": [{"class_name": "Flatten", "config": {"name": TEXT}}] * 2}),
+    "name and shape": ("MaxPooling1D", {"name": TEXT, "batch_input_shape": [None, 3]}),
+    "name and size": ("MaxPooling1D", {"name": TEXT, "pool_size": 4, "batch_input_shape": [None, 3, 1]}),
+} | {
+    f"initializer's {key}": (
+        "Dense",
+        {"units": 1, "kernel_initializer": {"class_name": "VarianceScaling", "config": {key: value}}},
+    )
+    for arguments in INITIALIZERS
+    for key, value in arguments.items()
+}
+
+
+@pytest.mark.parametrize("kind", LONG_TEXTS)
+def test_messages_of_long_texts(kind, tmp_path):
+    """Whatever a config holds where it does not belong: the beginning is enough to find it."""
+    config = sequential(LONG_TEXTS[kind])
+    keras(tmp_path / "a.keras", config)
+    for make in (
+        lambda: layers.Sequential.from_json(json.dumps(config)),
+        lambda: layers.load_model(tmp_path / "a.keras"),
+    ):
+        with pytest.raises((ValueError, TypeError)) as caught:
+            make()
+        assert len("".join(traceback.format_exception(caught.value, chain=True))) < 30_000
+
+
+def test_messages_of_long_names(tmp_path):
+    """Of layers in a file of weights."""
+    model = layers.Sequential([layers.Dense(4, name="d", input_shape=(4,))])
+    with h5py.File(tmp_path / "a.h5", "w") as root:
+        dense(root, lambda group, name: group.create_dataset(name, (5, 4), "f4"))
+        root.move("d", "d" * 60_000)
+        root.attrs["layer_names"] = [b"d" * 60_000]
+        root["d" * 60_000].attrs["weight_names"] = [b"d/kernel:0", b"d/bias:0"]
+    for by_name in (False, True):
+        with pytest.raises(ValueError, match="Shape mismatch|No layer of the model") as caught:
+            model.load_weights(tmp_path / "a.h5", by_name=by_name)
+        assert len(str(caught.value)) < 10_000
 
 
 @pytest.mark.memory

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from ..arrays import Array, is_masked
 from . import initializers, regularizers
-from .arguments import Shape, flag, shape_tuple
+from .arguments import Shape, flag, shape_tuple, shortened, shown
 from .naming import automatic_name
 from .variables import Variable, assign_all, float_dtype
 
@@ -39,7 +39,7 @@ class InputSpec:
 
     def check(self, shape: Shape, layer_name: str) -> None:
         """Raise ValueError, in Keras's words, if a shape does not fit; None in it fits everything."""
-        start = f'Input 0 of layer "{layer_name}" is incompatible with the layer: '
+        start = f'Input 0 of layer "{shortened(layer_name)}" is incompatible with the layer: '
         for wanted, name, wrong in (
             (self.ndim, "ndim", self.ndim != len(shape)),
             (self.min_ndim, "min_ndim", len(shape) < (self.min_ndim or 0)),
@@ -66,7 +66,7 @@ class _FileToLoad:
         """Count a weight. ValueError if the file cannot hold its values."""
         if prod(shape) > self.left:
             raise ValueError(
-                f"weight {name} of shape {shape} has more elements than the file has left for it, {self.left}"
+                f"weight {shortened(name)} of shape {shape} has more elements than the file has left for it, {self.left}"
             )
         self.left -= prod(shape)
 
@@ -134,7 +134,7 @@ class Layer:
         seed: int | None = None,
     ) -> None:
         if name is not None and not isinstance(name, str):
-            raise TypeError(f"name must be a string, got {name!r}")
+            raise TypeError(f"name must be a string, got {shown(name)}")
         self._name = automatic_name(type(self).__name__) if name is None else name
         self._trainable = flag(trainable, "trainable")
         self._dtype = float_dtype(dtype)

@@ -19,7 +19,7 @@ from ..arguments import Ints
 from ..arrays import Array
 from ..geometry import layout_of, windows_of
 from ..spec import LOCAL, Spec, local_spec
-from .arguments import Shape, check_output, shape_tuple
+from .arguments import Shape, check_output, shape_tuple, shown
 from .base import InputSpec
 from .weighted import ConvolvingLayer, terms_of
 
@@ -203,7 +203,7 @@ class _LocallyConnected(ConvolvingLayer):
                 implementation
             )  # whether it is one that there is, `build` says, as in Keras
         except TypeError:
-            raise ValueError(f"Unrecognized implementation mode: {implementation}.") from None
+            raise ValueError(f"Unrecognized implementation mode: {shown(implementation)}.") from None
         if implementation == 1 and self.padding == "causal":
             raise ValueError(
                 f'Invalid border mode for {type(self).__name__} (only "valid" and "same" are supported if '
@@ -482,7 +482,7 @@ def convert_implementation(
     [(4, 3, 2), (4, 2)]
     """
     if to not in IMPLEMENTATIONS or isinstance(to, bool):
-        raise ValueError(f"to must be one of {IMPLEMENTATIONS}, got {to!r}")
+        raise ValueError(f"to must be one of {IMPLEMENTATIONS}, got {shown(to)}")
     if not isinstance(config, Mapping):
         raise TypeError(f"config must be a mapping, got {type(config).__name__}")
     if isinstance(config.get("config"), Mapping):
@@ -509,7 +509,7 @@ def _connections_of(config: Mapping[str, Any], input_shape: Shape) -> tuple[Conn
         rank = len(int_or_ints) if isinstance(int_or_ints := config["kernel_size"], Sequence) else len(input_shape) - 2
         layer_class = {1: LocallyConnected1D, 2: LocallyConnected2D}[rank]
     except KeyError:
-        raise ValueError(f"config must be that of a locally connected layer, got {dict(config)!r}") from None
+        raise ValueError(f"config must be that of a locally connected layer, got {shown(dict(config))}") from None
     geometry = {
         key: config[key]
         for key in ("filters", "kernel_size", "strides", "padding", "data_format", "implementation")

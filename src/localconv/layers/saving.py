@@ -15,7 +15,7 @@ from typing import Any
 
 from ..arrays import Array
 from . import hdf5, npz
-from .arguments import shown
+from .arguments import shortened, shown
 from .atomic import whole_file
 from .base import Layer, weights_from_file
 from .stored import StoredArray, StoredLayer, reading
@@ -157,7 +157,8 @@ def _by_name(
 def _mismatch(number: int, layer: Layer, entry: StoredLayer) -> str | None:
     """What is wrong between a layer and its weights in the file, in Keras's words; None if nothing is."""
     variables = _stored_order(layer)
-    in_file = f", {entry.name} in the save file" if entry.name not in (None, layer.name) else ""
+    other = entry.name is not None and entry.name != layer.name
+    in_file = f", {shortened(str(entry.name))} in the save file" if other else ""
     where = f"layer #{number} (named {layer.name} in the current model{in_file})"
     if len(variables) != len(entry.weights):
         return (

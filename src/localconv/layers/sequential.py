@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from ..arrays import Array
 from . import saving
-from .arguments import Shape, positive_int, shape_tuple, shown
+from .arguments import Shape, positive_int, shape_tuple, shortened, shown
 from .base import Layer
 from .conv import Conv1D, Conv2D
 from .core import Activation, Dense, Dropout, Flatten, InputLayer, MaxPooling1D, MaxPooling2D
@@ -134,7 +134,7 @@ class Sequential(Layer):
         if layer.name in self._names:
             raise ValueError(
                 "All layers added to a Sequential model should have unique names. "
-                f'Name "{layer.name}" is already the name of a layer in this model. '
+                f'Name "{shortened(layer.name)}" is already the name of a layer in this model. '
                 "Update the `name` argument to pass a unique name."
             )
         if isinstance(layer, InputLayer):
@@ -547,7 +547,7 @@ def _config_of(content: Any) -> Mapping[str, Any]:
         names = [content.get(key) for key in ("module", "class_name", "registered_name")]
         raise ValueError(
             "text must describe a Sequential model of Keras's own class, it has module, class_name, registered_name "
-            f"{names}"
+            f"{shown(names)}"
         )
     config = content.get("config")
     return (
@@ -564,7 +564,7 @@ def _layer_of(entry: Any) -> Layer:
         return InputLayer(batch_input_shape=shape)
     layer = LAYERS.deserialize(entry)
     if not isinstance(layer, Layer):
-        raise ValueError(f"config: {entry.get('class_name')!r} must name a layer, it names {layer!r}")
+        raise ValueError(f"config: {shown(entry.get('class_name'))} must name a layer, it names {shown(layer)}")
     return layer
 
 

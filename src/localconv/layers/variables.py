@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from ..arrays import FLOAT32, FLOAT64, Array
 from ..config import floatx
+from .arguments import shown
 
 FLOATS: dict[str, np.dtype[Any]] = {"float32": FLOAT32, "float64": FLOAT64}
 
@@ -19,17 +20,27 @@ FLOATS: dict[str, np.dtype[Any]] = {"float32": FLOAT32, "float64": FLOAT64}
 def float_dtype(dtype: DTypeLike | None, name: str = "dtype") -> np.dtype[Any]:
     """`dtype` as a NumPy dtype, `floatx` for None.
 
-    TypeError or ValueError, naming the argument, unless float32 or float64.
+    A str is one of the two names: NumPy has a language of them, and a few KB of that, from a file, may describe a
+    dtype of GBs. TypeError or ValueError, naming the argument, unless float32 or float64.
     """
     if dtype is None:
         return FLOATS[floatx()]
-    try:
-        found = np.dtype(dtype)
-    except TypeError:
-        raise TypeError(f"{name} must be float32 or float64, got {dtype!r}") from None
-    if found.name not in FLOATS:
-        raise ValueError(f"{name} must be float32 or float64, got {found}")
-    return FLOATS[found.name]
+    found = dtype if isinstance(dtype, str) else _plain_name(dtype)
+    if found is None:
+        raise TypeError(f"{name} must be float32 or float64, got {shown(dtype)}")
+    if found not in FLOATS:
+        raise ValueError(f"{name} must be float32 or float64, got {shown(found)}")
+    return FLOATS[found]
+
+
+def _plain_name(dtype: Any) -> str | None:
+    """The name of a NumPy dtype, or of the one that a type such as `np.float32` or `float` stands for."""
+    if isinstance(dtype, type):
+        try:
+            dtype = np.dtype(dtype)
+        except TypeError:
+            return None
+    return dtype.name if isinstance(dtype, np.dtype) else None
 
 
 class Variable:
@@ -83,7 +94,7 @@ class Variable:
         constraint: Callable[[Any], Any] | None = None,
     ) -> None:
         if not isinstance(name, str):
-            raise TypeError(f"name must be a string, got {name!r}")
+            raise TypeError(f"name must be a string, got {shown(name)}")
         array = np.asarray(value)
         self.name = name
         self.trainable = bool(trainable)
