@@ -124,9 +124,7 @@ def check_output(output: Shape, input_shape: Shape, layer_name: str) -> None:
     """Raise ValueError if a size of the output is 0 or less."""
     if any(n is not None and n <= 0 for n in output):
         raise ValueError(
-            f"One of the dimensions in the output is <= 0 due to downsampling in {shortened(layer_name)}. Consider increasing the "
-            "input "
-            f"size. Received input shape {input_shape} which would produce output shape with a zero or negative value "
-            "in a "
-            "dimension."
+            f"One of the dimensions in the output is <= 0 due to downsampling in {shortened(layer_name)}. "
+            f"Consider increasing the input size. Received input shape {input_shape} which would produce output shape "
+            "with a zero or negative value in a dimension."
         )

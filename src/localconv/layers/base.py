@@ -66,7 +66,8 @@ class _FileToLoad:
         """Count a weight. ValueError if the file cannot hold its values."""
         if prod(shape) > self.left:
             raise ValueError(
-                f"weight {shortened(name)} of shape {shape} has more elements than the file has left for it, {self.left}"
+                f"weight {shortened(name)} of shape {shape} has more elements than the file has left for it, "
+                f"{self.left}"
             )
         self.left -= prod(shape)
 

@@ -19,7 +19,7 @@ from ..arguments import Ints
 from ..arrays import Array
 from ..geometry import layout_of, windows_of
 from ..spec import LOCAL, Spec, local_spec
-from .arguments import Shape, check_output, shape_tuple, shown
+from .arguments import Shape, check_output, shape_tuple, shortened, shown
 from .base import InputSpec
 from .weighted import ConvolvingLayer, terms_of
 
@@ -203,7 +203,7 @@ class _LocallyConnected(ConvolvingLayer):
                 implementation
             )  # whether it is one that there is, `build` says, as in Keras
         except TypeError:
-            raise ValueError(f"Unrecognized implementation mode: {shown(implementation)}.") from None
+            raise ValueError(f"Unrecognized implementation mode: {shortened(str(implementation))}.") from None
         if implementation == 1 and self.padding == "causal":
             raise ValueError(
                 f'Invalid border mode for {type(self).__name__} (only "valid" and "same" are supported if '

@@ -171,9 +171,8 @@ class Registry:
         module, registered = shown(config.get("module")), shown(config.get("registered_name"))
         whose = "" if own else f" of module {module}, registered as {registered}"
         raise ValueError(
-            f"{self.unknown.format(shown(name))}{whose}. Known are those of Keras, {', '.join(self.names())}; your own ones "
-            "must be "
-            "named in a custom_object_scope or in custom_objects"
+            f"{self.unknown.format(shown(name))}{whose}. Known are those of Keras, {', '.join(self.names())}; "
+            "your own ones must be named in a custom_object_scope or in custom_objects"
         )
 
     def made(self, maker: Any, arguments: Mapping[str, Any]) -> Any:
