@@ -1,5 +1,7 @@
 """All weights are replaced, or none: whatever raises on the way, and whenever a signal comes."""
 
+import copy
+import pickle
 import sys
 import zipfile
 from pathlib import Path
@@ -105,6 +107,53 @@ def write_newer(path, weights):
             archive.write(inner, "model.weights.h5")
     else:
         inner.rename(path)
+
+
+class Meanwhile:
+    """An array-like that calls something when it is converted, as another thread might."""
+
+    def __init__(self, value, call):
+        self.shape, self.value, self.call = value.shape, value, call
+
+    def __array__(self, dtype=None, copy=None):
+        self.call()
+        return self.value
+
+
+@pytest.mark.parametrize("implementation", [2, 3])
+@pytest.mark.parametrize("way", ["set_weights", "apply_constraints"])
+def test_another_assignment_and_a_call_meanwhile(way, implementation):
+    """What the layer keeps of its kernel is that of the last assignment, not of one that came in between."""
+    layer = layers.LocallyConnected1D(2, 3, implementation=implementation)
+    layer.build((None, 6, 1))
+    x = np.random.default_rng(0).normal(size=(2, 6, 1)).astype("f4")
+    kernel, bias = layer.get_weights()
+    before = layer(x)
+
+    def meanwhile():
+        layer.kernel.assign(2 * kernel)
+        layer(x)
+
+    last = Meanwhile(bias, meanwhile)
+    if way == "set_weights":
+        layer.set_weights([4 * kernel, last])
+    else:
+        layer.kernel.constraint, layer.bias.constraint = lambda w: 4 * w, lambda w: last
+        layer.apply_constraints()
+    assert np.array_equal(layer.kernel.value, 4 * kernel)
+    np.testing.assert_array_equal(layer(x), 4 * before, "powers of two are exact")
+
+
+def test_assignments_in_a_copy():
+    """Of another process, perhaps, with assignments of its own before: none is taken for one that was copied."""
+    layer = layers.LocallyConnected1D(1, 1, implementation=3, use_bias=False)
+    x = np.ones((1, 4, 1), "f4")
+    layer(x)
+    for again in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert again._rows[0] is again.kernel.version, "nothing is computed twice"
+        again.kernel.assign(again.kernel.value * 0)
+        assert not again(x).any()
+        assert layer(x).all()
 
 
 def test_constraints_that_fail():

@@ -211,7 +211,7 @@ class _LocallyConnected(ConvolvingLayer):
             )
         self.input_spec = InputSpec(ndim=self.rank + 2)
         self._connections: Connections | None = None
-        self._rows: tuple[int, Array] | None = None
+        self._rows: tuple[object, Array] | None = None
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> Shape:
         """Return (batch, positions..., filters), or (batch, filters, positions...) with channels_first."""
@@ -272,10 +272,13 @@ class _LocallyConnected(ConvolvingLayer):
     def _computed_kernel(self) -> Array:
         if self.implementation == 1:
             return self.kernel.value
-        if self._rows is None or self._rows[0] != self.kernel.version:
+        # The version is read before the value, so that it is never newer than what is computed; and what is returned is
+        # not read back from where another thread may have put rows of an older one.
+        rows, version = self._rows, self.kernel.version
+        if rows is None or rows[0] is not version:
             assert self._connections is not None
-            self._rows = self.kernel.version, self._connections.rows(self.kernel.value, self.implementation)
-        return self._rows[1]
+            rows = self._rows = version, self._connections.rows(self.kernel.value, self.implementation)
+        return rows[1]
 
     def _kernel_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
         assert self._connections is not None

@@ -103,7 +103,7 @@ class Variable:
         self._grad: Array | None = None
         found = float_dtype(array.dtype if dtype is None and array.dtype.name in FLOATS else dtype)
         # Array and version are one object, so that one assignment replaces both: see `assign_all`.
-        self._held = _frozen(array, found, name), 0
+        self._held = _frozen(array, found, name), object()
 
     @classmethod
     def _without_value(
@@ -111,7 +111,7 @@ class Variable:
     ) -> Self:
         """A variable whose value is still to be assigned: until then zeros that take no memory."""
         variable = cls(0.0, name, dtype, trainable, regularizer, constraint)
-        variable._held = np.broadcast_to(variable._array, shape), 0
+        variable._held = np.broadcast_to(variable._array, shape), object()
         return variable
 
     @property
@@ -119,8 +119,13 @@ class Variable:
         return self._held[0]
 
     @property
-    def version(self) -> int:
-        """Counts the assignments, so that what was computed from the value can tell whether it still holds."""
+    def version(self) -> object:
+        """An object that each assignment brings with it and no other has, so that what was computed from the value can
+        tell whether it still holds.
+
+        Not a number: assignments that overlap would count to the same one, and so would those of another process to one
+        in a pickle.
+        """
         return self._held[1]
 
     @property
@@ -182,7 +187,7 @@ class Variable:
         ValueError
             If it has another shape. The variable then keeps its value.
         """
-        self._held = self.accepted(value), self.version + 1
+        self._held = self.accepted(value), object()
 
     def accepted(self, value: ArrayLike) -> Array:
         """Return `value` as `assign` would hold it: checked, converted, copied and read-only; the same errors."""
@@ -226,7 +231,7 @@ def assign_all(pairs: Iterable[tuple[Variable, ArrayLike]]) -> None:
     variables, held = [], []
     for variable, value in pairs:
         variables.append(variable)
-        held.append((variable.accepted(value), variable.version + 1))
+        held.append((variable.accepted(value), object()))
     deque(map(setattr, variables, repeat("_held"), held), maxlen=0)
 
 
