@@ -423,6 +423,14 @@ def npy(dtype, shape, size):
     return [header.getvalue(), *[bytes(MIB)] * (size // MIB)]
 
 
+def parts_npy(part, count=5 * MIB):
+    """The parts of a .npy that holds a JSON list of these."""
+    block = f"{part},".encode("utf-32-le") * MIB
+    ends = [end.encode("utf-32-le") for end in ("[", f"{part}]")]
+    size = (sum(map(len, ends)) + len(block) * (count // MIB)) // 4
+    return [*npy(f"<U{size}", (), 0), ends[0], *[block] * (count // MIB), ends[1]]
+
+
 MEMBERS = {
     "another shape": {"d/kernel": npy("<f4", (BOMB // 4,), BOMB)},
     "more than the header says": {"d/kernel": npy("<f4", (4, 4), BOMB)},
@@ -431,6 +439,8 @@ MEMBERS = {
     },
     "an index without end": {"localconv layers": npy(f"<U{BOMB // 4}", (), BOMB)},
     "an index of many": {"localconv layers": npy("<U1", (BOMB // 4,), BOMB)},
+    "an index of lists": {"localconv layers": parts_npy("[]")},
+    "an index of dicts": {"localconv layers": parts_npy("{}")},
     "no data for its header": {"d/kernel": npy("<f4", (4, 4), 0)},
     "objects": {"d/kernel": npy("|O", (4, 4), 0)},
     "records": {"d/kernel": npy([("a", "<f4")], (4, 4), MIB)},
@@ -443,7 +453,23 @@ MEMBERS = {
 @pytest.mark.parametrize("kind", MEMBERS)
 def test_npz_that_declares_too_much(kind, load, tmp_path):
     npz(tmp_path / "a.npz", MEMBERS[kind])
-    assert "ValueError" in load("a.npz", limit=48 * MIB)
+    # Of an index, what NumPy reads and the text of it.
+    assert "ValueError" in load(
+        "a.npz", limit=200 * MIB if kind in ("an index of lists", "an index of dicts") else 48 * MIB
+    )
+
+
+def test_more_layers_than_an_index_may_list(tmp_path, monkeypatch):
+    """Not written, since it would not be read."""
+    model = layers.Sequential([layers.Dense(1, input_shape=(1,)), *[layers.Flatten() for _ in range(30)]])
+    for module in (layers.npz, layers.stored):
+        monkeypatch.setattr(module, "MOST_PARTS", 1 + 2 * 31)
+    model.save_weights(tmp_path / "a.npz")
+    model.load_weights(tmp_path / "a.npz")
+    model.add(layers.Flatten())
+    with pytest.raises(ValueError, match="those of 32 layers are more"):
+        model.save_weights(tmp_path / "b.npz")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
 
 
 def lie(path, member):

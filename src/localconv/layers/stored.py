@@ -34,6 +34,11 @@ SMALL_ENOUGH = 64 * MIB
 NAMES_LIMIT = 16 * MIB
 NAME_OVERHEAD = 64
 
+# JSON: a model's config, a .npz's index. It is lists and dicts, which take twenty times their text. A layer has about
+# ten of them in a config: enough for ten thousand layers.
+JSON_LIMIT = 16 * MIB
+MOST_PARTS = 100_000
+
 # Of an error: some values as they are shown, and words around them.
 LONGEST_MESSAGE = 4000
 
@@ -77,6 +82,11 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 def limit_of(size: int) -> int:
     """How many bytes something of this size in a file may declare."""
     return max(SMALL_ENOUGH, LARGEST_RATIO * size)
+
+
+def has_too_many_parts(text: str) -> bool:
+    """Whether a JSON text may have more than `MOST_PARTS` lists and dicts; known before any is made."""
+    return text.count("{") + text.count("[") > MOST_PARTS
 
 
 class NameLimit:
