@@ -16,7 +16,7 @@ from ..arrays import Array, is_masked
 from . import initializers, regularizers
 from .arguments import Shape, flag, shape_tuple, shortened, shown
 from .naming import automatic_name
-from .variables import Variable, assign_all, float_dtype
+from .variables import Variable, assign_all, converted, float_dtype
 
 Fans = tuple[float, float]
 
@@ -426,7 +426,7 @@ class Layer:
         if array.dtype.kind != "f" or is_masked(value):
             got = "a masked array" if is_masked(value) else f"dtype {array.dtype}"
             raise TypeError(f"{name} of layer {self.name} must be an array of floats, got {got}")
-        return array.astype(self.dtype, copy=False)
+        return converted(array, self.dtype)
 
     def _run(self, x: Array, training: bool) -> Array:
         if not self.built:

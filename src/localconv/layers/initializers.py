@@ -83,7 +83,8 @@ class Initializer(Configurable):
         found = float_dtype(dtype)
         if rng is None or self.seed is not None:
             rng = np.random.default_rng(self.seed)
-        return np.asarray(self._values(_shape(shape), rng), found, order="C")
+        with np.errstate(all="ignore"):
+            return np.asarray(self._values(_shape(shape), rng), found, order="C")
 
     def _values(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
         raise NotImplementedError(f"{type(self).__name__} does not define _values")

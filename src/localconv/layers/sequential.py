@@ -20,7 +20,7 @@ from .hdf5 import BACKEND, KERAS_VERSION
 from .local import LocallyConnected1D, LocallyConnected2D
 from .progress import ProgressBar
 from .registry import Registry, custom_object_scope, is_of_keras
-from .variables import Variable
+from .variables import Variable, converted
 
 __all__ = ["Sequential", "load_model"]
 
@@ -234,13 +234,13 @@ class Sequential(Layer):
 
     def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
         for layer in self._layers:
-            x = layer._run(x.astype(layer.dtype, copy=False), training)
-        return x.astype(self.dtype, copy=False), None
+            x = layer._run(converted(x, layer.dtype), training)
+        return converted(x, self.dtype), None
 
     def _backward(self, grad_output: Array, saved: Any) -> Array:
         for layer in reversed(self._layers):
-            grad_output = layer._run_backward(grad_output.astype(layer.dtype, copy=False))
-        return grad_output.astype(self.dtype, copy=False)
+            grad_output = layer._run_backward(converted(grad_output, layer.dtype))
+        return converted(grad_output, self.dtype)
 
     def predict(self, x: ArrayLike, batch_size: int | None = None, verbose: str | int = "auto") -> Array:
         """Run the model on any number of inputs, some at a time.
@@ -428,7 +428,8 @@ class Sequential(Layer):
         ValueError
             If the number of layers, of weights or a shape differs, if no layer has a name that the file knows, if the
             file is damaged or none of those, if it refers to other files, or if the model is not built. The model then
-            has the weights it had.
+            has the weights it had. Values that are too large for the model's dtype are none of these: they become
+            infinite, as by `Variable.assign`.
         OSError
             If there is no such file, or it may not be read.
         ImportError

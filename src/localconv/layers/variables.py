@@ -178,7 +178,8 @@ class Variable:
         Parameters
         ----------
         value : array_like of real numbers
-            The same shape; converted to the variable's dtype, and copied.
+            The same shape; converted to the variable's dtype, and copied. What is too large for that becomes infinite,
+            and `numpy.errstate` changes nothing of it, as in all that layers and functions compute.
 
         Raises
         ------
@@ -240,9 +241,18 @@ def _check_real(array: Array, name: str) -> None:
         raise TypeError(f"value of {name} must be an array of real numbers, got dtype {array.dtype}")
 
 
+def converted(array: Array, dtype: np.dtype[Any]) -> Array:
+    """The array in this dtype, itself if it is; what is too large becomes infinite, whatever `numpy.errstate` says."""
+    if array.dtype == dtype:
+        return array
+    with np.errstate(all="ignore"):
+        return array.astype(dtype)
+
+
 def _frozen(array: Array, dtype: np.dtype[Any], name: str) -> Array:
     """A contiguous read-only copy."""
     _check_real(array, name)
-    copy = np.array(array, dtype, order="C", copy=True, subok=False)
+    with np.errstate(all="ignore"):
+        copy = np.array(array, dtype, order="C", copy=True, subok=False)
     copy.setflags(write=False)
     return copy
