@@ -1,6 +1,7 @@
 """All weights are replaced, or none: whatever raises on the way, and whenever a signal comes."""
 
 import copy
+import errno
 import pickle
 import sys
 import zipfile
@@ -12,6 +13,7 @@ from layer_cases import GOLDEN
 
 import localconv
 from localconv import layers
+from localconv.layers import atomic
 
 PACKAGE = str(Path(localconv.__file__).parent)
 
@@ -176,8 +178,8 @@ class Signal(BaseException):
     """What a signal handler raises."""
 
 
-def interrupted_after(count, call):
-    """Calls, with an exception after so many bytecodes of the package, as a signal handler raises it.
+def interrupted_after(count, call, where=PACKAGE):
+    """Calls, with an exception after so many bytecodes of the package (or a file in it), as a signal handler raises it.
 
     Whether the call got that far.
     """
@@ -185,7 +187,7 @@ def interrupted_after(count, call):
 
     def trace(frame, event, _):
         nonlocal left
-        if not frame.f_code.co_filename.startswith(PACKAGE):
+        if not frame.f_code.co_filename.startswith(where):
             return None
         frame.f_trace_opcodes = True
         if event == "opcode":
@@ -240,6 +242,46 @@ def test_a_signal_while_a_file_is_loaded(tmp_path):
             break
         count += 61
     assert state(model) == 1
+
+
+# Between the file's creation and the with statement it is the garbage collector that closes it.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+@pytest.mark.parametrize("way", ["new", "overwrite", "new without hard links"])
+def test_a_signal_while_a_file_is_saved(way, tmp_path, monkeypatch):
+    """Between any two steps: the old file or the new one, and no other."""
+
+    def refuse(*_, **__):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if way == "new without hard links":
+        monkeypatch.setattr(atomic.os, "link", refuse, raising=False)
+        monkeypatch.setattr(atomic, "POSIX", True)
+    monkeypatch.setattr(atomic.os, "fsync", lambda descriptor: None)  # slow, and after some hundred times no better
+    path, one, loaded = tmp_path / "a.npz", network(), network()
+    one.set_weights(ones(one))
+    count, seen, empty = 1, set(), 0
+    while True:
+        path.unlink(missing_ok=True)
+        if way == "overwrite":
+            network().save_weights(path)
+        interrupted = interrupted_after(
+            count, lambda: one.save_weights(path, overwrite=way == "overwrite"), atomic.__file__
+        )
+        names = [other.name for other in tmp_path.iterdir()]
+        assert names in ([], ["a.npz"]), f"after {count} bytecodes"
+        if names and not path.stat().st_size:
+            empty += 1
+        else:
+            if names:
+                loaded.load_weights(path)
+            seen.add(state(loaded) if names else None)
+        if not interrupted:
+            break
+        count += 1
+    assert count > 100
+    assert seen == ({0, 1} if way == "overwrite" else {None, 1})
+    # Of os.open's return and what keeps the descriptor, and before the try statement.
+    assert empty <= (3 if way == "new without hard links" else 0)
 
 
 def test_loading_a_model_runs_no_initializer(monkeypatch):

@@ -11,12 +11,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..arrays import Array
 from . import hdf5, npz
 from .arguments import shortened, shown
-from .atomic import whole_file
+from .atomic import write_whole
 from .base import Layer, weights_from_file
 from .stored import StoredArray, StoredLayer, reading
 from .variables import Variable, assign_all
@@ -37,7 +37,8 @@ def save_weights(model: Any, filepath: str | PathLike[str], overwrite: bool) -> 
         )
     _check_built(model)
     layers = [(_stored_name(layer.name), _weights_by_name(layer)) for layer in model.layers]
-    with whole_file(path, overwrite) as file:
+
+    def write(file: BinaryIO) -> None:
         if suffix == ".npz":
             npz.write(layers, file)
             return
@@ -45,6 +46,8 @@ def save_weights(model: Any, filepath: str | PathLike[str], overwrite: bool) -> 
         content = io.BytesIO()
         hdf5.write(layers, content)
         file.write(content.getbuffer())
+
+    write_whole(path, write, overwrite)
 
 
 def _weights_by_name(layer: Layer) -> dict[str, Array]:

@@ -393,9 +393,14 @@ class Sequential(Layer):
         Notes
         -----
         All is written to a new file in the same directory, and to the disk, before that gets the name. Whoever opens
-        `filepath` finds the old file or the new one, also when several threads or processes save to it; after an
-        exception the old one is as it was. The new file has the permissions of the old one, and a symbolic link is
-        followed. Without `overwrite` one of several processes gets the name.
+        `filepath` finds the old file or the new one, also when several threads or processes save to it. After an
+        exception the old one is as it was, and nothing else is left, with two exceptions to that: if the directory
+        cannot be written to the disk, or a signal handler raises, at the very end (KeyboardInterrupt for instance), the
+        new file is in place already, whole; and if signal handlers raise twice, the second while what the first left is
+        removed, a temporary file ``.*.partial`` may stay. (Without `overwrite`, where the file system has no hard
+        links, a handler that raises just when the name is taken may leave an empty file.) The new file has the
+        permissions of the old one, and a symbolic link is followed. Without `overwrite` one of several processes gets
+        the name.
 
         Examples
         --------
