@@ -87,6 +87,8 @@ def test_values_cannot_be_written_to():
         ([1.0, 2.0], ValueError),
         (["a", "b", "c"], TypeError),
         ([1j, 0, 0], TypeError),
+        (np.array([1, 2, 3], object), TypeError),
+        (np.zeros(3, [("a", "f4")]), TypeError),
         ([[1.0], [1.0, 2.0]], ValueError),
         (None, TypeError),
     ],
@@ -98,9 +100,11 @@ def test_wrong_values(wrong, error):
         v.assign(wrong)
     assert v.numpy().tolist() == [1, 2, 3]
     assert v.version is before
+    v.grad = [1, 2, 3]
     if wrong is not None:
-        with pytest.raises((TypeError, ValueError)):
+        with pytest.raises(error, match="grad of w:0"):
             v.grad = wrong
+    assert v.grad.tolist() == [1, 2, 3]
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -492,6 +493,12 @@ class Layer:
             For a value that it does not take.
         """
         return cls(**config)
+
+    def __copy__(self) -> Self:
+        # Layers and weights are shared, the lists of them are not: what is added to one is not in the other.
+        made = type(self).__new__(type(self))
+        made.__dict__.update({k: copy.copy(v) if type(v) in (list, set) else v for k, v in self.__dict__.items()})
+        return made
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}{'' if self.built else ', not built'}>"

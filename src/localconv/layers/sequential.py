@@ -71,7 +71,9 @@ class Sequential(Layer):
             Layer
         ] = []  # by the last `build`; those that were built before keep their weights whatever happens
         super().__init__(name=name, **base)
-        for layer in layers or ():
+        if isinstance(layers, memoryview):
+            raise TypeError("layers must be a sequence of layers, got a memoryview")
+        for layer in () if layers is None else layers:
             self.add(layer)
 
     # ------------------------------------------------------------------------------------------------------------ stack
@@ -124,12 +126,16 @@ class Sequential(Layer):
         TypeError
             If it is none.
         ValueError
-            If a layer of its name is there, or its input cannot be what the layer below gives. The model is then as
-            before.
+            If a layer of its name is there, if it is this model or holds it, or if its input cannot be what the layer
+            below gives. The model is then as before.
         """
         if not isinstance(layer, Layer):
             raise TypeError(
                 f"The added layer must be an instance of class Layer. Received: layer={layer!r} of type {type(layer)}."
+            )
+        if _holds(layer, self):
+            raise ValueError(
+                f'The layer "{shortened(layer.name)}" is the model itself or holds it: it cannot be added.'
             )
         if layer.name in self._names:
             raise ValueError(
@@ -572,6 +578,19 @@ def _layer_of(entry: Any) -> Layer:
     if not isinstance(layer, Layer):
         raise ValueError(f"config: {shown(entry.get('class_name'))} must name a layer, it names {shown(layer)}")
     return layer
+
+
+def _holds(layer: Layer, model: Sequential) -> bool:
+    """Whether a layer is this model, or has it among its layers and theirs."""
+    stack, seen = [layer], {id(layer)}
+    while stack:
+        found = stack.pop()
+        if found is model:
+            return True
+        inner = found._layers if isinstance(found, Sequential) else []
+        stack += [one for one in inner if id(one) not in seen]
+        seen.update(map(id, inner))
+    return False
 
 
 def _input_shape_of(layer: Layer) -> Shape | None:

@@ -163,10 +163,7 @@ class Variable:
         if value is None:
             self._grad = None
             return
-        array = np.asarray(value, self.dtype)
-        if array.shape != self.shape:
-            raise ValueError(f"grad of {self.name} must have shape {self.shape}, got {array.shape}")
-        self._grad = array
+        self._grad = converted(self._checked(value, "grad"), self.dtype)
 
     def numpy(self) -> Array:
         """Return a copy of the value that may be written to."""
@@ -192,14 +189,18 @@ class Variable:
 
     def accepted(self, value: ArrayLike) -> Array:
         """Return `value` as `assign` would hold it: checked, converted, copied and read-only; the same errors."""
+        return _frozen(self._checked(value, "value"), self.dtype, self.name)
+
+    def _checked(self, value: ArrayLike, what: str) -> Array:
+        """An array of real numbers of the variable's shape."""
         try:
             array = np.asarray(value)
         except ValueError as error:
-            raise ValueError(f"value of {self.name} must be an array-like of shape {self.shape}: {error}") from None
-        _check_real(array, self.name)
+            raise ValueError(f"{what} of {self.name} must be an array-like of shape {self.shape}: {error}") from None
+        _check_real(array, f"{what} of {self.name}")
         if array.shape != self.shape:
-            raise ValueError(f"value of {self.name} must have shape {self.shape}, got {array.shape}")
-        return _frozen(array, self.dtype, self.name)
+            raise ValueError(f"{what} of {self.name} must have shape {self.shape}, got {array.shape}")
+        return array
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Copies and pickles of arrays may be written to; this one must not.
@@ -236,9 +237,9 @@ def assign_all(pairs: Iterable[tuple[Variable, ArrayLike]]) -> None:
     deque(map(setattr, variables, repeat("_held"), held), maxlen=0)
 
 
-def _check_real(array: Array, name: str) -> None:
+def _check_real(array: Array, what: str) -> None:
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"value of {name} must be an array of real numbers, got dtype {array.dtype}")
+        raise TypeError(f"{what} must be an array of real numbers, got dtype {array.dtype}")
 
 
 def converted(array: Array, dtype: np.dtype[Any]) -> Array:
@@ -251,7 +252,7 @@ def converted(array: Array, dtype: np.dtype[Any]) -> Array:
 
 def _frozen(array: Array, dtype: np.dtype[Any], name: str) -> Array:
     """A contiguous read-only copy."""
-    _check_real(array, name)
+    _check_real(array, f"value of {name}")
     with np.errstate(all="ignore"):
         copy = np.array(array, dtype, order="C", copy=True, subok=False)
     copy.setflags(write=False)
