@@ -7,6 +7,7 @@ import io
 import json
 import os
 import struct
+import traceback
 import zipfile
 import zlib
 
@@ -422,6 +423,14 @@ def npy(dtype, shape, size):
     return [header.getvalue(), *[bytes(MIB)] * (size // MIB)]
 
 
+def parts_npy(part, count=5 * MIB):
+    """The parts of a .npy that holds a JSON list of these."""
+    block = f"{part},".encode("utf-32-le") * MIB
+    ends = [end.encode("utf-32-le") for end in ("[", f"{part}]")]
+    size = (sum(map(len, ends)) + len(block) * (count // MIB)) // 4
+    return [*npy(f"<U{size}", (), 0), ends[0], *[block] * (count // MIB), ends[1]]
+
+
 MEMBERS = {
     "another shape": {"d/kernel": npy("<f4", (BOMB // 4,), BOMB)},
     "more than the header says": {"d/kernel": npy("<f4", (4, 4), BOMB)},
@@ -430,6 +439,8 @@ MEMBERS = {
     },
     "an index without end": {"localconv layers": npy(f"<U{BOMB // 4}", (), BOMB)},
     "an index of many": {"localconv layers": npy("<U1", (BOMB // 4,), BOMB)},
+    "an index of lists": {"localconv layers": parts_npy("[]")},
+    "an index of dicts": {"localconv layers": parts_npy("{}")},
     "no data for its header": {"d/kernel": npy("<f4", (4, 4), 0)},
     "objects": {"d/kernel": npy("|O", (4, 4), 0)},
     "records": {"d/kernel": npy([("a", "<f4")], (4, 4), MIB)},
@@ -442,7 +453,23 @@ MEMBERS = {
 @pytest.mark.parametrize("kind", MEMBERS)
 def test_npz_that_declares_too_much(kind, load, tmp_path):
     npz(tmp_path / "a.npz", MEMBERS[kind])
-    assert "ValueError" in load("a.npz", limit=48 * MIB)
+    # Of an index, what NumPy reads and the text of it.
+    assert "ValueError" in load(
+        "a.npz", limit=200 * MIB if kind in ("an index of lists", "an index of dicts") else 48 * MIB
+    )
+
+
+def test_more_layers_than_an_index_may_list(tmp_path, monkeypatch):
+    """Not written, since it would not be read."""
+    model = layers.Sequential([layers.Dense(1, input_shape=(1,)), *[layers.Flatten() for _ in range(30)]])
+    for module in (layers.npz, layers.stored):
+        monkeypatch.setattr(module, "MOST_PARTS", 1 + 2 * 31)
+    model.save_weights(tmp_path / "a.npz")
+    model.load_weights(tmp_path / "a.npz")
+    model.add(layers.Flatten())
+    with pytest.raises(ValueError, match="those of 32 layers are more"):
+        model.save_weights(tmp_path / "b.npz")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
 
 
 def lie(path, member):
@@ -559,6 +586,11 @@ CONFIGS = {
     "lists": '{"class_name": "Sequential", "config": {"layers": [' + "[]," * 120_000 + "[]]}}",
     "a number": '{"class_name": "Sequential", "config": {"layers": [' + "9" * 10**6 + "]}}",
     "text": '"' + "x" * 17 * MIB + '"',
+    "a dtype of axes": sequential(("Dense", {"units": 1, "dtype": f"({'1,' * MIB}1)f4"})),
+    "a dtype of fields": sequential(("Dense", {"units": 1, "dtype": ",".join(["f4"] * MIB)})),
+    "a dtype in a dict": sequential(
+        ("Dense", {"units": 1, "dtype": {"names": ["a"], "formats": [f"({'1,' * MIB}1)f4"]}})
+    ),
 }
 
 
@@ -576,6 +608,81 @@ def test_configs_that_declare_too_much(kind, form, load, tmp_path):
             root.attrs["layer_names"] = np.array([], "S1")
             root.attrs["model_config"] = text
     assert "ValueError" in load(f"a.{form}", "model", limit=120 * MIB)
+
+
+TEXT = "x" * MIB
+LOCAL = {"filters": 1, "kernel_size": 1}
+INITIALIZERS = [{"mode": TEXT}, {"distribution": TEXT}, {"scale": TEXT}, {"seed": TEXT}, {"fans": TEXT}]
+LONG_TEXTS = {
+    "class": (TEXT, {}),
+    "units": ("Dense", {"units": TEXT}),
+    "list of units": ("Dense", {"units": [TEXT]}),
+    "name": ("Dense", {"units": 1, "name": [TEXT]}),
+    "dtype": ("Dense", {"units": 1, "dtype": TEXT}),
+    "dtype in a list": ("Dense", {"units": 1, "dtype": [TEXT]}),
+    "trainable": ("Dense", {"units": 1, "trainable": [TEXT]}),
+    "use_bias": ("Dense", {"units": 1, "use_bias": TEXT}),
+    "activation": ("Dense", {"units": 1, "activation": TEXT}),
+    "list of an activation": ("Dense", {"units": 1, "activation": [TEXT]}),
+    "parameter of an activation": ("Dense", {"units": 1, "activation": {"class_name": "relu", "config": {TEXT: 1}}}),
+    "module": ("Dense", {"units": 1, "activation": {"module": TEXT, "class_name": "relu", "config": {}}}),
+    "argument": ("Dense", {"units": 1, TEXT: 1}),
+    "initializer": ("Dense", {"units": 1, "kernel_initializer": TEXT}),
+    "list of an initializer": ("Dense", {"units": 1, "kernel_initializer": [TEXT]}),
+    "argument of a regularizer": (
+        "Dense",
+        {"units": 1, "kernel_regularizer": {"class_name": "L2", "config": {TEXT: 1}}},
+    ),
+    "regularizer": ("Dense", {"units": 1, "kernel_regularizer": {"class_name": "L2", "config": {"l2": TEXT}}}),
+    "constraint": ("Dense", {"units": 1, "kernel_constraint": {"class_name": "MaxNorm", "config": {"axis": TEXT}}}),
+    "constant": ("Dense", {"units": 1, "kernel_initializer": {"class_name": "Constant", "config": {"value": TEXT}}}),
+    "input_shape": ("Dense", {"units": 1, "input_shape": TEXT}),
+    "size": ("Dense", {"units": 1, "input_shape": [TEXT]}),
+    "padding": ("LocallyConnected1D", LOCAL | {"padding": TEXT}),
+    "data_format": ("LocallyConnected1D", LOCAL | {"data_format": TEXT}),
+    "strides": ("LocallyConnected1D", LOCAL | {"strides": TEXT}),
+    "kernel_size": ("LocallyConnected1D", LOCAL | {"kernel_size": [TEXT]}),
+    "implementation": ("LocallyConnected1D", LOCAL | {"implementation": TEXT}),
+    "rate": ("Dropout", {"rate": TEXT}),
+    "name twice": ("Sequential", {"layers": [{"class_name": "Flatten", "config": {"name": TEXT}}] * 2}),
+    "name and shape": ("MaxPooling1D", {"name": TEXT, "batch_input_shape": [None, 3]}),
+    "name and size": ("MaxPooling1D", {"name": TEXT, "pool_size": 4, "batch_input_shape": [None, 3, 1]}),
+} | {
+    f"initializer's {key}": (
+        "Dense",
+        {"units": 1, "kernel_initializer": {"class_name": "VarianceScaling", "config": {key: value}}},
+    )
+    for arguments in INITIALIZERS
+    for key, value in arguments.items()
+}
+
+
+@pytest.mark.parametrize("kind", LONG_TEXTS)
+def test_messages_of_long_texts(kind, tmp_path):
+    """Whatever a config holds where it does not belong: the beginning is enough to find it."""
+    config = sequential(LONG_TEXTS[kind])
+    keras(tmp_path / "a.keras", config)
+    for make in (
+        lambda: layers.Sequential.from_json(json.dumps(config)),
+        lambda: layers.load_model(tmp_path / "a.keras"),
+    ):
+        with pytest.raises((ValueError, TypeError)) as caught:
+            make()
+        assert len("".join(traceback.format_exception(caught.value, chain=True))) < 30_000
+
+
+def test_messages_of_long_names(tmp_path):
+    """Of layers in a file of weights."""
+    model = layers.Sequential([layers.Dense(4, name="d", input_shape=(4,))])
+    with h5py.File(tmp_path / "a.h5", "w") as root:
+        dense(root, lambda group, name: group.create_dataset(name, (5, 4), "f4"))
+        root.move("d", "d" * 60_000)
+        root.attrs["layer_names"] = [b"d" * 60_000]
+        root["d" * 60_000].attrs["weight_names"] = [b"d/kernel:0", b"d/bias:0"]
+    for by_name in (False, True):
+        with pytest.raises(ValueError, match=r"Shape mismatch|No layer of the model") as caught:
+            model.load_weights(tmp_path / "a.h5", by_name=by_name)
+        assert len(str(caught.value)) < 10_000
 
 
 @pytest.mark.memory

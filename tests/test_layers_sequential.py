@@ -1,5 +1,6 @@
 """Sequential: stacking, running, its table and its bar; the documented examples as printed."""
 
+import copy
 import io
 import json
 
@@ -142,6 +143,50 @@ def test_wrong_layers():
         model.add(layers.InputLayer((3,)))
     assert len(model.layers) == 3
     assert model(X).shape == (70, 2)
+
+
+def test_models_in_a_circle():
+    """Calls of one would never end: refused where it would close, and nothing is changed."""
+    outer, middle, inner = (Sequential(name=name) for name in ("outer", "middle", "inner"))
+    with pytest.raises(ValueError, match="is the model itself or holds it"):
+        inner.add(inner)
+    middle.add(inner)
+    outer.add(middle)
+    for model in (outer, middle):
+        with pytest.raises(ValueError, match="is the model itself or holds it"):
+            inner.add(model)
+    assert inner.layers == []
+    inner.add(Dense(2))
+    assert outer(np.ones((1, 3))).shape == (1, 2)
+
+
+def test_models_in_many_ways():
+    """The same ones by 2 ** 40 ways: each is looked at once."""
+    model = Sequential([Dense(3)], name="0")
+    for number in range(1, 41):
+        model = Sequential([Sequential([model], name=f"{number}{side}") for side in "ab"], name=str(number))
+    assert [layer.name for layer in model.layers] == ["40a", "40b"]
+
+
+@pytest.mark.parametrize("wrong", [memoryview(np.ones((2, 2))), memoryview(b"ab"), np.ones((2, 2)), 3, [3], "ab"])
+def test_what_is_no_list_of_layers(wrong):
+    with pytest.raises(TypeError, match=r"layer|iterable"):
+        Sequential(wrong)
+
+
+def test_copies_have_lists_of_their_own():
+    model = Sequential([Dense(2, name="a", input_shape=(3,))])
+    again = copy.copy(model)
+    again.add(Dense(1, name="b"))
+    assert [layer.name for layer in model.layers] == ["a"]
+    assert model.output_shape == (None, 2)
+    assert again.output_shape == (None, 1)
+    assert again.layers[0] is model.layers[0]
+    model.add(Dense(5, name="b"))
+    assert model(np.ones((1, 3))).shape == (1, 5)
+    layer = copy.copy(model.layers[0])
+    layer.add_weight("more", (2,))
+    assert len(model.layers[0].weights) == 2
 
 
 def test_without_an_input_shape():

@@ -124,7 +124,7 @@ def function_label(value: Any) -> str:
     return str(getattr(value, "__name__", None) or repr(value))
 
 
-REGISTRY = Registry("activation", "keras.activations", "Unknown activation function {!r} cannot be deserialized")
+REGISTRY = Registry("activation", "keras.activations", "Unknown activation function {} cannot be deserialized")
 
 
 def _activation(
@@ -350,7 +350,7 @@ def get(identifier: Any) -> Any:
         return _configured(name, REGISTRY.find(name, identifier), config)
     if callable(identifier):
         return identifier
-    raise TypeError(f"Could not interpret activation function identifier: {identifier!r}")
+    raise TypeError(f"Could not interpret activation function identifier: {shown(identifier)}")
 
 
 def serialize(activation: Any) -> Any:
@@ -412,7 +412,9 @@ def _configured(name: str, activation: Any, config: Mapping[str, Any]) -> Any:
     known = activation.function.__code__.co_varnames[1 : activation.function.__code__.co_argcount]
     for parameter in parameters:
         if parameter not in known:
-            raise ValueError(f"the activation {name} has no parameter {parameter!r}, its parameters are {list(known)}")
+            raise ValueError(
+                f"the activation {name} has no parameter {shown(parameter)}, its parameters are {list(known)}"
+            )
     return activation.with_parameters(**parameters) if parameters else activation
 
 

@@ -19,8 +19,13 @@ PADDINGS = ("valid", "same", "causal")
 
 def shown(value: Any) -> str:
     """A value in messages: of a very long one, as a file may hold it, the beginning."""
-    text = repr(value)
-    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+    # Of a text no more is escaped than is shown.
+    return shortened(repr(value[: LONGEST_SHOWN + 1] if isinstance(value, str) else value))
+
+
+def shortened(text: str, longest: int = LONGEST_SHOWN) -> str:
+    """A text in messages: of a very long one the beginning."""
+    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 def positive_int(value: Any, name: str) -> int:
@@ -31,20 +36,22 @@ def positive_int(value: Any, name: str) -> int:
         found = operator.index(value)
     except TypeError:
         raise ValueError(
-            f"Invalid value for argument `{name}`. Expected an integer. Received {name}={value!r}."
+            f"Invalid value for argument `{name}`. Expected an integer. Received {name}={shown(value)}."
         ) from None
     if found <= 0 or isinstance(value, bool):
         raise ValueError(
-            f"Invalid value for argument `{name}`. Expected a strictly positive value. Received {name}={value}."
+            f"Invalid value for argument `{name}`. Expected a strictly positive value. Received {name}={shown(value)}."
         )
     if found > LARGEST:
-        raise ValueError(f"Invalid value for argument `{name}`. Expected at most {LARGEST}. Received {name}={value}.")
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected at most {LARGEST}. Received {name}={shown(value)}."
+        )
     return found
 
 
 def int_tuple(value: Any, rank: int, name: str) -> Ints:
     """`rank` ints above 0; one int stands for all. ValueError for anything else."""
-    message = f"The `{name}` argument must be a tuple of {rank} integers. Received: {value!r}"
+    message = f"The `{name}` argument must be a tuple of {rank} integers. Received: {shown(value)}"
     try:
         parts = (operator.index(value),) * rank
     except TypeError:
@@ -55,7 +62,7 @@ def int_tuple(value: Any, rank: int, name: str) -> Ints:
     if len(parts) != rank or isinstance(value, bool):
         raise ValueError(message)
     if 0 in parts and name == "strides":
-        raise ValueError(f"The argument `strides` cannot contains 0(s). Received: {parts}")
+        raise ValueError(f"The argument `strides` cannot contains 0(s). Received: {shown(parts)}")
     if min(parts) <= 0:
         wrong = {part for part in parts if part <= 0}
         raise ValueError(f"{message} including {wrong} that does not satisfy the requirement `> 0`.")
@@ -68,7 +75,8 @@ def padding_name(value: Any) -> str:
     """valid, same or causal, in whatever case. ValueError for anything else."""
     if not isinstance(value, str) or value.lower() not in PADDINGS:
         raise ValueError(
-            f'The `padding` argument must be one of "valid", "same" (or "causal", only for `Conv1D`). Received: {value}'
+            'The `padding` argument must be one of "valid", "same" (or "causal", only for `Conv1D`). Received: '
+            f"{shortened(str(value))}"
         )
     return value.lower()
 
@@ -79,7 +87,8 @@ def data_format_name(value: Any) -> str:
         return image_data_format()
     if not isinstance(value, str) or value.lower() not in DATA_FORMATS:
         raise ValueError(
-            f'The `data_format` argument must be one of "channels_first", "channels_last". Received: {value}'
+            'The `data_format` argument must be one of "channels_first", "channels_last". Received: '
+            f"{shortened(str(value))}"
         )
     return value.lower()
 
@@ -87,14 +96,14 @@ def data_format_name(value: Any) -> str:
 def flag(value: Any, name: str) -> bool:
     """A bool. TypeError for anything but a bool or what NumPy makes of one."""
     if isinstance(value, str) or value is None or value not in (0, 1):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
+        raise TypeError(f"{name} must be True or False, got {shown(value)}")
     return bool(value)
 
 
 def shape_tuple(value: Any, name: str) -> Shape:
     """A shape whose sizes are ints of at least 0, or None where unknown. TypeError or ValueError for anything else."""
     if isinstance(value, (str, bytes, memoryview)) or not isinstance(value, Sequence):
-        raise TypeError(f"{name} must be a tuple of ints and None, got {value!r}")
+        raise TypeError(f"{name} must be a tuple of ints and None, got {shown(value)}")
     if len(value) > MOST_AXES:
         raise ValueError(f"{name} must have at most {MOST_AXES} sizes, as arrays have, got {len(value)}")
     sizes: list[int | None] = []
@@ -105,9 +114,9 @@ def shape_tuple(value: Any, name: str) -> Shape:
         try:
             sizes.append(operator.index(part))
         except TypeError:
-            raise TypeError(f"{name} must be a tuple of ints and None, got {value!r}") from None
+            raise TypeError(f"{name} must be a tuple of ints and None, got {shown(value)}") from None
         if not 0 <= part <= LARGEST:
-            raise ValueError(f"{name} must hold sizes from 0 to {LARGEST}, got {value!r}")
+            raise ValueError(f"{name} must hold sizes from 0 to {LARGEST}, got {shown(value)}")
     return tuple(sizes)
 
 
@@ -115,9 +124,7 @@ def check_output(output: Shape, input_shape: Shape, layer_name: str) -> None:
     """Raise ValueError if a size of the output is 0 or less."""
     if any(n is not None and n <= 0 for n in output):
         raise ValueError(
-            f"One of the dimensions in the output is <= 0 due to downsampling in {layer_name}. Consider increasing the "
-            "input "
-            f"size. Received input shape {input_shape} which would produce output shape with a zero or negative value "
-            "in a "
-            "dimension."
+            f"One of the dimensions in the output is <= 0 due to downsampling in {shortened(layer_name)}. "
+            f"Consider increasing the input size. Received input shape {input_shape} which would produce output shape "
+            "with a zero or negative value in a dimension."
         )

@@ -6,7 +6,12 @@ is on the disk. So
 - whoever opens the target finds the old file or the new one, never a part of one, whatever happens meanwhile: an
   exception, a full disk, the end of the process or of the system, another thread or process that saves to the same name
   (the last one to finish wins);
-- after an exception nothing new is left behind. Only what ends the process at once can leave a ``.*.partial``;
+- after an exception no temporary file is left behind. Only what ends the process at once can leave a ``.*.partial``,
+  and a signal handler that raises while the file is removed after the exception of another;
+- an error until the new file has the name leaves the old one. After that there are only an error of writing the
+  directory to the disk, and exceptions from signal handlers: the new one is then in place, whole;
+- where there are no hard links, without `overwrite`, a signal handler that raises just when the name has been taken may
+  leave an empty file of it: whether that is this process's own is not known then;
 - a symbolic link stays one, and what it points to is replaced; other hard links of the old file keep the old content;
 - the new file has the permissions of the one it replaces, or, if there was none, those that the process gives to new
   files;
@@ -20,10 +25,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable
 from os import PathLike
 from typing import BinaryIO
 
@@ -35,13 +41,15 @@ NO_HARD_LINKS = (errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, err
 NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
-@contextlib.contextmanager
-def whole_file(filepath: str | PathLike[str], overwrite: bool = True) -> Iterator[BinaryIO]:
-    """A context that yields a file to write to, which becomes `filepath` when the context ends without an exception.
+def write_whole(filepath: str | PathLike[str], write: Callable[[BinaryIO], object], overwrite: bool = True) -> None:
+    """Make a file that has all that a function writes, or none.
 
     Parameters
     ----------
     filepath : path
+    write : callable
+        Called with a binary file. (Not the body of a with statement: an exception from a signal handler could come
+        between the file's creation and the statement that it is removed by.)
     overwrite : bool, optional
         Whether a file of that name may be replaced.
 
@@ -61,25 +69,41 @@ def whole_file(filepath: str | PathLike[str], overwrite: bool = True) -> Iterato
     mode = _mode_of(target)
     folder = os.path.dirname(target)
     partial = os.path.join(folder, f".{secrets.token_hex(16)}.partial")
-    # Nobody else may read what replaces a private file, not even before it has that file's permissions.
-    permissions = 0o666 if mode is None else 0o600
-    file = open(partial, "xb", opener=lambda name, flags: os.open(name, flags, permissions))  # noqa: SIM115  # closed below
+    if os.path.lexists(partial):  # not ours to remove
+        raise FileExistsError(errno.EEXIST, "a temporary file of this name is there", partial)
+    # Twice, so that what interrupts the inner removal finds the outer one.
     try:
-        with file:
-            yield file
-            file.flush()
-            if POSIX and mode is not None and mode != stat.S_IMODE(os.fstat(file.fileno()).st_mode):
-                os.fchmod(file.fileno(), mode)
-            _sync(file.fileno())
-        if overwrite:
-            os.replace(partial, target)
-        else:
-            _rename_to_new(partial, target)
+        try:
+            _write(partial, mode, write)
+            if overwrite:
+                os.replace(partial, target)
+            else:
+                _rename_to_new(partial, target)
+        finally:
+            _remove(partial)
     finally:
-        with contextlib.suppress(FileNotFoundError):  # it has been renamed
-            os.unlink(partial)
+        _remove(partial)
     if POSIX:
         _sync_directory(folder)
+
+
+def _write(partial: str, mode: int | None, write: Callable[[BinaryIO], object]) -> None:
+    """Write a new file, down to the disk, with these permissions or those of new files."""
+    # Nobody else may read what replaces a private file, not even before it has that file's permissions.
+    permissions = 0o666 if mode is None else 0o600
+    # All in C, so that no exception comes between the descriptor and the file that closes it.
+    with open(partial, "xb", opener=functools.partial(os.open, mode=permissions)) as file:
+        write(file)
+        file.flush()
+        if POSIX and mode is not None and mode != stat.S_IMODE(os.fstat(file.fileno()).st_mode):
+            os.fchmod(file.fileno(), mode)
+        _sync(file.fileno())
+
+
+def _remove(partial: str) -> None:
+    """Remove what has not been renamed."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(partial)
 
 
 def _taken(filepath: str | PathLike[str]) -> FileExistsError:
@@ -110,13 +134,15 @@ def _rename_to_new(partial: str, target: str) -> None:
             if error.errno not in NO_HARD_LINKS:
                 raise
         # The name is taken by an empty file first, which only one process can do.
-        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     except FileExistsError:
         raise _taken(target) from None
     try:
+        os.close(descriptor)
         os.replace(partial, target)
-    except OSError:
-        os.unlink(target)
+    except BaseException:
+        if os.path.lexists(partial):  # and the target is the empty file still
+            os.unlink(target)
         raise
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -14,9 +15,9 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from ..arrays import Array, is_masked
 from . import initializers, regularizers
-from .arguments import Shape, flag, shape_tuple
+from .arguments import Shape, flag, shape_tuple, shortened, shown
 from .naming import automatic_name
-from .variables import Variable, assign_all, float_dtype
+from .variables import Variable, assign_all, converted, float_dtype
 
 Fans = tuple[float, float]
 
@@ -39,7 +40,7 @@ class InputSpec:
 
     def check(self, shape: Shape, layer_name: str) -> None:
         """Raise ValueError, in Keras's words, if a shape does not fit; None in it fits everything."""
-        start = f'Input 0 of layer "{layer_name}" is incompatible with the layer: '
+        start = f'Input 0 of layer "{shortened(layer_name)}" is incompatible with the layer: '
         for wanted, name, wrong in (
             (self.ndim, "ndim", self.ndim != len(shape)),
             (self.min_ndim, "min_ndim", len(shape) < (self.min_ndim or 0)),
@@ -66,7 +67,8 @@ class _FileToLoad:
         """Count a weight. ValueError if the file cannot hold its values."""
         if prod(shape) > self.left:
             raise ValueError(
-                f"weight {name} of shape {shape} has more elements than the file has left for it, {self.left}"
+                f"weight {shortened(name)} of shape {shape} has more elements than the file has left for it, "
+                f"{self.left}"
             )
         self.left -= prod(shape)
 
@@ -134,7 +136,7 @@ class Layer:
         seed: int | None = None,
     ) -> None:
         if name is not None and not isinstance(name, str):
-            raise TypeError(f"name must be a string, got {name!r}")
+            raise TypeError(f"name must be a string, got {shown(name)}")
         self._name = automatic_name(type(self).__name__) if name is None else name
         self._trainable = flag(trainable, "trainable")
         self._dtype = float_dtype(dtype)
@@ -425,7 +427,7 @@ class Layer:
         if array.dtype.kind != "f" or is_masked(value):
             got = "a masked array" if is_masked(value) else f"dtype {array.dtype}"
             raise TypeError(f"{name} of layer {self.name} must be an array of floats, got {got}")
-        return array.astype(self.dtype, copy=False)
+        return converted(array, self.dtype)
 
     def _run(self, x: Array, training: bool) -> Array:
         if not self.built:
@@ -491,6 +493,12 @@ class Layer:
             For a value that it does not take.
         """
         return cls(**config)
+
+    def __copy__(self) -> Self:
+        # Layers and weights are shared, the lists of them are not: what is added to one is not in the other.
+        made = type(self).__new__(type(self))
+        made.__dict__.update({k: copy.copy(v) if type(v) in (list, set) else v for k, v in self.__dict__.items()})
+        return made
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}{'' if self.built else ', not built'}>"

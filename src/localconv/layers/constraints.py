@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..arrays import Array, as_float_array
+from .arguments import shown
 from .registry import Configurable, Registry
 
 __all__ = [
@@ -192,7 +193,7 @@ def _scaled(w: Array, axis: int | tuple[int, ...], low: float, high: float, rate
 
 def _number(value: float, name: str) -> float:
     if isinstance(value, (bool, str)) or not math.isfinite(value) or value < 0:
-        raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}")
+        raise ValueError(f"{name} must be a finite number of at least 0, got {shown(value)}")
     return value if type(value) is int else float(value)
 
 
@@ -200,9 +201,9 @@ def _axis(axis: Axis) -> int | tuple[int, ...]:
     parts = tuple(axis) if isinstance(axis, (list, tuple)) else (axis,)
     if all(isinstance(part, int) and not isinstance(part, bool) for part in parts):
         if not all(-AXES <= part < AXES for part in parts):
-            raise ValueError(f"axis must name axes of an array, which has at most {AXES}, got {axis!r}")
+            raise ValueError(f"axis must name axes of an array, which has at most {AXES}, got {shown(axis)}")
         return axis if isinstance(axis, int) else parts
-    raise TypeError(f"axis must be an int or a sequence of ints, got {axis!r}")
+    raise TypeError(f"axis must be an int or a sequence of ints, got {shown(axis)}")
 
 
 def _stored(axis: int | tuple[int, ...]) -> int | list[int]:

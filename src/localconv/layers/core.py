@@ -16,7 +16,7 @@ from ..engine import sum_of_rows
 from ..geometry import axis_windows
 from ..spec import CONV
 from . import activations
-from .arguments import Shape, check_output, data_format_name, int_tuple, padding_name, positive_int, shape_tuple
+from .arguments import Shape, check_output, data_format_name, int_tuple, padding_name, positive_int, shape_tuple, shown
 from .base import InputSpec, Layer
 from .weighted import WeightedLayer, terms_of
 
@@ -221,7 +221,7 @@ class Dropout(Layer):
     ) -> None:
         super().__init__(seed=seed, **base)
         if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate <= 1:
-            raise ValueError(f"Invalid value {rate!r} received for `rate`, expected a value between 0 and 1.")
+            raise ValueError(f"Invalid value {shown(rate)} received for `rate`, expected a value between 0 and 1.")
         self.rate = rate
         self.noise_shape = None if noise_shape is None else shape_tuple(noise_shape, "noise_shape")
 

@@ -24,7 +24,18 @@ from .arguments import shown
 from .hdf5_datasets import Dataset, Survey, h5py
 from .hdf5_strings import Strings
 from .naming import snake_case
-from .stored import MIB, NameLimit, Refused, Source, StoredLayer, limit_of, opened, reading
+from .stored import (
+    JSON_LIMIT,
+    MOST_PARTS,
+    NameLimit,
+    Refused,
+    Source,
+    StoredLayer,
+    has_too_many_parts,
+    limit_of,
+    opened,
+    reading,
+)
 
 # What files say that wrote them: Keras decides by it how to read them, and the layout is that of this version.
 KERAS_VERSION = "2.15.0"
@@ -37,10 +48,6 @@ ATTRIBUTE_LIMIT = 64512
 WEIGHTS = "model.weights.h5"
 CONFIG = "config.json"
 
-CONFIG_LIMIT = 16 * MIB
-# A config is lists and dicts, which take twenty times their text. A layer has about ten of them: enough for ten
-# thousand layers.
-CONFIG_PARTS = 100_000
 SHORT_TEXT = 1024
 
 
@@ -142,16 +149,14 @@ class ModelFile:
                 )
             if self.members is not None:
                 text = (
-                    archive.unpacked(self.members, archive.member(self.members, CONFIG), CONFIG_LIMIT)
-                    .getvalue()
-                    .decode()
+                    archive.unpacked(self.members, archive.member(self.members, CONFIG), JSON_LIMIT).getvalue().decode()
                 )
             elif "model_config" in self.root.attrs:
-                text = self._text(self.root, "model_config", CONFIG_LIMIT)
+                text = self._text(self.root, "model_config", JSON_LIMIT)
             else:
                 raise Refused("holds no model but weights only: make the model, then load_weights")
-            if text.count("{") + text.count("[") > CONFIG_PARTS:
-                raise Refused(f"describes a model by more than {CONFIG_PARTS} lists and dicts")
+            if has_too_many_parts(text):
+                raise Refused(f"describes a model by more than {MOST_PARTS} lists and dicts")
         return text
 
     # ------------------------------------------------------------------------------------------------------ the weights

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from ..arguments import parts_of
 from ..arrays import Array
+from .arguments import shortened, shown
 from .registry import Configurable, Registry
 from .variables import float_dtype
 
@@ -82,7 +83,8 @@ class Initializer(Configurable):
         found = float_dtype(dtype)
         if rng is None or self.seed is not None:
             rng = np.random.default_rng(self.seed)
-        return np.asarray(self._values(_shape(shape), rng), found, order="C")
+        with np.errstate(all="ignore"):
+            return np.asarray(self._values(_shape(shape), rng), found, order="C")
 
     def _values(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
         raise NotImplementedError(f"{type(self).__name__} does not define _values")
@@ -114,7 +116,7 @@ class Constant(Initializer):
     def __init__(self, value: ArrayLike = 0) -> None:
         array = np.asarray(value)
         if array.dtype.kind not in "fiub":
-            raise TypeError(f"value must be a real number or an array of them, got {value!r}")
+            raise TypeError(f"value must be a real number or an array of them, got {shown(value)}")
         self.value = array
 
     def _values(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
@@ -216,14 +218,14 @@ class VarianceScaling(Initializer):
         if _finite(scale, "scale") <= 0:
             raise ValueError(f"`scale` must be positive float. Received: scale={scale}.")
         if mode not in MODES:
-            raise ValueError(f"Invalid `mode` argument: {mode}. Please use one of the {MODES}.")
+            raise ValueError(f"Invalid `mode` argument: {shortened(str(mode))}. Please use one of the {MODES}.")
         if not isinstance(distribution, str):
-            raise TypeError(f"distribution must be a string, got {distribution!r}")
+            raise TypeError(f"distribution must be a string, got {shown(distribution)}")
         lower = distribution.lower()
         self.distribution = "truncated_normal" if lower == "normal" else lower
         if self.distribution not in DISTRIBUTIONS:
             raise ValueError(
-                f"Invalid `distribution` argument: {distribution}. Allowed distributions: {DISTRIBUTIONS}."
+                f"Invalid `distribution` argument: {shortened(distribution)}. Allowed distributions: {DISTRIBUTIONS}."
             )
         self.scale, self.mode, self.seed, self.fans = scale, mode, checked_seed(seed), _fans(fans)
 
@@ -478,17 +480,17 @@ def _shape(shape: Sequence[int]) -> tuple[int, ...]:
     try:
         found = tuple(operator.index(n) for n in parts_of(shape))
     except TypeError:
-        raise TypeError(f"shape must be a sequence of ints, got {shape!r}") from None
+        raise TypeError(f"shape must be a sequence of ints, got {shown(shape)}") from None
     if any(n < 0 for n in found):
-        raise ValueError(f"shape must hold ints of at least 0, got {shape!r}")
+        raise ValueError(f"shape must hold ints of at least 0, got {shown(shape)}")
     return found
 
 
 def _finite(value: float, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{name} must be a number, got {value!r}")
+        raise TypeError(f"{name} must be a number, got {shown(value)}")
     if not math.isfinite(value):
-        raise ValueError(f"{name} must be finite, got {value!r}")
+        raise ValueError(f"{name} must be finite, got {shown(value)}")
     return value if type(value) is int else float(value)
 
 
@@ -497,7 +499,7 @@ def checked_seed(seed: int | None) -> int | None:
     if seed is None:
         return None
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
-        raise TypeError(f"seed must be an int or None, got {seed!r}")
+        raise TypeError(f"seed must be an int or None, got {shown(seed)}")
     if seed < 0:
         raise ValueError(f"seed must be at least 0, got {seed}")
     return int(seed)
@@ -507,10 +509,10 @@ def _fans(fans: Any) -> Fans:
     if fans is None or (isinstance(fans, str) and fans == "position"):
         return fans
     if not isinstance(fans, (list, tuple)) or len(fans) != 2:
-        raise ValueError(f"fans must be None, (fan_in, fan_out) or 'position', got {fans!r}")
+        raise ValueError(f"fans must be None, (fan_in, fan_out) or 'position', got {shown(fans)}")
     pair = _finite(fans[0], "fans"), _finite(fans[1], "fans")
     if min(pair) <= 0:
-        raise ValueError(f"fans must be above 0, got {fans!r}")
+        raise ValueError(f"fans must be above 0, got {shown(fans)}")
     return pair
 
 

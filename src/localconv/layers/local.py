@@ -18,7 +18,7 @@ from ..arrays import Array
 from ..connections import IMPLEMENTATIONS, Connections
 from ..geometry import layout_of
 from ..spec import LOCAL, local_spec
-from .arguments import Shape, check_output, shape_tuple
+from .arguments import Shape, check_output, shape_tuple, shortened, shown
 from .base import InputSpec
 from .weighted import ConvolvingLayer, terms_of
 
@@ -47,7 +47,7 @@ class _LocallyConnected(ConvolvingLayer):
                 implementation
             )  # whether it is one that there is, `build` says, as in Keras
         except TypeError:
-            raise ValueError(f"Unrecognized implementation mode: {implementation}.") from None
+            raise ValueError(f"Unrecognized implementation mode: {shortened(str(implementation))}.") from None
         if implementation == 1 and self.padding == "causal":
             raise ValueError(
                 f'Invalid border mode for {type(self).__name__} (only "valid" and "same" are supported if '
@@ -55,7 +55,7 @@ class _LocallyConnected(ConvolvingLayer):
             )
         self.input_spec = InputSpec(ndim=self.rank + 2)
         self._connections: Connections | None = None
-        self._rows: tuple[int, Array] | None = None
+        self._rows: tuple[object, Array] | None = None
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> Shape:
         """Return (batch, positions..., filters), or (batch, filters, positions...) with channels_first."""
@@ -116,10 +116,13 @@ class _LocallyConnected(ConvolvingLayer):
     def _computed_kernel(self) -> Array:
         if self.implementation == 1:
             return self.kernel.value
-        if self._rows is None or self._rows[0] != self.kernel.version:
+        # The version is read before the value, so that it is never newer than what is computed; and what is returned is
+        # not read back from where another thread may have put rows of an older one.
+        rows, version = self._rows, self.kernel.version
+        if rows is None or rows[0] is not version:
             assert self._connections is not None
-            self._rows = self.kernel.version, self._connections.rows(self.kernel.value, self.implementation)
-        return self._rows[1]
+            rows = self._rows = version, self._connections.rows(self.kernel.value, self.implementation)
+        return rows[1]
 
     def _kernel_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
         assert self._connections is not None
@@ -326,7 +329,7 @@ def convert_implementation(
     [(4, 3, 2), (4, 2)]
     """
     if to not in IMPLEMENTATIONS or isinstance(to, bool):
-        raise ValueError(f"to must be one of {IMPLEMENTATIONS}, got {to!r}")
+        raise ValueError(f"to must be one of {IMPLEMENTATIONS}, got {shown(to)}")
     if not isinstance(config, Mapping):
         raise TypeError(f"config must be a mapping, got {type(config).__name__}")
     if isinstance(config.get("config"), Mapping):
@@ -353,7 +356,7 @@ def _connections_of(config: Mapping[str, Any], input_shape: Shape) -> tuple[Conn
         rank = len(int_or_ints) if isinstance(int_or_ints := config["kernel_size"], Sequence) else len(input_shape) - 2
         layer_class = {1: LocallyConnected1D, 2: LocallyConnected2D}[rank]
     except KeyError:
-        raise ValueError(f"config must be that of a locally connected layer, got {dict(config)!r}") from None
+        raise ValueError(f"config must be that of a locally connected layer, got {shown(dict(config))}") from None
     geometry = {
         key: config[key]
         for key in ("filters", "kernel_size", "strides", "padding", "data_format", "implementation")

@@ -15,13 +15,24 @@ import numpy as np
 
 from ..arrays import Array
 from . import archive
-from .stored import Header, NameLimit, Refused, StoredArray, StoredLayer, opened, reading
+from .stored import (
+    JSON_LIMIT,
+    MOST_PARTS,
+    Header,
+    NameLimit,
+    Refused,
+    StoredArray,
+    StoredLayer,
+    has_too_many_parts,
+    opened,
+    reading,
+)
 
 # The member that lists layers and their weights; it cannot be a weight's name.
 INDEX = "localconv layers"
 
 # NumPy writes it in four bytes a character.
-INDEX_LIMIT = 64 * 2**20
+INDEX_LIMIT = 4 * JSON_LIMIT
 
 # Of a .npy: 128 bytes usually, and some more for very many axes.
 HEADER_LIMIT = 4096
@@ -39,7 +50,13 @@ def write(layers: list[tuple[str, dict[str, Array]]], file: BinaryIO) -> None:
                 f"weights must have different names to be saved, those of layer {layer} are there already: {keys}"
             )
         arrays |= zip(keys, weights.values(), strict=True)
-    np.savez(file, **{INDEX: np.array(json.dumps(index))}, **arrays)  # type: ignore[arg-type]  # none is called allow_pickle
+    text = json.dumps(index)
+    if len(text) > JSON_LIMIT or has_too_many_parts(text):
+        raise ValueError(
+            f"the names of layers and weights must be at most {JSON_LIMIT} characters of JSON with {MOST_PARTS} lists "
+            f"to be saved as .npz, those of {len(layers)} layers are more"
+        )
+    np.savez(file, **{INDEX: np.array(text)}, **arrays)  # type: ignore[arg-type]  # none is called allow_pickle
 
 
 @contextlib.contextmanager
@@ -58,6 +75,8 @@ def _layers(members: zipfile.ZipFile, path: Path) -> list[StoredLayer]:
     if f"{INDEX}.npy" not in members.namelist():
         raise Refused("was not written by save_weights")
     index = _Member(members, path, INDEX).text()
+    if has_too_many_parts(index):
+        raise Refused(f"lists layers and weights by more than {MOST_PARTS} lists and dicts")
     names = NameLimit()
     layers = []
     for layer, keys in json.loads(index):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
 
-from .arguments import shown
+from .arguments import LONGEST_SHOWN, shown
 
 # Where Keras has what it has; in these and all inside them.
 KERAS_MODULES = ("keras", "tf_keras", "tensorflow.keras", "tensorflow.python.keras")
@@ -102,11 +102,11 @@ class Registry:
     module : str
         What configs give as their module, 'keras.initializers' for instance.
     unknown : str, optional
-        How Keras's message about an unknown name begins, with {!r} for the name.
+        How Keras's message about an unknown name begins, with {} for the name.
     """
 
     def __init__(self, kind: str, module: str, unknown: str | None = None) -> None:
-        self.kind, self.module, self.unknown = kind, module, unknown or f"Unknown {kind}: {{!r}}"
+        self.kind, self.module, self.unknown = kind, module, unknown or f"Unknown {kind}: {{}}"
         self._makers: dict[str, Callable[..., Any]] = {}
 
     def add(self, maker: Callable[..., Any], *names: str) -> None:
@@ -137,7 +137,7 @@ class Registry:
             return identifier()
         if callable(identifier):
             return identifier
-        raise ValueError(f"Could not interpret {self.kind} identifier: {identifier!r}")
+        raise ValueError(f"Could not interpret {self.kind} identifier: {shown(identifier)}")
 
     def deserialize(self, config: Mapping[str, Any]) -> Any:
         """The object that a config dict describes."""
@@ -168,11 +168,11 @@ class Registry:
         found = custom_object(config.get("registered_name"), name)
         if found is not None or builtin is not None:
             return builtin if found is None else found
-        whose = "" if own else f" of module {config.get('module')!r}, registered as {config.get('registered_name')!r}"
+        module, registered = shown(config.get("module")), shown(config.get("registered_name"))
+        whose = "" if own else f" of module {module}, registered as {registered}"
         raise ValueError(
-            f"{self.unknown.format(name)}{whose}. Known are those of Keras, {', '.join(self.names())}; your own ones "
-            "must be "
-            "named in a custom_object_scope or in custom_objects"
+            f"{self.unknown.format(shown(name))}{whose}. Known are those of Keras, {', '.join(self.names())}; "
+            "your own ones must be named in a custom_object_scope or in custom_objects"
         )
 
     def made(self, maker: Any, arguments: Mapping[str, Any]) -> Any:
@@ -180,6 +180,9 @@ class Registry:
 
         A function of the user's is the object itself.
         """
+        for name in arguments:  # Python would repeat all of it
+            if isinstance(name, str) and len(name) > LONGEST_SHOWN:
+                raise TypeError(f"{shown(name)} is no argument of this {self.kind}")
         if not inspect.isclass(maker) and not any(maker is own for own in self._makers.values()):
             return maker
         return maker.from_config(arguments) if hasattr(maker, "from_config") else maker(**arguments)

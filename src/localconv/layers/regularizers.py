@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..arrays import Array, as_float_array
+from .arguments import shown
 from .registry import Configurable, Registry
 
 __all__ = [
@@ -139,7 +140,8 @@ class OrthogonalRegularizer(Regularizer):
     def __init__(self, factor: float = 0.01, mode: str = "rows") -> None:
         if mode not in ("rows", "columns"):
             raise ValueError(
-                f'Invalid value for argument `mode`. Expected one of {{"rows", "columns"}}. Received: mode={mode!r}'
+                'Invalid value for argument `mode`. Expected one of {"rows", "columns"}. Received: '
+                f"mode={shown(mode)}"
             )
         self.factor, self.mode = _factor(factor, 0.01, "factor"), mode
 
@@ -245,7 +247,7 @@ def _factor(value: float | None, default: float, name: str) -> float:
     if value is None:
         return default
     if isinstance(value, (bool, str)) or not math.isfinite(value):
-        raise ValueError(f"{name} must be a finite number, got {value!r}")
+        raise ValueError(f"{name} must be a finite number, got {shown(value)}")
     return float(value)
 
 

@@ -11,12 +11,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..arrays import Array
 from . import hdf5, npz
-from .arguments import shown
-from .atomic import whole_file
+from .arguments import shortened, shown
+from .atomic import write_whole
 from .base import Layer, weights_from_file
 from .stored import StoredArray, StoredLayer, reading
 from .variables import Variable, assign_all
@@ -37,7 +37,8 @@ def save_weights(model: Any, filepath: str | PathLike[str], overwrite: bool) -> 
         )
     _check_built(model)
     layers = [(_stored_name(layer.name), _weights_by_name(layer)) for layer in model.layers]
-    with whole_file(path, overwrite) as file:
+
+    def write(file: BinaryIO) -> None:
         if suffix == ".npz":
             npz.write(layers, file)
             return
@@ -45,6 +46,8 @@ def save_weights(model: Any, filepath: str | PathLike[str], overwrite: bool) -> 
         content = io.BytesIO()
         hdf5.write(layers, content)
         file.write(content.getbuffer())
+
+    write_whole(path, write, overwrite)
 
 
 def _weights_by_name(layer: Layer) -> dict[str, Array]:
@@ -157,7 +160,8 @@ def _by_name(
 def _mismatch(number: int, layer: Layer, entry: StoredLayer) -> str | None:
     """What is wrong between a layer and its weights in the file, in Keras's words; None if nothing is."""
     variables = _stored_order(layer)
-    in_file = f", {entry.name} in the save file" if entry.name not in (None, layer.name) else ""
+    other = entry.name is not None and entry.name != layer.name
+    in_file = f", {shortened(str(entry.name))} in the save file" if other else ""
     where = f"layer #{number} (named {layer.name} in the current model{in_file})"
     if len(variables) != len(entry.weights):
         return (

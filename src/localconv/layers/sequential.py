@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from ..arrays import Array
 from . import saving
-from .arguments import Shape, positive_int, shape_tuple, shown
+from .arguments import Shape, positive_int, shape_tuple, shortened, shown
 from .base import Layer
 from .conv import Conv1D, Conv2D
 from .core import Activation, Dense, Dropout, Flatten, InputLayer, MaxPooling1D, MaxPooling2D
@@ -20,7 +20,7 @@ from .hdf5 import BACKEND, KERAS_VERSION
 from .local import LocallyConnected1D, LocallyConnected2D
 from .progress import ProgressBar
 from .registry import Registry, custom_object_scope, is_of_keras
-from .variables import Variable
+from .variables import Variable, converted
 
 __all__ = ["Sequential", "load_model"]
 
@@ -71,7 +71,9 @@ class Sequential(Layer):
             Layer
         ] = []  # by the last `build`; those that were built before keep their weights whatever happens
         super().__init__(name=name, **base)
-        for layer in layers or ():
+        if isinstance(layers, memoryview):
+            raise TypeError("layers must be a sequence of layers, got a memoryview")
+        for layer in () if layers is None else layers:
             self.add(layer)
 
     # ------------------------------------------------------------------------------------------------------------ stack
@@ -124,17 +126,21 @@ class Sequential(Layer):
         TypeError
             If it is none.
         ValueError
-            If a layer of its name is there, or its input cannot be what the layer below gives. The model is then as
-            before.
+            If a layer of its name is there, if it is this model or holds it, or if its input cannot be what the layer
+            below gives. The model is then as before.
         """
         if not isinstance(layer, Layer):
             raise TypeError(
                 f"The added layer must be an instance of class Layer. Received: layer={layer!r} of type {type(layer)}."
             )
+        if _holds(layer, self):
+            raise ValueError(
+                f'The layer "{shortened(layer.name)}" is the model itself or holds it: it cannot be added.'
+            )
         if layer.name in self._names:
             raise ValueError(
                 "All layers added to a Sequential model should have unique names. "
-                f'Name "{layer.name}" is already the name of a layer in this model. '
+                f'Name "{shortened(layer.name)}" is already the name of a layer in this model. '
                 "Update the `name` argument to pass a unique name."
             )
         if isinstance(layer, InputLayer):
@@ -234,13 +240,13 @@ class Sequential(Layer):
 
     def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
         for layer in self._layers:
-            x = layer._run(x.astype(layer.dtype, copy=False), training)
-        return x.astype(self.dtype, copy=False), None
+            x = layer._run(converted(x, layer.dtype), training)
+        return converted(x, self.dtype), None
 
     def _backward(self, grad_output: Array, saved: Any) -> Array:
         for layer in reversed(self._layers):
-            grad_output = layer._run_backward(grad_output.astype(layer.dtype, copy=False))
-        return grad_output.astype(self.dtype, copy=False)
+            grad_output = layer._run_backward(converted(grad_output, layer.dtype))
+        return converted(grad_output, self.dtype)
 
     def predict(self, x: ArrayLike, batch_size: int | None = None, verbose: str | int = "auto") -> Array:
         """Run the model on any number of inputs, some at a time.
@@ -393,9 +399,14 @@ class Sequential(Layer):
         Notes
         -----
         All is written to a new file in the same directory, and to the disk, before that gets the name. Whoever opens
-        `filepath` finds the old file or the new one, also when several threads or processes save to it; after an
-        exception the old one is as it was. The new file has the permissions of the old one, and a symbolic link is
-        followed. Without `overwrite` one of several processes gets the name.
+        `filepath` finds the old file or the new one, also when several threads or processes save to it. After an
+        exception the old one is as it was, and nothing else is left, with two exceptions to that: if the directory
+        cannot be written to the disk, or a signal handler raises, at the very end (KeyboardInterrupt for instance), the
+        new file is in place already, whole; and if signal handlers raise twice, the second while what the first left is
+        removed, a temporary file ``.*.partial`` may stay. (Without `overwrite`, where the file system has no hard
+        links, a handler that raises just when the name is taken may leave an empty file.) The new file has the
+        permissions of the old one, and a symbolic link is followed. Without `overwrite` one of several processes gets
+        the name.
 
         Examples
         --------
@@ -428,7 +439,8 @@ class Sequential(Layer):
         ValueError
             If the number of layers, of weights or a shape differs, if no layer has a name that the file knows, if the
             file is damaged or none of those, if it refers to other files, or if the model is not built. The model then
-            has the weights it had.
+            has the weights it had. Values that are too large for the model's dtype are none of these: they become
+            infinite, as by `Variable.assign`.
         OSError
             If there is no such file, or it may not be read.
         ImportError
@@ -547,7 +559,7 @@ def _config_of(content: Any) -> Mapping[str, Any]:
         names = [content.get(key) for key in ("module", "class_name", "registered_name")]
         raise ValueError(
             "text must describe a Sequential model of Keras's own class, it has module, class_name, registered_name "
-            f"{names}"
+            f"{shown(names)}"
         )
     config = content.get("config")
     return (
@@ -564,8 +576,21 @@ def _layer_of(entry: Any) -> Layer:
         return InputLayer(batch_input_shape=shape)
     layer = LAYERS.deserialize(entry)
     if not isinstance(layer, Layer):
-        raise ValueError(f"config: {entry.get('class_name')!r} must name a layer, it names {layer!r}")
+        raise ValueError(f"config: {shown(entry.get('class_name'))} must name a layer, it names {shown(layer)}")
     return layer
+
+
+def _holds(layer: Layer, model: Sequential) -> bool:
+    """Whether a layer is this model, or has it among its layers and theirs."""
+    stack, seen = [layer], {id(layer)}
+    while stack:
+        found = stack.pop()
+        if found is model:
+            return True
+        inner = found._layers if isinstance(found, Sequential) else []
+        stack += [one for one in inner if id(one) not in seen]
+        seen.update(map(id, inner))
+    return False
 
 
 def _input_shape_of(layer: Layer) -> Shape | None:

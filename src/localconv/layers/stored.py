@@ -21,6 +21,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ..arrays import Array
+from .arguments import shortened
 
 MIB = 2**20
 
@@ -32,6 +33,14 @@ SMALL_ENOUGH = 64 * MIB
 # Names of layers and weights: of all together, with what Python takes for each.
 NAMES_LIMIT = 16 * MIB
 NAME_OVERHEAD = 64
+
+# JSON: a model's config, a .npz's index. It is lists and dicts, which take twenty times their text. A layer has about
+# ten of them in a config: enough for ten thousand layers.
+JSON_LIMIT = 16 * MIB
+MOST_PARTS = 100_000
+
+# Of an error: some values as they are shown, and words around them.
+LONGEST_MESSAGE = 4000
 
 Source = io.RawIOBase | io.BytesIO
 Header = tuple[tuple[int, ...], np.dtype[np.generic]]
@@ -46,15 +55,18 @@ def reading(path: Path, otherwise: str = "is damaged") -> Iterator[None]:
     """Within this context, whatever the parsers of files raise is a ValueError that names the file.
 
     Other than that is only what is not the content's fault: no memory, no such file, no permission, no module.
+    A message never has more of the content than `LONGEST_MESSAGE`, nor has one that it would be printed with.
     """
     try:
         yield
     except Refused as error:
-        raise ValueError(f"{path} {error}") from error.__cause__
+        raise ValueError(f"{path} {shortened(str(error), LONGEST_MESSAGE)}") from error.__cause__
     except (MemoryError, FileNotFoundError, PermissionError, IsADirectoryError, ImportError):
         raise
     except Exception as error:
-        raise ValueError(f"{path} {otherwise}: {error or repr(error)}") from error
+        text = str(error) or repr(error)
+        message = f"{path} {otherwise}: {shortened(text, LONGEST_MESSAGE)}"
+        raise ValueError(message) from (error if len(text) <= LONGEST_MESSAGE else None)
 
 
 @contextlib.contextmanager
@@ -70,6 +82,11 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 def limit_of(size: int) -> int:
     """How many bytes something of this size in a file may declare."""
     return max(SMALL_ENOUGH, LARGEST_RATIO * size)
+
+
+def has_too_many_parts(text: str) -> bool:
+    """Whether a JSON text may have more than `MOST_PARTS` lists and dicts; known before any is made."""
+    return text.count("{") + text.count("[") > MOST_PARTS
 
 
 class NameLimit:

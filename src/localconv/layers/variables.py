@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from ..arrays import FLOAT32, FLOAT64, Array
 from ..config import floatx
+from .arguments import shown
 
 FLOATS: dict[str, np.dtype[Any]] = {"float32": FLOAT32, "float64": FLOAT64}
 
@@ -19,17 +20,27 @@ FLOATS: dict[str, np.dtype[Any]] = {"float32": FLOAT32, "float64": FLOAT64}
 def float_dtype(dtype: DTypeLike | None, name: str = "dtype") -> np.dtype[Any]:
     """`dtype` as a NumPy dtype, `floatx` for None.
 
-    TypeError or ValueError, naming the argument, unless float32 or float64.
+    A str is one of the two names: NumPy has a language of them, and a few KB of that, from a file, may describe a
+    dtype of GBs. TypeError or ValueError, naming the argument, unless float32 or float64.
     """
     if dtype is None:
         return FLOATS[floatx()]
-    try:
-        found = np.dtype(dtype)
-    except TypeError:
-        raise TypeError(f"{name} must be float32 or float64, got {dtype!r}") from None
-    if found.name not in FLOATS:
-        raise ValueError(f"{name} must be float32 or float64, got {found}")
-    return FLOATS[found.name]
+    found = dtype if isinstance(dtype, str) else _plain_name(dtype)
+    if found is None:
+        raise TypeError(f"{name} must be float32 or float64, got {shown(dtype)}")
+    if found not in FLOATS:
+        raise ValueError(f"{name} must be float32 or float64, got {shown(found)}")
+    return FLOATS[found]
+
+
+def _plain_name(dtype: Any) -> str | None:
+    """The name of a NumPy dtype, or of the one that a type such as `np.float32` or `float` stands for."""
+    if isinstance(dtype, type):
+        try:
+            dtype = np.dtype(dtype)
+        except TypeError:
+            return None
+    return dtype.name if isinstance(dtype, np.dtype) else None
 
 
 class Variable:
@@ -83,7 +94,7 @@ class Variable:
         constraint: Callable[[Any], Any] | None = None,
     ) -> None:
         if not isinstance(name, str):
-            raise TypeError(f"name must be a string, got {name!r}")
+            raise TypeError(f"name must be a string, got {shown(name)}")
         array = np.asarray(value)
         self.name = name
         self.trainable = bool(trainable)
@@ -92,7 +103,7 @@ class Variable:
         self._grad: Array | None = None
         found = float_dtype(array.dtype if dtype is None and array.dtype.name in FLOATS else dtype)
         # Array and version are one object, so that one assignment replaces both: see `assign_all`.
-        self._held = _frozen(array, found, name), 0
+        self._held = _frozen(array, found, name), object()
 
     @classmethod
     def _without_value(
@@ -100,7 +111,7 @@ class Variable:
     ) -> Self:
         """A variable whose value is still to be assigned: until then zeros that take no memory."""
         variable = cls(0.0, name, dtype, trainable, regularizer, constraint)
-        variable._held = np.broadcast_to(variable._array, shape), 0
+        variable._held = np.broadcast_to(variable._array, shape), object()
         return variable
 
     @property
@@ -108,8 +119,13 @@ class Variable:
         return self._held[0]
 
     @property
-    def version(self) -> int:
-        """Counts the assignments, so that what was computed from the value can tell whether it still holds."""
+    def version(self) -> object:
+        """An object that each assignment brings with it and no other has, so that what was computed from the value can
+        tell whether it still holds.
+
+        Not a number: assignments that overlap would count to the same one, and so would those of another process to one
+        in a pickle.
+        """
         return self._held[1]
 
     @property
@@ -147,10 +163,7 @@ class Variable:
         if value is None:
             self._grad = None
             return
-        array = np.asarray(value, self.dtype)
-        if array.shape != self.shape:
-            raise ValueError(f"grad of {self.name} must have shape {self.shape}, got {array.shape}")
-        self._grad = array
+        self._grad = converted(self._checked(value, "grad"), self.dtype)
 
     def numpy(self) -> Array:
         """Return a copy of the value that may be written to."""
@@ -162,7 +175,8 @@ class Variable:
         Parameters
         ----------
         value : array_like of real numbers
-            The same shape; converted to the variable's dtype, and copied.
+            The same shape; converted to the variable's dtype, and copied. What is too large for that becomes infinite,
+            and `numpy.errstate` changes nothing of it, as in all that layers and functions compute.
 
         Raises
         ------
@@ -171,18 +185,22 @@ class Variable:
         ValueError
             If it has another shape. The variable then keeps its value.
         """
-        self._held = self.accepted(value), self.version + 1
+        self._held = self.accepted(value), object()
 
     def accepted(self, value: ArrayLike) -> Array:
         """Return `value` as `assign` would hold it: checked, converted, copied and read-only; the same errors."""
+        return _frozen(self._checked(value, "value"), self.dtype, self.name)
+
+    def _checked(self, value: ArrayLike, what: str) -> Array:
+        """An array of real numbers of the variable's shape."""
         try:
             array = np.asarray(value)
         except ValueError as error:
-            raise ValueError(f"value of {self.name} must be an array-like of shape {self.shape}: {error}") from None
-        _check_real(array, self.name)
+            raise ValueError(f"{what} of {self.name} must be an array-like of shape {self.shape}: {error}") from None
+        _check_real(array, f"{what} of {self.name}")
         if array.shape != self.shape:
-            raise ValueError(f"value of {self.name} must have shape {self.shape}, got {array.shape}")
-        return _frozen(array, self.dtype, self.name)
+            raise ValueError(f"{what} of {self.name} must have shape {self.shape}, got {array.shape}")
+        return array
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Copies and pickles of arrays may be written to; this one must not.
@@ -215,18 +233,27 @@ def assign_all(pairs: Iterable[tuple[Variable, ArrayLike]]) -> None:
     variables, held = [], []
     for variable, value in pairs:
         variables.append(variable)
-        held.append((variable.accepted(value), variable.version + 1))
+        held.append((variable.accepted(value), object()))
     deque(map(setattr, variables, repeat("_held"), held), maxlen=0)
 
 
-def _check_real(array: Array, name: str) -> None:
+def _check_real(array: Array, what: str) -> None:
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"value of {name} must be an array of real numbers, got dtype {array.dtype}")
+        raise TypeError(f"{what} must be an array of real numbers, got dtype {array.dtype}")
+
+
+def converted(array: Array, dtype: np.dtype[Any]) -> Array:
+    """The array in this dtype, itself if it is; what is too large becomes infinite, whatever `numpy.errstate` says."""
+    if array.dtype == dtype:
+        return array
+    with np.errstate(all="ignore"):
+        return array.astype(dtype)
 
 
 def _frozen(array: Array, dtype: np.dtype[Any], name: str) -> Array:
     """A contiguous read-only copy."""
-    _check_real(array, name)
-    copy = np.array(array, dtype, order="C", copy=True, subok=False)
+    _check_real(array, f"value of {name}")
+    with np.errstate(all="ignore"):
+        copy = np.array(array, dtype, order="C", copy=True, subok=False)
     copy.setflags(write=False)
     return copy
