@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd import forward_ad
 
 from . import fallback, native
 from .window import Window, window_from
@@ -237,7 +238,12 @@ def _backward_call(factors: Sequence[Tensor | None]) -> Callable[..., Tensor]:
 
 
 def _below_autograd(wanted: int, factors: Any, bias: Tensor | None, sizes: Any, window: Window) -> Tensor:
-    with torch._C._AutoDispatchBelowAutograd():
+    """The values, from the next dispatcher key.
+
+    `Function.apply` turns gradients off around a forward pass. Other transforms of `torch.func`, which wait below this
+    one, must not see that: their derivatives would be 0 without a word.
+    """
+    with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True), torch._C._AutoDispatchBelowAutograd():
         return call(wanted, factors, bias, sizes, window)
 
 
