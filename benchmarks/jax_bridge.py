@@ -1,11 +1,11 @@
-"""Measure localconv.jax: what a call costs beside a trivial program, a large one beside NumPy's, and JAX's own function.
+"""Measure localconv.jax: a small call beside a trivial program, a large one beside NumPy's, and JAX's own function.
 
     python benchmarks/jax_bridge.py                    # everything
     python benchmarks/jax_bridge.py --filter deepface  # some of the unshared shapes
     python benchmarks/jax_bridge.py --quick
 
-Contenders take turns in blocks, and what counts is the median over the rounds of the ratio, or of the difference, within
-a round (timing.py). Everything computes the same values, which are checked.
+Contenders take turns in blocks; what counts is the median over the rounds of the ratio, or of the difference, within a
+round (timing.py). Everything computes the same values, which are checked.
 """
 
 from __future__ import annotations

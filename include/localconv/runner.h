@@ -1,6 +1,6 @@
-/* What the compiled floor lends to a bridge that is compiled apart from it: a bridge must not compile the kernels again,
- * and must share their settings. _core.pyx fills one in and hands it over in a capsule of the name below. None of these
- * functions needs the GIL. */
+/* What the compiled floor lends to a bridge that is compiled apart from it: a bridge must not compile the kernels
+ * again, and must share their settings. _core.pyx fills one in and hands it over in a capsule of the name below. None
+ * of these functions needs the GIL. */
 #ifndef LOCALCONV_RUNNER_H
 #define LOCALCONV_RUNNER_H
 

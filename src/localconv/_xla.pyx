@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 # cython: embedsignature=False, freethreading_compatible=True
-"""XLA's side of the core: handlers of custom calls that find their plan without the GIL and run it on the core's runner.
+"""XLA's side of the core: handlers of custom calls that find their plan without the GIL and run it on its runner.
 
-The handlers themselves are C, in include/localconv/xla; here is what they need of Python: a plan where there is none yet,
-and the errors that come of making one.
+The handlers themselves are C, in include/localconv/xla; here is what they need of Python: a plan where there is none
+yet, and the errors that come of making one.
 """
 
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New

@@ -68,8 +68,7 @@ static inline const char *lc_xla_read(const lc_xla_frame *frame, lc_xla_request 
     if (frame->args.size != 2 || frame->rets.size != 1) return "there must be two operands and one result";
     if (frame->attrs.size != 1 || frame->attrs.types[0] != LC_XLA_ARRAY) return "there must be one attribute, an array";
     const lc_xla_array *numbers = (const lc_xla_array *)frame->attrs.attrs[0];
-    if (numbers->dtype != LC_XLA_S64 || numbers->size > LC_XLA_NUMBERS)
-        return "the attribute must be at most 24 int64";
+    if (numbers->dtype != LC_XLA_S64 || numbers->size > LC_XLA_NUMBERS) return "the attribute must be at most 24 int64";
     key->words[1] = ((const lc_xla_buffer *)frame->args.args[0])->dtype == LC_XLA_F64;
     key->length = 4;
     lc_xla_append(key, (int64_t)numbers->size, (const int64_t *)numbers->data);

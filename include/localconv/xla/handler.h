@@ -40,9 +40,9 @@ static inline lc_call lc_xla_call_of(const lc_xla_request *request, const lc_xla
     call.bias_filter = 1;
     call.result = at[2];
     switch (request->key.words[0]) {
-    case LC_XLA_FORWARD: call.input = at[0], call.kernel = at[1]; break;
-    case LC_XLA_GRAD_INPUT: call.kernel = at[0], call.gradient = at[1]; break;
-    default: call.input = at[0], call.gradient = at[1];
+        case LC_XLA_FORWARD: call.input = at[0], call.kernel = at[1]; break;
+        case LC_XLA_GRAD_INPUT: call.kernel = at[0], call.gradient = at[1]; break;
+        default: call.input = at[0], call.gradient = at[1];
     }
     return call;
 }

@@ -2,8 +2,8 @@
  *
  * A key has a set of LC_XLA_WAYS slots. A slot counts its users: those who run the plan in it, which keeps it where it
  * is. Who puts a plan in takes the slot for himself first (users from 0 to -1), which fails while there are any; so a
- * key is compared, and a plan used, only while nobody writes. Whoever meets a slot that is being written goes on, and at
- * worst makes a plan that there is already.
+ * key is compared, and a plan used, only while nobody writes. Whoever meets a slot that is being written goes on, and
+ * at worst makes a plan that there is already.
  */
 #ifndef LOCALCONV_XLA_PLANS_H
 #define LOCALCONV_XLA_PLANS_H

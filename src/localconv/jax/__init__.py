@@ -4,8 +4,7 @@ Needs JAX: ``pip install 'localconv[jax]'``.
 """
 
 try:
-    import jax as _jax
-    import jax.ffi as _ffi  # noqa: F401  # what makes a version of JAX too old
+    import jax.ffi as _ffi  # noqa: F401  # older versions of JAX have none
 except ImportError as error:
     raise ImportError(f"localconv.jax needs JAX 0.5.0 or newer ({error}): pip install 'localconv[jax]'") from error
 
@@ -13,11 +12,4 @@ from . import platforms as _platforms  # noqa: F401  # gives the primitives thei
 from .functional import local_conv1d, local_conv1d_transpose, local_conv2d, local_conv2d_transpose
 from .platforms import TARGETS, register
 
-__all__ = [
-    "TARGETS",
-    "local_conv1d",
-    "local_conv1d_transpose",
-    "local_conv2d",
-    "local_conv2d_transpose",
-    "register",
-]
+__all__ = ["TARGETS", "local_conv1d", "local_conv1d_transpose", "local_conv2d", "local_conv2d_transpose", "register"]

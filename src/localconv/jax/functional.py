@@ -146,7 +146,7 @@ def local_conv1d_transpose(
     dilation_rate: IntOrInts = 1,
     groups: int = 1,
 ) -> jax.Array:
-    """Transposed 1D convolution with a kernel of its own at every position: `localconv.local_conv1d_transpose` for JAX.
+    """Transposed 1D convolution, a kernel of its own at every position: `localconv.local_conv1d_transpose` for JAX.
 
     Parameters
     ----------
@@ -194,7 +194,7 @@ def local_conv2d_transpose(
     dilation_rate: IntOrInts = (1, 1),
     groups: int = 1,
 ) -> jax.Array:
-    """Transposed 2D convolution with a kernel of its own at every position: `localconv.local_conv2d_transpose` for JAX.
+    """Transposed 2D convolution, a kernel of its own at every position: `localconv.local_conv2d_transpose` for JAX.
 
     Parameters
     ----------
@@ -233,7 +233,7 @@ def local_conv2d_transpose(
     return _spread(spec, inputs, kernel, output_shape)
 
 
-# -------------------------------------------------------------------------------------------------------------- the doors
+# ------------------------------------------------------------------------------------------------------------ the doors
 
 
 def _convolve(spec: Spec, inputs: Any, kernel: Any, bias: Any) -> jax.Array:
@@ -302,9 +302,12 @@ def _geometry(spec: Spec, x_shape: Ints, kernel_shape: Ints, names: Names) -> Ge
 
 def _full_shape(shape: Sequence[int | None], x: jax.Array, rank: int) -> Ints:
     """The output_shape of a transposed convolution, the first of it from `x` if that is None or symbolic."""
-    if isinstance(shape, (list, tuple)) and len(shape) == rank + 2 == x.ndim:
-        if shape[0] is None or not isinstance(x.shape[0], int):
-            if shape[0] is not None and shape[0] != x.shape[0]:
-                raise ValueError(f"output_shape must have the batch of inputs, {x.shape[0]}, got {tuple(shape)}")
-            return (x.shape[0], *ints(shape[1:], rank + 1, "output_shape", minimum=0, scalar=False))  # type: ignore[arg-type]
-    return ints(shape, None, "output_shape", minimum=0)  # type: ignore[arg-type]  # a None elsewhere is refused there
+    whole: Any = shape  # a None elsewhere is refused by `ints`
+    if not isinstance(shape, (list, tuple)) or not len(shape) == rank + 2 == x.ndim:
+        return ints(whole, None, "output_shape", minimum=0)
+    batch = x.shape[0]
+    if shape[0] is not None and isinstance(batch, int):
+        return ints(whole, None, "output_shape", minimum=0)
+    if shape[0] is not None and shape[0] != batch:
+        raise ValueError(f"output_shape must have the batch of inputs, {batch}, got {tuple(shape)}")
+    return (batch, *ints(whole[1:], rank + 1, "output_shape", minimum=0, scalar=False))

@@ -1,4 +1,4 @@
-"""How the primitives run: by handlers that XLA calls, by a callback where it refuses them, by jnp on other platforms."""
+"""How the primitives run: by handlers in XLA, by a callback where it refuses them, by jnp on other platforms."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 from jax.interpreters import mlir
 
 from .. import _xla, engine
+from .._core import num_threads
 from ..arguments import Ints
 from ..arrays import ELEMENT_TYPES, Array
 from ..geometry import Mismatch, Names
@@ -27,7 +28,7 @@ TARGETS = {operation: f"localconv_{operation}" for operation in PRIMITIVES}
 # What errors call the arrays.
 NAMES = Names("inputs", "kernel", "grad_output")
 
-# --------------------------------------------------------------------------------------------------- making a call's plan
+# ------------------------------------------------------------------------------------------------- making a call's plan
 
 
 def make_plan(
@@ -35,7 +36,7 @@ def make_plan(
 ) -> tuple[Any, int, tuple[int, int, int], int]:
     """The plan of a custom call for `_xla.use_maker`. ValueError where the shapes do not fit each other."""
     if threads < 0:
-        threads = engine.num_threads()  # says what is wrong with the environment
+        threads = num_threads()  # says what is wrong with the environment
     window = Window.of_numbers(numbers)
     a, b, result = [jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes]
     spatial = tuple(window.spatial(result.shape))
@@ -55,10 +56,11 @@ def make_plan(
     if any(lead not in ((), leads[2]) for lead in leads):
         raise ValueError(f"operands must have as many examples as the result, {leads[2]}, got {leads[0]}, {leads[1]}")
     job = None if isinstance(prepared.job, engine.Nothing) else prepared.job
-    return job, *(leads[2] or (1,)), (steps[0], steps[1], steps[2]), prepared.nbytes
+    examples = leads[2][0] if leads[2] else 1
+    return job, examples, (steps[0], steps[1], steps[2]), prepared.nbytes
 
 
-# ---------------------------------------------------------------------------------------------------------- registration
+# --------------------------------------------------------------------------------------------------------- registration
 
 REFUSED = (
     "XLA refuses localconv's compiled handlers ({error}): convolutions of this process run through jax.pure_callback, "
@@ -112,13 +114,13 @@ def _on_host(operation: str, ctx: Any, a: Any, b: Any, *, window: Window, spatia
     return lower(ctx, a, b, window=window, spatial=spatial)
 
 
-# --------------------------------------------------------------------------------------------------------- by a callback
+# -------------------------------------------------------------------------------------------------------- by a callback
 
 
 def _called_back(operation: str, a: Any, b: Any, *, window: Window, spatial: Ints | None) -> jax.Array:
     shape = result_shape(operation, a, b, window, spatial)
     result = jax.ShapeDtypeStruct(shape, a.dtype)
-    return jax.pure_callback(partial(_computed, operation, window, shape), result, a, b)  # type: ignore[no-any-return]
+    return jax.pure_callback(partial(_computed, operation, window, shape), result, a, b)
 
 
 def _computed(operation: str, window: Window, shape: Ints, a: Any, b: Any) -> Array:
@@ -145,7 +147,7 @@ def _compute(operation: str, window: Window, a: Array, b: Array, out: Array) -> 
         engine.grad_kernel(spec, a, out.shape, b, out=out, names=NAMES)
 
 
-# -------------------------------------------------------------------------------------------------- on other platforms
+# --------------------------------------------------------------------------------------------------- on other platforms
 
 
 def _by_jnp(operation: str, a: jax.Array, b: jax.Array, *, window: Window, spatial: Ints | None = None) -> jax.Array:
@@ -164,9 +166,11 @@ def _one_by_jnp(operation: str, a: jax.Array, b: jax.Array, *, window: Window, s
     if operation == "local_grad_input":
         transposed = jax.linear_transpose(lambda image: _convolved(image, a, window), jax.ShapeDtypeStruct(x, a.dtype))
     else:
-        transposed = jax.linear_transpose(lambda rows: _convolved(a, rows, window), jax.ShapeDtypeStruct(kernel, a.dtype))
+        transposed = jax.linear_transpose(
+            lambda rows: _convolved(a, rows, window), jax.ShapeDtypeStruct(kernel, a.dtype)
+        )
     (result,) = transposed(b)
-    return result  # type: ignore[no-any-return]
+    return result
 
 
 def _convolved(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:

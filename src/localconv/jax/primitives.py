@@ -80,7 +80,7 @@ def _vary(operand: jax.Array, axes: frozenset[Any]) -> jax.Array:
     return jax.lax.pcast(operand, names, to="varying") if hasattr(jax.lax, "pcast") else jax.lax.pvary(operand, names)
 
 
-# ----------------------------------------------------------------------------------------------------- shapes of results
+# ---------------------------------------------------------------------------------------------------- shapes of results
 
 
 def operand_axes(operation: str, window: Window) -> tuple[int, int, int]:
@@ -99,7 +99,7 @@ def lead_of(aval: Any, axes: int) -> Ints:
 
 
 def shapes_of(operation: str, a: Any, b: Any, window: Window, spatial: Ints | None) -> tuple[Ints, Ints, Ints]:
-    """The shapes of the input, the kernel and the output's gradient of an operation on such operands, without examples."""
+    """The shapes of the input, the kernel and the output's gradient of an operation, without examples."""
     axes = window.rank + 2
     if operation == "local_forward":
         x, kernel = a.shape[-axes:], b.shape[-KERNEL_AXES:]
@@ -130,7 +130,7 @@ def _abstract(operation: str, a: Any, b: Any, *, window: Window, spatial: Ints |
     return ShapedArray(shape, a.dtype, sharding=sharding, **{name: getattr(a, name)})
 
 
-# ------------------------------------------------------------------------------------------------------------ transposes
+# ----------------------------------------------------------------------------------------------------------- transposes
 
 
 def _summed(gradient: jax.Array, operand: Any) -> jax.Array:
@@ -169,7 +169,7 @@ TRANSPOSES: dict[Primitive, tuple[Callable[..., jax.Array], Callable[..., jax.Ar
     ),
 }
 
-# -------------------------------------------------------------------------------------------------------------- batching
+# ------------------------------------------------------------------------------------------------------------- batching
 
 
 # Which operand is the kernel.

@@ -48,12 +48,16 @@ def structs():
     members = {}
     for name, body in found:
         declarators = [part for line in body.split(";") for part in line.split(",")]
-        members[name] = [re.findall(r"\w+", part.split("(lc_xla_error_args")[0])[-1] for part in declarators if part.strip()]
+        members[name] = [
+            re.findall(r"\w+", part.split("(lc_xla_error_args")[0])[-1] for part in declarators if part.strip()
+        ]
     return members
 
 
 @pytest.mark.skipif(not OURS.exists(), reason="a test of a checkout; this is not one")
-@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "c++")) is None, reason="both headers are compared by a C++ compiler")
+@pytest.mark.skipif(
+    shutil.which(os.environ.get("CXX", "c++")) is None, reason="both headers are compared by a C++ compiler"
+)
 def test_both_headers_agree(tmp_path):
     """In the place and the size of every member that we name: what XLA has behind them is no concern of ours."""
     members = structs()
@@ -66,7 +70,7 @@ def test_both_headers_agree(tmp_path):
             pair = (f"{name}, {member}", f"{theirs}, {other}")
             lines.append(f'static_assert(offsetof({pair[0]}) == offsetof({pair[1]}), "{name}.{member}");')
             sizes = f"sizeof((({name} *)0)->{member}) {{}} sizeof((({theirs} *)0)->{other})"
-            # The last member of our metadata may be followed by more of theirs; structs that hold others may be shorter.
+            # Structs that hold others may be shorter: XLA adds members behind those that there are.
             lines.append(f'static_assert({sizes.format("<=")}, "{name}.{member}");')
         lines.append(f'static_assert(sizeof({name}) <= sizeof({theirs}), "{name}");')
     lines += [f'static_assert((int){ours} == (int){theirs}, "{ours}");' for ours, theirs in CONSTANTS.items()]
@@ -74,6 +78,12 @@ def test_both_headers_agree(tmp_path):
     lines += ['static_assert(LC_XLA_MINOR <= XLA_FFI_API_MINOR, "minor");']
     source = tmp_path / "compare.cpp"
     source.write_text("\n".join(lines) + "\n")
-    command = [os.environ.get("CXX", "c++"), "-std=c++17", "-fsyntax-only", "-Wno-invalid-offsetof", f"-I{jax.ffi.include_dir()}"]
+    command = [
+        os.environ.get("CXX", "c++"),
+        "-std=c++17",
+        "-fsyntax-only",
+        "-Wno-invalid-offsetof",
+        f"-I{jax.ffi.include_dir()}",
+    ]
     done = subprocess.run([*command, str(source)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

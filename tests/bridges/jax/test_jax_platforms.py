@@ -1,5 +1,6 @@
 """How the primitives run elsewhere: refused handlers, other platforms, exported programs, several devices."""
 
+import dataclasses
 import os
 from functools import partial
 
@@ -80,12 +81,18 @@ def window(case):
     )
 
 
+def formulation(case):
+    """What runs where there is no handler, compiled."""
+    static = ("operation", "window", "spatial")
+    return partial(jax.jit(platforms._by_jnp, static_argnames=static), window=window(case))
+
+
 @pytest.mark.parametrize("case", CASES, ids=name_of)
 def test_formulation_by_jnp(case):
     """What runs where there is no handler has the twin's values, forward and both gradients."""
     inputs, kernel, _ = case.arrays()
-    run = partial(platforms._by_jnp, window=window(case))
-    plain = oracle.dataclasses.replace(case, bias=None)
+    run = formulation(case)
+    plain = dataclasses.replace(case, bias=None)
     plain.check(np.asarray(run("local_forward", inputs, kernel)), (inputs, kernel, None))
     for gradient in oracle.gradients(case):
         options = {"spatial": case.spatial} if gradient.of == "input" else {}
@@ -95,7 +102,7 @@ def test_formulation_by_jnp(case):
 def test_formulation_by_jnp_of_examples():
     case = CASES[4]
     inputs, kernel, _ = case.arrays()
-    run = partial(platforms._by_jnp, "local_forward", window=window(case))
+    run = partial(formulation(case), "local_forward")
     result = run(inputs, np.stack([kernel, 2 * kernel]))
     np.testing.assert_allclose(result, [run(inputs, kernel), run(inputs, 2 * kernel)], rtol=1e-5)
 
@@ -106,7 +113,7 @@ def test_formulation_by_jnp_keeps_padding_out(of):
     case = oracle.Case("local_conv1d", (6,), (3,), padding=((2, 2),))
     inputs, kernel, _ = case.arrays()
     wild = np.where(case.rows_present()[:, :, None], kernel, np.float32(np.nan))
-    run = partial(platforms._by_jnp, window=window(case))
+    run = formulation(case)
     gradient = Gradient(case, "kernel" if of == "kernel" else "input")
     _, grad_output = gradient.arrays()
     if of == "forward":

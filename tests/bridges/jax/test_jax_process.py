@@ -147,8 +147,10 @@ def test_no_memory(monkeypatch):
     lj.register()
     _xla.use_maker(refuse)
     try:
-        with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED.*no memory to plan"):
+        with pytest.raises(jax.errors.JaxRuntimeError, match=r"RESOURCE_EXHAUSTED.*no memory to plan"):
             jax.jit(conv)(*arrays(11)).block_until_ready()
     finally:
         _xla.use_maker(lj.platforms.make_plan)
-    np.testing.assert_array_equal(jax.jit(conv)(*arrays(11)), localconv.local_conv1d(*arrays(11), 3, 1, "channels_last"))
+    np.testing.assert_array_equal(
+        jax.jit(conv)(*arrays(11)), localconv.local_conv1d(*arrays(11), 3, 1, "channels_last")
+    )

@@ -1,5 +1,6 @@
 """Derivatives of every order and mode, vmap over every argument, and the other transformations of JAX."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -13,8 +14,8 @@ import localconv.jax as lj
 
 
 def function_of(case):
-    """The case's function of its input and kernel, and of its bias if it has one; with the arrays."""
-    *arrays, bias = case.arrays()
+    """The case's function of its input and kernel, and of its bias if it has one; with the arrays, in float64."""
+    *arrays, bias = dataclasses.replace(case, dtype="float64").arrays()
     arrays = [jnp.asarray(array) for array in (*arrays, bias) if array is not None]
 
     def call(inputs, kernel, bias=None):
@@ -35,9 +36,7 @@ def double(x64):
 
 @pytest.fixture(params=CASES, ids=name_of)
 def case(request):
-    import dataclasses
-
-    return dataclasses.replace(request.param, dtype="float64")
+    return request.param
 
 
 @pytest.mark.parametrize("mode", ["fwd", "rev"])
@@ -48,7 +47,7 @@ def test_derivatives_to_order_2(case, mode):
 
 def test_derivatives_of_order_3():
     call, arrays = function_of(CASES[0])
-    check_grads(lambda *arrays: call(*arrays) ** 2, [array.astype("float64") for array in arrays], 3, atol=1e-3, rtol=1e-3)
+    check_grads(lambda *arrays: call(*arrays) ** 2, arrays, 3, atol=1e-3, rtol=1e-3)
 
 
 def test_transposed_derivatives(case):
@@ -84,17 +83,22 @@ def test_linearize_checkpoint_scan(case):
         return step[0]
 
     images = jnp.stack([inputs, 2 * inputs, -inputs])
-    same(jax.jit(jax.grad(total))(kernel), sum(jax.grad(lambda k, x=x: (call(x, k, *rest) ** 2).sum())(kernel) for x in images))
+    same(
+        jax.jit(jax.grad(total))(kernel),
+        sum(jax.grad(lambda k, x=x: (call(x, k, *rest) ** 2).sum())(kernel) for x in images),
+    )
 
 
-# ---------------------------------------------------------------------------------------------------------------- vmap
+# ----------------------------------------------------------------------------------------------------------------- vmap
 
 COUNT = 3
 
 
 def repeated(arrays, mapped, axis):
     """The arrays, those that are mapped in COUNT versions along an axis; and the list of single calls' arguments."""
-    versions = [[array * (1 + i) if has else array for array, has in zip(arrays, mapped, strict=True)] for i in range(COUNT)]
+    versions = [
+        [array * (1 + i) if has else array for array, has in zip(arrays, mapped, strict=True)] for i in range(COUNT)
+    ]
     stacked = [
         jnp.stack([version[n] for version in versions], axis) if has else array
         for n, (array, has) in enumerate(zip(arrays, mapped, strict=True))
@@ -141,7 +145,9 @@ def test_vmap_of_vmap(inner, outer):
         twice, versions = repeated(once, outer, 0)
         axes = [tuple(0 if has else None for has in mapped) for mapped in (inner, outer)]
         single = [
-            jnp.stack([function(*[a[i] if has else a for a, has in zip(version, inner, strict=True)]) for i in range(COUNT)])
+            jnp.stack(
+                [function(*[a[i] if has else a for a, has in zip(version, inner, strict=True)]) for i in range(COUNT)]
+            )
             for version in versions
         ]
         np.testing.assert_allclose(
@@ -165,7 +171,7 @@ def test_no_examples():
     assert result.shape == (0, *call(inputs, kernel).shape)
 
 
-# ------------------------------------------------------------------------------------------------------------ jit's cache
+# ---------------------------------------------------------------------------------------------------------- jit's cache
 
 
 def test_equal_geometries_share_a_program():
