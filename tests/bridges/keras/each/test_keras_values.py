@@ -100,8 +100,8 @@ def test_without_bias():
 
 
 def for_layers(case):
-    """A case with a padding and a bias that layers have, and a dtype that Keras's operations keep: under numpy they make
-    float32 of float64.
+    """A case with a padding and a bias that layers have, and a dtype that Keras's operations keep: under numpy they
+    make float32 of float64.
     """
     padding = case.padding if case.padding in ("valid", "same") else "same"
     bias, dtype = None if case.bias == "filters" else case.bias, "float32" if BACKEND == "numpy" else case.dtype
