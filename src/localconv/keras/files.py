@@ -26,7 +26,7 @@ WEIGHTS = "model.weights.h5"
 
 
 def load_model(filepath: Any, custom_objects: Any = None, compile: bool = True, safe_mode: bool = True) -> Any:
-    """`keras.saving.load_model`, also for .keras files of Keras 2.12 to 2.15.
+    """`keras.saving.load_model`, also for .keras files of Keras 2; those of 2.15 are tested.
 
     Parameters
     ----------
