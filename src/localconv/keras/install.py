@@ -36,8 +36,8 @@ def install() -> None:
     --------
     >>> import keras, localconv.keras
     >>> localconv.keras.install()
-    >>> keras.layers.LocallyConnected2D(8, 3)
-    <LocallyConnected2D name=locally_connected2d, built=False>
+    >>> keras.layers.LocallyConnected2D is localconv.keras.LocallyConnected2D
+    True
     """
     for root in ROOTS:
         if root.startswith("tensorflow.") and "tensorflow" not in sys.modules:
