@@ -6,7 +6,7 @@ are those of `make_layers_golden.py`; here are whole models that only Keras itse
 - `training.npz`: three epochs of `fit`, from the same weights in float32 and in float64. How far apart the two end is
   how much rounding matters to this training, and so a bound that needs no guess.
 - `functional.model.h5`, `functional.keras`: a model with two inputs and a sum, every argument of the layers in use.
-- `nested.keras`: a model in a model. `answers.npz` holds the inputs, weights and outputs of these files.
+- `nested.keras`: a model in a model, compiled. `answers.npz` holds the inputs, weights and outputs of these files.
 """
 
 import json
@@ -111,10 +111,12 @@ def functional():
 def nested():
     layers = keras.layers
     inner = keras.Sequential([layers.LocallyConnected1D(2, 2, name="inner", input_shape=(5, 2))], name="nest")
-    return keras.Sequential(
+    model = keras.Sequential(
         [layers.Conv1D(2, 2, input_shape=(6, 2), name="first"), inner, layers.LocallyConnected1D(2, 2, name="a")],
         name="outer",
     )
+    model.compile("adam", loss="mse", metrics=["mae"])
+    return model
 
 
 def files():

@@ -26,7 +26,7 @@ WEIGHTS = "model.weights.h5"
 
 
 def load_model(filepath: Any, custom_objects: Any = None, compile: bool = True, safe_mode: bool = True) -> Any:
-    """`keras.saving.load_model`, also for .keras files of Keras 2.12 to 2.15.
+    """`keras.saving.load_model`, also for .keras files of Keras 2; those of 2.15 are tested.
 
     Parameters
     ----------
@@ -47,10 +47,13 @@ def load_model(filepath: Any, custom_objects: Any = None, compile: bool = True, 
         return _load_model_of_keras(filepath, custom_objects=custom_objects, compile=compile, safe_mode=safe_mode)
     with zipfile.ZipFile(filepath) as archive, tempfile.TemporaryDirectory() as folder:
         config = upgraded(json.loads(archive.read("config.json")))
-        if not compile:
-            config.pop("compile_config", None)
+        # Later, so that nobody looks for the optimizer's state.
+        compiled = config.pop("compile_config", None)
         model = keras.saving.deserialize_keras_object(config, custom_objects=custom_objects, safe_mode=safe_mode)
         model.load_weights(archive.extract(WEIGHTS, folder))
+    if compile and compiled:
+        with keras.saving.custom_object_scope(custom_objects or {}):
+            model.compile_from_config(compiled)
     return model
 
 
@@ -74,6 +77,9 @@ def upgraded(value: Any) -> Any:
     found = {key: upgraded(part) for key, part in value.items()}
     if found.get("module") in FUNCTIONAL:
         found |= _place_of_functional_models()
+    if isinstance(found.get("compile_config"), dict):
+        # What Keras 2 left open; Keras 3 has other defaults, and takes no None for them.
+        found["compile_config"] = {key: part for key, part in found["compile_config"].items() if part is not None}
     inner = found.get("config")
     if isinstance(inner, dict) and found.get("class_name") != "InputLayer":
         inner.pop("batch_input_shape", None)

@@ -20,9 +20,9 @@ def install() -> None:
     """Put the layers where Keras 2 had them: into `keras.layers` and `tensorflow.keras.layers`.
 
     Then old code finds them there, and models that Keras 2 saved open with `keras.models.load_model`: whole models in
-    .h5 files, .keras files of Keras 2.12 to 2.15, models in models, functional ones. For the .keras files among them
-    `load_model` is replaced, in `keras.models` and `keras.saving`, by one that knows what Keras 2 wrote otherwise; it
-    passes everything else on to Keras's own.
+    .h5 files, .keras files (those of Keras 2.15 are tested), models in models, functional ones. For the .keras files
+    among them `load_model` is replaced, in `keras.models` and `keras.saving`, by one that knows what Keras 2 wrote
+    otherwise; it passes everything else on to Keras's own.
 
     Models that are saved with the layers of `localconv.keras` need nothing installed to be opened again: it is enough
     that `localconv.keras` is imported.
@@ -36,8 +36,8 @@ def install() -> None:
     --------
     >>> import keras, localconv.keras
     >>> localconv.keras.install()
-    >>> keras.layers.LocallyConnected2D(8, 3)
-    <LocallyConnected2D name=locally_connected2d, built=False>
+    >>> keras.layers.LocallyConnected2D is localconv.keras.LocallyConnected2D
+    True
     """
     for root in ROOTS:
         if root.startswith("tensorflow.") and "tensorflow" not in sys.modules:

@@ -89,7 +89,7 @@ class LocallyConnected(keras.layers.Layer):
         for name in OBJECTS:
             setattr(self, name, _object(name, given[name]))
         (self.filters,), self.use_bias = ints(filters, 1, "filters"), _flag(use_bias, "use_bias")
-        self.implementation = _one_of(implementation, "implementation", IMPLEMENTATIONS)
+        self.implementation = int(_one_of(implementation, "implementation", IMPLEMENTATIONS))
         self.engine = _one_of(engine, "engine", ENGINES)
         self.data_format = _data_format(data_format)
         self.padding = _one_of(_lower(padding, "padding"), "padding", PADDINGS)

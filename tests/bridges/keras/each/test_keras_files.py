@@ -8,7 +8,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from keras_tools import BACKEND, array
+from keras_tools import BACKEND, TRAINS, array
 from layer_cases import GOLDEN, assert_close, golden
 
 from localconv import layers as ours
@@ -80,6 +80,18 @@ def test_functional_models(name):
 def test_nested_keras_file():
     (x,), _, y = answers("outer")
     assert_close(array(load(KERAS / "nested.keras")(x)), y)
+
+
+def test_compiled_keras_file():
+    """Loss, metrics and optimizer come along; the optimizer starts anew, as Keras warns where it had begun."""
+    (x,), _, y = answers("outer")
+    model = keras.models.load_model(KERAS / "nested.keras")
+    assert_close(array(model(x)), y)
+    assert isinstance(model.optimizer, keras.optimizers.Adam)
+    assert model.loss == "mse"
+    assert model.predict(x, verbose=0).shape == y.shape
+    if TRAINS:
+        assert set(model.fit(x, y + 1, verbose=0).history) == {"loss", "mae"}
 
 
 def face():

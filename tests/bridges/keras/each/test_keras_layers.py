@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import shutil
 
 import keras
 import numpy as np
@@ -316,13 +317,16 @@ def test_another_rank_is_one_line():
 
 
 def test_plot_model(tmp_path):
-    import shutil
-
+    """What graphviz is given; and the picture, where graphviz is installed."""
     pytest.importorskip("pydot", reason="keras.utils.plot_model needs pydot")
-    if shutil.which("dot") is None:
-        pytest.skip("keras.utils.plot_model needs graphviz")
-    keras.utils.plot_model(small(), str(tmp_path / "model.png"), show_shapes=True, show_layer_activations=True)
-    assert (tmp_path / "model.png").stat().st_size > 1000
+    shown = {"show_shapes": True, "show_layer_activations": True}
+    text = keras.utils.model_to_dot(small(), **shown).to_string()
+    assert text.count("LocallyConnected2D") == 2
+    for words in ("(None, 8, 7, 2)", "(None, 6, 5, 3)", "(None, 3, 3, 2)", "relu"):
+        assert words in text
+    if shutil.which("dot"):
+        keras.utils.plot_model(small(), str(tmp_path / "model.png"), **shown)
+        assert (tmp_path / "model.png").stat().st_size > 1000
 
 
 # --- the choice of an engine ------------------------------------------------------------------------------------------

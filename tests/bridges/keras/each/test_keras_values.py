@@ -2,12 +2,17 @@
 both floats; derivatives of the first and second order.
 """
 
+import dataclasses
+
+import hypothesis
 import keras
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 from keras import ops
 from keras_tools import BACKEND, TRAINS, array, gradient, run_layer, value_and_gradients
 from oracle import Case, Gradient
+from test_properties import cases as cases_of_functions
 
 from localconv.keras import LocallyConnected1D, LocallyConnected2D
 
@@ -57,7 +62,7 @@ def made(case, engine):
 @pytest.mark.parametrize("case", CASES, ids=ids)
 def test_exact(case, engine, dtype):
     """Small integers: equal to the last bit."""
-    case = Case(**{**case.__dict__, "dtype": dtype})
+    case = dataclasses.replace(case, dtype=dtype)
     layer, x = made(case, engine)
     of_input, of_kernel = Gradient(case, "input"), Gradient(case, "kernel")
     g = of_input.arrays()[1]
@@ -92,6 +97,28 @@ def test_without_bias():
     if TRAINS:
         Gradient(case, "input").check(dx)
         Gradient(case, "kernel").check(*dw)
+
+
+def for_layers(case):
+    """A case with a padding and a bias that layers have, and a dtype that Keras's operations keep: under numpy they
+    make float32 of float64.
+    """
+    padding = case.padding if case.padding in ("valid", "same") else "same"
+    bias, dtype = None if case.bias == "filters" else case.bias, "float32" if BACKEND == "numpy" else case.dtype
+    return dataclasses.replace(case, padding=padding, bias=bias, dtype=dtype)
+
+
+if BACKEND in ("numpy", "torch"):  # the others compile every geometry anew
+
+    @hypothesis.given(cases_of_functions(local=True).map(for_layers), st.sampled_from(ENGINES))
+    def test_any_geometry(case, engine):
+        layer, x = made(case, engine)
+        of_input, of_kernel = Gradient(case, "input"), Gradient(case, "kernel")
+        y, _, dx, dw = run_layer(layer, x, of_input.arrays()[1])
+        case.check(y)
+        if TRAINS:
+            of_input.check(dx)
+            of_kernel.check(dw[0])
 
 
 if TRAINS:
