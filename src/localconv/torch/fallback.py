@@ -41,7 +41,7 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> T
     output = window.output_size(x.shape[2:])
     products = torch.bmm(_windows(x, window), _by_group(weight, window))
     # (positions * groups, N, filters / groups) to (N, positions, filters)
-    y = products.reshape(-1, window.groups, n, filters // window.groups).permute(2, 0, 1, 3)
+    y = products.unflatten(0, (prod(output), window.groups)).permute(2, 0, 1, 3)
     y = y.reshape(n, *output, filters)
     if bias is not None:
         y = y + bias.movedim(0, -1)
@@ -90,7 +90,7 @@ def _windows(x: Tensor, window: Window) -> Tensor:
     x = x.reshape(n, groups, channels // groups, *x.shape[2:])
     # (N, groups, channels, *output, *taps) to (*output, groups, N, *taps, channels)
     output, taps = range(3, 3 + rank), range(3 + rank, 3 + 2 * rank)
-    return x.permute(*output, 1, 0, *taps, 2).reshape(-1, n, window.taps * (channels // groups))
+    return x.permute(*output, 1, 0, *taps, 2).flatten(rank + 2).flatten(0, rank)
 
 
 def _by_group(weight: Tensor, window: Window) -> Tensor:
@@ -103,5 +103,5 @@ def _by_group(weight: Tensor, window: Window) -> Tensor:
 def _gradients(gradient: Tensor, window: Window) -> Tensor:
     """(N, filters, *output) as (positions * groups, N, filters / groups)."""
     n, filters = gradient.shape[:2]
-    split = gradient.reshape(n, window.groups, filters // window.groups, -1)
-    return split.permute(3, 1, 0, 2).reshape(-1, n, filters // window.groups)
+    split = gradient.reshape(n, window.groups, filters // window.groups, prod(gradient.shape[2:]))
+    return split.permute(3, 1, 0, 2).flatten(0, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..arguments import ints
@@ -19,6 +20,7 @@ def _known_window(*arguments: Any) -> Window:
     return window_of(arguments_of(*arguments))
 
 
+@torch.compiler.assume_constant_result  # or compilation would look through the caches below, and warn of them
 def window_for(
     rank: int, kernel_size: IntOrInts, stride: IntOrInts, padding: Padding, dilation: IntOrInts, groups: int
 ) -> Window:
@@ -60,7 +62,9 @@ def transpose(
     y = autograd.transpose(size, weight, x, window)
     if bias is None:
         return y
-    if tuple(bias.shape) not in ((size[1],), size[1:]):
+    expected = size[1:2] if bias.dim() == 1 else size[1:]
+    # One by one: sizes may be symbols, which compilation does not look for in tuples.
+    if bias.dim() != len(expected) or any(n != m for n, m in zip(bias.shape, expected, strict=True)):
         raise RuntimeError(f"Expected bias to have size {[size[1]]} or {list(size[1:])}, but got {list(bias.shape)}")
     return y + (bias.reshape(-1, *[1] * rank) if bias.dim() == 1 else bias)
 
