@@ -162,13 +162,12 @@ def twin(layer, x, kernel):
     """The convolution of a layer without bias, by the oracle."""
     rank = len(layer.kernel_size)
     if kind_of(layer) == "Conv":
-        function = (oracle.conv1d, oracle.conv2d)[rank - 1]
+        function = getattr(oracle, f"conv{rank}d")
         return function(
             x, kernel, layer.strides, layer.padding, layer.data_format, layer.dilation_rate, groups=layer.groups
         )
-    function = (oracle.local_conv1d, oracle.local_conv2d)[rank - 1]
-    output = ((), (None,))[rank - 1]
-    return function(x, kernel, layer.kernel_size, layer.strides, *output, layer.data_format, padding=layer.padding)
+    function = getattr(oracle, f"local_conv{rank}d")
+    return function(x, kernel, layer.kernel_size, layer.strides, None, layer.data_format, padding=layer.padding)
 
 
 def rows(layer, x):

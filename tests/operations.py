@@ -21,6 +21,8 @@ FORWARD = {
         Case("local_conv2d", (7, 6), (3, 2), 2, 4, 6),
         Case("conv1d", (7,), (3,), 2, 4, 6),
         Case("conv2d", (7, 6), (3, 2), 2, 4, 6),
+        Case("local_conv3d", (5, 4, 3), (3, 2, 2), 2, 4, 6),
+        Case("conv3d", (5, 4, 3), (3, 2, 2), 2, 4, 6),
     )
 }
 
@@ -66,7 +68,7 @@ def of_case(case):
     output = case.layout(case.out, case.filters)
     x = "inputs" if case.local else "x"
     sizes = {"data_format": "channels_last"} | ({"kernel_size": case.kernel_size, "strides": 1} if case.local else {})
-    checked = sizes | ({"output_shape": case.out} if case.function == "local_conv2d" else {})
+    checked = sizes | ({"output_shape": case.out} if case.local and case.rank > 1 else {})
 
     def operation(kind, right, out):
         name = case.function if kind == "forward" else f"{case.function}_{kind}"
@@ -108,17 +110,18 @@ OPERATIONS |= {operation.name: operation for operation in columns()}
 def draw_case(rng, function):
     """A small right geometry of a forward convolution."""
     rank, local = int(function[-2]), function.startswith("local")
-    kernel = tuple(rng.randint(1, 4) for _ in range(rank))
+    largest, more = {1: (4, 6), 2: (4, 6), 3: (3, 2)}[rank]
+    kernel = tuple(rng.randint(1, largest) for _ in range(rank))
     strides = tuple(rng.randint(1, 4) for _ in range(rank))
     dilation = tuple(rng.randint(1, 3) for _ in range(rank))
     if not local and max(strides) > 1:
         dilation = (1,) * rank
     names = ["valid", "same", "causal"][: 4 - rank]
-    padding = rng.choice([*names, tuple((rng.randint(0, 5), rng.randint(0, 5)) for _ in range(rank))])
+    padding = rng.choice([*names, tuple((rng.randint(0, more), rng.randint(0, more)) for _ in range(rank))])
     groups = rng.choice([1, 1, 2])
     return Case(
         function,
-        tuple((k - 1) * d + 1 + rng.randint(0, 6) for k, d in zip(kernel, dilation, strict=True)),
+        tuple((k - 1) * d + 1 + rng.randint(0, more) for k, d in zip(kernel, dilation, strict=True)),
         kernel,
         batch=rng.choice([1, 2, 5, 17]),
         channels=groups * rng.randint(1, 4),

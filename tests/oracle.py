@@ -4,7 +4,7 @@ Plain loops over output positions and kernel taps, written from the definition o
 nothing but NumPy, so that it shares no mistake with the package. Sizes and helpers that several test files use are here
 too.
 
-The four convolutions have the package's own signatures. Their sums run in float64 for float32 input, and in long double
+The convolutions have the package's own signatures, behind the number of spatial axes. Their sums run in float64 for float32 input, and in long double
 for float64 input (where the platform's long double is wider). With ``bound=True`` they return a second array beside the
 result, the sum of |w||x| (+ |bias|) behind each output, from which `tolerance` makes the largest error that rounding
 can explain. A `Case` is one convolution with its data, which runs on the package and on its twin alike, and a
@@ -35,32 +35,14 @@ def thirds(sizes):
 
 
 # Some pads are larger than the windows: there are positions that see nothing else.
+RANKS = (1, 2, 3)
 PADDINGS = {
     1: ("valid", "same", "causal", ((1, 0),), ((0, 2),), ((9, 4),)),
     2: ("valid", "same", ((1, 2), (0, 3)), ((7, 0), (2, 9))),
+    3: ("valid", "same", ((1, 2), (0, 3), (0, 1)), ((5, 0), (0, 2), (2, 6))),
 }
 
 # --- the operations ---------------------------------------------------------------------------------------------------
-
-
-def local_conv1d(inputs, kernel, kernel_size, strides, data_format="channels_last", **options):
-    """Unshared 1D convolution, kernel (positions, D, filters). Options as for `_unshared`."""
-    return _unshared(1, inputs, kernel, kernel_size, strides, data_format, **options)
-
-
-def local_conv2d(inputs, kernel, kernel_size, strides, output_shape, data_format="channels_last", **options):
-    """Unshared 2D convolution. The package checks output_shape; the twin has no use for it."""
-    return _unshared(2, inputs, kernel, kernel_size, strides, data_format, **options)
-
-
-def conv1d(x, kernel, strides=1, padding="valid", data_format="channels_last", dilation_rate=1, **options):
-    """Ordinary 1D convolution (no flip), kernel (size, channels / groups, filters). Options as for `_shared`."""
-    return _shared(1, x, kernel, strides, padding, data_format, dilation_rate, **options)
-
-
-def conv2d(x, kernel, strides=(1, 1), padding="valid", data_format="channels_last", dilation_rate=(1, 1), **options):
-    """Ordinary 2D convolution (no flip), kernel (height, width, channels / groups, filters)."""
-    return _shared(2, x, kernel, strides, padding, data_format, dilation_rate, **options)
 
 
 def im2col(x, kernel_size, strides=1, padding="valid", data_format="channels_last", dilation_rate=1):
@@ -87,13 +69,14 @@ def col2im(cols, input_shape, kernel_size, strides=1, padding="valid", data_form
     return _from_last(image, data_format)
 
 
-def _unshared(
+def local_conv(
     rank,
     inputs,
     kernel,
     kernel_size,
-    strides,
-    data_format,
+    strides=1,
+    output_shape=None,
+    data_format="channels_last",
     *,
     padding="valid",
     dilation_rate=1,
@@ -101,7 +84,10 @@ def _unshared(
     bias=None,
     bound=False,
 ):
-    """The two locally connected operations: every position has its own (D, filters) matrix."""
+    """Unshared convolution: every position has its own (D, filters) matrix. kernel (positions, D, filters).
+
+    The package checks output_shape; the twins have no use for it.
+    """
     inputs, kernel = np.asarray(inputs), np.asarray(kernel)
     image = _to_last(inputs, data_format)
     taps = _taps(image.shape[1:-1], as_tuple(kernel_size, rank), strides, padding, dilation_rate, _start_clipped)
@@ -109,8 +95,23 @@ def _unshared(
     return _correlate(image, weights, taps, groups, bias, data_format, bound)
 
 
-def _shared(rank, x, kernel, strides, padding, data_format, dilation_rate, *, groups=1, bias=None, bound=False):
-    """The two ordinary convolutions: batch axes may be none, one or many in front of the last rank + 1 axes."""
+def conv(
+    rank,
+    x,
+    kernel,
+    strides=1,
+    padding="valid",
+    data_format="channels_last",
+    dilation_rate=1,
+    *,
+    groups=1,
+    bias=None,
+    bound=False,
+):
+    """Ordinary convolution (no flip), kernel (*kernel_size, channels / groups, filters).
+
+    Batch axes may be none, one or many in front of the last rank + 1 axes.
+    """
     x, kernel = np.asarray(x), np.asarray(kernel)
     batch = x.shape[: x.ndim - rank - 1]
     image = _to_last(_one_batch_axis(x, rank), data_format)
@@ -165,100 +166,22 @@ def _spread_bias(bias, out, filters, data_format, dtype):
 # --- their gradients --------------------------------------------------------------------------------------------------
 
 
-def local_conv1d_input(input_shape, kernel, grad_output, kernel_size, strides, data_format="channels_last", **options):
-    """The gradient of sum(local_conv1d(x, kernel) * grad_output) with respect to x, which has input_shape."""
-    return _unshared_input(1, input_shape, kernel, grad_output, kernel_size, strides, data_format, **options)
-
-
-def local_conv1d_kernel(
-    inputs, kernel_shape, grad_output, kernel_size, strides, data_format="channels_last", **options
-):
-    """The gradient of sum(local_conv1d(inputs, kernel) * grad_output) with respect to kernel,
-    which has kernel_shape.
-    """
-    return _unshared_kernel(1, inputs, kernel_shape, grad_output, kernel_size, strides, data_format, **options)
-
-
-def local_conv2d_input(
-    input_shape, kernel, grad_output, kernel_size, strides, output_shape, data_format="channels_last", **options
-):
-    return _unshared_input(2, input_shape, kernel, grad_output, kernel_size, strides, data_format, **options)
-
-
-def local_conv2d_kernel(
-    inputs, kernel_shape, grad_output, kernel_size, strides, output_shape, data_format="channels_last", **options
-):
-    return _unshared_kernel(2, inputs, kernel_shape, grad_output, kernel_size, strides, data_format, **options)
-
-
-def conv1d_input(
-    input_shape,
-    kernel,
-    grad_output,
-    strides=1,
-    padding="valid",
-    data_format="channels_last",
-    dilation_rate=1,
-    **options,
-):
-    return _shared_input(1, input_shape, kernel, grad_output, strides, padding, data_format, dilation_rate, **options)
-
-
-def conv1d_kernel(
-    x, kernel_shape, grad_output, strides=1, padding="valid", data_format="channels_last", dilation_rate=1, **options
-):
-    return _shared_kernel(1, x, kernel_shape, grad_output, strides, padding, data_format, dilation_rate, **options)
-
-
-def conv2d_input(
-    input_shape,
-    kernel,
-    grad_output,
-    strides=1,
-    padding="valid",
-    data_format="channels_last",
-    dilation_rate=1,
-    **options,
-):
-    return _shared_input(2, input_shape, kernel, grad_output, strides, padding, data_format, dilation_rate, **options)
-
-
-def conv2d_kernel(
-    x, kernel_shape, grad_output, strides=1, padding="valid", data_format="channels_last", dilation_rate=1, **options
-):
-    return _shared_kernel(2, x, kernel_shape, grad_output, strides, padding, data_format, dilation_rate, **options)
-
-
-def conv1d_transpose(x, kernel, output_shape, *arguments, **options):
-    return conv1d_input(output_shape, kernel, x, *arguments, **options)
-
-
-def conv2d_transpose(x, kernel, output_shape, *arguments, **options):
-    return conv2d_input(output_shape, kernel, x, *arguments, **options)
-
-
-def local_conv1d_transpose(inputs, kernel, kernel_size, strides, output_shape, *arguments, **options):
-    return local_conv1d_input(output_shape, kernel, inputs, kernel_size, strides, *arguments, **options)
-
-
-def local_conv2d_transpose(inputs, kernel, kernel_size, strides, output_shape, *arguments, **options):
-    return local_conv2d_input(output_shape, kernel, inputs, kernel_size, strides, None, *arguments, **options)
-
-
-def _unshared_input(
+def local_conv_input(
     rank,
     input_shape,
     kernel,
     grad_output,
     kernel_size,
-    strides,
-    data_format,
+    strides=1,
+    output_shape=None,
+    data_format="channels_last",
     *,
     padding="valid",
     dilation_rate=1,
     groups=1,
     bound=False,
 ):
+    """The gradient of sum(local_conv(x, kernel) * grad_output) with respect to x, which has input_shape."""
     size = as_tuple(kernel_size, rank)
     shape = _last_shape(input_shape, data_format)
     taps = _taps(shape[1:-1], size, strides, padding, dilation_rate, _start_clipped)
@@ -270,20 +193,22 @@ def _unshared_input(
     return _with_bound(gradient, kernel, grad_output, bound)
 
 
-def _unshared_kernel(
+def local_conv_kernel(
     rank,
     inputs,
     kernel_shape,
     grad_output,
     kernel_size,
-    strides,
-    data_format,
+    strides=1,
+    output_shape=None,
+    data_format="channels_last",
     *,
     padding="valid",
     dilation_rate=1,
     groups=1,
     bound=False,
 ):
+    """The gradient of the same with respect to the kernel, which has kernel_shape."""
     size = as_tuple(kernel_size, rank)
     spatial = _last_shape(np.shape(inputs), data_format)[1:-1]
     taps = _taps(spatial, size, strides, padding, dilation_rate, _start_clipped)
@@ -297,9 +222,20 @@ def _unshared_kernel(
     return _with_bound(gradient, inputs, grad_output, bound)
 
 
-def _shared_input(
-    rank, input_shape, kernel, grad_output, strides, padding, data_format, dilation_rate, *, groups=1, bound=False
+def conv_input(
+    rank,
+    input_shape,
+    kernel,
+    grad_output,
+    strides=1,
+    padding="valid",
+    data_format="channels_last",
+    dilation_rate=1,
+    *,
+    groups=1,
+    bound=False,
 ):
+    """The gradient of sum(conv(x, kernel) * grad_output) with respect to x, which has input_shape."""
     lead = math.prod(input_shape[: -rank - 1])
     shape = _last_shape((lead, *input_shape[-rank - 1 :]), data_format)
     taps = _taps(shape[1:-1], np.shape(kernel)[:rank], strides, padding, dilation_rate, _start_tensorflow)
@@ -312,9 +248,20 @@ def _shared_input(
     return _with_bound(gradient, kernel, grad_output, bound)
 
 
-def _shared_kernel(
-    rank, x, kernel_shape, grad_output, strides, padding, data_format, dilation_rate, *, groups=1, bound=False
+def conv_kernel(
+    rank,
+    x,
+    kernel_shape,
+    grad_output,
+    strides=1,
+    padding="valid",
+    data_format="channels_last",
+    dilation_rate=1,
+    *,
+    groups=1,
+    bound=False,
 ):
+    """The gradient of the same with respect to the kernel, which has kernel_shape."""
     spatial = _last_shape((1, *np.shape(x)[-rank - 1 :]), data_format)[1:-1]
     taps = _taps(spatial, kernel_shape[:rank], strides, padding, dilation_rate, _start_tensorflow)
 
@@ -323,6 +270,22 @@ def _shared_kernel(
         return _back_to_weights(image, grads, taps, groups).sum(0).reshape(kernel_shape)
 
     return _with_bound(gradient, x, grad_output, bound)
+
+
+def local_conv_transpose(rank, inputs, kernel, kernel_size, strides=1, output_shape=None, *arguments, **options):
+    return local_conv_input(rank, output_shape, kernel, inputs, kernel_size, strides, None, *arguments, **options)
+
+
+def conv_transpose(rank, x, kernel, output_shape, *arguments, **options):
+    return conv_input(rank, output_shape, kernel, x, *arguments, **options)
+
+
+# local_conv1d, conv3d_input, ...: the twins under the package's names.
+for _twin in (local_conv, conv):
+    for _suffix in ("", "_input", "_kernel", "_transpose"):
+        for _rank in RANKS:
+            _of_any_rank = globals()[f"{_twin.__name__}{_suffix}"]
+            globals()[f"{_twin.__name__}{_rank}d{_suffix}"] = functools.partial(_of_any_rank, _rank)
 
 
 def _with_bound(gradient, first, second, bound):
@@ -587,7 +550,7 @@ class Case:
         """The arguments that are no arrays, by name."""
         names = ("strides", "padding", "dilation_rate", "groups", "data_format")
         chosen = {name: getattr(self, name) for name in names}
-        if self.function == "local_conv2d":
+        if self.local and self.rank > 1:
             chosen["output_shape"] = self.out
         if self.local:
             chosen["kernel_size"] = self.kernel_size

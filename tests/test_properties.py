@@ -29,7 +29,7 @@ def windows(draw, rank, local):
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
     least = [r - sum(p) for r, p in zip(reach, padding, strict=True)] if isinstance(padding, tuple) else reach
     least = [1] * rank if padding in ("same", "causal") else least
-    spatial = tuple(max(1, n) + draw(st.integers(0, 9 if rank == 1 else 5)) for n in least)
+    spatial = tuple(max(1, n) + draw(st.integers(0, {1: 9, 2: 5, 3: 2}[rank])) for n in least)
     return {
         "spatial": spatial,
         "kernel_size": kernel,
@@ -41,7 +41,7 @@ def windows(draw, rank, local):
 
 @st.composite
 def cases(draw, local, exact=None):
-    rank = draw(st.integers(1, 2))
+    rank = draw(st.integers(1, 3))
     groups = draw(st.sampled_from([1, 1, 1, 2, 3]))
     biases = [None, "filters", *(["full"] if local else [])]
     return Case(

@@ -9,11 +9,15 @@ from .backend import (
     conv1d_transpose,
     conv2d,
     conv2d_transpose,
+    conv3d,
+    conv3d_transpose,
     im2col,
     local_conv1d,
     local_conv1d_transpose,
     local_conv2d,
     local_conv2d_transpose,
+    local_conv3d,
+    local_conv3d_transpose,
 )
 from .config import floatx, image_data_format, set_floatx, set_image_data_format
 from .machine import get_num_threads, set_num_threads, show_config
@@ -29,6 +33,8 @@ __all__ = [
     "conv1d_transpose",
     "conv2d",
     "conv2d_transpose",
+    "conv3d",
+    "conv3d_transpose",
     "floatx",
     "get_num_threads",
     "grad",
@@ -39,6 +45,8 @@ __all__ = [
     "local_conv1d_transpose",
     "local_conv2d",
     "local_conv2d_transpose",
+    "local_conv3d",
+    "local_conv3d_transpose",
     "set_floatx",
     "set_image_data_format",
     "set_num_threads",

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from . import engine
 from .arguments import IntOrInts, Ints, PaddingLike, ints
 from .arrays import Array, as_float_array
+from .docstrings import as_in_2d
 from .geometry import Names
 from .spec import column_spec, conv_spec, local_spec
 
@@ -23,11 +24,15 @@ __all__ = [
     "conv1d_transpose",
     "conv2d",
     "conv2d_transpose",
+    "conv3d",
+    "conv3d_transpose",
     "im2col",
     "local_conv1d",
     "local_conv1d_transpose",
     "local_conv2d",
     "local_conv2d_transpose",
+    "local_conv3d",
+    "local_conv3d_transpose",
 ]
 
 # What the arguments are called that errors speak of.
@@ -43,7 +48,7 @@ def local_conv1d(
     inputs: ArrayLike,
     kernel: ArrayLike,
     kernel_size: IntOrInts,
-    strides: IntOrInts,
+    strides: IntOrInts = 1,
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
@@ -64,7 +69,7 @@ def local_conv1d(
         group's channels, and the filters are cut into groups of equal size, as in grouped convolution.
     kernel_size : int or sequence of 1 int
         Taps of the window.
-    strides : int or sequence of 1 int
+    strides : int or sequence of 1 int, optional
         Steps from one window to the next.
     data_format : {'channels_last', 'channels_first'}, optional
         Default: `image_data_format`.
@@ -121,8 +126,8 @@ def local_conv2d(
     inputs: ArrayLike,
     kernel: ArrayLike,
     kernel_size: IntOrInts,
-    strides: IntOrInts,
-    output_shape: Sequence[int] | None,
+    strides: IntOrInts = 1,
+    output_shape: Sequence[int] | None = None,
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
@@ -139,14 +144,15 @@ def local_conv2d(
         Shape (batch, rows, columns, channels), or (batch, channels, rows, columns) with
         ``data_format='channels_first'``.
     kernel : array_like, float32 or float64
-        Shape (positions, kh * kw * channels / groups, filters), positions row by row. Row ``(i * kw + j) * channels +
-        c`` of a position belongs to tap (i, j) and channel c; with channels_first row ``(c * kh + i) * kw + j``.
+        Shape (positions, kh * kw * channels / groups, filters), positions in C order. Row
+        ``(i * kw + j) * channels + c`` of a position belongs to tap (i, j) and channel c; with channels_first row
+        ``(c * kh + i) * kw + j``.
     kernel_size : int or sequence of 2 ints
         (kh, kw), the taps of the window.
-    strides : int or sequence of 2 ints
-        Rows and columns from one window to the next.
-    output_shape : sequence of 2 ints or None
-        Rows and columns of the output. Keras needs it; here it is checked, and None leaves it out.
+    strides : int or sequence of 2 ints, optional
+        Pixels along every axis from one window to the next.
+    output_shape : sequence of 2 ints, optional
+        The output's size along every axis. Keras needs it; here it is only checked.
     data_format, padding, dilation_rate, groups, out
         As in `local_conv1d`, two ints or two pairs instead of one; no 'causal'.
     bias : array_like, optional
@@ -173,6 +179,34 @@ def local_conv2d(
     array([27., 27.], dtype=float32)
     """
     spec = local_spec(2, kernel_size, strides, padding, data_format, dilation_rate, groups, output_shape)
+    return engine.forward(spec, inputs, kernel, bias, out, False, LOCAL_NAMES)
+
+
+@as_in_2d(
+    local_conv2d,
+    """
+    >>> import numpy as np, localconv
+    >>> x = np.ones((1, 4, 5, 6, 2), np.float32)
+    >>> kernel = np.ones((2 * 3 * 4, 3 * 3 * 3 * 2, 2), np.float32)
+    >>> localconv.local_conv3d(x, kernel, 3, data_format='channels_last')[0, 0, 0, 0]
+    array([54., 54.], dtype=float32)
+    """,
+)
+def local_conv3d(
+    inputs: ArrayLike,
+    kernel: ArrayLike,
+    kernel_size: IntOrInts,
+    strides: IntOrInts = 1,
+    output_shape: Sequence[int] | None = None,
+    data_format: str | None = None,
+    *,
+    padding: PaddingLike = "valid",
+    dilation_rate: IntOrInts = (1, 1, 1),
+    groups: int = 1,
+    bias: ArrayLike | None = None,
+    out: Array | None = None,
+) -> Array:
+    spec = local_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups, output_shape)
     return engine.forward(spec, inputs, kernel, bias, out, False, LOCAL_NAMES)
 
 
@@ -280,6 +314,32 @@ def conv2d(
     (2, 6, 5, 4)
     """
     spec = conv_spec(2, strides, padding, data_format, dilation_rate, groups)
+    return engine.forward(spec, x, kernel, bias, out, False, SHARED_NAMES)
+
+
+@as_in_2d(
+    conv2d,
+    """
+    >>> import numpy as np, localconv
+    >>> x = np.ones((2, 4, 6, 5, 3), np.float32)
+    >>> kernel = np.ones((3, 3, 3, 3, 4), np.float32)
+    >>> localconv.conv3d(x, kernel, padding='same', data_format='channels_last').shape
+    (2, 4, 6, 5, 4)
+    """,
+)
+def conv3d(
+    x: ArrayLike,
+    kernel: ArrayLike,
+    strides: IntOrInts = (1, 1, 1),
+    padding: PaddingLike = "valid",
+    data_format: str | None = None,
+    dilation_rate: IntOrInts = (1, 1, 1),
+    *,
+    groups: int = 1,
+    bias: ArrayLike | None = None,
+    out: Array | None = None,
+) -> Array:
+    spec = conv_spec(3, strides, padding, data_format, dilation_rate, groups)
     return engine.forward(spec, x, kernel, bias, out, False, SHARED_NAMES)
 
 
@@ -399,6 +459,33 @@ def local_conv2d_transpose(
     return engine.grad_input(spec, _full_shape(output_shape, x, 2), kernel, x, out, LOCAL_TRANSPOSE_NAMES)
 
 
+@as_in_2d(
+    local_conv2d_transpose,
+    """
+    >>> import numpy as np, localconv
+    >>> kernel, inputs = np.ones((2, 2 * 2 * 2, 1)), np.ones((1, 2, 1, 1, 1))
+    >>> localconv.local_conv3d_transpose(inputs, kernel, 2, 1, (None, 3, 2, 2, 1), 'channels_last')[0, :, 0, 0, 0]
+    array([1., 2., 1.])
+    """,
+)
+def local_conv3d_transpose(
+    inputs: ArrayLike,
+    kernel: ArrayLike,
+    kernel_size: IntOrInts,
+    strides: IntOrInts,
+    output_shape: Sequence[int | None],
+    data_format: str | None = None,
+    *,
+    padding: PaddingLike = "valid",
+    dilation_rate: IntOrInts = (1, 1, 1),
+    groups: int = 1,
+    out: Array | None = None,
+) -> Array:
+    x = as_float_array(inputs, "inputs")
+    spec = local_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    return engine.grad_input(spec, _full_shape(output_shape, x, 3), kernel, x, out, LOCAL_TRANSPOSE_NAMES)
+
+
 def conv1d_transpose(
     x: ArrayLike,
     kernel: ArrayLike,
@@ -504,6 +591,32 @@ def conv2d_transpose(
     return engine.grad_input(spec, _full_shape(output_shape, array, 2), kernel, array, out, SHARED_TRANSPOSE_NAMES)
 
 
+@as_in_2d(
+    conv2d_transpose,
+    """
+    >>> import numpy as np, localconv
+    >>> x, kernel = np.ones((2, 3, 3, 3, 8), np.float32), np.ones((3, 3, 3, 4, 8), np.float32)
+    >>> localconv.conv3d_transpose(x, kernel, (None, 6, 6, 6, 4), 2, 'same', 'channels_last').shape
+    (2, 6, 6, 6, 4)
+    """,
+)
+def conv3d_transpose(
+    x: ArrayLike,
+    kernel: ArrayLike,
+    output_shape: Sequence[int | None],
+    strides: IntOrInts = (1, 1, 1),
+    padding: PaddingLike = "valid",
+    data_format: str | None = None,
+    dilation_rate: IntOrInts = (1, 1, 1),
+    *,
+    groups: int = 1,
+    out: Array | None = None,
+) -> Array:
+    array = as_float_array(x, "x")
+    spec = conv_spec(3, strides, padding, data_format, dilation_rate, groups)
+    return engine.grad_input(spec, _full_shape(output_shape, array, 3), kernel, array, out, SHARED_TRANSPOSE_NAMES)
+
+
 def im2col(
     x: ArrayLike,
     kernel_size: IntOrInts,
@@ -519,12 +632,12 @@ def im2col(
     Parameters
     ----------
     x : array_like, float32 or float64
-        Shape (batch, steps, channels) or (batch, rows, columns, channels); channels in front of the spatial axes with
-        ``data_format='channels_first'``.
+        Shape (batch, steps, channels), (batch, rows, columns, channels) or (batch, depths, rows, columns, channels);
+        channels in front of the spatial axes with ``data_format='channels_first'``.
     kernel_size : int or sequence of ints
         Taps of the window.
     strides, padding, data_format, dilation_rate
-        As in `conv1d` and `conv2d`. Taps that meet padding are 0.
+        As in `conv1d`, `conv2d` and `conv3d`. Taps that meet padding are 0.
     out : ndarray, optional
         Takes the result: same shape and dtype, no memory in common with `x`.
 
@@ -607,6 +720,6 @@ def _full_shape(shape: Sequence[int | None], x: Array, rank: int) -> Ints:
 
 def _column_rank(shape: Ints, name: str) -> int:
     """The spatial axes of an input of im2col."""
-    if len(shape) not in (3, 4):
-        raise ValueError(f"{name} must have 3 or 4 axes, got {'' if name == 'input_shape' else 'shape '}{shape}")
+    if not 3 <= len(shape) <= 5:
+        raise ValueError(f"{name} must have 3 to 5 axes, got {'' if name == 'input_shape' else 'shape '}{shape}")
     return len(shape) - 2

@@ -276,7 +276,7 @@ def _split(shape: Ints, spec: Spec) -> tuple[int, Ints, int]:
 
 
 def _axes(spec: Spec) -> str:
-    spatial = {1: "steps", 2: "rows, columns"}[spec.rank]
+    spatial = {1: "steps", 2: "rows, columns", 3: "depths, rows, columns"}[spec.rank]
     return f"(batch, channels, {spatial})" if spec.channels_first else f"(batch, {spatial}, channels)"
 
 

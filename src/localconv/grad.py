@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from . import engine
 from .arguments import IntOrInts, PaddingLike, ints
 from .arrays import Array, as_float_array
+from .docstrings import as_in_2d
 from .geometry import Names
 from .spec import conv_spec, local_spec
 
@@ -27,10 +28,14 @@ __all__ = [
     "conv1d_kernel",
     "conv2d_input",
     "conv2d_kernel",
+    "conv3d_input",
+    "conv3d_kernel",
     "local_conv1d_input",
     "local_conv1d_kernel",
     "local_conv2d_input",
     "local_conv2d_kernel",
+    "local_conv3d_input",
+    "local_conv3d_kernel",
 ]
 
 # What the arguments are called that errors speak of.
@@ -44,7 +49,7 @@ def local_conv1d_input(
     kernel: ArrayLike,
     grad_output: ArrayLike,
     kernel_size: IntOrInts,
-    strides: IntOrInts,
+    strides: IntOrInts = 1,
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
@@ -102,7 +107,7 @@ def local_conv1d_kernel(
     kernel_shape: Sequence[int],
     grad_output: ArrayLike,
     kernel_size: IntOrInts,
-    strides: IntOrInts,
+    strides: IntOrInts = 1,
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
@@ -156,8 +161,8 @@ def local_conv2d_input(
     kernel: ArrayLike,
     grad_output: ArrayLike,
     kernel_size: IntOrInts,
-    strides: IntOrInts,
-    output_shape: Sequence[int] | None,
+    strides: IntOrInts = 1,
+    output_shape: Sequence[int] | None = None,
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
@@ -175,8 +180,8 @@ def local_conv2d_input(
         The kernel of the forward call, (positions, kh * kw * channels / groups, filters).
     grad_output : array_like, float32 or float64
         Gradient for the forward result, of its shape.
-    output_shape : sequence of 2 ints or None
-        Rows and columns of the forward result; checked, and None leaves it out.
+    output_shape : sequence of 2 ints, optional
+        The forward result's size along every axis, to be checked.
     kernel_size, strides, data_format, padding, dilation_rate, groups
         As in the forward call.
     out
@@ -204,13 +209,42 @@ def local_conv2d_input(
     return engine.grad_input(spec, shape, kernel, grad_output, out, FOR_INPUT)
 
 
+@as_in_2d(
+    local_conv2d_input,
+    """
+    >>> import numpy as np, localconv.grad
+    >>> kernel, grad_output = np.ones((4, 3 * 3 * 3 * 3, 2), np.float32), np.ones((1, 1, 1, 4, 2), np.float32)
+    >>> shape = (1, 3, 3, 6, 3)
+    >>> localconv.grad.local_conv3d_input(shape, kernel, grad_output, 3, data_format='channels_last')[0, 0, 0, :, 0]
+    array([2., 4., 6., 6., 4., 2.], dtype=float32)
+    """,
+)
+def local_conv3d_input(
+    input_shape: Sequence[int],
+    kernel: ArrayLike,
+    grad_output: ArrayLike,
+    kernel_size: IntOrInts,
+    strides: IntOrInts = 1,
+    output_shape: Sequence[int] | None = None,
+    data_format: str | None = None,
+    *,
+    padding: PaddingLike = "valid",
+    dilation_rate: IntOrInts = (1, 1, 1),
+    groups: int = 1,
+    out: Array | None = None,
+) -> Array:
+    spec = local_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups, output_shape)
+    shape = ints(input_shape, None, "input_shape", minimum=0)
+    return engine.grad_input(spec, shape, kernel, grad_output, out, FOR_INPUT)
+
+
 def local_conv2d_kernel(
     inputs: ArrayLike,
     kernel_shape: Sequence[int],
     grad_output: ArrayLike,
     kernel_size: IntOrInts,
-    strides: IntOrInts,
-    output_shape: Sequence[int] | None,
+    strides: IntOrInts = 1,
+    output_shape: Sequence[int] | None = None,
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
@@ -229,8 +263,8 @@ def local_conv2d_kernel(
         Shape of the kernel, (positions, kh * kw * channels / groups, filters).
     grad_output : array_like, float32 or float64
         Gradient for the forward result, of its shape.
-    output_shape : sequence of 2 ints or None
-        Rows and columns of the forward result; checked, and None leaves it out.
+    output_shape : sequence of 2 ints, optional
+        The forward result's size along every axis, to be checked.
     kernel_size, strides, data_format, padding, dilation_rate, groups
         As in the forward call.
     out, accumulate
@@ -254,6 +288,36 @@ def local_conv2d_kernel(
     (12, 27, 2)
     """
     spec = local_spec(2, kernel_size, strides, padding, data_format, dilation_rate, groups, output_shape)
+    shape = ints(kernel_shape, None, "kernel_shape", minimum=0)
+    return engine.grad_kernel(spec, inputs, shape, grad_output, out, accumulate, FOR_LOCAL_KERNEL)
+
+
+@as_in_2d(
+    local_conv2d_kernel,
+    """
+    >>> import numpy as np, localconv.grad
+    >>> x, grad_output = np.ones((5, 3, 3, 6, 3), np.float32), np.ones((5, 1, 1, 4, 2), np.float32)
+    >>> shape = (4, 3 * 3 * 3 * 3, 2)
+    >>> localconv.grad.local_conv3d_kernel(x, shape, grad_output, 3, data_format='channels_last').shape
+    (4, 81, 2)
+    """,
+)
+def local_conv3d_kernel(
+    inputs: ArrayLike,
+    kernel_shape: Sequence[int],
+    grad_output: ArrayLike,
+    kernel_size: IntOrInts,
+    strides: IntOrInts = 1,
+    output_shape: Sequence[int] | None = None,
+    data_format: str | None = None,
+    *,
+    padding: PaddingLike = "valid",
+    dilation_rate: IntOrInts = (1, 1, 1),
+    groups: int = 1,
+    out: Array | None = None,
+    accumulate: bool = False,
+) -> Array:
+    spec = local_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups, output_shape)
     shape = ints(kernel_shape, None, "kernel_shape", minimum=0)
     return engine.grad_kernel(spec, inputs, shape, grad_output, out, accumulate, FOR_LOCAL_KERNEL)
 
@@ -416,6 +480,34 @@ def conv2d_input(
     return engine.grad_input(spec, shape, kernel, grad_output, out, FOR_INPUT)
 
 
+@as_in_2d(
+    conv2d_input,
+    """
+    >>> import numpy as np, localconv.grad
+    >>> kernel, grad_output = np.ones((1, 2, 2, 1, 1)), np.ones((1, 1, 2, 2, 1))
+    >>> localconv.grad.conv3d_input((1, 1, 3, 3, 1), kernel, grad_output, data_format='channels_last')[0, 0, ..., 0]
+    array([[1., 2., 1.],
+           [2., 4., 2.],
+           [1., 2., 1.]])
+    """,
+)
+def conv3d_input(
+    input_shape: Sequence[int],
+    kernel: ArrayLike,
+    grad_output: ArrayLike,
+    strides: IntOrInts = (1, 1, 1),
+    padding: PaddingLike = "valid",
+    data_format: str | None = None,
+    dilation_rate: IntOrInts = (1, 1, 1),
+    *,
+    groups: int = 1,
+    out: Array | None = None,
+) -> Array:
+    spec = conv_spec(3, strides, padding, data_format, dilation_rate, groups)
+    shape = ints(input_shape, None, "input_shape", minimum=0)
+    return engine.grad_input(spec, shape, kernel, grad_output, out, FOR_INPUT)
+
+
 def conv2d_kernel(
     x: ArrayLike,
     kernel_shape: Sequence[int],
@@ -463,6 +555,33 @@ def conv2d_kernel(
            [40., 50., 40.]], dtype=float32)
     """
     spec = conv_spec(2, strides, padding, data_format, dilation_rate, groups)
+    shape = ints(kernel_shape, None, "kernel_shape", minimum=0)
+    return engine.grad_kernel(spec, x, shape, grad_output, out, accumulate, FOR_SHARED_KERNEL)
+
+
+@as_in_2d(
+    conv2d_kernel,
+    """
+    >>> import numpy as np, localconv.grad
+    >>> x, grad_output = np.ones((2, 3, 4, 4, 3), np.float32), np.ones((2, 3, 4, 4, 5), np.float32)
+    >>> localconv.grad.conv3d_kernel(x, (3, 3, 3, 3, 5), grad_output, 1, 'same', 'channels_last')[1, 1, 1, 0]
+    array([96., 96., 96., 96., 96.], dtype=float32)
+    """,
+)
+def conv3d_kernel(
+    x: ArrayLike,
+    kernel_shape: Sequence[int],
+    grad_output: ArrayLike,
+    strides: IntOrInts = (1, 1, 1),
+    padding: PaddingLike = "valid",
+    data_format: str | None = None,
+    dilation_rate: IntOrInts = (1, 1, 1),
+    *,
+    groups: int = 1,
+    out: Array | None = None,
+    accumulate: bool = False,
+) -> Array:
+    spec = conv_spec(3, strides, padding, data_format, dilation_rate, groups)
     shape = ints(kernel_shape, None, "kernel_shape", minimum=0)
     return engine.grad_kernel(spec, x, shape, grad_output, out, accumulate, FOR_SHARED_KERNEL)
 
