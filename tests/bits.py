@@ -34,7 +34,7 @@ def draw(rng, number):
     dilation = tuple(rng.choice([1, 1, 2]) for _ in range(rank))
     if family == "conv" and max(strides) > 1:
         dilation = (1,) * rank
-    names = ["valid", "same", "causal"][: 4 - rank]
+    names = ["valid", "same", "causal"] if rank == 1 else ["valid", "same"]
     groups = rng.choice([1, 1, 1, 2, 3])
     return {
         "family": family,

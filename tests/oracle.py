@@ -4,12 +4,12 @@ Plain loops over output positions and kernel taps, written from the definition o
 nothing but NumPy, so that it shares no mistake with the package. Sizes and helpers that several test files use are here
 too.
 
-The convolutions have the package's own signatures, behind the number of spatial axes. Their sums run in float64 for float32 input, and in long double
-for float64 input (where the platform's long double is wider). With ``bound=True`` they return a second array beside the
-result, the sum of |w||x| (+ |bias|) behind each output, from which `tolerance` makes the largest error that rounding
-can explain. A `Case` is one convolution with its data, which runs on the package and on its twin alike, and a
-`Gradient` is that of a case with respect to its input or its kernel. The gradients' twins have the signatures of
-localconv.grad without out and accumulate.
+The convolutions have the package's own signatures, behind the number of spatial axes. Their sums run in float64 for
+float32 input, and in long double for float64 input (where the platform's long double is wider). With ``bound=True``
+they return a second array beside the result, the sum of |w||x| (+ |bias|) behind each output, from which `tolerance`
+makes the largest error that rounding can explain. A `Case` is one convolution with its data, which runs on the package
+and on its twin alike, and a `Gradient` is that of a case with respect to its input or its kernel. The gradients' twins
+have the signatures of localconv.grad without out and accumulate.
 """
 
 import dataclasses

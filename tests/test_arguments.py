@@ -83,13 +83,13 @@ def test_dtype_of_bias(function, dtype):
 
 @pytest.mark.parametrize(("function", "name"), ARRAYS)
 def test_number_of_axes(function, name):
-    """Too few and too many; but the convolutions' x takes any number of batch axes, and im2col's may be 1D."""
+    """Too few and too many; but the convolutions' x takes any number of batch axes, and im2col's may be 1D to 3D."""
     right = RIGHT[function][name]
     any_batch = function.startswith("conv") and name == "x"
     wrongs = [right[(0,) * n] for n in range(1, right.ndim + 1)]
     wrongs += [] if any_batch else [right[None]]
     for wrong in wrongs:
-        if not (function == "im2col" and wrong.ndim == 3):
+        if not (function == "im2col" and 3 <= wrong.ndim <= 5):
             refused(function, ValueError, name, **{name: wrong})
 
 
