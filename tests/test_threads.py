@@ -458,6 +458,11 @@ PEAKS = {  # (small, large): the larger inputs and outputs are of 60 to 250 MiB,
         Case("local_conv2d", (40, 40), (3, 3), 2, 1, 4, padding="same"),
         Case("local_conv2d", (900, 1000), (3, 3), 20, 1, 4, padding="same"),
     ),
+    "conv3d": (Case("conv3d", (10, 12, 14), (3, 3, 3), 2, 8, 16), Case("conv3d", (100, 90, 100), (3, 3, 3), 2, 8, 16)),
+    "local_conv3d": (
+        Case("local_conv3d", (10, 12, 14), (3, 3, 3), 2, 1, 2, padding="same"),
+        Case("local_conv3d", (100, 90, 100), (3, 3, 3), 20, 1, 1, padding="same"),
+    ),
 }
 
 

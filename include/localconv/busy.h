@@ -67,11 +67,11 @@ LC_INLINE int64_t lc_next_pause(int64_t cost, int64_t gained, int64_t last) {
 
 /* What is known of a call's time on one thread after another one, which took so long with so many threads. Shorter
  * times count at once, unless the first thread was idle for much of the call and may have done less than its share;
- * longer ones little by little, as others may have used the processor. */
+ * longer ones little by little, however long, as others may have used the processor. */
 LC_INLINE int64_t lc_learn(int64_t known, int threads, int64_t took, int64_t waited) {
     const int64_t alone = (took - waited) * threads;
     if (known == 0) return alone;
-    if (alone >= known) return known + (alone - known) / 8;
+    if (alone >= known) return known + (alone < 2 * known ? alone - known : known) / 8;
     return 4 * waited <= took ? alone : known;
 }
 

@@ -109,7 +109,7 @@ static void check_what_is_learnt(void) {
     EXPECT_ALONE(&pace, 100 * MICROSECOND, 100 * MICROSECOND);
     pace.alone = 0;
     lc_note_call(&pace, 2, now - 100 * MICROSECOND, now, 99 * MICROSECOND);
-    for (int i = 0; i < 60; ++i) lc_note_call(&pace, 1, now - 10 * MILLISECOND, now, 0);
+    for (int i = 0; i < 100; ++i) lc_note_call(&pace, 1, now - 10 * MILLISECOND, now, 0);
     EXPECT_ALONE(&pace, 9 * MILLISECOND, 10 * MILLISECOND);
 }
 
