@@ -79,17 +79,21 @@ class _Columns:
         rows = max(1, min(positions, limit or positions, COLUMNS_LIMIT // (self.one.window * itemsize)))
         return [slice(first, min(first + rows, positions)) for first in range(0, positions, rows)]
 
-    def columns_of(self, part: Array, limit: int | None = None) -> Iterator[tuple[slice, Array]]:
-        """Blocks of at most `limit` positions of one image and group, and their im2col rows,
-        valid until the next block.
+    def columns_of(self, inputs: Array, limit: int | None = None) -> Iterator[tuple[int, slice, slice, Array]]:
+        """The im2col rows of every image and group, in blocks of at most `limit` positions.
+
+        Image, the group's filters, the block's positions, and their rows, valid until the next block.
         """
-        x = np.ascontiguousarray(part.T if self.geometry.channels_first else part).reshape(-1)
-        blocks = self.blocks(x.itemsize, limit)
-        columns = np.empty((blocks[0].stop, self.one.window), x.dtype)
-        for block in blocks:
-            rows = columns[: block.stop - block.start]
-            self.im2col.run(rows.reshape(-1), x, None, None, first=block.start, count=len(rows))
-            yield block, rows
+        blocks = self.blocks(inputs.itemsize, limit)
+        # One buffer for all of a run: allocated for each image, two would live at once.
+        columns = np.empty((blocks[0].stop, self.one.window), inputs.dtype)
+        for image, channels, filters in self.parts():
+            part = self.part(inputs, image, channels)
+            x = np.ascontiguousarray(part.T if self.geometry.channels_first else part).reshape(-1)
+            for block in blocks:
+                rows = columns[: block.stop - block.start]
+                self.im2col.run(rows.reshape(-1), x, None, None, first=block.start, count=len(rows))
+                yield image, filters, block, rows
 
     def taps_inside(self, axis: int, positions: Any, taps: Any) -> Array:
         """Whether taps of an axis meet the input, not its padding, in the windows of output positions."""
@@ -119,18 +123,17 @@ class ColumnsForward(_Columns):
     def run(
         self, result: Array, input: Array, kernel: Array, gradient: None, bias: Array | None = None, relu: bool = False
     ) -> None:
-        matrix, images, results = self.matrix_of(kernel), self.inputs(input), self.outputs(result)
+        matrix, results = self.matrix_of(kernel), self.outputs(result)
         finite = np.isfinite(matrix).all(1)
-        for image, channels, filters in self.parts():
-            target = self.part(results, image, filters)
-            for block, columns in self.columns_of(self.part(images, image, channels)):
-                if finite.all():
-                    np.matmul(columns, matrix[:, filters], out=target[block])
-                    continue
-                target[block] = columns[:, finite] @ matrix[finite, filters]
-                for row in np.flatnonzero(~finite).tolist():
-                    there = self.positions_with(row)[block]
-                    target[block][there] += np.outer(columns[there, row], matrix[row, filters])
+        for image, filters, block, columns in self.columns_of(self.inputs(input)):
+            target = self.part(results, image, filters)[block]
+            if finite.all():
+                np.matmul(columns, matrix[:, filters], out=target)
+                continue
+            target[...] = columns[:, finite] @ matrix[finite, filters]
+            for row in np.flatnonzero(~finite).tolist():
+                there = self.positions_with(row)[block]
+                target[there] += np.outer(columns[there, row], matrix[row, filters])
         if bias is not None:
             results += bias[:, None] if self.geometry.channels_first else bias
         if relu:
@@ -169,15 +172,9 @@ class ColumnsGradKernel(_Columns):
         accumulate: bool = False,
     ) -> None:
         g = self.geometry
-        matrix, images, gradients = (
-            np.zeros((g.window, g.filters), result.dtype),
-            self.inputs(input),
-            self.outputs(gradient),
-        )
-        for image, channels, filters in self.parts():
-            part = self.part(gradients, image, filters)
-            for block, columns in self.columns_of(self.part(images, image, channels), SUM_LIMIT):
-                self.add_block(matrix[:, filters], columns, part[block], block.start)
+        matrix, gradients = np.zeros((g.window, g.filters), result.dtype), self.outputs(gradient)
+        for image, filters, block, columns in self.columns_of(self.inputs(input), SUM_LIMIT):
+            self.add_block(matrix[:, filters], columns, self.part(gradients, image, filters)[block], block.start)
         taps, inner = prod(g.kernel), self.one.channels
         rows = matrix.reshape(*((inner, taps) if g.channels_first else (taps, inner)), g.filters)
         found = result.reshape(taps, inner, g.filters)
