@@ -107,24 +107,19 @@ plans = Plans(KEPT_BYTES)
 _find = plans.get
 
 
-def prepare(
-    operation: str, spec: Spec, x_shape: Ints, kernel_shape: Ints, element: ElementType, limit: int | None = None
-) -> Prepared:
-    """The plan of an operation on arrays of these shapes and this element type, for at most `limit` threads.
+def prepare(operation: str, spec: Spec, x_shape: Ints, kernel_shape: Ints, element: ElementType) -> Prepared:
+    """The plan of an operation on arrays of these shapes and this element type.
 
     Mismatch where they do not fit the spec or each other.
     """
-    threads = num_threads()
-    if limit is not None and limit < threads:
-        threads = limit
-    key = (operation, spec, x_shape, kernel_shape, element, current(), threads)
+    key = (operation, spec, x_shape, kernel_shape, element, current(), num_threads())
     return _find(key) or plans.keep(key, _plan(*key))
 
 
 def prepare_under(
     now: Settings, threads: int, operation: str, spec: Spec, x_shape: Ints, kernel_shape: Ints, element: ElementType
 ) -> Prepared:
-    """`prepare` for a bridge whose call has asked for the settings and the threads already."""
+    """`prepare` for a bridge that has settings and a limit of threads of its own."""
     key = (operation, spec, x_shape, kernel_shape, element, now, threads)
     return _find(key) or plans.keep(key, _plan(*key))
 

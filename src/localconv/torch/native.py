@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from .. import engine
+from .._core import num_threads
 from ..arrays import DOUBLE, SINGLE, Array, ElementType
 from ..geometry import Mismatch
+from ..settings import current
 from .window import Window
 
 ELEMENTS: dict[torch.dtype, ElementType] = {torch.float32: SINGLE, torch.float64: DOUBLE}
@@ -92,18 +94,26 @@ def call(wanted: int, factors: Any, bias: Tensor | None, sizes: Any, window: Win
     return grad_input(sizes[0], weight, y, window) if wanted == 0 else grad_weight(x, sizes[1], y, window)
 
 
+def _prepare(
+    operation: str, window: Window, x_shape: Sequence[int], weight_shape: Sequence[int], element: ElementType
+) -> engine.Prepared:
+    """The plan of an operation on an input of shape (N, ..., C), for no more threads than PyTorch's and localconv's."""
+    shape, rows = tuple(x_shape), tuple(weight_shape)
+    threads = min(num_threads(), _get_num_threads())
+    try:
+        return engine.prepare_under(current(), threads, operation, window.spec, shape, rows, element)
+    except Mismatch as error:
+        n, *spatial, channels = shape
+        refuse(error, window, (n, channels, *spatial), rows)
+
+
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
     """The convolution of (N, C, ...) with rows, plus a bias (F,) or (F, ...)."""
     element = ELEMENTS.get(x.dtype)
     if weight.dtype != x.dtype or (bias is not None and bias.dtype != x.dtype) or element is None:
         return _forward_of_halves(x, weight, bias, window)
     x, weight = _channels_last(x), weight.resolve_neg().contiguous()
-    try:
-        prepared = engine.prepare(
-            "local_forward", window.spec, tuple(x.shape), tuple(weight.shape), element, _get_num_threads()
-        )
-    except Mismatch as error:
-        refuse(error, window, x.movedim(-1, 1).shape, weight.shape)
+    prepared = _prepare("local_forward", window, x.shape, weight.shape, element)
     terms = None
     if bias is not None:
         ordered = bias.movedim(0, -1).resolve_neg().contiguous()
@@ -125,12 +135,7 @@ def grad_input(size: Sequence[int], weight: Tensor, gradient: Tensor, window: Wi
     weight, gradient = weight.resolve_neg().contiguous(), _channels_last(gradient)
     n, channels, *spatial = size
     shape = (n, *spatial, channels)
-    try:
-        prepared = engine.prepare(
-            "local_grad_input", window.spec, shape, tuple(weight.shape), element, _get_num_threads()
-        )
-    except Mismatch as error:
-        refuse(error, window, size, weight.shape)
+    prepared = _prepare("local_grad_input", window, shape, weight.shape, element)
     _check_gradient(gradient, prepared.output)
     result = _empty(shape, dtype=gradient.dtype)
     prepared.job.run(_elements(result, element), None, _elements(weight, element), _elements(gradient, element))
@@ -144,10 +149,7 @@ def grad_weight(x: Tensor, size: Sequence[int], gradient: Tensor, window: Window
         common = _half("input", x, gradient)
         return grad_weight(x.to(torch.float32), size, gradient.to(torch.float32), window).to(common)
     x, gradient, shape = _channels_last(x), _channels_last(gradient), tuple(size)
-    try:
-        prepared = engine.prepare("local_grad_kernel", window.spec, tuple(x.shape), shape, element, _get_num_threads())
-    except Mismatch as error:
-        refuse(error, window, x.movedim(-1, 1).shape, size)
+    prepared = _prepare("local_grad_kernel", window, x.shape, shape, element)
     _check_gradient(gradient, prepared.output)
     result = _empty(shape, dtype=gradient.dtype)
     prepared.job.run(_elements(result, element), _elements(x, element), None, _elements(gradient, element))
