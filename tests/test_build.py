@@ -68,7 +68,7 @@ def message(done):
     assert done.returncode != 0
     assert "Traceback" not in done.stdout + done.stderr
     before, text, after = done.stderr.split("*" * 80)
-    assert len((done.stdout + before + after).splitlines()) < 15
+    assert len((done.stdout + before + after).splitlines()) < 12
     return text
 
 
