@@ -91,3 +91,44 @@ LC_NOINLINE void LC_NAME(clear)(LC_REAL *target, lc_copy copy) {
     do memset(target + to, 0, (size_t)row.count * sizeof(LC_REAL));
     while (lc_next(&copy, index, &from, &to));
 }
+
+#if LC_WIDENS
+LC_INLINE void LC_NAME(widen_body)(const char *source, ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t columns,
+                                   const float *scales, LC_REAL *target, ptrdiff_t target_stride, const int store) {
+    const ptrdiff_t size = LC_NAME(stored_size)(store), whole = columns / LC_LANES * LC_LANES, left = columns - whole;
+    const LC_MASK mask = LC_NAME(first)(left);
+    const LC_VEC zero = LC_NAME(zero)();
+    for (; rows > 0; --rows, source += stride * size, target += target_stride) {
+        for (ptrdiff_t i = 0; i < whole; i += LC_LANES) {
+            const LC_VEC v = LC_NAME(load_stored)(source + i * size, store);
+            LC_NAME(store)(target + i, store == LC_i8 ? LC_NAME(fma)(v, LC_NAME(load)(scales + i), zero) : v);
+        }
+        if (left == 0) continue;
+        const LC_VEC v = LC_NAME(load_stored_first)(source + whole * size, left, mask, store);
+        LC_NAME(store_first)(target + whole, mask,
+                             store == LC_i8 ? LC_NAME(fma)(v, LC_NAME(load_first)(scales + whole, mask), zero) : v);
+    }
+}
+#endif
+
+/* Rows of a stored kernel, `stride` elements apart, as elements of this type; of int8 times a scale for each column. */
+LC_NOINLINE void LC_NAME(widen)(int store, const char *source, ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t columns,
+                                const float *scales, LC_REAL *target, ptrdiff_t target_stride) {
+#if LC_WIDENS
+    if (store != LC_i8 && stride == columns && target_stride == columns) { /* one row */
+        columns *= rows;
+        rows = lc_min(rows, 1);
+    }
+    switch (store) {
+        case LC_f16: LC_NAME(widen_body)(source, stride, rows, columns, scales, target, target_stride, LC_f16); return;
+        case LC_bf16:
+            LC_NAME(widen_body)(source, stride, rows, columns, scales, target, target_stride, LC_bf16);
+            return;
+        case LC_i8: LC_NAME(widen_body)(source, stride, rows, columns, scales, target, target_stride, LC_i8); return;
+        default: break;
+    }
+#else
+    (void)store, (void)source, (void)stride, (void)rows, (void)columns, (void)scales, (void)target, (void)target_stride;
+#endif
+    lc_impossible("a kernel stored in a way that this element type has not");
+}

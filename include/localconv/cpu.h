@@ -42,12 +42,14 @@ static int lc_tells_saved(unsigned ecx_1) {
 
 /* What can run by CPUID's leaves 1 and 7 and XCR0. */
 static int lc_features_of(unsigned ecx_1, unsigned ebx_7, uint64_t saved) {
-    const unsigned FMA = 1u << 12, AVX = 1u << 28, AVX2 = 1u << 5, AVX512F = 1u << 16;
+    const unsigned FMA = 1u << 12, AVX = 1u << 28, F16C = 1u << 29, AVX2 = 1u << 5;
+    const unsigned AVX512F = 1u << 16, AVX512BW = 1u << 30, AVX512VL = 1u << 31, AVX512 = AVX512F | AVX512BW | AVX512VL;
     const uint64_t YMM_SAVED = 0x6, ZMM_SAVED = 0xe6; /* XCR0: SSE, AVX; and opmask, both halves of ZMM */
     int features = LC_HAS_SCALAR;
-    if ((saved & YMM_SAVED) == YMM_SAVED && (ecx_1 & AVX) && (ecx_1 & FMA) && (ebx_7 & AVX2)) {
+    const unsigned avx2 = AVX | FMA | F16C;
+    if ((saved & YMM_SAVED) == YMM_SAVED && (ecx_1 & avx2) == avx2 && (ebx_7 & AVX2)) {
         features |= LC_HAS_AVX2;
-        if ((saved & ZMM_SAVED) == ZMM_SAVED && (ebx_7 & AVX512F)) features |= LC_HAS_AVX512;
+        if ((saved & ZMM_SAVED) == ZMM_SAVED && (ebx_7 & AVX512) == AVX512) features |= LC_HAS_AVX512;
     }
     return features;
 }

@@ -29,4 +29,35 @@ static const lc_dtype lc_dtypes[] = {
 #undef LC_ROW
 };
 
+/* The types in which a kernel may be stored while everything else is float32: name, bytes, NumPy's name. The first
+ * stands for the element type itself. */
+#define LC_STORES(X)       \
+    X(plain, 0, "")        \
+    X(f16, 2, "float16")   \
+    X(bf16, 2, "bfloat16") \
+    X(i8, 1, "int8")
+
+enum {
+#define LC_ROW(name, size, numpy) LC_##name,
+    LC_STORES(LC_ROW)
+#undef LC_ROW
+        lc_store_count
+};
+
+typedef struct lc_store {
+    const char *numpy;
+    int itemsize;
+} lc_store;
+
+static const lc_store lc_stores[] = {
+#define LC_ROW(name, size, numpy) {numpy, size},
+    LC_STORES(LC_ROW)
+#undef LC_ROW
+};
+
+/* Whether an element type has kernels that are stored otherwise. */
+#define LC_WIDENED_f32 1
+#define LC_WIDENED_f64 0
+#define LC_WIDENS      LC_JOIN2(LC_WIDENED, LC_DTYPE)
+
 #endif

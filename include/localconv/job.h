@@ -96,6 +96,7 @@ typedef struct lc_ran {
  * that it does not need, and the one of them that it makes: that is `result`. */
 typedef struct lc_call {
     const void *input, *kernel, *gradient, *bias; /* bias may be NULL */
+    const float *scales;                          /* of an int8 kernel: one for each filter, at each position or tap */
     void *result;
     int accumulate; /* add to what the result holds (kernel gradients) */
     int relu;
@@ -123,7 +124,7 @@ struct lc_job {
     lc_geometry geometry;
     lc_choices choices;
     const lc_kernels *kernels;
-    int algorithm;
+    int algorithm, store;       /* store: how the caller's kernel is stored (dtypes.h) */
     ptrdiff_t tasks[LC_PASSES]; /* 0: there is no such pass */
     ptrdiff_t shared_bytes, thread_bytes;
     ptrdiff_t list_bytes; /* of a thread's: the lists of runs and strips of a window, which no choice makes shorter */
@@ -139,6 +140,17 @@ struct lc_job {
 #define LC_PLAN_FITS(type)       typedef char type##_fits[sizeof(type) <= sizeof(((lc_job *)0)->plan) ? 1 : -1]
 
 enum { LC_OK, LC_NO_MEMORY, LC_REFUSED };
+
+/* Bytes of an element of the caller's kernel. */
+LC_INLINE ptrdiff_t lc_kernel_size(const lc_job *job) {
+    return job->store == LC_plain ? job->kernels->itemsize : lc_stores[job->store].itemsize;
+}
+
+/* The kernel of one position of a locally connected convolution. */
+LC_INLINE const char *lc_kernel_of(const lc_job *job, const lc_call *call, ptrdiff_t position) {
+    const lc_geometry *g = &job->geometry;
+    return (const char *)call->kernel + position * g->window * g->filters * lc_kernel_size(job);
+}
 
 /* Width of a register tile in lanes. */
 LC_INLINE ptrdiff_t lc_tile_lanes(const lc_job *job) { return job->choices.vectors * job->kernels->lanes; }

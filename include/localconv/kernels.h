@@ -21,14 +21,14 @@
 #undef LC_ISA
 
 #if defined(LC_X86_64)
-LC_TARGET_BEGIN("avx2,fma")
+LC_TARGET_BEGIN("avx2,fma,f16c")
 #define LC_ISA avx2
 #include "simd/avx2.h"
 #include "instances.h"
 #undef LC_ISA
 LC_TARGET_END
 
-LC_TARGET_BEGIN("avx512f")
+LC_TARGET_BEGIN("avx512f,avx512bw,avx512vl")
 #define LC_ISA avx512
 #include "simd/avx512.h"
 #include "instances.h"

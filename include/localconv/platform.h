@@ -100,6 +100,32 @@ LC_INLINE int lc_compare_exchange(int64_t *p, int64_t *expected, int64_t value) 
 #define LC_STRING_(text)   #text
 #define LC_STRING(text)    LC_STRING_(text)
 
+/* The first n <= 8 bytes at p in the low bytes of a word, 0 above; memory behind them is not touched. Every instruction
+ * set above the baseline is little-endian. */
+LC_INLINE uint64_t lc_first_bytes(const char *p, ptrdiff_t n) {
+    uint64_t word = 0;
+    uint32_t four;
+    uint16_t two;
+    int shift = 0;
+    if (n & 8) {
+        memcpy(&word, p, 8);
+        return word;
+    }
+    if (n & 4) {
+        memcpy(&four, p, 4);
+        word = four;
+        p += 4;
+        shift = 32;
+    }
+    if (n & 2) {
+        memcpy(&two, p, 2);
+        word |= (uint64_t)two << shift;
+        p += 2;
+        shift += 16;
+    }
+    return n & 1 ? word | (uint64_t)*(const unsigned char *)p << shift : word;
+}
+
 /* For what `finish` (job.h) has made impossible: an output must never be left unwritten without a word. */
 LC_NOINLINE void lc_impossible(const char *what) {
     fprintf(stderr, "localconv: %s\n", what);

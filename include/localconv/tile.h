@@ -4,6 +4,9 @@
  *                       one(broadcast[run.broadcast + i*broadcast_step + r*row_stride])
  *                     * vector(vector[run.vector + i*vector_step + v*LANES]) )
  *
+ * The vector operand may be a kernel that is stored in fewer bytes (LC_STORES): it is widened on its way into the
+ * registers, and the sums are multiplied by its scales if it has some.
+ *
  * R rows times V vectors of accumulators stay in registers; a step loads V vectors, broadcasts R elements and does R*V
  * multiply-adds. Which operand of a convolution is broadcast and which is in the lanes is the caller's choice, by
  * offsets and strides alone. The order of summation is that of the runs, whatever R and V: how work is cut never
@@ -20,9 +23,10 @@ enum { LC_TILE_ROWS = 16 };
 typedef struct lc_tile {
     const lc_run *runs;
     ptrdiff_t run_count;
-    const void *broadcast, *vector;
+    const void *broadcast, *vector; /* vector: perhaps of a kernel's stored type */
     ptrdiff_t broadcast_base, row_stride, broadcast_step;
     ptrdiff_t vector_base, vector_step, lane_count;
+    const float *scales; /* the lanes', of what is stored as int8 */
     const void *bias;
     int bias_axis, relu;
     int accumulate; /* add to what `out` holds */
@@ -39,16 +43,45 @@ LC_INLINE void LC_NAME(sign)(lc_ran *ran) {
     ran->dtype = LC_STRING(LC_DTYPE);
 }
 
-/* Cache lines that one step of a tile V vectors wide consumes. */
-#define LC_STEP_LINES(V) (((V) * LC_LANES * (int)sizeof(LC_REAL) + 63) / 64)
+LC_INLINE int LC_NAME(stored_size)(const int store) {
+    return store == LC_plain ? (int)sizeof(LC_REAL) : store == LC_i8 ? 1 : 2;
+}
 
-LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, const int unit, const int whole) {
+/* LANES elements of a kernel that is stored so. */
+LC_INLINE LC_VEC LC_NAME(load_stored)(const char *p, const int store) {
+#if LC_WIDENS
+    if (store == LC_f16) return LC_NAME(load_f16)(p);
+    if (store == LC_bf16) return LC_NAME(load_bf16)(p);
+    if (store == LC_i8) return LC_NAME(load_i8)(p);
+#endif
+    return LC_NAME(load)((const LC_REAL *)p);
+}
+
+/* The first `n` of them, `mask` being their mask; 0 elsewhere. */
+LC_INLINE LC_VEC LC_NAME(load_stored_first)(const char *p, ptrdiff_t n, LC_MASK mask, const int store) {
+#if LC_WIDENS
+    if (store == LC_f16) return LC_NAME(load_first_f16)(p, n);
+    if (store == LC_bf16) return LC_NAME(load_first_bf16)(p, n);
+    if (store == LC_i8) return LC_NAME(load_first_i8)(p, n);
+#endif
+    (void)n;
+    return LC_NAME(load_first)((const LC_REAL *)p, mask);
+}
+
+/* Cache lines that one step of a tile V vectors wide consumes. */
+#define LC_STEP_LINES(V, size) (((V) * LC_LANES * (size) + 63) / 64)
+
+LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, const int unit, const int whole,
+                                  const int store) {
     LC_VEC acc[LC_TILE_ROWS][LC_TILE_VECTORS];
-    const LC_MASK last = LC_NAME(first)(t->lane_count - (V - 1) * LC_LANES);
+    const int size = LC_NAME(stored_size)(store);
+    const ptrdiff_t in_last = t->lane_count - (V - 1) * LC_LANES;
+    const LC_MASK last = LC_NAME(first)(in_last);
     const ptrdiff_t stride = (unit ? 1 : t->row_stride) * (ptrdiff_t)sizeof(LC_REAL), stride3 = 3 * stride;
-    const ptrdiff_t broadcast_step = t->broadcast_step * (ptrdiff_t)sizeof(LC_REAL), vector_step = t->vector_step;
+    const ptrdiff_t broadcast_step = t->broadcast_step * (ptrdiff_t)sizeof(LC_REAL),
+                    vector_step = t->vector_step * size;
     const char *ahead = t->prefetch;
-    const int lines = unit ? 1 : LC_STEP_LINES(V); /* interleaved tiles are many: each fetches little */
+    const int lines = unit ? 1 : LC_STEP_LINES(V, size); /* interleaved tiles are many: each fetches little */
     LC_UNROLL
     for (int r = 0; r < R; ++r) {
         LC_UNROLL
@@ -63,14 +96,14 @@ LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, co
             group[g] = group[g - 1] + 5 * stride;
             if (!unit) LC_OPAQUE(group[g]);
         }
-        const LC_REAL *vector = (const LC_REAL *)t->vector + (t->vector_base + t->runs[k].vector);
+        const char *vector = (const char *)t->vector + (t->vector_base + t->runs[k].vector) * size;
         LC_UNROLL_TWICE
         for (ptrdiff_t i = t->runs[k].n; i > 0; --i) {
             LC_VEC x[LC_TILE_VECTORS];
             LC_UNROLL
-            for (int v = 0; v < V - 1; ++v) x[v] = LC_NAME(load)(vector + v * LC_LANES);
-            x[V - 1] = whole ? LC_NAME(load)(vector + (V - 1) * LC_LANES)
-                             : LC_NAME(load_first)(vector + (V - 1) * LC_LANES, last);
+            for (int v = 0; v < V - 1; ++v) x[v] = LC_NAME(load_stored)(vector + v * LC_LANES * size, store);
+            x[V - 1] = whole ? LC_NAME(load_stored)(vector + (V - 1) * LC_LANES * size, store)
+                             : LC_NAME(load_stored_first)(vector + (V - 1) * LC_LANES * size, in_last, last, store);
             LC_UNROLL
             for (int line = 0; line < LC_TILE_VECTORS; ++line) {
                 if (line < lines) LC_PREFETCH_L1(ahead + line * 64);
@@ -86,6 +119,16 @@ LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, co
             for (int g = 0; g <= (R - 1) / 5; ++g) group[g] += broadcast_step;
             vector += vector_step;
             ahead += t->prefetch_step;
+        }
+    }
+    if (store == LC_i8) {
+        const LC_REAL *scales = (const LC_REAL *)t->scales;
+        LC_UNROLL
+        for (int v = 0; v < V; ++v) {
+            const LC_VEC s = whole || v < V - 1 ? LC_NAME(load)(scales + v * LC_LANES)
+                                                : LC_NAME(load_first)(scales + v * LC_LANES, last);
+            LC_UNROLL
+            for (int r = 0; r < R; ++r) acc[r][v] = LC_NAME(fma)(acc[r][v], s, LC_NAME(zero)());
         }
     }
     if (t->bias_axis == LC_BIAS_LANES) {
@@ -138,10 +181,14 @@ LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, co
 
 /* One function per shape, so that each has the registers to itself. Whole: every lane of the last vector is in use;
  * unit: rows are neighbours. Both spare the loop a little work; tiles at an edge do without. */
-#define LC_TILE_SHAPE(R, V)                                                                                \
-    LC_NOINLINE void LC_NAME(tile_unit_##R##x##V)(const lc_tile *t) { LC_NAME(tile_body)(t, R, V, 1, 1); } \
-    LC_NOINLINE void LC_NAME(tile_##R##x##V)(const lc_tile *t) { LC_NAME(tile_body)(t, R, V, 0, 1); }      \
-    LC_NOINLINE void LC_NAME(tile_edge_##R##x##V)(const lc_tile *t) { LC_NAME(tile_body)(t, R, V, 0, 0); }
+#define LC_TILE(name, R, V, unit, whole, store)                           \
+    LC_NOINLINE void LC_NAME(tile_##name##_##R##x##V)(const lc_tile *t) { \
+        LC_NAME(tile_body)(t, R, V, unit, whole, store);                  \
+    }
+#define LC_TILE_SHAPE(R, V)                \
+    LC_TILE(unit, R, V, 1, 1, LC_plain)    \
+    LC_TILE(strided, R, V, 0, 1, LC_plain) \
+    LC_TILE(edge, R, V, 0, 0, LC_plain)
 LC_TILE_SHAPES(LC_TILE_SHAPE)
 #undef LC_TILE_SHAPE
 
@@ -150,15 +197,54 @@ LC_TILE_SHAPES(LC_TILE_SHAPE)
 LC_INLINE void LC_NAME(run_tile)(const lc_tile *t, int rows, int vectors) {
     const int whole = t->lane_count == (ptrdiff_t)vectors * LC_LANES, unit = t->row_stride == 1;
     switch (vectors * 16 + rows) {
-#define LC_TILE_CASE(R, V)                                                                                          \
-    case V * 16 + R:                                                                                                \
-        (!whole ? LC_NAME(tile_edge_##R##x##V) : unit ? LC_NAME(tile_unit_##R##x##V) : LC_NAME(tile_##R##x##V))(t); \
+#define LC_TILE_CASE(R, V)                             \
+    case V * 16 + R:                                   \
+        (!whole ? LC_NAME(tile_edge_##R##x##V)         \
+         : unit ? LC_NAME(tile_unit_##R##x##V)         \
+                : LC_NAME(tile_strided_##R##x##V))(t); \
         break;
         LC_TILE_SHAPES(LC_TILE_CASE)
 #undef LC_TILE_CASE
         default: lc_impossible("a register tile of a shape that is not compiled");
     }
 }
+
+/* The same where the vector operand is stored in fewer bytes. */
+#if LC_WIDENS
+#define LC_TILE_SHAPE(R, V)                  \
+    LC_TILE(whole_f16, R, V, 0, 1, LC_f16)   \
+    LC_TILE(edge_f16, R, V, 0, 0, LC_f16)    \
+    LC_TILE(whole_bf16, R, V, 0, 1, LC_bf16) \
+    LC_TILE(edge_bf16, R, V, 0, 0, LC_bf16)  \
+    LC_TILE(whole_i8, R, V, 0, 1, LC_i8)     \
+    LC_TILE(edge_i8, R, V, 0, 0, LC_i8)
+LC_TILE_SHAPES(LC_TILE_SHAPE)
+#undef LC_TILE_SHAPE
+
+LC_NOINLINE void LC_NAME(run_stored_tile)(const lc_tile *t, int rows, int vectors, int store) {
+    const int whole = t->lane_count == (ptrdiff_t)vectors * LC_LANES;
+    switch ((store * 8 + vectors) * 16 + rows) {
+#define LC_TILE_STORED(R, V, store)                                                                    \
+    case (LC_##store * 8 + V) * 16 + R:                                                                \
+        (whole ? LC_NAME(tile_whole_##store##_##R##x##V) : LC_NAME(tile_edge_##store##_##R##x##V))(t); \
+        break;
+#define LC_TILE_CASE(R, V)     \
+    LC_TILE_STORED(R, V, f16)  \
+    LC_TILE_STORED(R, V, bf16) \
+    LC_TILE_STORED(R, V, i8)
+        LC_TILE_SHAPES(LC_TILE_CASE)
+#undef LC_TILE_CASE
+#undef LC_TILE_STORED
+        default: lc_impossible("a register tile of a shape that is not compiled");
+    }
+}
+#else
+LC_INLINE void LC_NAME(run_stored_tile)(const lc_tile *t, int rows, int vectors, int store) {
+    (void)t, (void)rows, (void)vectors, (void)store;
+    lc_impossible("a register tile of a kernel that this element type has not");
+}
+#endif
+#undef LC_TILE
 
 /* Vectors that hold so many lanes. */
 LC_INLINE int LC_NAME(vectors_for)(ptrdiff_t lanes) { return (int)lc_ceil_div(lanes, LC_LANES); }

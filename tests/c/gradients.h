@@ -1,7 +1,7 @@
 /* The four gradients against plain loops in C.
  *
  * A gradient may differ from the long double sum by 2 * eps * (terms + 2) * (sum of the products' sizes), terms being
- * how many products it sums; values that sum none must be 0.
+ * how many products it sums, and by a subnormal for each; values that sum none must be 0.
  */
 #ifndef LOCALCONV_TEST_GRADIENTS_H
 #define LOCALCONV_TEST_GRADIENTS_H
@@ -66,12 +66,14 @@ static int count_gradient_wrong(const expected *e, const array *result) {
     const long double eps = result->wide ? DBL_EPSILON : FLT_EPSILON;
     int wrong = 0;
     for (ptrdiff_t i = 0; i < e->size; ++i)
-        wrong += !(fabsl(get(result, i) - e->sum[i]) <= 2 * eps * (long double)(e->terms[i] + 2) * e->bound[i]);
+        wrong += !(fabsl(get(result, i) - e->sum[i]) <=
+                   (e->terms[i] ? (long double)(e->terms[i] + 2) * (2 * eps * e->bound[i] + SUBNORMAL) : 0));
     return wrong;
 }
 
 /* The ways to compute one gradient: an algorithm, and choices that cut it so that every loop has an end inside. */
-static int run_gradient(const lc_geometry *g, const lc_kernels *kernels, int algorithm, int way, const lc_call *call) {
+static int run_gradient(const lc_geometry *g, const lc_kernels *kernels, int store, int algorithm, int way,
+                        const lc_call *call) {
     const int boxed = algorithm == LC_local_kernel_boxed || algorithm == LC_local_input_boxed;
     lc_choices choices = whole();
     choices.vectors = algorithm == LC_conv_reduction ? 1 + way : 2;
@@ -90,7 +92,7 @@ static int run_gradient(const lc_geometry *g, const lc_kernels *kernels, int alg
     if (algorithm == LC_conv_narrow) /* along the width its m are cut, which are fewer than the pixels */
         for (int axis = 0; axis < 3; ++axis)
             choices.block[axis] = lc_min(lc_ceil_div(g->input[axis], g->strides[axis]), 2 + 5 * axis);
-    return run_job(g, kernels, algorithm, &choices, call);
+    return run_job(g, kernels, store, algorithm, &choices, call);
 }
 
 /* One gradient of one geometry, one way. Returns whether it went wrong. */
@@ -104,14 +106,15 @@ static int check_gradient(const lc_geometry *g, const lc_kernels *kernels, int w
     call.gradient = dy->data;
     call.input = which == FOR_KERNEL ? other->data : NULL;
     call.kernel = which == FOR_INPUT ? other->data : NULL;
+    call.scales = other->scales;
     call.result = result.data;
     call.ran = &ran;
     for (ptrdiff_t i = 0; i < result.size; ++i) put(&result, i, NAN);
-    const int refused = !run_gradient(g, kernels, algorithm, way, &call);
+    const int refused = !run_gradient(g, kernels, other->store, algorithm, way, &call);
     const int wrong = refused ? 0 : count_gradient_wrong(e, &result), other_ran = strcmp(ran.isa, kernels->isa) != 0;
     if (wrong || other_ran) {
-        fprintf(stderr, "%s %s %s, way %d: %d wrong, ran %s", kernels->isa, kernels->dtype,
-                lc_algorithms[algorithm].name, way, wrong, refused ? "nothing: refused" : ran.isa);
+        fprintf(stderr, "%s %s %s, kernel %d, way %d: %d wrong, ran %s", kernels->isa, kernels->dtype,
+                lc_algorithms[algorithm].name, other->store, way, wrong, refused ? "nothing: refused" : ran.isa);
         print_geometry(g);
     }
     free(result.data);
@@ -126,17 +129,18 @@ static const int gradient_algorithms[2][2][2] = {
 
 /* All gradients of one geometry. Strides with dilation have no phases, and along the width no pixels in lanes: the
  * shared input gradient is left out there. Returns the number of ways that went wrong. */
-static int check_gradients(const lc_geometry *g, const lc_kernels *kernels, int wide, long *ways) {
+static int check_gradients(const lc_geometry *g, const lc_kernels *kernels, int wide, int store, long *ways) {
     const ptrdiff_t inputs = g->batch * g->x.image;
     array x = make(inputs, wide), dy = make(g->batch * g->y.image, wide);
     int failures = 0, mixed = 0;
     for (int axis = 0; axis < 3; ++axis) mixed |= g->strides[axis] > 1 && g->dilation[axis] > 1;
     for (int local = 0; local < 2; ++local) {
         const ptrdiff_t kernel_size = (local ? g->positions : 1) * g->window * g->filters;
-        array k = make(kernel_size, wide);
+        array k = make_kernel(g, local, wide, store);
         for (int which = 0; which < 2; ++which) {
             const array *other = which == FOR_INPUT ? &k : &x;
             if (!local && which == FOR_INPUT && mixed) continue;
+            if (which == FOR_KERNEL && store != LC_plain) continue;
             expected e = expect_gradient(g, local, which, other, &dy, which == FOR_INPUT ? inputs : kernel_size);
             for (int way = 0; way < 2; ++way, ++*ways)
                 failures +=
@@ -145,10 +149,10 @@ static int check_gradients(const lc_geometry *g, const lc_kernels *kernels, int 
             free(e.bound);
             free(e.terms);
         }
-        free(k.data);
+        free_array(&k);
     }
-    free(x.data);
-    free(dy.data);
+    free_array(&x);
+    free_array(&dy);
     return failures;
 }
 

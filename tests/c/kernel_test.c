@@ -1,8 +1,9 @@
 /* The kernels against plain loops in C, without Python: for a cross compiler and an emulator, valgrind and sanitizers.
  *
- * Every instruction set that can run here, both element types, every strategy, over a list of geometries that crosses
- * tile and vector edges. An output may differ from the long double sum by 2 * eps * (depth + 2) * (sum of |w||x| +
- * |bias|): each of the depth products and additions rounds once, and so does the bias.
+ * Every instruction set that can run here, both element types, every type of stored kernels, every strategy, over a
+ * list of geometries that crosses tile and vector edges. An output may differ from the long double sum by 2 * eps *
+ * (depth + 2) * (sum of |w||x| + |bias|), and by a subnormal for each term: each of the depth products and additions
+ * rounds once, and so does the bias.
  *
  *     cc -O2 -Iinclude tests/c/kernel_test.c -o kernel_test -lm && ./kernel_test
  */
@@ -61,20 +62,21 @@ static int count_wrong(const lc_geometry *g, const lc_call *c, int local, int fu
                 const ptrdiff_t at =
                     image * g->positions * g->filters + (g->channels_first ? f * g->positions + p : p * g->filters + f);
                 const long double error = fabsl(get(y, at) - sum);
-                wrong += !(error <= 2 * eps * (long double)(g->window + 2) * bound);
+                wrong += !(error <= (long double)(g->window + 2) * (2 * eps * bound + SUBNORMAL));
             }
     return wrong;
 }
 
 /* One forward way: choices that cut it so that every loop has an end inside. */
-static int run_forward(const lc_geometry *g, const lc_kernels *kernels, int algorithm, int way, const lc_call *call) {
+static int run_forward(const lc_geometry *g, const lc_kernels *kernels, int store, int algorithm, int way,
+                       const lc_call *call) {
     lc_choices choices = whole();
     if (algorithm == LC_conv_direct) {
         choices.vectors = 1 + way;
         choices.tasks = 7;
         choices.tile_block = 1 + way;
         choices.panel_bytes = lc_max(1, choices.vectors * kernels->lanes * kernels->itemsize * g->window);
-        return run_job(g, kernels, algorithm, &choices, call);
+        return run_job(g, kernels, store, algorithm, &choices, call);
     }
     choices.vectors = algorithm == LC_local_dot ? 1 : algorithm == LC_local_stream ? 4 : 2;
     const ptrdiff_t rows = kernels->rows[choices.vectors], lanes = choices.vectors * kernels->lanes;
@@ -87,18 +89,19 @@ static int run_forward(const lc_geometry *g, const lc_kernels *kernels, int algo
     choices.batch_chunk = lc_max(choices.batch_tile, g->batch / 2 / choices.batch_tile * choices.batch_tile);
     choices.filter_parts = lc_min(1 + way % 2, lc_count_panels(g, width));
     for (int axis = 0; axis < 3; ++axis) choices.block[axis] = lc_min(g->output[axis], 1 + way);
-    return run_job(g, kernels, algorithm, &choices, call);
+    return run_job(g, kernels, store, algorithm, &choices, call);
 }
 
 /* One geometry, one algorithm, one way. Returns whether it went wrong. */
-static int check_forward(const lc_geometry *g, const lc_kernels *kernels, int wide, int algorithm, int way,
-                         int bias_kind, int relu, const array *x, const array *k, const array *bias, array *y) {
+static int check_forward(const lc_geometry *g, const lc_kernels *kernels, int algorithm, int way, int bias_kind,
+                         int relu, const array *x, const array *k, const array *bias, array *y) {
     const int local = algorithm != LC_conv_direct, full = local && bias_kind == 2;
     lc_ran ran = {"", ""};
     lc_call call;
     memset(&call, 0, sizeof call);
     call.input = x->data;
     call.kernel = k->data;
+    call.scales = k->scales;
     call.bias = bias_kind ? bias->data : NULL;
     call.result = y->data;
     call.bias_position = !full ? 0 : g->channels_first ? 1 : g->filters;
@@ -106,37 +109,36 @@ static int check_forward(const lc_geometry *g, const lc_kernels *kernels, int wi
     call.relu = relu;
     call.ran = &ran;
     for (ptrdiff_t i = 0; i < y->size; ++i) put(y, i, NAN);
-    (void)wide;
-    const int refused = !run_forward(g, kernels, algorithm, way, &call);
+    const int refused = !run_forward(g, kernels, k->store, algorithm, way, &call);
     if (refused && algorithm == LC_local_dot && !lc_dot_fits(g)) return 0;
     const int wrong = count_wrong(g, &call, local, full, x, k, bias_kind ? bias : NULL, y);
     const int other = strcmp(ran.isa, kernels->isa) != 0 || strcmp(ran.dtype, kernels->dtype) != 0;
     if (wrong || other) {
-        fprintf(stderr, "%s %s %s, way %d, bias %d, relu %d: %d wrong, ran %s %s", kernels->isa, kernels->dtype,
-                lc_algorithms[algorithm].name, way, bias_kind, relu, wrong, refused ? "nothing: refused" : ran.isa,
-                ran.dtype);
+        fprintf(stderr, "%s %s %s, kernel %d, way %d, bias %d, relu %d: %d wrong, ran %s %s", kernels->isa,
+                kernels->dtype, lc_algorithms[algorithm].name, k->store, way, bias_kind, relu, wrong,
+                refused ? "nothing: refused" : ran.isa, ran.dtype);
         print_geometry(g);
     }
     return wrong || other;
 }
 
 /* One geometry on one set of kernels: all ways to run it. Returns the number of ways that went wrong. */
-static int check(const lc_geometry *g, const lc_kernels *kernels, int wide, int bias_kind, int relu, long *ways) {
+static int check(const lc_geometry *g, const lc_kernels *kernels, int wide, int store, int bias_kind, int relu,
+                 long *ways) {
     static const int algorithms[2][4] = {{LC_conv_direct, LC_conv_direct, LC_conv_direct, LC_conv_direct},
                                          {LC_local_dot, LC_local_stream, LC_local_rows, LC_local_images}};
     int failures = 0;
     array x = make(g->batch * g->x.image, wide), y = make(g->batch * g->positions * g->filters, wide);
     array bias = make(bias_kind == 2 ? g->positions * g->filters : g->filters, wide);
     for (int local = 0; local < 2; ++local) {
-        array k = make((local ? g->positions : 1) * g->window * g->filters, wide);
+        array k = make_kernel(g, local, wide, store);
         for (int way = 0; way < 4; ++way, ++*ways)
-            failures +=
-                check_forward(g, kernels, wide, algorithms[local][way], way, bias_kind, relu, &x, &k, &bias, &y);
-        free(k.data);
+            failures += check_forward(g, kernels, algorithms[local][way], way, bias_kind, relu, &x, &k, &bias, &y);
+        free_array(&k);
     }
-    free(x.data);
-    free(y.data);
-    free(bias.data);
+    free_array(&x);
+    free_array(&y);
+    free_array(&bias);
     return failures;
 }
 
@@ -148,11 +150,12 @@ int main(int argc, char **argv) {
         const lc_geometry g = draw(round);
         for (int i = 0; i < lc_isa_count; ++i) {
             if ((lc_isas[i].needs & features) != lc_isas[i].needs) continue;
-            for (int wide = 0; wide < 2; ++wide) {
-                const lc_kernels *kernels = lc_isas[i].kernels[wide ? LC_f64 : LC_f32];
-                failures += check(&g, kernels, wide, round % 3, round % 2, &ways);
-                failures += check_gradients(&g, kernels, wide, &ways);
-            }
+            for (int wide = 0; wide < 2; ++wide)
+                for (int store = 0; store < (wide ? 1 : lc_store_count); ++store) {
+                    const lc_kernels *kernels = lc_isas[i].kernels[wide ? LC_f64 : LC_f32];
+                    failures += check(&g, kernels, wide, store, round % 3, round % 2, &ways);
+                    failures += check_gradients(&g, kernels, wide, store, &ways);
+                }
         }
     }
     printf("instruction sets:");

@@ -10,9 +10,10 @@ static int check_imagined(void) {
     enum { ECX, EBX, XCR0, NONE = LC_HAS_SCALAR, YMM = NONE | LC_HAS_AVX2, ZMM = YMM | LC_HAS_AVX512 };
     static const struct {
         int from, bit, left; /* what is left without this bit */
-    } without[] = {{ECX, 12, NONE}, {ECX, 28, NONE}, {EBX, 5, NONE}, {EBX, 16, YMM}, {XCR0, 1, NONE},
-                   {XCR0, 2, NONE}, {XCR0, 5, YMM},  {XCR0, 6, YMM}, {XCR0, 7, YMM}, {XCR0, 0, ZMM}};
-    const uint64_t all[3] = {1u << 12 | 1u << 27 | 1u << 28, 1u << 5 | 1u << 16, 0xe7};
+    } without[] = {{ECX, 12, NONE}, {ECX, 28, NONE}, {EBX, 5, NONE},  {ECX, 29, NONE}, {EBX, 16, YMM},
+                   {EBX, 30, YMM},  {EBX, 31, YMM},  {XCR0, 1, NONE}, {XCR0, 2, NONE}, {XCR0, 5, YMM},
+                   {XCR0, 6, YMM},  {XCR0, 7, YMM},  {XCR0, 0, ZMM}};
+    const uint64_t all[3] = {1u << 12 | 7u << 27, 1u << 5 | 1u << 16 | 3u << 30, 0xe7};
     int failures = lc_features_of((unsigned)all[ECX], (unsigned)all[EBX], all[XCR0]) != ZMM;
     for (size_t i = 0; i < sizeof without / sizeof *without; ++i) {
         uint64_t r[3] = {all[ECX], all[EBX], all[XCR0]};

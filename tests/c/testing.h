@@ -9,6 +9,8 @@
 
 #include "localconv/kernels.h"
 
+#define SUBNORMAL 0x1p-149L /* the smallest one of float32 */
+
 static uint64_t seed = 88172645463325252u;
 
 /* A number in [-1, 1) from a xorshift generator: the same on every platform. */
@@ -19,14 +21,32 @@ static double next_random(void) {
     return (double)(int64_t)seed / 9223372036854775808.0;
 }
 
-/* An array of either element type, behind one interface. */
+/* An array of either element type, or a kernel that is stored otherwise, behind one interface. */
 typedef struct {
     void *data;
     int wide;
     ptrdiff_t size;
+    int store;
+    float *scales; /* of int8: one for each of `filters` columns of every `rows` rows */
+    ptrdiff_t rows, filters;
 } array;
 
+/* A number of 16 bits by what IEEE 754 says of them; bfloat16 is the same with 8 bits of exponent. */
+static double of_bits(unsigned bits, int exponent_bits) {
+    const int fraction_bits = 15 - exponent_bits, bias = (1 << (exponent_bits - 1)) - 1;
+    const int exponent = (int)(bits >> fraction_bits & ((1u << exponent_bits) - 1));
+    const double fraction = (double)(bits & ((1u << fraction_bits) - 1)) / (1 << fraction_bits);
+    const double sign = bits >> 15 ? -1 : 1;
+    if (exponent == (1 << exponent_bits) - 1) return fraction > 0 ? NAN : sign * (double)INFINITY;
+    return sign * (exponent ? ldexp(1 + fraction, exponent - bias) : ldexp(fraction, 1 - bias));
+}
+
 static double get(const array *a, ptrdiff_t i) {
+    if (a->store == LC_f16) return of_bits(((uint16_t *)a->data)[i], 5);
+    if (a->store == LC_bf16) return of_bits(((uint16_t *)a->data)[i], 8);
+    if (a->store == LC_i8)
+        return ((signed char *)a->data)[i] *
+               (double)a->scales[i / (a->rows * a->filters) * a->filters + i % a->filters];
     return a->wide ? ((double *)a->data)[i] : (double)((float *)a->data)[i];
 }
 
@@ -38,9 +58,30 @@ static void put(array *a, ptrdiff_t i, double value) {
 }
 
 static array make(ptrdiff_t size, int wide) {
-    array a = {malloc((size_t)size * (wide ? sizeof(double) : sizeof(float))), wide, size};
+    array a = {malloc((size_t)size * (wide ? sizeof(double) : sizeof(float))), wide, size, LC_plain, NULL, 1, 1};
     if (!a.data) exit(3);
     for (ptrdiff_t i = 0; i < size; ++i) put(&a, i, next_random());
+    return a;
+}
+
+/* A kernel of random bits in one of the stored types, of float16 and bfloat16 between 2^-7 and 2 in size, or subnormal;
+ * `rows` and `filters`: what has one scale in int8. */
+static array make_stored(ptrdiff_t size, int store, ptrdiff_t rows, ptrdiff_t filters) {
+    const ptrdiff_t scales = size / rows;
+    array a = {malloc((size_t)(size * lc_stores[store].itemsize)), 0, size, store, NULL, rows, filters};
+    a.scales = store == LC_i8 ? (float *)malloc((size_t)scales * sizeof(float)) : NULL;
+    if (!a.data || (store == LC_i8 && !a.scales)) exit(3);
+    for (ptrdiff_t i = 0; i < size; ++i) {
+        const unsigned bits = (unsigned)((next_random() + 1) * 32768), fraction = store == LC_f16 ? 10 : 7;
+        const unsigned bias = store == LC_f16 ? 15 : 127, exponent = bias - (bits >> fraction) % 8;
+        const unsigned sized =
+            (bits & 0x8000u) | (bits % 17 ? exponent << fraction : 0) | (bits & ((1u << fraction) - 1));
+        if (store == LC_i8)
+            ((signed char *)a.data)[i] = (signed char)(next_random() * 128);
+        else
+            ((uint16_t *)a.data)[i] = (uint16_t)sized;
+    }
+    for (ptrdiff_t i = 0; a.scales && i < scales; ++i) a.scales[i] = (float)next_random();
     return a;
 }
 
@@ -51,13 +92,14 @@ static void *allocate(ptrdiff_t bytes) {
 }
 
 /* Makes a job of choices and runs its passes, task by task. Returns whether the algorithm took them. */
-static int run_job(const lc_geometry *g, const lc_kernels *kernels, int algorithm, const lc_choices *choices,
+static int run_job(const lc_geometry *g, const lc_kernels *kernels, int store, int algorithm, const lc_choices *choices,
                    const lc_call *call) {
     lc_job job;
     memset(&job, 0, sizeof job);
     job.geometry = *g;
     job.kernels = kernels;
     job.algorithm = algorithm;
+    job.store = store;
     job.choices = *choices;
     const int status = lc_make_job(&job);
     if (status == LC_NO_MEMORY) exit(3);
@@ -83,6 +125,11 @@ static lc_choices whole(void) {
     choices.panel_bytes = choices.zone_limit = 1 << 20;
     for (int axis = 0; axis < 3; ++axis) choices.block[axis] = 1;
     return choices;
+}
+
+static void free_array(array *a) {
+    free(a->data);
+    free(a->scales);
 }
 
 static void print_geometry(const lc_geometry *g) {
@@ -119,6 +166,13 @@ static lc_geometry draw(int round) {
 #undef DRAW
     lc_derive(&g);
     return g;
+}
+
+/* A kernel of a geometry, in the element type or stored otherwise. */
+static array make_kernel(const lc_geometry *g, int local, int wide, int store) {
+    const ptrdiff_t size = (local ? g->positions : 1) * g->window * g->filters;
+    return store == LC_plain ? make(size, wide)
+                             : make_stored(size, store, local ? g->window : g->group_channels, g->filters);
 }
 
 #endif

@@ -33,9 +33,11 @@ typedef struct lc_conv_plan {
     ptrdiff_t part_count;
     ptrdiff_t panel_width, panels; /* filters of a full panel; panels of all groups */
     int in_place;                  /* the kernel already lies as one panel, and is not packed */
+    int by_filters;                /* of phases: the caller's kernel has their filters for channels */
     ptrdiff_t step[3], kernel[3];  /* of phases: from one of their taps to the next, and taps, in the caller's kernel */
     ptrdiff_t first_clear; /* tasks of the first pass from here on set an image to 0: there are pixels in no phase */
-    ptrdiff_t stage_at;    /* in a thread's workspace; in front lie the runs */
+    ptrdiff_t stage_at,
+        kernel_at; /* in a thread's workspace, these and a tap's widened kernel; in front lie the runs */
 } lc_conv_plan;
 LC_PLAN_FITS(lc_conv_plan);
 
@@ -175,6 +177,7 @@ static inline int lc_finish_conv_forward(lc_job *job) {
     const ptrdiff_t filters = job->algorithm == LC_conv_direct ? g->filters : g->channels;
     if (!lc_vectors_fit(job) || job->choices.tasks < 1 || job->choices.panel_bytes < 1 || job->choices.tile_block < 1)
         return LC_REFUSED;
+    p->by_filters = job->algorithm == LC_conv_phases;
     p->panel_width = lc_tile_lanes(job);
     p->panels = lc_ceil_div(filters / g->groups, p->panel_width) * g->groups;
     for (int axis = 0; axis < 3; ++axis) {
@@ -182,14 +185,16 @@ static inline int lc_finish_conv_forward(lc_job *job) {
         p->kernel[axis] = g->kernel[axis];
     }
     /* Rows that lie in the order of the runs, all filters in one panel: such a kernel is read where it is. */
-    p->in_place = job->algorithm == LC_conv_direct && (!g->channels_first || g->channels == 1) && g->groups == 1 &&
-                  g->filters <= p->panel_width;
+    p->in_place = job->store == LC_plain && job->algorithm == LC_conv_direct &&
+                  (!g->channels_first || g->channels == 1) && g->groups == 1 && g->filters <= p->panel_width;
     int status = lc_make_parts(job, p);
     if (status == LC_OK) status = lc_make_tiles(job, p);
     if (status != LC_OK) return status;
     lc_cut_parts(job, p);
     const ptrdiff_t stage = g->channels_first ? job->kernels->rows[job->choices.vectors] * p->panel_width : 0;
-    job->thread_bytes = p->stage_at + lc_align(stage * job->kernels->itemsize);
+    p->kernel_at = p->stage_at + lc_align(stage * job->kernels->itemsize);
+    const ptrdiff_t widened = job->store == LC_plain ? 0 : p->panel_width * lc_max(g->group_channels, g->group_filters);
+    job->thread_bytes = p->kernel_at + lc_align(widened * job->kernels->itemsize);
     return LC_OK;
 }
 
@@ -204,6 +209,29 @@ static inline const lc_part *lc_find_part(const lc_conv_plan *p, ptrdiff_t task,
             hi = middle;
     }
     return p->parts + lo;
+}
+
+/* The part of one tap of the caller's kernel that a panel holds: rows and columns in the caller's order, where it
+ * begins, and where its columns' scales do. */
+typedef struct lc_tap_block {
+    ptrdiff_t first, stride, rows, columns, scale;
+} lc_tap_block;
+
+LC_INLINE lc_tap_block lc_find_tap(const lc_job *job, const lc_conv_plan *p, const lc_part *part, const lc_panel *panel,
+                                   ptrdiff_t tap) {
+    const lc_geometry *g = &part->geometry;
+    lc_tap_block block = {panel->first, g->filters, g->group_channels, panel->count, panel->first};
+    if (p->by_filters) {
+        tap = lc_phase_tap(p, part, tap);
+        block.scale = panel->group * g->group_channels;
+        block.first = (panel->first - panel->group * g->group_filters) * g->channels + block.scale;
+        block.stride = g->channels;
+        block.rows = panel->count;
+        block.columns = g->group_channels;
+    }
+    block.first += tap * (job->geometry.channels / job->geometry.groups) * job->geometry.filters;
+    block.scale += tap * job->geometry.filters;
+    return block;
 }
 
 /* A register tile of a zone: the spatial output index of its first row, its image, its rows. */
@@ -251,14 +279,17 @@ LC_TASK(conv_pack) {
     LC_REAL *packed = (LC_REAL *)shared + part->packed_at + index * g->window * p->panel_width;
     const ptrdiff_t row_tap = g->along_taps ? 1 : g->group_channels, row_channel = g->along_taps ? g->taps : 1;
     for (ptrdiff_t tap = lc_share(g->taps, part->pack_parts, share); tap < end; ++tap) {
-        const LC_REAL *source = (const LC_REAL *)c->kernel + tap * g->group_channels * g->filters + panel.first;
-        ptrdiff_t channel_step = g->filters, filter_step = 1;
-        if (job->algorithm == LC_conv_phases) { /* the caller's kernel has the phase's filters for channels */
-            source = (const LC_REAL *)c->kernel + lc_phase_tap(p, part, tap) * g->group_filters * g->channels +
-                     (panel.first - panel.group * g->group_filters) * g->channels + panel.group * g->group_channels;
-            channel_step = 1;
-            filter_step = g->channels;
+        lc_tap_block block = lc_find_tap(job, p, part, &panel, tap);
+        const LC_REAL *source = (const LC_REAL *)c->kernel + block.first;
+        if (job->store != LC_plain) {
+            LC_REAL *widened = (LC_REAL *)(workspace + p->kernel_at);
+            LC_NAME(widen)(job->store, (const char *)c->kernel + block.first * lc_kernel_size(job), block.stride,
+                           block.rows, block.columns, c->scales ? c->scales + block.scale : NULL, widened,
+                           block.columns);
+            source = widened;
+            block.stride = block.columns;
         }
+        const ptrdiff_t channel_step = p->by_filters ? 1 : block.stride, filter_step = p->by_filters ? block.stride : 1;
         LC_NAME(move)(
             source, packed + tap * row_tap * p->panel_width,
             lc_copy_plane(g->group_channels, channel_step, row_channel * p->panel_width, panel.count, filter_step, 1));

@@ -182,12 +182,16 @@ LC_TASK(narrow_pack) {
     for (ptrdiff_t group = 0; group < g->groups; ++group)
         for (ptrdiff_t tap = 0; tap < taps; ++tap)
             for (ptrdiff_t t = 0; t < p->turns * p->phases; ++t, target += block) {
-                const LC_REAL *source =
-                    (const LC_REAL *)c->kernel + (tap * g->kernel[2] + t) * g->group_channels * g->filters;
+                const ptrdiff_t scale = (tap * g->kernel[2] + t) * g->filters + group * g->group_filters;
+                const ptrdiff_t first = scale + (tap * g->kernel[2] + t) * (g->group_channels - 1) * g->filters;
                 if (t >= g->kernel[2])
                     memset(target, 0, (size_t)block * sizeof(LC_REAL));
+                else if (job->store == LC_plain)
+                    LC_NAME(move)((const LC_REAL *)c->kernel + first, target, copy);
                 else
-                    LC_NAME(move)(source + group * g->group_filters, target, copy);
+                    LC_NAME(widen)(job->store, (const char *)c->kernel + first * lc_kernel_size(job), g->filters,
+                                   g->group_channels, g->group_filters, c->scales ? c->scales + scale : NULL, target,
+                                   g->group_filters);
                 header->finite = header->finite && LC_NAME(all_finite)(target, block);
             }
 }

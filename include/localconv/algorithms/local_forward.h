@@ -14,10 +14,11 @@
 #define LOCALCONV_LOCAL_FORWARD_H
 
 typedef struct lc_local_plan {
-    int images_in_lanes, interleaved,
-        staged;                          /* staged: results wait in a layout of the tiles' own for the caller's array */
-    ptrdiff_t panel_filters, panels;     /* filters of one register tile */
-    ptrdiff_t box_at, stage_at, bias_at; /* parts of a thread's workspace, in bytes; in front lie the runs */
+    int images_in_lanes, interleaved;
+    int staged;                      /* results wait in a layout of the tiles' own for the caller's array */
+    int widened;                     /* a stored kernel is widened in the workspace, position by position */
+    ptrdiff_t panel_filters, panels; /* filters of one register tile */
+    ptrdiff_t box_at, stage_at, bias_at, kernel_at; /* in a thread's workspace, in bytes; in front lie the runs */
 } lc_local_plan;
 LC_PLAN_FITS(lc_local_plan);
 
@@ -31,6 +32,8 @@ static inline int lc_finish_local_forward(lc_job *job) {
     lc_local_plan *p = LC_PLAN(lc_local_plan, job);
     p->images_in_lanes = job->algorithm == LC_local_images;
     p->interleaved = p->images_in_lanes || job->algorithm == LC_local_rows;
+    /* Tiles of many images meet a kernel value many times, and few could widen it on its way. */
+    p->widened = p->interleaved && job->store != LC_plain;
     p->staged = p->images_in_lanes || (g->channels_first && g->filters > 1);
     if (!lc_vectors_fit(job) || !lc_block_fits(job, g->output) || choices->batch_tile < 1) return LC_REFUSED;
     const ptrdiff_t rows = job->kernels->rows[choices->vectors];
@@ -56,7 +59,9 @@ static inline int lc_finish_local_forward(lc_job *job) {
     job->box_bytes = box * itemsize;
     p->stage_at = p->box_at + lc_align(job->box_bytes);
     p->bias_at = p->stage_at + lc_align(stage * itemsize);
-    job->thread_bytes = p->bias_at + lc_align(g->filters * itemsize);
+    p->kernel_at = p->bias_at + lc_align(g->filters * itemsize);
+    const ptrdiff_t part = lc_min(g->filters, lc_ceil_div(p->panels, choices->filter_parts) * p->panel_filters);
+    job->thread_bytes = p->kernel_at + lc_align(p->widened ? g->window * part * itemsize : 0);
     job->tasks[0] = lc_count_blocks(g->output, choices->block) * choices->filter_parts;
     return LC_OK;
 }
@@ -67,6 +72,8 @@ typedef struct lc_local_block {
     ptrdiff_t image;  /* elements of one image in the box, or in the caller's array */
     lc_layout layout; /* of the operand that tiles read: the box, or the caller's array */
     ptrdiff_t first_panel, last_panel, first_filter, last_filter;
+    ptrdiff_t kernel_first, kernel_step, kernel_size; /* of the kernel that tiles read: the filter at its start,
+                                                         elements from one row to the next, bytes of an element */
 } lc_local_block;
 
 static inline void lc_find_local_block(const lc_job *job, ptrdiff_t task, lc_local_block *b) {
@@ -81,6 +88,9 @@ static inline void lc_find_local_block(const lc_job *job, ptrdiff_t task, lc_loc
     const lc_panel last = lc_find_panel(g, p->panel_filters, b->last_panel - 1);
     b->first_filter = lc_find_panel(g, p->panel_filters, b->first_panel).first;
     b->last_filter = last.first + last.count;
+    b->kernel_first = p->widened ? b->first_filter : 0;
+    b->kernel_step = p->widened ? b->last_filter - b->first_filter : g->filters;
+    b->kernel_size = p->widened ? job->kernels->itemsize : lc_kernel_size(job);
     if (p->interleaved) {
         b->layout = lc_layout_of(b->extent, g->channels, g->channels_first);
         b->image = b->layout.image;
@@ -106,11 +116,18 @@ typedef struct lc_local_position {
     ptrdiff_t index, window; /* its number; its window's origin in the operand that tiles read */
     ptrdiff_t images;        /* of the chunk */
     const void *input;       /* that operand, at the chunk's first image */
+    const char *kernel;      /* the kernel that tiles read */
     const void *bias;        /* contiguous over the filters; NULL without */
     void *out;               /* filter 0 of the chunk's first image, in the result or in the stage */
     ptrdiff_t out_image, out_filter;
     ptrdiff_t tiles, share; /* of images; bytes of the next position's kernel that each tile of each panel fetches */
 } lc_local_position;
+
+/* The next position's kernel is fetched while this one is computed, each tile its share. Past the end the address is
+ * not dereferenced, only prefetched, which is harmless. */
+LC_INLINE const char *lc_next_kernel(const lc_job *job, const lc_call *c, ptrdiff_t index) {
+    return lc_kernel_of(job, c, lc_min(index + 1, job->geometry.positions - 1));
+}
 
 #else
 
@@ -128,7 +145,8 @@ LC_NOINLINE void LC_NAME(fill_local_box)(const lc_job *job, const lc_call *c, co
 }
 
 /* The sums of R images against one filter, the lanes along the window's contiguous runs. */
-LC_INLINE void LC_NAME(dot_body)(const lc_tile *t, const int R) {
+LC_INLINE void LC_NAME(dot_body)(const lc_tile *t, const int R, const int store) {
+    const ptrdiff_t size = LC_NAME(stored_size)(store);
     LC_VEC acc[LC_DOT_ROWS];
     LC_MASK tail = LC_NAME(first)(0);
     const ptrdiff_t row_stride = t->row_stride;
@@ -137,10 +155,10 @@ LC_INLINE void LC_NAME(dot_body)(const lc_tile *t, const int R) {
     for (int r = 0; r < R; ++r) acc[r] = LC_NAME(zero)();
     for (ptrdiff_t k = 0; k < t->run_count; ++k) {
         const LC_REAL *x = (const LC_REAL *)t->broadcast + (t->broadcast_base + t->runs[k].broadcast);
-        const LC_REAL *w = (const LC_REAL *)t->vector + (t->vector_base + t->runs[k].vector);
+        const char *w = (const char *)t->vector + (t->vector_base + t->runs[k].vector) * size;
         ptrdiff_t n = t->runs[k].n;
-        for (; n >= LC_LANES; n -= LC_LANES, x += LC_LANES, w += LC_LANES) {
-            const LC_VEC lane = LC_NAME(load)(w);
+        for (; n >= LC_LANES; n -= LC_LANES, x += LC_LANES, w += LC_LANES * size) {
+            const LC_VEC lane = LC_NAME(load_stored)(w, store);
             LC_UNROLL
             for (int r = 0; r < R; ++r) {
                 acc[r] = LC_NAME(fma)(LC_NAME(load)(x + r * row_stride), lane, acc[r]);
@@ -148,7 +166,7 @@ LC_INLINE void LC_NAME(dot_body)(const lc_tile *t, const int R) {
         }
         if (n == 0) continue;
         if (n != masked) tail = LC_NAME(first)(masked = n); /* windows inside the input have one tail, all runs alike */
-        const LC_VEC lane = LC_NAME(load_first)(w, tail);
+        const LC_VEC lane = LC_NAME(load_stored_first)(w, n, tail, store);
         LC_UNROLL
         for (int r = 0; r < R; ++r) {
             acc[r] = LC_NAME(fma)(LC_NAME(load_first)(x + r * row_stride, tail), lane, acc[r]);
@@ -157,25 +175,41 @@ LC_INLINE void LC_NAME(dot_body)(const lc_tile *t, const int R) {
     LC_UNROLL
     for (int r = 0; r < R; ++r) {
         LC_REAL sum = LC_NAME(sum)(acc[r]);
+        if (store == LC_i8) sum *= *t->scales;
         if (t->bias_axis != LC_BIAS_NONE) sum += *(const LC_REAL *)t->bias;
         ((LC_REAL *)t->out)[r * t->out_stride] = t->relu && sum < 0 ? 0 : sum;
     }
 }
 
-LC_NOINLINE void LC_NAME(run_dot)(const lc_tile *t, ptrdiff_t rows) {
-    switch (rows) {
-        case 1: LC_NAME(dot_body)(t, 1); break;
-        case 2: LC_NAME(dot_body)(t, 2); break;
-        case 3: LC_NAME(dot_body)(t, 3); break;
-        case LC_DOT_ROWS: LC_NAME(dot_body)(t, LC_DOT_ROWS); break;
+LC_NOINLINE void LC_NAME(run_dot)(const lc_tile *t, ptrdiff_t rows, int store) {
+    switch (store * 8 + rows) {
+#define LC_DOT_CASE(store, rows) \
+    case store * 8 + rows: LC_NAME(dot_body)(t, rows, store); break;
+#define LC_DOT_CASES(store) \
+    LC_DOT_CASE(store, 1) LC_DOT_CASE(store, 2) LC_DOT_CASE(store, 3) LC_DOT_CASE(store, LC_DOT_ROWS)
+        LC_DOT_CASES(LC_plain)
+#if LC_WIDENS
+        LC_DOT_CASES(LC_f16)
+        LC_DOT_CASES(LC_bf16)
+        LC_DOT_CASES(LC_i8)
+#endif
+#undef LC_DOT_CASES
+#undef LC_DOT_CASE
         default: lc_impossible("dot products of more rows than are compiled");
     }
 }
 
-/* The next position's kernel is fetched while this one is computed, each tile its share. Past the end the address is
- * not dereferenced, only prefetched, which is harmless. */
-LC_INLINE const char *LC_NAME(next_kernel)(const lc_geometry *g, const lc_call *c, ptrdiff_t index) {
-    return (const char *)((const LC_REAL *)c->kernel + lc_min(index + 1, g->positions - 1) * g->window * g->filters);
+/* The kernel of a position as its tiles read it. */
+LC_INLINE const char *LC_NAME(kernel_at)(const lc_job *job, const lc_call *c, const lc_local_block *b, ptrdiff_t index,
+                                         char *workspace) {
+    const lc_geometry *g = &job->geometry;
+    const lc_local_plan *p = LC_CONST_PLAN(lc_local_plan, job);
+    const char *stored = lc_kernel_of(job, c, index);
+    if (!p->widened) return stored;
+    LC_NAME(widen)(job->store, stored + b->first_filter * lc_kernel_size(job), g->filters, g->window, b->kernel_step,
+                   c->scales ? c->scales + index * g->filters + b->first_filter : NULL,
+                   (LC_REAL *)(workspace + p->kernel_at), b->kernel_step);
+    return workspace + p->kernel_at;
 }
 
 /* Rows = images, lanes = filters; or local_dot: lanes along the window. */
@@ -183,12 +217,13 @@ LC_NOINLINE void LC_NAME(position_by_images)(const lc_job *job, const lc_call *c
                                              const lc_local_position *here, lc_tile *t) {
     const lc_geometry *g = &job->geometry;
     const ptrdiff_t tile_images = job->choices.batch_tile, width = LC_CONST_PLAN(lc_local_plan, job)->panel_filters;
-    t->prefetch = LC_NAME(next_kernel)(g, c, here->index);
-    t->vector_base = here->index * g->window * g->filters;
+    const int store = LC_CONST_PLAN(lc_local_plan, job)->widened ? LC_plain : job->store;
+    t->prefetch = lc_next_kernel(job, c, here->index);
     t->out_stride = here->out_image;
     for (ptrdiff_t i = b->first_panel; i < b->last_panel; ++i) {
         const lc_panel panel = lc_find_panel(g, width, i);
-        t->vector = (const LC_REAL *)c->kernel + panel.first;
+        t->vector = here->kernel + (panel.first - b->kernel_first) * b->kernel_size;
+        t->scales = c->scales ? c->scales + here->index * g->filters + panel.first : NULL;
         t->lane_count = panel.count;
         t->broadcast_base = here->window + panel.group * g->group_channels * b->layout.channel;
         t->bias = here->bias ? (const LC_REAL *)here->bias + panel.first : NULL;
@@ -197,9 +232,11 @@ LC_NOINLINE void LC_NAME(position_by_images)(const lc_job *job, const lc_call *c
             t->broadcast = (const LC_REAL *)here->input + image * b->image;
             t->out = (LC_REAL *)here->out + image * here->out_image + panel.first * here->out_filter;
             if (job->algorithm == LC_local_dot)
-                LC_NAME(run_dot)(t, rows);
-            else
+                LC_NAME(run_dot)(t, rows, store);
+            else if (store == LC_plain)
                 LC_NAME(run_tile)(t, (int)rows, LC_NAME(vectors_for)(panel.count));
+            else
+                LC_NAME(run_stored_tile)(t, (int)rows, LC_NAME(vectors_for)(panel.count), store);
         }
     }
 }
@@ -209,12 +246,11 @@ LC_NOINLINE void LC_NAME(position_by_filters)(const lc_job *job, const lc_call *
                                               const lc_local_position *here, lc_tile *t) {
     const lc_geometry *g = &job->geometry;
     const ptrdiff_t tile_images = job->choices.batch_tile, width = LC_CONST_PLAN(lc_local_plan, job)->panel_filters;
-    t->prefetch = LC_NAME(next_kernel)(g, c, here->index);
-    t->broadcast_base = here->index * g->window * g->filters;
+    t->prefetch = lc_next_kernel(job, c, here->index);
     t->out_stride = here->out_filter;
     for (ptrdiff_t i = b->first_panel; i < b->last_panel; ++i) {
         const lc_panel panel = lc_find_panel(g, width, i);
-        t->broadcast = (const LC_REAL *)c->kernel + panel.first;
+        t->broadcast = (const LC_REAL *)here->kernel + (panel.first - b->kernel_first);
         t->vector_base = here->window + panel.group * g->group_channels * b->layout.channel;
         t->bias = here->bias ? (const LC_REAL *)here->bias + panel.first : NULL;
         for (ptrdiff_t tile = 0; tile < here->tiles; ++tile, t->prefetch += here->share) {
@@ -272,10 +308,11 @@ LC_NOINLINE void LC_NAME(local_line)(const lc_job *job, const lc_call *c, const 
         if (memcmp(now, clip, sizeof now) !=
             0) { /* windows inside the input share their runs; at a border each has its own */
             memcpy(clip, now, sizeof now);
-            t->run_count = lc_build_runs(g, &b->layout, clip, g->filters, p->images_in_lanes, (lc_run *)workspace);
+            t->run_count = lc_build_runs(g, &b->layout, clip, b->kernel_step, p->images_in_lanes, (lc_run *)workspace);
         }
         here->window = lc_window_at(g, &b->layout, index, b->corner);
         here->index = start + k;
+        here->kernel = LC_NAME(kernel_at)(job, c, b, here->index, workspace);
         here->bias = LC_NAME(bias_of)(g, c, here->index, (LC_REAL *)(workspace + p->bias_at));
         here->out = out + k * out_position;
         (p->images_in_lanes ? LC_NAME(position_by_filters) : LC_NAME(position_by_images))(job, c, b, here, t);
@@ -299,13 +336,12 @@ LC_TASK(local_task) {
     t.relu = c->relu;
     t.bias_axis = !c->bias ? LC_BIAS_NONE : p->images_in_lanes ? LC_BIAS_ROWS : LC_BIAS_LANES;
     t.row_stride = p->interleaved ? 1 : g->x.image;
-    t.broadcast_step = p->images_in_lanes ? g->filters : lc_run_step(g, &b.layout);
-    t.vector_step = p->images_in_lanes ? lc_run_step(g, &b.layout) : g->filters;
+    t.broadcast_step = p->images_in_lanes ? b.kernel_step : lc_run_step(g, &b.layout);
+    t.vector_step = p->images_in_lanes ? lc_run_step(g, &b.layout) : b.kernel_step;
     for (ptrdiff_t first = 0; first < g->batch; first += chunk) {
         here.images = lc_min(chunk, g->batch - first);
         here.tiles = lc_ceil_div(here.images, tile);
-        here.share =
-            g->window * g->filters * (ptrdiff_t)sizeof(LC_REAL) / (here.tiles * (b.last_panel - b.first_panel));
+        here.share = g->window * g->filters * lc_kernel_size(job) / (here.tiles * (b.last_panel - b.first_panel));
         t.prefetch_step = here.share / g->window;
         here.input = p->interleaved ? box : (const LC_REAL *)c->input + first * g->x.image;
         if (p->interleaved) LC_NAME(fill_local_box)(job, c, &b, first, here.images, box);

@@ -4,16 +4,17 @@
  * with the taps clipped to the block as padding clips them elsewhere. So no two tasks write one pixel, every kernel
  * value is read once, and an input value's sum has the same order whatever the blocks. Rows are window elements:
  *
- *   local_input_placed   lanes along the filters, one image at a time; LANES window elements are reduced together
- *   local_input_boxed    lanes = images, summed over the filters, in a box [element][image] that is brought to the
- * caller at the end
+ *   local_input_placed   lanes along the filters, one image at a time; LANES window elements are reduced together; of
+ * an int8 kernel, the gradients take the scales local_input_boxed    lanes = images, summed over the filters, in a box
+ * [element][image] that is brought to the caller at the end
  */
 #ifndef LOCALCONV_LOCAL_GRAD_INPUT_H
 #define LOCALCONV_LOCAL_GRAD_INPUT_H
 
 typedef struct lc_local_input_plan {
     int boxed;
-    ptrdiff_t box_at, stage_at; /* in a thread's workspace; in front lie the strips */
+    int scaled;                            /* gradients are multiplied by the kernel's scales in the stage */
+    ptrdiff_t box_at, stage_at, kernel_at; /* in a thread's workspace; in front lie the strips */
 } lc_local_input_plan;
 LC_PLAN_FITS(lc_local_input_plan);
 
@@ -30,23 +31,28 @@ static inline int lc_finish_local_grad_input(lc_job *job) {
     const ptrdiff_t images = lc_round_up(choices->batch_chunk, choices->batch_tile);
     ptrdiff_t box = p->boxed ? images * g->channels : 0;
     for (int axis = 0; axis < 3; ++axis) box *= choices->block[axis];
-    const ptrdiff_t stage = p->boxed || g->channels_first ? images * choices->segment * g->filters : 0;
+    p->scaled = !p->boxed && job->store == LC_i8;
+    const ptrdiff_t stage = p->boxed || p->scaled || g->channels_first ? images * choices->segment * g->filters : 0;
     p->box_at = job->list_bytes = lc_align(lc_strip_limit(g) * (ptrdiff_t)sizeof(lc_strip));
     job->box_bytes = box * itemsize;
     p->stage_at = p->box_at + lc_align(job->box_bytes);
-    job->thread_bytes = p->stage_at + lc_align(stage * itemsize);
+    p->kernel_at = p->stage_at + lc_align(stage * itemsize);
+    /* Of a stored kernel, the rows of one register tile are widened at a time. */
+    const ptrdiff_t widened = p->boxed && job->store != LC_plain ? job->kernels->rows[choices->vectors] : 0;
+    job->thread_bytes = p->kernel_at + lc_align(widened * g->group_filters * itemsize);
     job->tasks[0] = lc_count_blocks(g->input, choices->block);
     return LC_OK;
 }
 
 #else
 
-/* Adds to `count` <= LANES values, `out_step` apart, the dot products of as many kernel rows, `stride` apart, with `n`
- * gradients. */
-LC_INLINE void LC_NAME(dot_rows)(const LC_REAL *rows, ptrdiff_t stride, ptrdiff_t count, const LC_REAL *gradient,
-                                 ptrdiff_t n, LC_REAL *out, ptrdiff_t out_step, int fetch) {
+/* Adds to `count` <= LANES values, `out_step` apart, the dot products of as many kernel rows, `stride` bytes apart,
+ * with `n` gradients. */
+LC_INLINE void LC_NAME(dot_rows)(const char *rows, ptrdiff_t stride, ptrdiff_t count, const LC_REAL *gradient,
+                                 ptrdiff_t n, LC_REAL *out, ptrdiff_t out_step, int fetch, const int store) {
+    const ptrdiff_t size = LC_NAME(stored_size)(store);
     LC_VEC acc[LC_LANES];
-    const LC_REAL *row[LC_LANES];
+    const char *row[LC_LANES];
     ptrdiff_t f = 0;
     LC_UNROLL
     for (int r = 0; r < LC_LANES; ++r) {
@@ -57,19 +63,20 @@ LC_INLINE void LC_NAME(dot_rows)(const LC_REAL *rows, ptrdiff_t stride, ptrdiff_
     for (; f + LC_LANES <= n; f += LC_LANES) {
         const LC_VEC x = LC_NAME(load)(gradient + f);
         LC_UNROLL
-        for (int r = 0; r < LC_LANES; ++r) acc[r] = LC_NAME(fma)(LC_NAME(load)(row[r] + f), x, acc[r]);
+        for (int r = 0; r < LC_LANES; ++r)
+            acc[r] = LC_NAME(fma)(LC_NAME(load_stored)(row[r] + f * size, store), x, acc[r]);
     }
     if (f < n) {
         const LC_MASK tail = LC_NAME(first)(n - f);
         const LC_VEC x = LC_NAME(load_first)(gradient + f, tail);
         LC_UNROLL
         for (int r = 0; r < LC_LANES; ++r) {
-            acc[r] = LC_NAME(fma)(LC_NAME(load_first)(row[r] + f, tail), x, acc[r]);
+            acc[r] = LC_NAME(fma)(LC_NAME(load_stored_first)(row[r] + f * size, n - f, tail, store), x, acc[r]);
         }
     }
     if (fetch)
         for (ptrdiff_t r = 2 * LC_LANES; r < 2 * LC_LANES + count; ++r)
-            for (ptrdiff_t i = 0; i < n; i += 64 / (ptrdiff_t)sizeof(LC_REAL)) LC_PREFETCH_L1(rows + r * stride + i);
+            for (ptrdiff_t i = 0; i < n * size; i += 64) LC_PREFETCH_L1(rows + r * stride + i);
     const LC_VEC sums = LC_NAME(sums)(acc);
     if (out_step == 1) {
         const LC_MASK there = LC_NAME(first)(count);
@@ -83,37 +90,56 @@ LC_INLINE void LC_NAME(dot_rows)(const LC_REAL *rows, ptrdiff_t stride, ptrdiff_
 
 /* One position for images first .. first+images-1, one after the other; gradient: of the first, contiguous over the
  * filters. */
-LC_NOINLINE void LC_NAME(input_gradient_placed)(const lc_geometry *g, const lc_call *c, const lc_walk *w,
-                                                ptrdiff_t index, ptrdiff_t first, ptrdiff_t images,
-                                                const LC_REAL *gradient, ptrdiff_t gradient_image) {
+LC_INLINE void LC_NAME(placed_body)(const lc_job *job, const lc_call *c, const lc_walk *w, ptrdiff_t index,
+                                    ptrdiff_t first, ptrdiff_t images, const LC_REAL *gradient,
+                                    ptrdiff_t gradient_image, const int store) {
+    const lc_geometry *g = &job->geometry;
     LC_REAL *inputs = (LC_REAL *)c->result + first * g->x.image + w->window;
-    const LC_REAL *kernels = (const LC_REAL *)c->kernel + index * g->window * g->filters;
-    const ptrdiff_t stride = w->way.row_step * g->filters;
+    const char *kernels = lc_kernel_of(job, c, index);
+    const ptrdiff_t size = LC_NAME(stored_size)(store), stride = w->way.row_step * g->filters * size;
     for (ptrdiff_t group = 0; group < g->groups; ++group)
         for (ptrdiff_t s = 0; s < w->strip_count; ++s) {
             const lc_strip *strip = w->strips + s;
-            const LC_REAL *kernel = kernels + strip->row * g->filters + group * g->group_filters;
+            const char *kernel = kernels + (strip->row * g->filters + group * g->group_filters) * size;
             LC_REAL *out = inputs + strip->input + group * g->group_channels * w->layout.channel;
             for (ptrdiff_t row = 0; row < strip->n; row += LC_LANES)
                 for (ptrdiff_t image = 0; image < images; ++image)
                     LC_NAME(dot_rows)(kernel + row * stride, stride, lc_min(LC_LANES, strip->n - row),
                                       gradient + image * gradient_image + group * g->group_filters, g->group_filters,
-                                      out + image * g->x.image + row * w->way.input_step, w->way.input_step,
-                                      image == 0);
+                                      out + image * g->x.image + row * w->way.input_step, w->way.input_step, image == 0,
+                                      store);
         }
+}
+
+LC_NOINLINE void LC_NAME(input_gradient_placed)(const lc_job *job, const lc_call *c, const lc_walk *w, ptrdiff_t index,
+                                                ptrdiff_t first, ptrdiff_t images, const LC_REAL *gradient,
+                                                ptrdiff_t gradient_image) {
+    switch (job->store) {
+#define LC_STORE_CASE(store) \
+    case store: LC_NAME(placed_body)(job, c, w, index, first, images, gradient, gradient_image, store); break;
+        LC_STORE_CASE(LC_plain)
+#if LC_WIDENS
+        LC_STORE_CASE(LC_f16)
+        LC_STORE_CASE(LC_bf16)
+        LC_STORE_CASE(LC_i8)
+#endif
+#undef LC_STORE_CASE
+        default: lc_impossible("a kernel stored in a way that this element type has not");
+    }
 }
 
 /* One position for the images of one chunk, side by side. gradient: [tile][filter][image], tiles `gradient_tile`
  * elements apart. */
 LC_NOINLINE void LC_NAME(input_gradient_boxed)(const lc_job *job, const lc_call *c, const lc_walk *w, ptrdiff_t index,
                                                ptrdiff_t images, const LC_REAL *gradient, ptrdiff_t gradient_tile,
-                                               LC_REAL *box, lc_tile *t) {
+                                               LC_REAL *box, lc_tile *t, char *workspace) {
     const lc_geometry *g = &job->geometry;
     const int limit = job->kernels->rows[job->choices.vectors];
-    const ptrdiff_t tile_images = job->choices.batch_tile;
-    const LC_REAL *next = (const LC_REAL *)c->kernel + lc_min(index + 1, g->positions - 1) * g->window * g->filters;
-    t->broadcast = (const LC_REAL *)c->kernel + index * g->window * g->filters;
-    t->row_stride = w->way.row_step * g->filters;
+    const ptrdiff_t tile_images = job->choices.batch_tile, size = lc_kernel_size(job);
+    const ptrdiff_t stride = w->way.row_step * g->filters;
+    const char *kernel = lc_kernel_of(job, c, index), *next = lc_next_kernel(job, c, index);
+    LC_REAL *widened = (LC_REAL *)(workspace + LC_CONST_PLAN(lc_local_input_plan, job)->kernel_at);
+    t->row_stride = job->store == LC_plain ? stride : g->group_filters;
     t->out_stride = w->way.input_step;
     for (ptrdiff_t group = 0; group < g->groups; ++group)
         for (ptrdiff_t s = 0; s < w->strip_count; ++s) {
@@ -122,9 +148,17 @@ LC_NOINLINE void LC_NAME(input_gradient_boxed)(const lc_job *job, const lc_call 
             LC_REAL *pixels = box + w->window + strip->input + group * g->group_channels * w->layout.channel;
             for (ptrdiff_t i = 0, row = 0, end; i < parts; ++i, row = end) {
                 end = lc_share(strip->n, parts, i + 1);
-                t->broadcast_base = (strip->row + row * w->way.row_step) * g->filters + group * g->group_filters;
-                t->prefetch = (const char *)(next + t->broadcast_base);
-                t->prefetch_step = (end - row) * (ptrdiff_t)sizeof(LC_REAL); /* as many bytes as the tile's own rows */
+                const ptrdiff_t at =
+                    ((strip->row + row * w->way.row_step) * g->filters + group * g->group_filters) * size;
+                t->prefetch = next + at;
+                t->prefetch_step = (end - row) * size; /* as many bytes as the tile's own rows */
+                t->broadcast = kernel + at;
+                if (job->store != LC_plain) {
+                    t->broadcast = widened;
+                    LC_NAME(widen)(job->store, kernel + at, stride, end - row, g->group_filters,
+                                   c->scales ? c->scales + index * g->filters + group * g->group_filters : NULL,
+                                   widened, g->group_filters);
+                }
                 for (ptrdiff_t tile = 0; tile * tile_images < images; ++tile) {
                     const int vectors = LC_NAME(vectors_for)(lc_min(tile_images, images - tile * tile_images));
                     t->lane_count = (ptrdiff_t)vectors * LC_LANES;
@@ -161,6 +195,14 @@ LC_NOINLINE void LC_NAME(deliver_box)(const lc_job *job, const lc_call *c, const
     }
 }
 
+/* Multiplies staged gradients [image][position][filter] by the scales of their positions' kernels. */
+LC_NOINLINE void LC_NAME(scale_gradient)(const lc_geometry *g, const lc_call *c, ptrdiff_t index, ptrdiff_t count,
+                                         ptrdiff_t images, LC_REAL *stage) {
+    const float *scales = c->scales + index * g->filters;
+    for (ptrdiff_t image = 0; image < images; ++image, stage += count * g->filters)
+        for (ptrdiff_t i = 0; i < count * g->filters; ++i) stage[i] *= scales[i];
+}
+
 /* A line of the positions whose windows touch the block. */
 LC_NOINLINE void LC_NAME(input_gradient_line)(const lc_job *job, const lc_call *c, lc_walk *w, const ptrdiff_t line[2],
                                               ptrdiff_t first, ptrdiff_t images, char *workspace, lc_tile *t) {
@@ -175,8 +217,9 @@ LC_NOINLINE void LC_NAME(input_gradient_line)(const lc_job *job, const lc_call *
         if (p->boxed) {
             LC_NAME(interleave_gradient)(job, c, start + k, count, first, images, stage);
             image *= job->choices.batch_tile;
-        } else if (g->channels_first) {
+        } else if (p->scaled || g->channels_first) {
             LC_NAME(gather_gradient)(g, c, start + k, count, first, images, stage, image);
+            if (p->scaled) LC_NAME(scale_gradient)(g, c, start + k, count, images, stage);
         } else {
             gradient = (const LC_REAL *)c->gradient + first * g->y.image + (start + k) * g->filters;
             image = g->y.image;
@@ -186,9 +229,11 @@ LC_NOINLINE void LC_NAME(input_gradient_line)(const lc_job *job, const lc_call *
             lc_walk_to(g, index, w);
             if (p->boxed)
                 LC_NAME(input_gradient_boxed)(job, c, w, start + k + i, images,
-                                              gradient + i * g->filters * job->choices.batch_tile, image, box, t);
+                                              gradient + i * g->filters * job->choices.batch_tile, image, box, t,
+                                              workspace);
             else
-                LC_NAME(input_gradient_placed)(g, c, w, start + k + i, first, images, gradient + i * g->filters, image);
+                LC_NAME(input_gradient_placed)(job, c, w, start + k + i, first, images, gradient + i * g->filters,
+                                               image);
         }
     }
 }

@@ -1,5 +1,5 @@
-/* The vector vocabulary over AVX2 with FMA3. Each word exists for f32 (8 lanes) and f64 (4 lanes); simd/scalar.h says
- * what it means. */
+/* The vector vocabulary over AVX2 with FMA3 and F16C. Each word exists for f32 (8 lanes) and f64 (4 lanes);
+ * simd/scalar.h says what it means. */
 #ifndef LOCALCONV_SIMD_AVX2_H
 #define LOCALCONV_SIMD_AVX2_H
 
@@ -53,6 +53,27 @@ LC_INLINE double sum_f64_avx2(__m256d v) {
     const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(v), _mm256_extractf128_pd(v, 1));
     return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
 }
+
+LC_INLINE __m256 widen_f16_avx2(__m128i v) { return _mm256_cvtph_ps(v); }
+LC_INLINE __m256 widen_bf16_avx2(__m128i v) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16));
+}
+LC_INLINE __m256 widen_i8_avx2(__m128i v) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(v)); }
+
+/* The first n elements of two bytes. */
+LC_INLINE __m128i first_halves_avx2(const char *p, ptrdiff_t n) {
+    const uint64_t low = lc_first_bytes(p, lc_min(2 * n, 8)), high = n > 4 ? lc_first_bytes(p + 8, 2 * n - 8) : 0;
+    return _mm_set_epi64x((long long)high, (long long)low);
+}
+
+#define LC_WIDEN_AVX2(STORE, LOADED, FIRST)                      \
+    LC_INLINE __m256 load_##STORE##_f32_avx2(const char *p) {    \
+        return widen_##STORE##_avx2(LOADED((const __m128i *)p)); \
+    }                                                            \
+    LC_INLINE __m256 load_first_##STORE##_f32_avx2(const char *p, ptrdiff_t n) { return widen_##STORE##_avx2(FIRST); }
+LC_WIDEN_AVX2(f16, _mm_loadu_si128, first_halves_avx2(p, n))
+LC_WIDEN_AVX2(bf16, _mm_loadu_si128, first_halves_avx2(p, n))
+LC_WIDEN_AVX2(i8, _mm_loadl_epi64, _mm_set_epi64x(0, (long long)lc_first_bytes(p, n)))
 
 LC_INLINE void transpose_f32_avx2(__m256 r[8]) {
     __m256 t[8];

@@ -1,5 +1,5 @@
-/* The vector vocabulary over AVX-512F. Each word exists for f32 (16 lanes) and f64 (8 lanes); simd/scalar.h says what
- * it means. */
+/* The vector vocabulary over AVX-512 F, BW and VL. Each word exists for f32 (16 lanes) and f64 (8 lanes); simd/scalar.h
+ * says what it means. */
 #ifndef LOCALCONV_SIMD_AVX512_H
 #define LOCALCONV_SIMD_AVX512_H
 
@@ -40,6 +40,20 @@ typedef __mmask8 mask_f64_avx512;
 
 LC_WORDS_AVX512(f32, float, ps)
 LC_WORDS_AVX512(f64, double, pd)
+
+#define LC_WIDEN_AVX512(STORE, HALF, LOADED, MASKED, WIDENED)                      \
+    LC_INLINE __m512 load_##STORE##_f32_avx512(const char *p) {                    \
+        const HALF v = LOADED((const HALF *)p);                                    \
+        return WIDENED;                                                            \
+    }                                                                              \
+    LC_INLINE __m512 load_first_##STORE##_f32_avx512(const char *p, ptrdiff_t n) { \
+        const HALF v = MASKED((__mmask16)((1u << n) - 1u), p);                     \
+        return WIDENED;                                                            \
+    }
+LC_WIDEN_AVX512(f16, __m256i, _mm256_loadu_si256, _mm256_maskz_loadu_epi16, _mm512_cvtph_ps(v))
+LC_WIDEN_AVX512(bf16, __m256i, _mm256_loadu_si256, _mm256_maskz_loadu_epi16,
+                _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(v), 16)))
+LC_WIDEN_AVX512(i8, __m128i, _mm_loadu_si128, _mm_maskz_loadu_epi8, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(v)))
 
 /* Two rounds interleave within 128-bit blocks (pairs, then fours), two rounds exchange the blocks. */
 LC_INLINE void transpose_f32_avx512(__m512 r[16]) {

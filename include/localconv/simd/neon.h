@@ -59,6 +59,25 @@ LC_INLINE void store_first_f64_neon(double *p, ptrdiff_t n, float64x2_t v) {
         vst1q_lane_f64(p, v, 0);
 }
 
+LC_INLINE float32x4_t widen_f16_neon(uint64_t bits) { return vcvt_f32_f16(vreinterpret_f16_u64(vcreate_u64(bits))); }
+LC_INLINE float32x4_t widen_bf16_neon(uint64_t bits) {
+    return vreinterpretq_f32_u32(vshll_n_u16(vcreate_u16(bits), 16));
+}
+LC_INLINE float32x4_t widen_i8_neon(uint64_t bits) {
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vcreate_s8(bits)))));
+}
+
+#define LC_WIDEN_NEON(STORE, SIZE)                                                    \
+    LC_INLINE float32x4_t load_##STORE##_f32_neon(const char *p) {                    \
+        return widen_##STORE##_neon(lc_first_bytes(p, 4 * SIZE));                     \
+    }                                                                                 \
+    LC_INLINE float32x4_t load_first_##STORE##_f32_neon(const char *p, ptrdiff_t n) { \
+        return widen_##STORE##_neon(lc_first_bytes(p, n * SIZE));                     \
+    }
+LC_WIDEN_NEON(f16, 2)
+LC_WIDEN_NEON(bf16, 2)
+LC_WIDEN_NEON(i8, 1)
+
 LC_INLINE void transpose_f32_neon(float32x4_t r[4]) {
     const float32x4x2_t a = vtrnq_f32(r[0], r[1]), b = vtrnq_f32(r[2], r[3]);
     r[0] = vcombine_f32(vget_low_f32(a.val[0]), vget_low_f32(b.val[0]));

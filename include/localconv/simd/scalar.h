@@ -11,6 +11,8 @@
  *   sum(v)                    of all lanes, always in the same order
  *   sums(r)                   lane i holds the sum of r[i], always in the same order
  *   transpose(r)              lanes x lanes elements in place: r[i] lane j <-> r[j] lane i
+ *   load_f16(p), ..bf16, ..i8 for f32 alone: lanes elements at p of that stored type, widened exactly
+ *   load_first_f16(p, n), ..   the first n of them, 0 elsewhere; memory behind them is not touched
  *   LC_ROWS1 .. LC_ROWS4      rows of the largest register tile that is 1 .. 4 vectors wide
  */
 #ifndef LOCALCONV_SIMD_SCALAR_H
@@ -46,5 +48,29 @@ typedef ptrdiff_t mask_f64_scalar;
 
 LC_WORDS_SCALAR(f32, float)
 LC_WORDS_SCALAR(f64, double)
+
+LC_INLINE float lc_float_of_bits(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+LC_INLINE float load_f16_f32_scalar(const char *p) {
+    uint16_t half;
+    memcpy(&half, p, sizeof half);
+    const uint32_t sign = (uint32_t)(half & 0x8000u) << 16, exponent = half >> 10 & 31u, fraction = half & 1023u;
+    if (exponent == 31) return lc_float_of_bits(sign | 0x7f800000u | fraction << 13); /* inf and NaN */
+    if (exponent == 0) return (sign ? -0x1p-24f : 0x1p-24f) * (float)fraction;        /* 0 and subnormals */
+    return lc_float_of_bits(sign | (exponent + (127 - 15)) << 23 | fraction << 13);
+}
+LC_INLINE float load_bf16_f32_scalar(const char *p) {
+    uint16_t high;
+    memcpy(&high, p, sizeof high);
+    return lc_float_of_bits((uint32_t)high << 16);
+}
+LC_INLINE float load_i8_f32_scalar(const char *p) { return *(const signed char *)p; }
+LC_INLINE float load_first_f16_f32_scalar(const char *p, ptrdiff_t n) { return n > 0 ? load_f16_f32_scalar(p) : 0; }
+LC_INLINE float load_first_bf16_f32_scalar(const char *p, ptrdiff_t n) { return n > 0 ? load_bf16_f32_scalar(p) : 0; }
+LC_INLINE float load_first_i8_f32_scalar(const char *p, ptrdiff_t n) { return n > 0 ? load_i8_f32_scalar(p) : 0; }
 
 #endif
