@@ -14,7 +14,7 @@ from oracle import FORMATS, Case, gradients
 
 import localconv
 from localconv import _core, engine, geometry, grad, machine, policy, settings
-from localconv.arrays import ELEMENT_TYPES
+from localconv.arrays import ELEMENT_TYPES, SINGLE
 from localconv.spec import conv_spec, local_spec
 
 MANY = st.one_of(st.integers(1, 70), st.integers(1, 100_000))
@@ -47,9 +47,9 @@ def job_of(operation, shape, forced, element, threads=2):
     """The job, and the forced algorithm if it took it."""
     now = settings.current()._replace(forced=forced)
     try:
-        return policy.plan(operation, shape, element.number, now, threads)
+        return policy.plan(operation, shape, element, now, threads)
     except ValueError:  # the forced one cannot do this geometry within the limits
-        return policy.plan(operation, shape, element.number, settings.current(), threads)
+        return policy.plan(operation, shape, element, settings.current(), threads)
 
 
 elements = st.sampled_from(ELEMENT_TYPES)
@@ -160,7 +160,7 @@ def values(*shape):
 
 def algorithm_of(operation, shape, spec):
     """What takes a geometry by itself."""
-    return policy.plan(operation, shape, 0, settings.current(), 1).algorithm
+    return policy.plan(operation, shape, SINGLE, settings.current(), 1).algorithm
 
 
 def test_windows_too_large_to_interleave():
@@ -188,7 +188,7 @@ def test_register_tiles_are_full(isa, number, full, longer):
     size[full] = rows
     shape = geometry.geometry_of(conv_spec(3, 1, "valid", "channels_last", 1, 1), (*size, 1), (1, 1, 1, 1, 1))
     cut = {"vectors": 1, "tasks": 10**6, "panel_bytes": 10**6, "tile_block": 1, "zone_limit": 1}
-    job = _core.Job(shape, isa, number, "conv_direct", cut, 1)
+    job = _core.Job(shape, isa, number, 0, "conv_direct", cut, 1)
     assert job.tasks == prod(size) // rows
 
 
@@ -267,7 +267,7 @@ def test_few_pixels_need_little_room(isa):
     for width in (lanes, 2 * lanes, 3 * lanes, 4 * lanes):
         shape = geometry.geometry_of(spec, (1, width, 1), (1, 1, 16))
         now = settings.current()._replace(forced=("conv_narrow",))
-        room.append(policy.plan("conv_grad_input", shape, 0, now, 1).box_bytes)
+        room.append(policy.plan("conv_grad_input", shape, SINGLE, now, 1).box_bytes)
     assert room == [16 * vectors * lanes * 4 for vectors in (1, 2, 3, 4)]
 
 
@@ -288,7 +288,7 @@ def test_images_side_by_side(isa):
     ]:
         shape = geometry.geometry_of(spec, (vectors * lanes, 1, 1), (1, 1, filters))
         operation = _core.ALGORITHMS[way]
-        job = policy.plan(operation, shape, 0, settings.current()._replace(forced=(way,)), 1)
+        job = policy.plan(operation, shape, SINGLE, settings.current()._replace(forced=(way,)), 1)
         assert (way, vectors, filters, job.batch_chunk / lanes) == (way, vectors, filters, -(-vectors // width) * width)
 
 
@@ -306,7 +306,7 @@ def test_phases_are_few(width, size, stride, padding, few):
     """As many as there are strides, taps or pixels, whatever is least; where they are many, columns cost less."""
     spec = conv_spec(1, stride, ((padding, 0),), "channels_last", 1, 1)
     shape = geometry.geometry_of(spec, (1, width, 1), (size, 1, 8))
-    job = policy.plan("conv_grad_input", shape, 0, settings.current(), 1)
+    job = policy.plan("conv_grad_input", shape, SINGLE, settings.current(), 1)
     assert isinstance(job, _core.Job) == few
 
 
@@ -321,7 +321,7 @@ def test_every_thread_has_a_task(shape, element, threads):
     panels = -(-shape.filters // shape.groups // (4 * lanes)) * shape.groups
     tiles, pixels = shape.positions * panels, prod(shape.input)
     for operation, most in (("local_forward", tiles), ("local_grad_kernel", tiles), ("local_grad_input", pixels)):
-        job = policy.plan(operation, shape, element.number, settings.current(), threads)
+        job = policy.plan(operation, shape, element, settings.current(), threads)
         assert job.threads == max(1, min(threads, shape.products // policy.PRODUCTS_PER_THREAD))
         assert job.tasks >= min(job.threads, most)
 

@@ -21,12 +21,15 @@ from .backend import (
 )
 from .config import floatx, image_data_format, set_floatx, set_image_data_format
 from .machine import get_num_threads, set_num_threads, show_config
+from .quantization import quantize
+from .quantized import QuantizedKernel
 from .version import __version__
 
 if TYPE_CHECKING:
     from . import layers
 
 __all__ = [
+    "QuantizedKernel",
     "__version__",
     "col2im",
     "conv1d",
@@ -47,6 +50,7 @@ __all__ = [
     "local_conv2d_transpose",
     "local_conv3d",
     "local_conv3d_transpose",
+    "quantize",
     "set_floatx",
     "set_image_data_format",
     "set_num_threads",

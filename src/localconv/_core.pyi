@@ -8,6 +8,7 @@ _Array = NDArray[Any]
 
 ALGORITHMS: dict[str, str]
 DTYPES: tuple[str, ...]
+STORES: tuple[str, ...]
 runner: Any  # a capsule: runner.h
 
 class Refused(ValueError): ...
@@ -28,7 +29,7 @@ def last_run() -> dict[str, Any] | None: ...
 class Job:
     threads: int
     def __new__(
-        cls, geometry: Any, isa: str, dtype: int, algorithm: str, choices: dict[str, Any], threads: int
+        cls, geometry: Any, isa: str, dtype: int, store: int, algorithm: str, choices: dict[str, Any], threads: int
     ) -> Self: ...
     @property
     def algorithm(self) -> str: ...
@@ -50,7 +51,7 @@ class Job:
         self,
         result: _Array,
         input: _Array | None,
-        kernel: _Array | None,
+        kernel: _Array | tuple[_Array, _Array] | None,
         gradient: _Array | None,
         bias: _Array | None = None,
         relu: bool = False,

@@ -53,6 +53,7 @@ cdef extern from "localconv/kernels.h" nogil:
         const void *kernel
         const void *gradient
         const void *bias
+        const float *scales
         void *result
         int accumulate, relu
         ptrdiff_t bias_position, bias_filter, first, count
@@ -68,6 +69,8 @@ cdef extern from "localconv/kernels.h" nogil:
     ctypedef struct lc_dtype:
         const char *name
         const char *numpy
+    ctypedef struct lc_store:
+        const char *numpy
     ctypedef struct lc_kernels:
         int lanes, itemsize
         int *rows
@@ -79,15 +82,16 @@ cdef extern from "localconv/kernels.h" nogil:
         lc_geometry geometry
         lc_choices choices
         const lc_kernels *kernels
-        int algorithm
+        int algorithm, store
         ptrdiff_t *tasks
         ptrdiff_t shared_bytes, thread_bytes, list_bytes, box_bytes, memory_bytes
     const lc_algorithm *lc_algorithms
     const lc_choice *lc_choice_table
     const lc_dtype *lc_dtypes
+    const lc_store *lc_stores
     const lc_isa *lc_isas
-    int lc_algorithm_count, lc_choice_count, lc_dtype_count, lc_isa_count
-    int LC_OK, LC_NO_MEMORY, LC_f32, LC_ALIGNMENT, LC_TILE_VECTORS, LC_PASSES
+    int lc_algorithm_count, lc_choice_count, lc_dtype_count, lc_store_count, lc_isa_count
+    int LC_OK, LC_NO_MEMORY, LC_f32, LC_plain, LC_ALIGNMENT, LC_TILE_VECTORS, LC_PASSES
     int lc_cpu_features()
     ptrdiff_t lc_align(ptrdiff_t)
     double lc_products(const lc_geometry *)
@@ -116,6 +120,9 @@ ALGORITHMS = {
 }
 # NumPy's names of the element types, in the order of the list in dtypes.h.
 DTYPES = tuple([lc_dtypes[_i].numpy.decode() for _i in range(lc_dtype_count)])
+
+# NumPy's names of the types in which kernels may be stored while all else is float32; the first: as all else is.
+STORES = tuple([lc_stores[_i].numpy.decode() for _i in range(lc_store_count)])
 
 
 class Refused(ValueError):
@@ -285,7 +292,7 @@ cdef int _read_choices(lc_choices *choices, dict given) except -1:
 cdef class Job:
     """One operation on one geometry, cut into tasks by an algorithm and its choices.
 
-    `dtype`: number of the element type in `DTYPES`; `choices`: as job.h lists them; `threads`: how many run it. Raises
+    `dtype`: number of the element type in `DTYPES`; `store`: of the kernel's in `STORES`; `choices`: as job.h lists them; `threads`: how many run it. Raises
     `Refused` where the algorithm cannot do that.
     """
     cdef lc_job job
@@ -294,12 +301,13 @@ cdef class Job:
     cdef lc_pace pace
     cdef double products
 
-    def __cinit__(self, geometry, str isa not None, int dtype, str algorithm not None, dict choices not None,
+    def __cinit__(self, geometry, str isa not None, int dtype, int store, str algorithm not None, dict choices not None,
                   int threads):
         cdef int status
         self.dtype, self.threads = dtype, threads
         self.job.algorithm = list(ALGORITHMS).index(algorithm)
         self.job.kernels = _find_kernels(isa, dtype)
+        self.job.store = store
         _read_geometry(&self.job.geometry, geometry)
         _read_choices(&self.job.choices, choices)
         status = lc_make_job(&self.job)
@@ -357,6 +365,7 @@ cdef class Job:
             ptrdiff_t count=0):
         """Computes `result` from the other arrays, all flat; those that the operation does not need are None.
 
+        kernel: if it is stored in fewer bytes, these bytes; of int8 these and the scales.
         bias: None, or a value for each filter, or one for each position and filter as Keras stores them; relu: what
         comes out is max(0, .); accumulate: add to what the result holds (kernel gradients); first, count: which windows
         (im2col, col2im).
@@ -364,10 +373,24 @@ cdef class Job:
         cdef lc_call call
         memset(&call, 0, sizeof(call))
         call.relu, call.accumulate, call.first, call.count = relu, accumulate, first, count
+        if self.job.store != LC_plain and kernel is not None:
+            _bind_stored(&call, kernel)
+            kernel = None
         if self.dtype == LC_f32:
             _bind(<float *> NULL, self, &call, result, input, kernel, gradient, bias)
         else:
             _bind(<double *> NULL, self, &call, result, input, kernel, gradient, bias)
+
+
+cdef int _bind_stored(lc_call *call, kernel) except -1:
+    """Puts a kernel's bytes, or these and its scales, into a call."""
+    values, found = kernel if isinstance(kernel, tuple) else (kernel, None)
+    cdef const unsigned char[::1] stored = values
+    cdef const float[::1] scales = found
+    call.kernel = <const void *> &stored[0]
+    if scales is not None:
+        call.scales = &scales[0]
+    return 0
 
 
 cdef int _bind(real *of, Job job, lc_call *call, result, input, kernel, gradient, bias) except -1:

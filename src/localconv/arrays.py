@@ -3,32 +3,54 @@
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._core import DTYPES
+from ._core import DTYPES, STORES
+from .quantized import QuantizedKernel
 
 Array = NDArray[Any]
 
 
 class ElementType:
-    """An element type of the core: its number there, its NumPy dtype. There is one object for each."""
+    """What a call computes in, how its kernel is stored, and what its result becomes. There is one object for each.
 
-    __slots__ = ("dtype", "number")
+    `number`, `dtype`: of the sums and all that is computed; `store`: number in `_core.STORES` of a kernel in fewer
+    bytes, 0: it has `dtype` too; `result`: the dtype that results are rounded to, once.
+    """
 
-    def __init__(self, number: int, name: str) -> None:
-        self.number, self.dtype = number, np.dtype(name)
+    __slots__ = ("dtype", "number", "result", "store")
+
+    def __init__(self, number: int, store: int, result: np.dtype[Any]) -> None:
+        self.number, self.dtype, self.store, self.result = number, np.dtype(DTYPES[number]), store, result
 
     def __repr__(self) -> str:
-        return self.dtype.name
+        return f"{self.dtype.name}, kernel {STORES[self.store] or self.dtype.name}, result {self.result.name}"
 
 
-ELEMENT_TYPES = tuple([ElementType(number, name) for number, name in enumerate(DTYPES)])
+_WIDE = [np.dtype(name) for name in DTYPES]
+ELEMENT_TYPES = tuple([ElementType(number, 0, dtype) for number, dtype in enumerate(_WIDE)])
 SINGLE, DOUBLE = ELEMENT_TYPES
+# The dtypes of what is computed: of ELEMENT_TYPES the very same objects, because calls compare them by identity.
 FLOAT32, FLOAT64 = SINGLE.dtype, DOUBLE.dtype
-ACCEPTED = " and ".join(DTYPES)
+INT8 = STORES.index("int8")
+ACCEPTED = "float16, bfloat16, float32 and float64"
+
+
+@lru_cache(maxsize=64)
+def _single(store: int, result: np.dtype[Any]) -> ElementType:
+    """The element type that computes in float32, for a kernel stored so and such results."""
+    return SINGLE if store == 0 and result == FLOAT32 else ElementType(SINGLE.number, store, result)
+
+
+def half_store(dtype: np.dtype[Any]) -> int:
+    """The number in STORES of a dtype of 16 bits; 0: it is none of these. `ml_dtypes.bfloat16` is known by its name:
+    nothing is imported for it.
+    """
+    return STORES.index(dtype.name) if dtype.itemsize == 2 and dtype.name in STORES else 0
 
 
 def is_masked(value: object) -> bool:
@@ -38,7 +60,7 @@ def is_masked(value: object) -> bool:
 
 
 def as_float_array(value: ArrayLike, name: str) -> Array:
-    """`value` as an ndarray of float32 or float64 in any layout and byte order.
+    """`value` as an ndarray of float16, bfloat16, float32 or float64 in any layout and byte order.
 
     TypeError, ValueError name the argument `name`.
     """
@@ -55,23 +77,69 @@ def as_float_array(value: ArrayLike, name: str) -> Array:
     dtype = value.dtype
     if dtype is FLOAT32 or dtype is FLOAT64:
         return value
-    if dtype.kind != "f" or dtype.itemsize not in (4, 8):
-        raise TypeError(f"{name} must have one of the dtypes {ACCEPTED}, got {dtype}")
-    return value
+    if (dtype.kind == "f" and dtype.itemsize in (4, 8)) or half_store(dtype):
+        return value
+    remedy = f": {name}.astype(np.float32) is one" if dtype.kind in "biuf" else ""
+    raise TypeError(f"{name} must have one of the dtypes {ACCEPTED}, got {dtype}{remedy}")
 
 
-def element_type(first: Array, second: Array | None = None, third: Array | None = None) -> ElementType:
-    """float32 if all are, else float64, as NumPy promotes."""
+def as_kernel(value: ArrayLike | QuantizedKernel, name: str) -> Array | QuantizedKernel:
+    """A kernel as `as_float_array` makes it, or a quantized one as it is."""
+    return value if type(value) is QuantizedKernel else as_float_array(value, name)  # type: ignore[arg-type]
+
+
+def element_type(
+    kernel: Array | QuantizedKernel | None, first: Array, second: Array | None = None
+) -> ElementType:
+    """float32 if all arrays are, else float64, as NumPy promotes; two equal types of 16 bits keep theirs.
+
+    What has no float64 is computed in float32, whatever it is stored in. kernel None: there is none, which is a weight
+    whose gradient is computed; it has float32 where all arrays have 16 bits.
+    """
     # By the dtype object first, which is what nearly all arrays share: this is a part of what a small call costs.
     if (
         first.dtype is FLOAT32
+        and (kernel is None or kernel.dtype is FLOAT32)
         and (second is None or second.dtype is FLOAT32)
-        and (third is None or third.dtype is FLOAT32)
     ):
         return SINGLE
-    return (
-        DOUBLE if any(array is not None and array.dtype.itemsize == 8 for array in (first, second, third)) else SINGLE
-    )
+    given = [array.dtype for array in (kernel, first, second) if array is not None]
+    if any(dtype.itemsize == 8 for dtype in given):
+        return DOUBLE
+    types = {dtype.newbyteorder("=") for dtype in given}
+    only = types.pop()
+    result = only if kernel is not None and not types and half_store(only) else FLOAT32
+    store = 0 if kernel is None else INT8 if type(kernel) is QuantizedKernel else half_store(kernel.dtype)
+    return _single(store, result)
+
+
+def rounded_into(element: ElementType, out: Any) -> ElementType:
+    """The element type whose results are rounded to the dtype of `out` if that has 16 bits."""
+    if type(out) is np.ndarray and half_store(out.dtype) and element.dtype is FLOAT32:
+        return _single(element.store, out.dtype)
+    return element
+
+
+def copied_type(array: Array) -> ElementType:
+    """The element type in which elements are copied, or summed, and come back as they are."""
+    element = element_type(None, array)
+    store = half_store(array.dtype)
+    return _single(0, array.dtype.newbyteorder("=")) if store else element
+
+
+def stored_elements(kernel: Array | QuantizedKernel, element: ElementType) -> Array | tuple[Array, Array]:
+    """A kernel of fewer bytes as the core reads it: its bytes in C order; of int8 with the scales."""
+    if isinstance(kernel, QuantizedKernel):
+        return kernel.values.reshape(-1).view(np.uint8), kernel.scales.reshape(-1)
+    native = np.require(kernel, kernel.dtype.newbyteorder("="), ("C", "A"))
+    return native.reshape(-1).view(np.uint8)
+
+
+def widened(kernel: Array | QuantizedKernel, dtype: np.dtype[Any]) -> Array:
+    """A kernel as an array of that dtype."""
+    if isinstance(kernel, QuantizedKernel):
+        kernel = kernel.dequantize()
+    return np.asarray(kernel, dtype)
 
 
 def flat(array: Array, dtype: np.dtype[Any]) -> Array:
@@ -86,26 +154,28 @@ def flat(array: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def output_for(
-    out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: tuple[Array | None, ...]
+    out: Array | None, shape: tuple[int, ...], element: ElementType, inputs: tuple[Any, ...]
 ) -> tuple[Array, bool]:
-    """A C-contiguous array to compute into: a new one or, if that can be, `out`; and whether it is to be copied to
-    `out`.
+    """A C-contiguous array to compute into: a new one or, if that can be, `out`; and whether it is not yet the result:
+    it is to be rounded, or copied to `out`.
 
     TypeError or ValueError if `out` cannot take the result.
     """
+    dtype = element.dtype
     if out is None:
-        return np.empty(shape, dtype), False
+        return np.empty(shape, dtype), element.result is not dtype
     out = _plain(out)
-    if out.dtype != dtype:
-        raise TypeError(f"out must have the dtype of the result, {dtype}, got {out.dtype}")
+    if out.dtype != element.result:
+        raise TypeError(f"out must have the dtype of the result, {element.result}, got {out.dtype}")
     if out.shape != shape:
         raise ValueError(f"out must have the shape of the result, {shape}, got {out.shape}")
     if not out.flags.writeable:
         raise ValueError("out must be writeable, got a read-only array")
     for array in inputs:
-        if array is not None and _overlap(out, array):
+        parts = (array.values, array.scales) if isinstance(array, QuantizedKernel) else (array,)
+        if any(part is not None and _overlap(out, part) for part in parts):
             raise ValueError("out must not share memory with an input")
-    if out.flags.c_contiguous and out.flags.aligned:
+    if element.result is dtype and out.flags.c_contiguous and out.flags.aligned:
         return out, False
     return np.empty(shape, dtype), True
 
@@ -119,13 +189,14 @@ def _plain(out: Any) -> Array:
     raise TypeError(f"out must be a numpy array without a mask, got {type(out).__name__}")
 
 
-def deliver(result: Array, out: Array | None, staged: bool) -> Array:
-    """What the caller gets: `out` if given, filled."""
-    if out is None:
-        return result
+def deliver(result: Array, out: Array | None, staged: bool, element: ElementType) -> Array:
+    """What the caller gets: `out` if given, filled; of the result's dtype."""
     if staged:
-        out[...] = result
-    return out
+        with np.errstate(all="ignore"):  # what is too large for 16 bits is inf there
+            if out is None:
+                return result.astype(element.result)
+            out[...] = result
+    return result if out is None else out
 
 
 def check_accumulate(accumulate: bool, out: Array | None) -> None:
@@ -136,12 +207,14 @@ def check_accumulate(accumulate: bool, out: Array | None) -> None:
         raise ValueError("accumulate=True adds to out, which must be given, got out=None")
 
 
-def deliver_sum(result: Array, out: Array | None, staged: bool, accumulate: bool) -> Array:
-    """`deliver`, or with `accumulate` what could not be added in place."""
+def deliver_sum(
+    result: Array, out: Array | None, staged: bool, element: ElementType, accumulate: bool
+) -> Array:
+    """`deliver`, or with `accumulate` what could not be added in place, rounded once too."""
     if accumulate and out is not None and staged:
-        out += result
-        return out
-    return deliver(result, out, staged)
+        with np.errstate(all="ignore"):
+            result += out
+    return deliver(result, out, staged, element)
 
 
 def _overlap(a: Array, b: Array) -> bool:

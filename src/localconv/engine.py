@@ -15,22 +15,28 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._core import num_threads
+from ._core import Job, num_threads
 from .arguments import Ints
 from .arrays import (
     FLOAT64,
     Array,
     ElementType,
     as_float_array,
+    as_kernel,
     check_accumulate,
+    copied_type,
     deliver,
     deliver_sum,
     element_type,
     flat,
     output_for,
+    rounded_into,
+    stored_elements,
+    widened,
 )
 from .geometry import Geometry, Mismatch, Names, column_geometry, geometry_of, layout_of
 from .policy import plan
+from .quantized import QuantizedKernel
 from .settings import Settings, current
 from .spec import CONV, LOCAL, Spec
 
@@ -135,7 +141,7 @@ def _plan(
     if spec.family == LOCAL:
         biases = (*biases, (*output, geometry.filters))
     nothing = geometry.batch == 0 or (operation.endswith("grad_input") and 0 in geometry.input)
-    job = Nothing() if nothing else plan(operation, geometry, element.number, now, threads)
+    job = Nothing() if nothing else plan(operation, geometry, element, now, threads)
     return Prepared(job, shape, biases, job.nbytes + OVERHEAD)
 
 
@@ -145,16 +151,16 @@ def _plan(
 def forward(
     spec: Spec,
     x: ArrayLike,
-    kernel: ArrayLike,
+    kernel: ArrayLike | QuantizedKernel,
     bias: ArrayLike | None = None,
     out: Array | None = None,
     relu: bool = False,
     names: Names = NAMES,
 ) -> Array:
     """The convolution of x with kernel, plus bias; relu: in the same pass. Errors call the arguments by `names`."""
-    x, kernel = as_float_array(x, names.input), as_float_array(kernel, names.kernel)
+    x, kernel = as_float_array(x, names.input), as_kernel(kernel, names.kernel)
     b = None if bias is None else as_float_array(bias, "bias")
-    element = element_type(x, kernel, b)
+    element = element_type(kernel, x, b)
     try:
         prepared = prepare(FORWARD[spec.family], spec, x.shape, kernel.shape, element)
     except Mismatch as error:
@@ -162,23 +168,24 @@ def forward(
     if b is not None and b.shape not in prepared.bias_shapes:
         raise ValueError(f"bias must have shape {' or '.join(map(str, prepared.bias_shapes))}, got {b.shape}")
     dtype = element.dtype
-    result, staged = output_for(out, prepared.output, dtype, (x, kernel, b))
+    result, staged = output_for(out, prepared.output, element, (x, kernel, b))
     if b is not None:
         b = flat(b, dtype)
-    prepared.job.run(result.reshape(-1), flat(x, dtype), flat(kernel, dtype), None, b, relu)
-    return result if out is None else deliver(result, out, staged)
+    elements = stored(kernel, element, prepared.job) if element.store else flat(kernel, dtype)  # type: ignore[arg-type]
+    prepared.job.run(result.reshape(-1), flat(x, dtype), elements, None, b, relu)
+    return deliver(result, out, staged, element) if staged else result
 
 
 def grad_input(
     spec: Spec,
     input_shape: Ints,
-    kernel: ArrayLike,
+    kernel: ArrayLike | QuantizedKernel,
     gradient: ArrayLike,
     out: Array | None = None,
     names: Names = NAMES,
 ) -> Array:
     """The gradient for the input; `gradient`: for the output."""
-    kernel, gradient = as_float_array(kernel, names.kernel), as_float_array(gradient, names.gradient)
+    kernel, gradient = as_kernel(kernel, names.kernel), as_float_array(gradient, names.gradient)
     element = element_type(kernel, gradient)
     try:
         prepared = prepare(GRAD_INPUT[spec.family], spec, input_shape, kernel.shape, element)
@@ -186,9 +193,10 @@ def grad_input(
         raise error.named(names) from None
     _check_gradient(gradient, prepared, names)
     dtype = element.dtype
-    result, staged = output_for(out, input_shape, dtype, (kernel, gradient))
-    prepared.job.run(result.reshape(-1), None, flat(kernel, dtype), flat(gradient, dtype))
-    return deliver(result, out, staged)
+    result, staged = output_for(out, input_shape, element, (kernel, gradient))
+    elements = stored(kernel, element, prepared.job) if element.store else flat(kernel, dtype)  # type: ignore[arg-type]
+    prepared.job.run(result.reshape(-1), None, elements, flat(gradient, dtype))
+    return deliver(result, out, staged, element)
 
 
 def grad_kernel(
@@ -200,9 +208,9 @@ def grad_kernel(
     accumulate: bool = False,
     names: Names = NAMES,
 ) -> Array:
-    """The gradient for the kernel; accumulate: added to what out holds."""
+    """The gradient for the kernel; accumulate: added to what out holds. An `out` of 16 bits is rounded into."""
     x, gradient = as_float_array(x, names.input), as_float_array(gradient, names.gradient)
-    element = element_type(x, gradient)
+    element = rounded_into(element_type(None, x, gradient), out)
     try:
         prepared = prepare(GRAD_KERNEL[spec.family], spec, x.shape, kernel_shape, element)
     except Mismatch as error:
@@ -210,10 +218,10 @@ def grad_kernel(
     _check_gradient(gradient, prepared, names)
     check_accumulate(accumulate, out)
     dtype = element.dtype
-    result, staged = output_for(out, kernel_shape, dtype, (x, gradient))
+    result, staged = output_for(out, kernel_shape, element, (x, gradient))
     add = accumulate and not staged
     prepared.job.run(result.reshape(-1), flat(x, dtype), None, flat(gradient, dtype), accumulate=add)
-    return deliver_sum(result, out, staged, accumulate)
+    return deliver_sum(result, out, staged, element, accumulate)
 
 
 def grad_bias(
@@ -226,8 +234,8 @@ def grad_bias(
     Their order does not depend on the number of threads.
     """
     gradient = as_float_array(gradient, names.gradient)
-    element = element_type(gradient)
-    result, staged = output_for(out, bias_shape, element.dtype, (gradient,))
+    element = rounded_into(element_type(None, gradient), out)
+    result, staged = output_for(out, bias_shape, element, (gradient,))
     gradient = flat(gradient, element.dtype).reshape(gradient.shape)
     filters = bias_shape[-1]
     if len(bias_shape) > 1:
@@ -240,17 +248,17 @@ def grad_bias(
     else:
         rows = gradient.reshape(-1, filters)
     result[...] = sum_of_rows(rows).reshape(bias_shape)
-    return deliver(result, out, staged)
+    return deliver(result, out, staged, element)
 
 
 def im2col(spec: Spec, x: ArrayLike, out: Array | None = None, names: Names = NAMES) -> Array:
     """Every window of x as a row; `spec`: a `column_spec`."""
     x = as_float_array(x, names.input)
-    element = element_type(x)
+    element = copied_type(x)
     job, geometry = _prepare_columns("im2col", spec, x.shape, element, names)
-    result, staged = output_for(out, (geometry.batch, geometry.positions, geometry.window), element.dtype, (x,))
+    result, staged = output_for(out, (geometry.batch, geometry.positions, geometry.window), element, (x,))
     job.run(result.reshape(-1), flat(x, element.dtype), None, None, count=geometry.batch * geometry.positions)
-    return deliver(result, out, staged)
+    return deliver(result, out, staged, element)
 
 
 def col2im(spec: Spec, columns: ArrayLike, x_shape: Ints, out: Array | None = None, names: Names = NAMES) -> Array:
@@ -259,7 +267,7 @@ def col2im(spec: Spec, columns: ArrayLike, x_shape: Ints, out: Array | None = No
     `spec`: a `column_spec`; names.kernel is that of the columns.
     """
     columns = as_float_array(columns, names.kernel)
-    element = element_type(columns)
+    element = copied_type(columns)
     job, geometry = _prepare_columns("col2im", spec, x_shape, element, names)
     expected = (geometry.batch, geometry.positions, geometry.window)
     if columns.shape != expected:
@@ -267,7 +275,7 @@ def col2im(spec: Spec, columns: ArrayLike, x_shape: Ints, out: Array | None = No
             f"{names.kernel} must have shape (batch, positions, prod(kernel_size) * channels) = {expected}, got "
             f"{columns.shape}"
         )
-    result, staged = output_for(out, x_shape, element.dtype, (columns,))
+    result, staged = output_for(out, x_shape, element, (columns,))
     result[...] = 0
     job.run(
         result.reshape(-1),
@@ -277,7 +285,7 @@ def col2im(spec: Spec, columns: ArrayLike, x_shape: Ints, out: Array | None = No
         count=geometry.batch * geometry.positions,
         accumulate=True,
     )
-    return deliver(result, out, staged)
+    return deliver(result, out, staged, element)
 
 
 def _prepare_columns(
@@ -290,7 +298,12 @@ def _prepare_columns(
         raise error.named(names) from None
     if 0 in (geometry.batch, *geometry.input):
         return Nothing(), geometry
-    return plan(operation, geometry, element.number, current(), num_threads()), geometry
+    return plan(operation, geometry, element, current(), num_threads()), geometry
+
+
+def stored(kernel: Array | QuantizedKernel, element: ElementType, job: Any) -> Any:
+    """A kernel of fewer bytes as a job takes it: one of columns.py as an array of its dtype."""
+    return stored_elements(kernel, element) if type(job) is Job else flat(widened(kernel, element.dtype), element.dtype)
 
 
 def _check_gradient(gradient: Array, prepared: Prepared, names: Names) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from ._core import Job, Refused, tile_limits
 from .arguments import Ints
+from .arrays import ElementType
 from .columns import ColumnsForward, ColumnsGradInput, ColumnsGradKernel
 from .geometry import Geometry, reach_of
 from .machine import caches
@@ -61,13 +62,13 @@ SLICE_TARGET = 384 * 2**10
 class Planner:
     """Makes jobs of proposals for one operation on one geometry.
 
-    `dtype`: number of the element type in `_core.DTYPES`; `limit`: threads that may be used. `lanes`, `rows`: elements
-    of a vector, and rows of the largest register tile by its width in vectors, minus one.
+    `limit`: threads that may be used. `lanes`, `rows`: elements of a vector, and rows of the largest register tile by
+    its width in vectors, minus one.
     """
 
-    def __init__(self, geometry: Geometry, dtype: int, settings: Settings, limit: int) -> None:
-        self.geometry, self.dtype, self.settings = geometry, dtype, settings
-        self.lanes, self.itemsize, self.rows = tile_limits(settings.isa, dtype)
+    def __init__(self, geometry: Geometry, element: ElementType, settings: Settings, limit: int) -> None:
+        self.geometry, self.element, self.settings = geometry, element, settings
+        self.lanes, self.itemsize, self.rows = tile_limits(settings.isa, element.number)
         self.threads = max(1, min(limit, geometry.products // PRODUCTS_PER_THREAD))
         self.tasks = 1
         if self.threads > 1:
@@ -76,7 +77,8 @@ class Planner:
 
     def job(self, algorithm: str, geometry: Geometry | None = None, **choices: Any) -> Job:
         """The job of a proposal; `Refused` if the algorithm cannot do it."""
-        return Job(geometry or self.geometry, self.settings.isa, self.dtype, algorithm, choices, self.threads)
+        kernel = (self.element.number, self.element.store)
+        return Job(geometry or self.geometry, self.settings.isa, *kernel, algorithm, choices, self.threads)
 
     def shrunk(self, chunk: int, tile: int, job: Callable[[int], Job]) -> Job:
         """The job of the largest chunk of images, up to `chunk`, whose workspace keeps the limit.
@@ -137,12 +139,12 @@ class Planner:
         return max(1, min(width, SEGMENT_TARGET // max(1, images * self.geometry.filters * self.itemsize)))
 
 
-def plan(operation: str, geometry: Geometry, dtype: int, settings: Settings, limit: int) -> Any:
+def plan(operation: str, geometry: Geometry, element: ElementType, settings: Settings, limit: int) -> Any:
     """The job of an operation: a `Job`, or one of columns.py.
 
     ValueError if a forced algorithm cannot do the geometry.
     """
-    planner = Planner(geometry, dtype, settings, limit)
+    planner = Planner(geometry, element, settings, limit)
     candidates, make = _PLANS[operation]
     chosen: Iterable[str] = [name for name in settings.forced if name in make] or candidates(planner)
     for name in chosen:

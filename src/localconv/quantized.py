@@ -1,0 +1,112 @@
+"""Kernels in eight bits, which the functions take in place of an array."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["QuantizedKernel"]
+
+
+class QuantizedKernel:
+    """A kernel of int8 values and float32 scales: ``values * scales`` is what it stands for.
+
+    `quantize` makes one; the constructor takes its parts, as a file has them. The forward functions, the transposed
+    ones and the gradients for the input take it wherever they take a kernel, and read the int8 values: there is never a
+    float32 copy of an unshared kernel.
+
+    Parameters
+    ----------
+    values : ndarray of int8
+        The kernel's shape, (..., rows, filters). A memory map is read part by part.
+    scales : array_like of float32
+        Shape ``values.shape[:-2] + values.shape[-1:]``: one for each filter at every position of an unshared kernel,
+        or at every tap of a shared one. Finite.
+
+    Attributes
+    ----------
+    values, scales : ndarray
+    shape : tuple of int
+        The kernel's.
+    ndim, size, nbytes : int
+        `nbytes` counts values and scales.
+    dtype : dtype
+        int8, that of the values.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For parts of another dtype or shape.
+
+    See Also
+    --------
+    quantize : makes one.
+
+    Examples
+    --------
+    >>> import io, numpy as np, localconv
+    >>> kernel = localconv.quantize(np.ones((8, 12, 2), np.float32))
+    >>> file = io.BytesIO()
+    >>> np.savez(file, values=kernel.values, scales=kernel.scales)
+    >>> localconv.QuantizedKernel(**np.load(file))
+    QuantizedKernel(shape=(8, 12, 2), nbytes=256)
+    """
+
+    __slots__ = ("scales", "values")
+
+    def __init__(self, values: NDArray[np.int8], scales: ArrayLike) -> None:
+        for name, part, dtype in (("values", values, np.int8), ("scales", scales, np.float32)):
+            if not isinstance(part, np.ndarray) or part.dtype != dtype:
+                raise TypeError(f"{name} must be an array of {np.dtype(dtype)}, got {_described(part)}")
+        if values.ndim < 3:
+            raise ValueError(f"values must have a kernel's shape, (..., rows, filters), got {values.shape}")
+        expected = values.shape[:-2] + values.shape[-1:]
+        self.values: NDArray[np.int8] = np.require(values, requirements="C")
+        self.scales: NDArray[np.float32] = np.require(scales, np.float32, ("C", "A"))
+        if self.scales.shape != expected:
+            raise ValueError(
+                f"scales must have shape {expected} for values of shape {values.shape}, got {self.scales.shape}"
+            )
+        if not np.isfinite(self.scales).all():
+            raise ValueError("scales must be finite")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The kernel's shape."""
+        return self.values.shape
+
+    @property
+    def ndim(self) -> int:
+        """The kernel's number of axes."""
+        return self.values.ndim
+
+    @property
+    def size(self) -> int:
+        """The kernel's number of elements."""
+        return self.values.size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of values and scales."""
+        return self.values.nbytes + self.scales.nbytes
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """That of the values."""
+        return self.values.dtype
+
+    def dequantize(self) -> NDArray[np.float32]:
+        """Return the kernel that this stands for, ``values * scales``, as a new float32 array."""
+        return np.multiply(self.values, self.scales[..., None, :], dtype=np.float32)
+
+    def __repr__(self) -> str:
+        return f"QuantizedKernel(shape={self.shape}, nbytes={self.nbytes})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return QuantizedKernel, (self.values, self.scales)
+
+
+def _described(value: Any) -> str:
+    return str(value.dtype) if isinstance(value, np.ndarray) else type(value).__name__
