@@ -6,6 +6,7 @@ Implementations are one function.
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
+import oracle
 import pytest
 
 import localconv
@@ -59,6 +60,48 @@ def test_locally_connected(drawn):
     result = layer(x)
     assert result.dtype == layer.dtype
     np.testing.assert_allclose(result, by_backend(layer, x, layer.kernel.value), rtol=1e-5, atol=1e-6)
+
+
+def sums(g, bias, data_format):
+    """The gradient for a bias, and how many values each of its elements sums."""
+    if bias.ndim > 1:
+        return g.sum(0).reshape(bias.shape), len(g)
+    channels = 1 if data_format == "channels_first" else g.ndim - 1
+    return g.sum(tuple(axis for axis in range(g.ndim) if axis != channels)), g.size // len(bias)
+
+
+@pytest.mark.parametrize("rank", oracle.RANKS)
+@pytest.mark.parametrize("data_format", oracle.FORMATS)
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("implementation", [1, 2, 3, None], ids=["1", "2", "3", "shared"])
+def test_output_and_gradients_are_the_twins(rank, data_format, padding, implementation):
+    rng = np.random.default_rng(rank)
+    size, strides, spatial = (3, 2, 2)[:rank], (1, 2, 2)[:rank], (5, 4, 3)[:rank]
+    local = implementation is not None
+    arguments = (3, size, strides, padding, data_format)
+    layer = LOCAL[rank - 1](*arguments, implementation=implementation) if local else CONV[rank - 1](*arguments)
+    x = rng.normal(size=(2, 2, *spatial) if data_format == "channels_first" else (2, *spatial, 2)).astype("float32")
+    layer.build((None, *x.shape[1:]))
+    layer.set_weights([rng.normal(size=w.shape) for w in layer.weights])
+    y = layer(x, training=True)
+    g = rng.normal(size=y.shape).astype("float32")
+    dx = layer.backward(g)
+    kernel, dw = layer.kernel.value, layer.kernel.grad
+    if local:
+        config, shape = layer.get_config(), (None, *x.shape[1:])
+        kernel, dw = (layers.convert_implementation([w], config, 1, shape)[0] for w in (kernel, dw))
+    name = f"local_conv{rank}d" if local else f"conv{rank}d"
+    window = {"strides": strides, "padding": padding, "data_format": data_format, "bound": True}
+    window |= {"kernel_size": size} if local else {}
+    taps, positions = np.prod(size), y.size // (2 * 3)
+    expected = getattr(oracle, name)(x, kernel, bias=layer.bias.value, **window)
+    oracle.assert_close(y, *expected, taps * 2 + 1, "float32")
+    oracle.assert_close(dx, *getattr(oracle, f"{name}_input")(x.shape, kernel, g, **window), taps * 3, "float32")
+    expected = getattr(oracle, f"{name}_kernel")(x, kernel.shape, g, **window)
+    oracle.assert_close(dw, *expected, 2 if local else 2 * positions, "float32")
+    expected, terms = sums(g.astype(float), layer.bias.value, data_format)
+    bound, _ = sums(abs(g.astype(float)), layer.bias.value, data_format)
+    oracle.assert_close(layer.bias.grad, expected, bound, terms, "float32")
 
 
 @hypothesis.given(

@@ -341,14 +341,15 @@ def around():
 
 
 def volumes():
-    """The layers around the locally connected one in three dimensions; dilation TensorFlow has not on a processor."""
+    """The other layers in three dimensions."""
     family = Family("volumes")
     for data_format in FORMATS:
         first = data_format == "channels_first"
         for arguments in (
             {"kernel_size": (2, 3, 1)},
             {"kernel_size": (3, 2, 2), "padding": "same", "strides": (1, 2, 3), "activation": "relu"},
-            {"kernel_size": 2, "use_bias": False, "activation": "tanh", "kernel_regularizer": "l2"},
+            {"kernel_size": 2, "dilation_rate": (1, 2, 3), "activation": "tanh", "kernel_regularizer": "l2"},
+            {"kernel_size": 2, "use_bias": False},
         ):
             run_layer(
                 family,
