@@ -140,6 +140,10 @@ struct lc_job {
 
 enum { LC_OK, LC_NO_MEMORY, LC_REFUSED };
 
+/* Bytes that one workspace may ask for: more than any machine has, and few enough to be multiplied by all its threads.
+ */
+#define LC_MOST_BYTES (PTRDIFF_MAX >> 13)
+
 /* Width of a register tile in lanes. */
 LC_INLINE ptrdiff_t lc_tile_lanes(const lc_job *job) { return job->choices.vectors * job->kernels->lanes; }
 
