@@ -49,9 +49,9 @@ PARTS = (layers.activations, layers.initializers, layers.regularizers, layers.co
 
 def draw_layer(rng):
     """(class, the constructor's arguments, an input of integers)"""
-    rank, first = rng.choice([1, 2]), rng.random() < 0.5
+    rank, first = rng.choice([1, 2, 3]), rng.random() < 0.5
     size, strides = (tuple(rng.randint(1, 3) for _ in range(rank)) for _ in range(2))
-    spatial = tuple(k + rng.randint(0, 5) for k in size)
+    spatial = tuple(k + rng.randint(0, 5 if rank < 3 else 2) for k in size)
     groups = rng.choice([1, 2])
     channels, filters = groups * rng.randint(1, 3), groups * rng.randint(1, 5)
     common = {
@@ -151,7 +151,7 @@ def call_with_integers(rng, layer, inputs):
 
 
 def kind_of(layer):
-    return type(layer).__name__.rstrip("12D")
+    return type(layer).__name__.rstrip("123D")
 
 
 def linear(layer):

@@ -60,7 +60,7 @@ def test_every_layout_is_tested():
     assert keras == {f"keras_{n}{tail}" for n in (1, 2, 3) for tail in ("", "_channels_first")}
 
 
-LAYERS = [case for rank in (1, 2) for case in golden(f"local{rank}d")]
+LAYERS = [case for rank in (1, 2, 3) for case in golden(f"local{rank}d")]
 
 
 @pytest.mark.parametrize("number", range(len(LAYERS)))
@@ -79,10 +79,9 @@ def test_kernels_of_keras(number):
     window = {"strides": arguments.get("strides", 1), "padding": arguments.get("padding", "valid")}
     rows = convert(kernel, name, "rows", size, input_size=spatial, channels=channels, **window)
     x = np.moveaxis(case["x"], 1, -1) if first else case["x"]
-    function = localconv.local_conv1d if rank == 1 else localconv.local_conv2d
+    function = getattr(localconv, f"local_conv{rank}d")
     output = case["y"].shape[2:] if first else case["y"].shape[1:-1]
-    extra = () if rank == 1 else (output,)
-    y = function(x, rows, size, window["strides"], *extra, "channels_last", padding=window["padding"])
+    y = function(x, rows, size, window["strides"], data_format="channels_last", padding=window["padding"])
     y = np.moveaxis(y, -1, 1) if first else y
     if len(case["weights"]) > 1:
         bias = convert_bias(case["weights"][1], name, "torch", output)

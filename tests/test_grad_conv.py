@@ -379,6 +379,13 @@ def test_windows_larger_than_any_machine_reads(solve_gradients, dtype, conv_grad
             solve_gradients(case)
 
 
+@pytest.mark.parametrize("exponent", [41, 48, 54, 57])
+def test_dilation_that_fits_no_workspace(solve_gradients, dtype, exponent):
+    """Where one algorithm would need more bytes than there are, another answers."""
+    shape = {"channels": 2, "filters": 10, "groups": 2, "padding": "same", "dtype": dtype}
+    solve_gradients(Case("conv2d", (6, 18), (3, 3), dilation_rate=2**exponent, **shape))
+
+
 # --- transposed convolution -------------------------------------------------------------------------------------------
 
 

@@ -9,14 +9,18 @@ import pytest
 import localconv
 from localconv import layers
 
-RANKED = {1: (layers.LocallyConnected1D, layers.Conv1D), 2: (layers.LocallyConnected2D, layers.Conv2D)}
+RANKED = {
+    1: (layers.LocallyConnected1D, layers.Conv1D),
+    2: (layers.LocallyConnected2D, layers.Conv2D),
+    3: (layers.LocallyConnected3D, layers.Conv3D),
+}
 ALL = [maker for makers in RANKED.values() for maker in makers]
 LOCAL = [makers[0] for makers in RANKED.values()]
 CONV = [makers[1] for makers in RANKED.values()]
 
 
 def rank(maker):
-    return 1 if maker in RANKED[1] else 2
+    return next(rank for rank, makers in RANKED.items() if maker in makers)
 
 
 def shape(maker, size=6, channels=2):
@@ -35,9 +39,9 @@ def shape(maker, size=6, channels=2):
         ({"kernel_size": -1}, ValueError, "kernel_size"),
         ({"kernel_size": 2.5}, ValueError, "The `kernel_size` argument must be a tuple of . integers. Received: 2.5"),
         (
-            {"kernel_size": (2, 2, 2)},
+            {"kernel_size": (2, 2, 2, 2)},
             ValueError,
-            r"The `kernel_size` argument must be a tuple of . integers. Received: \(2, 2, 2\)",
+            r"The `kernel_size` argument must be a tuple of . integers. Received: \(2, 2, 2, 2\)",
         ),
         ({"kernel_size": "3"}, ValueError, "kernel_size"),
         ({"kernel_size": None}, ValueError, "kernel_size"),
@@ -102,8 +106,9 @@ def test_padding_and_implementation(maker):
 
 
 def test_convolutions_only():
-    with pytest.raises(ValueError, match="Causal padding is only supported for `Conv1D`"):
-        layers.Conv2D(2, 3, padding="causal")
+    for maker in CONV[1:]:
+        with pytest.raises(ValueError, match="Causal padding is only supported for `Conv1D`"):
+            maker(2, 3, padding="causal")
     for maker in CONV:
         with pytest.raises(ValueError, match="`strides > 1` not supported in conjunction with `dilation_rate > 1`"):
             maker(2, 3, strides=2, dilation_rate=2)
@@ -190,7 +195,7 @@ def test_case_of_strings(maker):
         maker(2, 3, kernel_initializer="ONES")
 
 
-@pytest.mark.parametrize("maker", [layers.LocallyConnected1D, layers.LocallyConnected2D, layers.Conv2D])
+@pytest.mark.parametrize("maker", [*LOCAL, *CONV[1:]])
 def test_default_data_format(maker):
     localconv.set_image_data_format("channels_first")
     assert maker(2, 3).data_format == "channels_first"
@@ -236,6 +241,9 @@ def test_convert_implementation_arguments():
         lambda: layers.Dropout(0.5, (1,))(np.ones((2, 3)), training=True),
         lambda: layers.MaxPooling2D(0),
         lambda: layers.MaxPooling2D(padding="causal"),
+        lambda: layers.MaxPooling3D((2, 2)),
+        lambda: layers.MaxPooling3D(strides=(1, 0, 1)),
+        lambda: layers.MaxPooling3D()(np.ones((1, 4, 4, 1))),
         lambda: layers.MaxPooling1D(3)(np.ones((1, 2, 1))),
         lambda: layers.Dense(3).build((None, None)),
         lambda: layers.InputLayer(),

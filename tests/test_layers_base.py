@@ -245,6 +245,9 @@ def test_automatic_names():
     assert layers.Convolution1D(1, 1).name == "conv1d_3"
     assert layers.LocallyConnected2D(1, 1).name == "locally_connected2d"
     assert layers.MaxPooling2D().name == "max_pooling2d"
+    assert layers.LocallyConnected3D(1, 1).name == "locally_connected3d"
+    assert layers.Convolution3D(1, 1).name == "conv3d"
+    assert layers.MaxPooling3D().name == "max_pooling3d"
     layers.clear_session()
     assert layers.Conv1D(1, 1).name == "conv1d"
 
@@ -325,6 +328,9 @@ def test_config_of_everything(maker):
         layers.MaxPooling2D((2, 3), padding="same"),
         layers.Conv2D(4, 3, groups=2),
         layers.LocallyConnected2D(2, 3, implementation=2),
+        layers.MaxPooling3D((1, 2, 3), (1, 2, 1), "same", "channels_first"),
+        layers.Conv3D(4, (1, 2, 3), (1, 1, 2), groups=2),
+        layers.LocallyConnected3D(2, 3, implementation=3),
     ],
     ids=lambda layer: layer.name,
 )

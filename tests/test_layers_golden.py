@@ -12,7 +12,7 @@ from localconv import layers
 
 LAYER_CASES = [
     pytest.param(case, id=f"{family}-{number}")
-    for family in ("local1d", "local2d", "conv", "groups", "around")
+    for family in ("local1d", "local2d", "local3d", "conv", "groups", "around", "volumes")
     for number, case in enumerate(golden(family))
 ]
 # Some of them have no derivative in TensorFlow on a processor.

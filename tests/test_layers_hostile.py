@@ -579,6 +579,18 @@ CONFIGS = {
             },
         )
     ),
+    "a cube of connections": sequential(
+        (
+            "LocallyConnected3D",
+            {
+                "filters": 1,
+                "kernel_size": 60,
+                "padding": "same",
+                "implementation": 3,
+                "batch_input_shape": [None, 60, 60, 60, 1],
+            },
+        )
+    ),
     "axes": sequential(("Flatten", {"batch_input_shape": [None] + [9] * 10**6})),
     "a size": sequential(("Flatten", {"batch_input_shape": [None, 10**4000, 10**4000]})),
     "depth of lists": '{"class_name": "Sequential", "config": ' + "[" * 99_000,

@@ -116,12 +116,18 @@ def test_fans_of_one_position(implementation, padding):
     )
     layer.build((None, 12, 11, 2))
     check(layer.kernel.value, deviation=math.sqrt(2 / 12))
+    layer = layers.LocallyConnected3D(
+        4, (1, 3, 2), kernel_initializer=initializer, implementation=implementation, padding=padding, seed=0
+    )
+    layer.build((None, 3, 7, 6, 2))
+    check(layer.kernel.value, limit=math.sqrt(6 / (6 * 2 + 6 * 4)))
 
 
 def test_fans_of_convolutions_are_the_position_s():
     for maker, shape, layer_fans in (
         (layers.Conv1D, (None, 9, 4), (3 * 4, 3 * 8)),
         (layers.Conv2D, (None, 9, 9, 4), (9 * 4, 9 * 8)),
+        (layers.Conv3D, (None, 3, 4, 5, 4), (27 * 4, 27 * 8)),
     ):
         plain, position = (
             maker(8, 3, kernel_initializer=initializers.GlorotNormal(fans=f), seed=3) for f in (None, "position")

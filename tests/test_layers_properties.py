@@ -6,21 +6,25 @@ Implementations are one function.
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
+import oracle
 import pytest
 
 import localconv
 from localconv import layers
 
+LOCAL = (layers.LocallyConnected1D, layers.LocallyConnected2D, layers.LocallyConnected3D)
+CONV = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
+
 
 @st.composite
 def local_layers(draw, implementations=(1, 2, 3)):
     """A locally connected layer, built, with random weights, and an input for it."""
-    rank = draw(st.integers(1, 2))
+    rank = draw(st.integers(1, 3))
     size = tuple(draw(st.integers(1, 3)) for _ in range(rank))
-    spatial = tuple(draw(st.integers(k, k + 4)) for k in size)
+    spatial = tuple(draw(st.integers(k, k + (4 if rank < 3 else 2))) for k in size)
     first = draw(st.booleans())
     channels = draw(st.integers(1, 3))
-    layer = (layers.LocallyConnected1D, layers.LocallyConnected2D)[rank - 1](
+    layer = LOCAL[rank - 1](
         draw(st.integers(1, 3)),
         size,
         tuple(draw(st.integers(1, 3)) for _ in range(rank)),
@@ -42,11 +46,9 @@ def local_layers(draw, implementations=(1, 2, 3)):
 def by_backend(layer, x, kernel):
     """From the definition: the backend's function, bias reshaped to the output's axes, activation."""
     first = layer.data_format == "channels_first"
+    function = getattr(localconv, f"local_conv{layer.rank}d")
     arguments = (x, kernel, layer.kernel_size, layer.strides)
-    if len(layer.kernel_size) == 1:
-        z = localconv.local_conv1d(*arguments, layer.data_format, padding=layer.padding)
-    else:
-        z = localconv.local_conv2d(*arguments, None, layer.data_format, padding=layer.padding)
+    z = function(*arguments, data_format=layer.data_format, padding=layer.padding)
     if layer.use_bias:
         z = z + layer.bias.value.reshape((layer.filters, *z.shape[2:]) if first else z.shape[1:])
     return layer.activation(z)
@@ -60,8 +62,50 @@ def test_locally_connected(drawn):
     np.testing.assert_allclose(result, by_backend(layer, x, layer.kernel.value), rtol=1e-5, atol=1e-6)
 
 
+def sums(g, bias, data_format):
+    """The gradient for a bias, and how many values each of its elements sums."""
+    if bias.ndim > 1:
+        return g.sum(0).reshape(bias.shape), len(g)
+    channels = 1 if data_format == "channels_first" else g.ndim - 1
+    return g.sum(tuple(axis for axis in range(g.ndim) if axis != channels)), g.size // len(bias)
+
+
+@pytest.mark.parametrize("rank", oracle.RANKS)
+@pytest.mark.parametrize("data_format", oracle.FORMATS)
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("implementation", [1, 2, 3, None], ids=["1", "2", "3", "shared"])
+def test_output_and_gradients_are_the_twins(rank, data_format, padding, implementation):
+    rng = np.random.default_rng(rank)
+    size, strides, spatial = (3, 2, 2)[:rank], (1, 2, 2)[:rank], (5, 4, 3)[:rank]
+    local = implementation is not None
+    arguments = (3, size, strides, padding, data_format)
+    layer = LOCAL[rank - 1](*arguments, implementation=implementation) if local else CONV[rank - 1](*arguments)
+    x = rng.normal(size=(2, 2, *spatial) if data_format == "channels_first" else (2, *spatial, 2)).astype("float32")
+    layer.build((None, *x.shape[1:]))
+    layer.set_weights([rng.normal(size=w.shape) for w in layer.weights])
+    y = layer(x, training=True)
+    g = rng.normal(size=y.shape).astype("float32")
+    dx = layer.backward(g)
+    kernel, dw = layer.kernel.value, layer.kernel.grad
+    if local:
+        config, shape = layer.get_config(), (None, *x.shape[1:])
+        kernel, dw = (layers.convert_implementation([w], config, 1, shape)[0] for w in (kernel, dw))
+    name = f"local_conv{rank}d" if local else f"conv{rank}d"
+    window = {"strides": strides, "padding": padding, "data_format": data_format, "bound": True}
+    window |= {"kernel_size": size} if local else {}
+    taps, positions = np.prod(size), y.size // (2 * 3)
+    expected = getattr(oracle, name)(x, kernel, bias=layer.bias.value, **window)
+    oracle.assert_close(y, *expected, taps * 2 + 1, "float32")
+    oracle.assert_close(dx, *getattr(oracle, f"{name}_input")(x.shape, kernel, g, **window), taps * 3, "float32")
+    expected = getattr(oracle, f"{name}_kernel")(x, kernel.shape, g, **window)
+    oracle.assert_close(dw, *expected, 2 if local else 2 * positions, "float32")
+    expected, terms = sums(g.astype(float), layer.bias.value, data_format)
+    bound, _ = sums(abs(g.astype(float)), layer.bias.value, data_format)
+    oracle.assert_close(layer.bias.grad, expected, bound, terms, "float32")
+
+
 @hypothesis.given(
-    st.lists(st.tuples(st.integers(1, 9), st.integers(1, 20), st.integers(1, 11)), min_size=1, max_size=2),
+    st.lists(st.tuples(st.integers(1, 9), st.integers(1, 20), st.integers(1, 11)), min_size=1, max_size=3),
     st.sampled_from(["valid", "same"]),
     st.integers(1, 2),
     st.integers(1, 2),
@@ -73,8 +117,7 @@ def test_implementation_3_stores_the_connections(axes, padding, channels, filter
     """
     axes = [(n, min(k, n) if padding == "valid" else k, s) for n, k, s in axes]
     spatial, size, strides = zip(*axes, strict=True)
-    made = (layers.LocallyConnected1D, layers.LocallyConnected2D)[len(axes) - 1]
-    layer = made(filters, size, strides, padding, "channels_last", implementation=3)
+    layer = LOCAL[len(axes) - 1](filters, size, strides, padding, "channels_last", implementation=3)
     layer.build((None, *spatial, channels))
     pairs = 1
     for n, k, s in axes:
@@ -118,16 +161,16 @@ def test_gradients_of_implementations_are_one_function(drawn, seed):
 
 @hypothesis.given(st.data())
 def test_convolutions(data):
-    rank, first, groups = data.draw(st.integers(1, 2)), data.draw(st.booleans()), data.draw(st.integers(1, 2))
+    rank, first, groups = data.draw(st.integers(1, 3)), data.draw(st.booleans()), data.draw(st.integers(1, 2))
     size = tuple(data.draw(st.integers(1, 3)) for _ in range(rank))
     strides, dilation = data.draw(st.sampled_from([(1, 1), (2, 1), (1, 2)]))
-    spatial = tuple(data.draw(st.integers((k - 1) * dilation + 1, 9)) for k in size)
+    spatial = tuple(data.draw(st.integers((k - 1) * dilation + 1, 9 if rank < 3 else 6)) for k in size)
     channels, batch = (
         groups * data.draw(st.integers(1, 2)),
         tuple(data.draw(st.lists(st.integers(0, 2), min_size=1, max_size=2))),
     )
     padding = data.draw(st.sampled_from(["valid", "same", "CAUSAL"] if rank == 1 else ["valid", "SAME"]))
-    layer = (layers.Conv1D, layers.Conv2D)[rank - 1](
+    layer = CONV[rank - 1](
         2 * groups,
         size,
         strides,
@@ -144,7 +187,7 @@ def test_convolutions(data):
     result = layer(x)
     layer.set_weights([rng.normal(size=w.shape) for w in layer.weights])
     result = layer(x)
-    function = (localconv.conv1d, localconv.conv2d)[rank - 1]
+    function = (localconv.conv1d, localconv.conv2d, localconv.conv3d)[rank - 1]
     z = function(x, layer.kernel.value, strides, padding.lower(), layer.data_format, dilation, groups=groups)
     np.testing.assert_array_equal(layer.convolution_op(x, layer.kernel.value), z)
     if layer.use_bias:

@@ -116,6 +116,10 @@ def test_locally_connected(implementation, padding, data_format):
         layers.LocallyConnected2D(2, (2, 3), (2, 1), **common),
         (2, 2, 4, 3) if data_format == FORMATS[1] else (2, 4, 3, 2),
     )
+    differentiable(
+        layers.LocallyConnected3D(2, (2, 1, 3), (1, 2, 1), **common),
+        (1, 2, 3, 2, 3) if data_format == FORMATS[1] else (1, 3, 2, 3, 2),
+    )
 
 
 @pytest.mark.parametrize("data_format", FORMATS)
@@ -137,6 +141,7 @@ def test_convolutions(arguments, data_format):
     differentiable(layers.Conv1D(4, 3, **common), (2, 2, 7) if first else (2, 7, 2))
     differentiable(layers.Conv1D(4, 3, **common), (2, 2, 2, 5) if first else (2, 2, 5, 2))  # two batch axes
     differentiable(layers.Conv2D(2, (2, 3), **common), (2, 2, 4, 5) if first else (2, 4, 5, 2))
+    differentiable(layers.Conv3D(2, (1, 2, 3), **common), (1, 2, 2, 3, 5) if first else (1, 2, 3, 5, 2))
 
 
 def test_causal():
@@ -161,6 +166,21 @@ def test_layers_around(layer):
 
 def test_max_pooling_1d():
     differentiable(layers.MaxPooling1D(3, 1, "same", dtype="float64"), (2, 6, 2))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.MaxPooling3D((2, 3, 1), 2, "same", dtype="float64"),
+        layers.MaxPooling3D(2, (1, 2, 1), data_format="channels_first", dtype="float64"),
+        layers.Flatten("channels_first", dtype="float64"),
+        layers.Activation("softmax", dtype="float64"),
+        layers.Dense(2, dtype="float64"),
+    ],
+    ids=lambda layer: layer.name,
+)
+def test_layers_around_in_3d(layer):
+    differentiable(layer, (2, 3, 4, 3, 2))
 
 
 def test_sequential():
@@ -370,11 +390,12 @@ def test_training_learns():
     np.testing.assert_allclose(model.layers[0].kernel.value.ravel(), [1, -1, 2, 0, 3, -2], atol=1e-3)
 
 
-@pytest.mark.parametrize("rank", [1, 2])
+@pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize("first", [False, True])
 def test_bias_gradient_sums_a_million_terms(first, rank):
-    shape = (4, 2, *(500,) * rank) if first else (4, *(500,) * rank, 2)
-    layer = (layers.Conv1D, layers.Conv2D)[rank - 1](1, 1, data_format=FORMATS[first])
+    spatial = ((500,), (500, 500), (64, 64, 64))[rank - 1]
+    shape = (4, 2, *spatial) if first else (4, *spatial, 2)
+    layer = (layers.Conv1D, layers.Conv2D, layers.Conv3D)[rank - 1](1, 1, data_format=FORMATS[first])
     y = layer(np.zeros(shape, np.float32), training=True)
     layer.backward(np.full_like(y, 0.1))
     np.testing.assert_allclose(layer.bias.grad, y.size * float(np.float32(0.1)), rtol=1e-6)

@@ -141,6 +141,10 @@ struct lc_job {
 
 enum { LC_OK, LC_NO_MEMORY, LC_REFUSED };
 
+/* Bytes that one workspace may ask for: more than any machine has, and few enough to be multiplied by all its threads.
+ */
+#define LC_MOST_BYTES (PTRDIFF_MAX >> 13)
+
 /* Bytes of an element of the caller's kernel. */
 LC_INLINE ptrdiff_t lc_kernel_size(const lc_job *job) {
     return job->store == LC_plain ? job->kernels->itemsize : lc_stores[job->store].itemsize;

@@ -74,10 +74,6 @@ enum { lc_isa_count = (int)(sizeof lc_isas / sizeof lc_isas[0]) };
 
 /* ----------------------------------------------------------------------------------------- making jobs */
 
-/* Bytes that one workspace may ask for: more than any machine has, and few enough to be multiplied by all its threads.
- */
-#define LC_MOST_BYTES (PTRDIFF_MAX >> 13)
-
 /* Makes a job of a geometry, an algorithm, kernels and choices that are in it already: LC_OK, LC_NO_MEMORY, or
  * LC_REFUSED if the algorithm cannot do this geometry with these choices. In any case lc_free_job must follow. */
 static inline int lc_make_job(lc_job *job) {

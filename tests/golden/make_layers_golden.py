@@ -1,7 +1,8 @@
 """Makes what tests/golden/layers/ holds with real Keras 2.15: `python tests/golden/make_layers_golden.py [FAMILY ...]`.
 
 Needs a Python 3.11 environment with `pip install 'tensorflow-cpu==2.15.*'` (which brings h5py). Families: functions,
-local1d, local2d, conv, around, structure, files, deepface, scopes; all of them unless some are named.
+local1d, local2d, local3d, conv, around, volumes, structure, files, deepface, scopes; all of them unless some are
+named.
 
 An .npz holds the array `cases`, JSON text: a list of dicts, in which {"array": [dtype, start, shape]} stands for an
 array, in the flat array of that dtype. A case of a layer says: a layer of class `layer` made with `arguments` and given
@@ -24,8 +25,12 @@ os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
 
 import numpy as np
 import tensorflow as tf
+from keras.src import backend
+from keras.src.layers.locally_connected import locally_connected_utils
+from keras.src.utils import conv_utils
 from scope_programs import PROGRAMS, Record
 from tensorflow import keras
+from tensorflow.python.util.tf_export import keras_export
 
 HERE = pathlib.Path(__file__).with_name("layers")
 FORMATS = ("channels_last", "channels_first")
@@ -61,6 +66,61 @@ class Family:
         print(f"{path.name}: {len(self.cases)} cases, {path.stat().st_size} bytes", flush=True)
 
 
+@keras_export("keras.layers.LocallyConnected3D")  # is written to configs as Keras's own layers are
+class LocallyConnected3D(keras.layers.LocallyConnected2D):
+    """What those of Keras's functions that take any number of dimensions make of three; Keras has no such layer."""
+
+    def __init__(self, filters, kernel_size, strides=(1, 1, 1), **arguments):
+        super().__init__(filters, 1, **arguments)
+        self.kernel_size, self.strides, self.input_spec = kernel_size, strides, None
+
+    def build(self, input_shape):
+        first = self.data_format == "channels_first"
+        spatial, channels = (input_shape[2:], input_shape[1]) if first else (input_shape[1:-1], input_shape[-1])
+        window = {
+            "input_shape": spatial,
+            "kernel_shape": self.kernel_size,
+            "strides": self.strides,
+            "padding": self.padding,
+        }
+        self.output_size = conv_utils.conv_output_shape(**window)
+        inputs = (channels, *spatial) if first else (*spatial, channels)
+        outputs = (self.filters, *self.output_size) if first else (*self.output_size, self.filters)
+        self.full_shape = tf.TensorShape((None, *outputs))
+        if self.implementation == 1:
+            shape = (np.prod(self.output_size), np.prod(self.kernel_size) * channels, self.filters)
+        elif self.implementation == 2:
+            shape = inputs + outputs
+            self.kernel_mask = locally_connected_utils.get_locallyconnected_mask(**window, data_format=self.data_format)
+        else:
+            sizes = {"filters_in": channels, "filters_out": self.filters, "data_format": self.data_format}
+            self.kernel_idxs = sorted(conv_utils.conv_kernel_idxs(**window, **sizes))
+            self.kernel_shape = (np.prod(outputs), np.prod(inputs))
+            shape = (len(self.kernel_idxs),)
+        self.kernel = self.add_weight(name="kernel", shape=shape, regularizer=self.kernel_regularizer)
+        self.bias = None
+        if self.use_bias:
+            shape = (*self.output_size, self.filters)
+            self.bias = self.add_weight(name="bias", shape=shape, regularizer=self.bias_regularizer)
+        self.built = True
+
+    def compute_output_shape(self, input_shape):
+        return self.full_shape
+
+    def call(self, inputs):
+        if self.implementation == 1:
+            y = backend.local_conv(
+                inputs, self.kernel, self.kernel_size, self.strides, self.output_size, self.data_format
+            )
+        elif self.implementation == 2:
+            y = locally_connected_utils.local_conv_matmul(inputs, self.kernel, self.kernel_mask, self.full_shape)
+        else:
+            y = locally_connected_utils.local_conv_sparse_matmul(
+                inputs, self.kernel, self.kernel_idxs, self.kernel_shape, self.full_shape
+            )
+        return self.activation(y if self.bias is None else backend.bias_add(y, self.bias, self.data_format))
+
+
 def normal(shape, dtype="float32"):
     return rng.standard_normal(shape).astype(dtype)
 
@@ -73,7 +133,7 @@ def run_layer(family, name, arguments, shape, channels_first_of=None):
     """
     dtype = arguments.get("dtype", "float32")
     given = dict(arguments, data_format="channels_last") if channels_first_of else arguments
-    layer = getattr(keras.layers, name)(**given)
+    layer = (LocallyConnected3D if name == "LocallyConnected3D" else getattr(keras.layers, name))(**given)
     layer.build((None, *shape[1:]))
     layer.set_weights([normal(w.shape, w.dtype.name) for w in layer.weights])
     x = tf.constant(normal(shape, dtype))
@@ -175,6 +235,21 @@ def local2d():
     family.save()
 
 
+def local3d():
+    family = Family("local3d")
+    sizes = itertools.cycle(
+        [((2, 1, 2), (1, 1, 1)), ((1, 2, 3), (1, 1, 2)), ((3, 2, 2), (2, 1, 1)), ((2, 2, 1), (1, 2, 2))]
+    )
+    for arguments, (k, s) in zip(local_cases(3), sizes, strict=False):
+        run_layer(
+            family,
+            "LocallyConnected3D",
+            {**arguments, "kernel_size": k, "strides": s},
+            input_shape((3, 2, 3), 2, arguments["data_format"]),
+        )
+    family.save()
+
+
 def conv():
     family = Family("conv")
     for data_format in FORMATS:
@@ -227,6 +302,7 @@ def groups():
     for name, shape, arguments in (
         ("Conv1D", (2, 7, 4), {"kernel_size": 3, "groups": 2}),
         ("Conv2D", (2, 5, 4, 6), {"kernel_size": 2, "groups": 3, "padding": "same"}),
+        ("Conv3D", (2, 3, 4, 2, 4), {"kernel_size": 2, "groups": 2, "padding": "same"}),
     ):
         layer = getattr(keras.layers, name)(filters=6, **arguments)
         layer.build((None, *shape[1:]))
@@ -261,6 +337,43 @@ def around():
     for case in family.cases:
         if case["layer"] in ("Dense", "Activation"):
             case["config"].pop("data_format")
+    family.save()
+
+
+def volumes():
+    """The other layers in three dimensions."""
+    family = Family("volumes")
+    for data_format in FORMATS:
+        first = data_format == "channels_first"
+        for arguments in (
+            {"kernel_size": (2, 3, 1)},
+            {"kernel_size": (3, 2, 2), "padding": "same", "strides": (1, 2, 3), "activation": "relu"},
+            {"kernel_size": 2, "dilation_rate": (1, 2, 3), "activation": "tanh", "kernel_regularizer": "l2"},
+            {"kernel_size": 2, "use_bias": False},
+        ):
+            run_layer(
+                family,
+                "Conv3D",
+                {"filters": 3, "data_format": data_format, **arguments},
+                (2, 3, 4, 5, 2),
+                3 if first else None,
+            )
+        for arguments in (
+            {},
+            {"pool_size": 3, "strides": (1, 2, 2), "padding": "same"},
+            {"pool_size": (1, 2, 3), "strides": (2, 1, 2)},
+        ):
+            run_layer(
+                family,
+                "MaxPooling3D",
+                {"data_format": data_format, **arguments},
+                input_shape((3, 4, 5), 2, data_format),
+            )
+        run_layer(family, "Flatten", {"data_format": data_format}, (2, 2, 3, 2, 2))
+    run_layer(family, "Conv3D", {"filters": 2, "kernel_size": 2}, (2, 2, 2, 3, 3, 2))
+    run_layer(
+        family, "Conv3D", {"filters": 3, "kernel_size": 2, "activation": "softmax", "dtype": "float64"}, (1, 2, 3, 3, 2)
+    )
     family.save()
 
 
@@ -400,6 +513,32 @@ def line(implementation):
     )
 
 
+def volume():
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            layers.Conv3D(2, (1, 2, 2), padding="same", activation="relu", input_shape=(3, 5, 4, 1)),
+            layers.MaxPooling3D((1, 2, 2)),
+            layers.Conv3D(2, 2, use_bias=False, name="second"),
+            layers.Flatten(),
+            layers.Dense(2),
+        ],
+        name="volume",
+    )
+
+
+def cube(implementation):
+    return keras.Sequential(
+        [
+            LocallyConnected3D(2, (2, 1, 2), implementation=implementation, name="local_3d", input_shape=(3, 2, 4, 1)),
+            LocallyConnected3D(
+                1, (1, 2, 2), (2, 1, 1), implementation=implementation, use_bias=False, activation="tanh"
+            ),
+        ],
+        name="cube",
+    )
+
+
 def files():
     """Weights files and whole models, their weights and an answer."""
     family = Family("files")
@@ -415,6 +554,9 @@ def files():
         ]
     )
     store(family, nested, "nested", ["model.h5", "weights.h5"])
+    store(family, volume(), "volume", ["weights.h5", "model.h5", "keras"])
+    for implementation, suffix in ((1, "keras"), (2, "weights.h5"), (3, "model.h5")):
+        store(family, cube(implementation), f"cube_{implementation}", [suffix])
     family.save()
 
 
@@ -507,7 +649,10 @@ def answer(program, session):
     return {"said": record.said, "variables": variables, "penalties": penalties}
 
 
-FAMILIES = {f.__name__: f for f in (functions, local1d, local2d, conv, around, structure, files, deepface, scopes)}
+FAMILIES = {
+    f.__name__: f
+    for f in (functions, local1d, local2d, local3d, conv, around, volumes, structure, files, deepface, scopes)
+}
 
 if __name__ == "__main__":
     HERE.mkdir(exist_ok=True)

@@ -92,6 +92,10 @@ wide = layers.LocallyConnected2D(2, 3, implementation=3, input_shape=(5, 6, 2))
 wide.build((None, 5, 6, 2))
 plain = layers.convert_implementation(wide.get_weights(), wide.get_config(), 1)
 layers.Conv2D(2, 3, groups=1)(picture)
+layers.LocallyConnected3D(2, 3, strides=(1, 2, 2), implementation=2)(volume)
+layers.Conv3D(2, 3, dilation_rate=1).convolution_op(volume, shared3)
+layers.Convolution3D(2, 3)(volume)
+layers.MaxPooling3D((1, 2, 2), padding="same")(volume)
 layers.clear_session()
 with layers.variable_scope(
     "scope", initializer="ones", regularizer=layers.regularizers.L2(0.1), reuse=layers.AUTO_REUSE

@@ -53,6 +53,10 @@ static inline int lc_finish_conv_narrow(lc_job *job) {
     if (!lc_vectors_fit(job) || !lc_block_fits(job, p->size)) return LC_REFUSED;
     for (int axis = 0; axis < 2; ++axis)
         lines *= lc_min(g->output[axis], (job->choices.block[axis] + lc_reach(g, axis) - 2) / g->strides[axis] + 1);
+    /* A dilation that other algorithms step over lies inside a line here. */
+    const double line = (double)(p->turns - 1) * (double)p->shift + (double)job->choices.block[2] + (double)width;
+    if (line * (double)lc_max(g->filters * lines, p->rows) * (double)itemsize > (double)LC_MOST_BYTES)
+        return LC_REFUSED;
     p->line = (p->turns - 1) * p->shift + lc_round_up(job->choices.block[2], width);
     const ptrdiff_t runs = g->kernel[0] * g->kernel[1] * p->turns;
     p->box_at = job->list_bytes = lc_align(2 * runs * (ptrdiff_t)sizeof(lc_run));

@@ -1,18 +1,18 @@
 """Layers: what the layers of Keras 2.15 and tf.layers.conv1d do, in NumPy, with training and Keras's files.
 
-Locally connected: `LocallyConnected1D`, `LocallyConnected2D`, `convert_implementation`. Convolutions: `Conv1D`,
-`Conv2D` and the function `conv1d`. Around them: `Sequential`, `Dense`, `Flatten`, `Activation`, `Dropout`,
-`MaxPooling1D`, `MaxPooling2D`. `activations`, `initializers`, `regularizers` and `constraints` hold what the layers'
+Locally connected: `LocallyConnected1D` to `LocallyConnected3D`, `convert_implementation`. Convolutions: `Conv1D` to
+`Conv3D` and the function `conv1d`. Around them: `Sequential`, `Dense`, `Flatten`, `Activation`, `Dropout`,
+`MaxPooling1D` to `MaxPooling3D`. `activations`, `initializers`, `regularizers` and `constraints` hold what the layers'
 arguments name.
 """
 
 from . import activations, constraints, initializers, regularizers
 from .activations import ActivationFunction
 from .base import InputSpec, Layer
-from .conv import Conv1D, Conv2D, Convolution1D, Convolution2D
-from .core import Activation, Dense, Dropout, Flatten, InputLayer, MaxPooling1D, MaxPooling2D
+from .conv import Conv1D, Conv2D, Conv3D, Convolution1D, Convolution2D, Convolution3D
+from .core import Activation, Dense, Dropout, Flatten, InputLayer, MaxPooling1D, MaxPooling2D, MaxPooling3D
 from .functional import conv1d
-from .local import LocallyConnected1D, LocallyConnected2D, convert_implementation
+from .local import LocallyConnected1D, LocallyConnected2D, LocallyConnected3D, convert_implementation
 from .progress import ProgressBar
 from .registry import custom_object_scope
 from .scopes import (
@@ -34,8 +34,10 @@ __all__ = [
     "ActivationFunction",
     "Conv1D",
     "Conv2D",
+    "Conv3D",
     "Convolution1D",
     "Convolution2D",
+    "Convolution3D",
     "Dense",
     "Dropout",
     "Flatten",
@@ -44,8 +46,10 @@ __all__ = [
     "Layer",
     "LocallyConnected1D",
     "LocallyConnected2D",
+    "LocallyConnected3D",
     "MaxPooling1D",
     "MaxPooling2D",
+    "MaxPooling3D",
     "ProgressBar",
     "Sequential",
     "Variable",

@@ -9,17 +9,18 @@ from numpy.typing import ArrayLike
 
 from .. import engine
 from ..arrays import Array
+from ..docstrings import as_in_2d
 from ..geometry import layout_of
 from ..spec import CONV, conv_spec
 from .arguments import Shape, check_output, int_tuple, positive_int, shape_tuple
 from .base import InputSpec
 from .weighted import ConvolvingLayer, terms_of
 
-__all__ = ["Conv1D", "Conv2D", "Convolution1D", "Convolution2D"]
+__all__ = ["Conv1D", "Conv2D", "Conv3D", "Convolution1D", "Convolution2D", "Convolution3D"]
 
 
 class _Conv(ConvolvingLayer):
-    """What the convolutions of one and two dimensions share."""
+    """What the convolutions of all ranks share."""
 
     family = CONV
 
@@ -27,15 +28,23 @@ class _Conv(ConvolvingLayer):
         self,
         filters: int,
         kernel_size: Any,
-        strides: Any,
-        padding: str,
-        data_format: str | None,
-        dilation_rate: Any,
-        groups: int,
-        terms: dict[str, Any],
-        base: dict[str, Any],
+        strides: Any = 1,
+        padding: str = "valid",
+        data_format: str | None = None,
+        dilation_rate: Any = 1,
+        groups: int = 1,
+        activation: Any = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
+        **base: Any,
     ) -> None:
-        super().__init__(filters, kernel_size, strides, padding, data_format, terms, base)
+        super().__init__(filters, kernel_size, strides, padding, data_format, terms_of(locals()), base)
         self.groups = positive_int(groups, "groups")
         self.dilation_rate = int_tuple(dilation_rate, self.rank, "dilation_rate")
         if self.filters % self.groups:
@@ -193,7 +202,7 @@ class Conv1D(_Conv):
         **base: Any,
     ) -> None:
         super().__init__(
-            filters, kernel_size, strides, padding, data_format, dilation_rate, groups, terms_of(locals()), base
+            filters, kernel_size, strides, padding, data_format, dilation_rate, groups, **terms_of(locals()), **base
         )
 
 
@@ -236,30 +245,20 @@ class Conv2D(_Conv):
 
     rank = 2
 
-    def __init__(
-        self,
-        filters: int,
-        kernel_size: Any,
-        strides: Any = (1, 1),
-        padding: str = "valid",
-        data_format: str | None = None,
-        dilation_rate: Any = (1, 1),
-        groups: int = 1,
-        activation: Any = None,
-        use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        activity_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        bias_constraint: Any = None,
-        **base: Any,
-    ) -> None:
-        super().__init__(
-            filters, kernel_size, strides, padding, data_format, dilation_rate, groups, terms_of(locals()), base
-        )
+
+@as_in_2d(
+    Conv2D,
+    """
+    >>> import numpy as np
+    >>> from localconv.layers import Conv3D
+    >>> Conv3D(2, 3, activation='relu')(np.ones((4, 10, 28, 28, 3))).shape
+    (4, 8, 26, 26, 2)
+    """,
+)
+class Conv3D(_Conv):
+    rank = 3
 
 
 Convolution1D = Conv1D
 Convolution2D = Conv2D
+Convolution3D = Conv3D

@@ -1,4 +1,4 @@
-"""The layers around convolutions in a model: Dense, Flatten, Activation, Dropout, MaxPooling1D and 2D."""
+"""The layers around convolutions in a model: Dense, Flatten, Activation, Dropout, MaxPooling1D to 3D."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from ..arguments import Ints
 from ..arrays import Array
 from ..config import CHANNELS_FIRST
+from ..docstrings import as_in_2d
 from ..engine import sum_of_rows
 from ..geometry import axis_windows
 from ..spec import CONV
@@ -20,7 +21,7 @@ from .arguments import Shape, check_output, data_format_name, int_tuple, padding
 from .base import InputSpec, Layer
 from .weighted import WeightedLayer, terms_of
 
-__all__ = ["Activation", "Dense", "Dropout", "Flatten", "InputLayer", "MaxPooling1D", "MaxPooling2D"]
+__all__ = ["Activation", "Dense", "Dropout", "Flatten", "InputLayer", "MaxPooling1D", "MaxPooling2D", "MaxPooling3D"]
 
 
 class InputLayer(Layer):
@@ -247,7 +248,7 @@ class Dropout(Layer):
 
 
 class _MaxPooling(Layer):
-    """What the pooling layers of one and two dimensions share."""
+    """What the pooling layers of all ranks share."""
 
     rank: int
 
@@ -400,3 +401,16 @@ class MaxPooling2D(_MaxPooling):
     """
 
     rank = 2
+
+
+@as_in_2d(
+    MaxPooling2D,
+    """
+    >>> import numpy as np
+    >>> from localconv.layers import MaxPooling3D
+    >>> MaxPooling3D((1, 2, 2))(np.ones((1, 9, 28, 28, 4), np.float32)).shape
+    (1, 9, 14, 14, 4)
+    """,
+)
+class MaxPooling3D(_MaxPooling):
+    rank = 3

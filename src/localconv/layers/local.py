@@ -16,17 +16,18 @@ from numpy.typing import ArrayLike
 from ..arguments import Ints
 from ..arrays import Array
 from ..connections import IMPLEMENTATIONS, Connections
+from ..docstrings import as_in_2d
 from ..geometry import layout_of
 from ..spec import LOCAL, local_spec
 from .arguments import Shape, check_output, shape_tuple, shortened, shown
 from .base import InputSpec
 from .weighted import ConvolvingLayer, terms_of
 
-__all__ = ["LocallyConnected1D", "LocallyConnected2D", "convert_implementation"]
+__all__ = ["LocallyConnected1D", "LocallyConnected2D", "LocallyConnected3D", "convert_implementation"]
 
 
 class _LocallyConnected(ConvolvingLayer):
-    """What the layers of one and two dimensions share."""
+    """What the layers of all ranks share."""
 
     family = LOCAL
 
@@ -34,14 +35,22 @@ class _LocallyConnected(ConvolvingLayer):
         self,
         filters: int,
         kernel_size: Any,
-        strides: Any,
-        padding: str,
-        data_format: str | None,
-        implementation: int,
-        terms: dict[str, Any],
-        base: dict[str, Any],
+        strides: Any = 1,
+        padding: str = "valid",
+        data_format: str | None = None,
+        activation: Any = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
+        implementation: int = 1,
+        **base: Any,
     ) -> None:
-        super().__init__(filters, kernel_size, strides, padding, data_format, terms, base)
+        super().__init__(filters, kernel_size, strides, padding, data_format, terms_of(locals()), base)
         try:
             self.implementation = operator.index(
                 implementation
@@ -195,27 +204,6 @@ class LocallyConnected1D(_LocallyConnected):
 
     rank = 1
 
-    def __init__(
-        self,
-        filters: int,
-        kernel_size: Any,
-        strides: Any = 1,
-        padding: str = "valid",
-        data_format: str | None = None,
-        activation: Any = None,
-        use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        activity_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        bias_constraint: Any = None,
-        implementation: int = 1,
-        **base: Any,
-    ) -> None:
-        super().__init__(filters, kernel_size, strides, padding, data_format, implementation, terms_of(locals()), base)
-
 
 class LocallyConnected2D(_LocallyConnected):
     """2D convolution with weights of its own at every position.
@@ -224,18 +212,18 @@ class LocallyConnected2D(_LocallyConnected):
     ----------
     filters : int
     kernel_size : int or sequence of 2 ints
-        Rows and columns of the window.
+        (kh, kw), the taps of the window.
     strides : int or sequence of 2 ints, optional
     padding, data_format, activation, use_bias
         As in `LocallyConnected1D`; the input is (batch, rows, columns, channels) or (batch, channels, rows, columns),
-        the bias (output rows, output columns, filters).
+        the bias output_size + (filters,).
     kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer, activity_regularizer, kernel_constraint,
     bias_constraint
         As in `LocallyConnected1D`.
     implementation : {1, 2, 3}, optional
-        1: (output rows * output columns, kernel rows * kernel columns * channels, filters).
-        2: (rows, columns, channels, output rows, output columns, filters), or with channels_first (channels, rows,
-        columns, filters, output rows, output columns). 3: one number for each connection, sorted by output, then input.
+        1: (positions, kh * kw * channels, filters). 2: input_size + (channels,) + output_size + (filters,), or with
+        channels_first (channels,) + input_size + (filters,) + output_size. 3: one number for each connection, sorted by
+        output, then input.
     **base
         name, trainable, dtype, input_shape, batch_input_shape, seed: as in `Layer`.
 
@@ -266,26 +254,21 @@ class LocallyConnected2D(_LocallyConnected):
 
     rank = 2
 
-    def __init__(
-        self,
-        filters: int,
-        kernel_size: Any,
-        strides: Any = (1, 1),
-        padding: str = "valid",
-        data_format: str | None = None,
-        activation: Any = None,
-        use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        activity_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        bias_constraint: Any = None,
-        implementation: int = 1,
-        **base: Any,
-    ) -> None:
-        super().__init__(filters, kernel_size, strides, padding, data_format, implementation, terms_of(locals()), base)
+
+@as_in_2d(
+    LocallyConnected2D,
+    """
+    >>> import numpy as np
+    >>> from localconv.layers import LocallyConnected3D
+    >>> layer = LocallyConnected3D(16, (2, 3, 3), strides=2, activation='relu', name='local')
+    >>> layer(np.ones((1, 6, 9, 9, 3), np.float32)).shape
+    (1, 3, 4, 4, 16)
+    >>> [(v.name, v.shape) for v in layer.weights]
+    [('local/kernel:0', (48, 54, 16)), ('local/bias:0', (3, 4, 4, 16))]
+    """,
+)
+class LocallyConnected3D(_LocallyConnected):
+    rank = 3
 
 
 def convert_implementation(
@@ -354,7 +337,7 @@ def _connections_of(config: Mapping[str, Any], input_shape: Shape) -> tuple[Conn
     """The connections and the implementation of the layer with this config."""
     try:
         rank = len(int_or_ints) if isinstance(int_or_ints := config["kernel_size"], Sequence) else len(input_shape) - 2
-        layer_class = {1: LocallyConnected1D, 2: LocallyConnected2D}[rank]
+        layer_class = {1: LocallyConnected1D, 2: LocallyConnected2D, 3: LocallyConnected3D}[rank]
     except KeyError:
         raise ValueError(f"config must be that of a locally connected layer, got {shown(dict(config))}") from None
     geometry = {

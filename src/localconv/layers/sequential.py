@@ -14,10 +14,10 @@ from ..arrays import Array
 from . import saving
 from .arguments import Shape, positive_int, shape_tuple, shortened, shown
 from .base import Layer
-from .conv import Conv1D, Conv2D
-from .core import Activation, Dense, Dropout, Flatten, InputLayer, MaxPooling1D, MaxPooling2D
+from .conv import Conv1D, Conv2D, Conv3D
+from .core import Activation, Dense, Dropout, Flatten, InputLayer, MaxPooling1D, MaxPooling2D, MaxPooling3D
 from .hdf5 import BACKEND, KERAS_VERSION
-from .local import LocallyConnected1D, LocallyConnected2D
+from .local import LocallyConnected1D, LocallyConnected2D, LocallyConnected3D
 from .progress import ProgressBar
 from .registry import Registry, custom_object_scope, is_of_keras
 from .variables import Variable, converted
@@ -535,20 +535,24 @@ LAYERS = Registry("layer", "keras.layers")
 for _class in (
     LocallyConnected1D,
     LocallyConnected2D,
+    LocallyConnected3D,
     Conv1D,
     Conv2D,
+    Conv3D,
     Dense,
     Flatten,
     Activation,
     Dropout,
     MaxPooling1D,
     MaxPooling2D,
+    MaxPooling3D,
     Sequential,
     InputLayer,
 ):
     LAYERS.add(_class, _class.__name__)
 LAYERS.add(Conv1D, "Convolution1D")
 LAYERS.add(Conv2D, "Convolution2D")
+LAYERS.add(Conv3D, "Convolution3D")
 
 
 def _config_of(content: Any) -> Mapping[str, Any]:
