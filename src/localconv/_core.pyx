@@ -292,8 +292,8 @@ cdef int _read_choices(lc_choices *choices, dict given) except -1:
 cdef class Job:
     """One operation on one geometry, cut into tasks by an algorithm and its choices.
 
-    `dtype`: number of the element type in `DTYPES`; `store`: of the kernel's in `STORES`; `choices`: as job.h lists them; `threads`: how many run it. Raises
-    `Refused` where the algorithm cannot do that.
+    `dtype`: number of the element type in `DTYPES`; `store`: of the kernel's in `STORES`; `choices`: as job.h lists
+    them; `threads`: how many run it. Raises `Refused` where the algorithm cannot do that.
     """
     cdef lc_job job
     cdef int dtype

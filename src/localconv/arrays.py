@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy import empty, ndarray  # looked up in every call
 from numpy.typing import ArrayLike, NDArray
 
 from ._core import DTYPES, STORES
@@ -64,7 +65,7 @@ def as_float_array(value: ArrayLike, name: str) -> Array:
 
     TypeError, ValueError name the argument `name`.
     """
-    if type(value) is not np.ndarray:
+    if type(value) is not ndarray:
         if is_masked(value):
             raise TypeError(
                 f"{name} must be a plain array of {ACCEPTED}: a mask has no meaning in a convolution, got a masked "
@@ -83,14 +84,7 @@ def as_float_array(value: ArrayLike, name: str) -> Array:
     raise TypeError(f"{name} must have one of the dtypes {ACCEPTED}, got {dtype}{remedy}")
 
 
-def as_kernel(value: ArrayLike | QuantizedKernel, name: str) -> Array | QuantizedKernel:
-    """A kernel as `as_float_array` makes it, or a quantized one as it is."""
-    return value if type(value) is QuantizedKernel else as_float_array(value, name)  # type: ignore[arg-type]
-
-
-def element_type(
-    kernel: Array | QuantizedKernel | None, first: Array, second: Array | None = None
-) -> ElementType:
+def element_type(kernel: Array | QuantizedKernel | None, first: Array, second: Array | None = None) -> ElementType:
     """float32 if all arrays are, else float64, as NumPy promotes; two equal types of 16 bits keep theirs.
 
     What has no float64 is computed in float32, whatever it is stored in. kernel None: there is none, which is a weight
@@ -163,7 +157,7 @@ def output_for(
     """
     dtype = element.dtype
     if out is None:
-        return np.empty(shape, dtype), element.result is not dtype
+        return empty(shape, dtype), element.result is not dtype
     out = _plain(out)
     if out.dtype != element.result:
         raise TypeError(f"out must have the dtype of the result, {element.result}, got {out.dtype}")
@@ -207,9 +201,7 @@ def check_accumulate(accumulate: bool, out: Array | None) -> None:
         raise ValueError("accumulate=True adds to out, which must be given, got out=None")
 
 
-def deliver_sum(
-    result: Array, out: Array | None, staged: bool, element: ElementType, accumulate: bool
-) -> Array:
+def deliver_sum(result: Array, out: Array | None, staged: bool, element: ElementType, accumulate: bool) -> Array:
     """`deliver`, or with `accumulate` what could not be added in place, rounded once too."""
     if accumulate and out is not None and staged:
         with np.errstate(all="ignore"):

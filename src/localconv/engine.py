@@ -22,7 +22,6 @@ from .arrays import (
     Array,
     ElementType,
     as_float_array,
-    as_kernel,
     check_accumulate,
     copied_type,
     deliver,
@@ -158,7 +157,8 @@ def forward(
     names: Names = NAMES,
 ) -> Array:
     """The convolution of x with kernel, plus bias; relu: in the same pass. Errors call the arguments by `names`."""
-    x, kernel = as_float_array(x, names.input), as_kernel(kernel, names.kernel)
+    x = as_float_array(x, names.input)
+    kernel = kernel if type(kernel) is QuantizedKernel else as_float_array(kernel, names.kernel)  # type: ignore[arg-type]
     b = None if bias is None else as_float_array(bias, "bias")
     element = element_type(kernel, x, b)
     try:
@@ -185,7 +185,8 @@ def grad_input(
     names: Names = NAMES,
 ) -> Array:
     """The gradient for the input; `gradient`: for the output."""
-    kernel, gradient = as_kernel(kernel, names.kernel), as_float_array(gradient, names.gradient)
+    kernel = kernel if type(kernel) is QuantizedKernel else as_float_array(kernel, names.kernel)  # type: ignore[arg-type]
+    gradient = as_float_array(gradient, names.gradient)
     element = element_type(kernel, gradient)
     try:
         prepared = prepare(GRAD_INPUT[spec.family], spec, input_shape, kernel.shape, element)
