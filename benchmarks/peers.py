@@ -71,7 +71,7 @@ class LocalConv:
             single = case.rank == 1
             strides, dilation = (case.strides[0], case.dilation[0]) if single else (case.strides, case.dilation)
             return strides, "valid", "channels_last", dilation
-        return case.kernel_size, case.strides, *([case.out] if case.rank == 2 else []), "channels_last"
+        return case.kernel_size, case.strides, *([case.out] if case.rank > 1 else []), "channels_last"
 
     def _forward(self, name: str, case: Case, x: np.ndarray, w: np.ndarray) -> tuple[Call, Fetch]:
         return partial(getattr(self._module, name), x, w, *self._arguments(case)), _as_it_is
@@ -284,7 +284,7 @@ class Formulation:
 class Torch:
     """Batched matrix products over unfolded windows.
 
-    Conv1d and conv2d in both memory layouts; gradients by autograd.
+    Conv1d, conv2d and conv3d in both memory layouts; gradients by autograd.
     """
 
     name = "torch"
@@ -304,10 +304,10 @@ class Torch:
 
     def _formulations(self, case: Case) -> dict[str, Formulation]:
         if case.family == "shared":
-            row = ", 1 row," if case.rank == 1 else ""
+            row, last = ", 1 row," if case.rank == 1 else "", f"conv{max(2, case.rank)}d"
             found = {
                 f"conv{case.rank}d contiguous": Formulation(CHANNELS_FIRST, OIHW, CHANNELS_FIRST, self._conv),
-                f"conv2d{row} channels_last": Formulation(ROW_PIXELS, ROW_KERNEL, ROW_PIXELS, self._conv),
+                f"{last}{row} channels_last": Formulation(ROW_PIXELS, ROW_KERNEL, ROW_PIXELS, self._conv),
             }
             windows = Formulation(PLAIN, PLAIN, FLAT_PIXELS, self._windows_matmul)
             return found | ({"windows @ kernel": windows} if set(case.dilation) == {1} else {})
@@ -418,7 +418,7 @@ class Torch:
 
     def _conv(self, case: Case, x: Any, w: Any) -> Any:
         functional, row = self._torch.nn.functional, (1,) * (x.ndim - 2 - case.rank)
-        function = functional.conv1d if x.ndim == 3 else functional.conv2d
+        function = (functional.conv1d, functional.conv2d, functional.conv3d)[x.ndim - 3]
         return function(x, w, stride=(*row, *case.strides), dilation=(*row, *case.dilation))
 
     def _windows_matmul(self, case: Case, x: Any, w: Any) -> Any:
@@ -541,7 +541,7 @@ class Jax:
 
     @staticmethod
     def _dimensions(case: Case) -> tuple[str, str, str]:
-        spatial = "HW"[-case.rank :]
+        spatial = "DHW"[-case.rank :]
         return f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"
 
     def _conv(self, case: Case, x: Any, w: Any) -> Any:

@@ -97,13 +97,19 @@ def element_type(kernel: Array | QuantizedKernel | None, first: Array, second: A
         and (second is None or second.dtype is FLOAT32)
     ):
         return SINGLE
-    given = [array.dtype for array in (kernel, first, second) if array is not None]
+    return _promoted(None if kernel is None else kernel.dtype, first.dtype, None if second is None else second.dtype)
+
+
+@lru_cache(maxsize=256)
+def _promoted(kernel: np.dtype[Any] | None, first: np.dtype[Any], second: np.dtype[Any] | None) -> ElementType:
+    """`element_type` by the arrays' dtypes, int8 being that of a quantized kernel."""
+    given = [dtype for dtype in (kernel, first, second) if dtype is not None]
     if any(dtype.itemsize == 8 for dtype in given):
         return DOUBLE
     types = {dtype.newbyteorder("=") for dtype in given}
     only = types.pop()
     result = only if kernel is not None and not types and half_store(only) else FLOAT32
-    store = 0 if kernel is None else INT8 if type(kernel) is QuantizedKernel else half_store(kernel.dtype)
+    store = 0 if kernel is None else INT8 if kernel.itemsize == 1 else half_store(kernel)
     return _single(store, result)
 
 
@@ -125,8 +131,9 @@ def stored_elements(kernel: Array | QuantizedKernel, element: ElementType) -> Ar
     """A kernel of fewer bytes as the core reads it: its bytes in C order; of int8 with the scales."""
     if isinstance(kernel, QuantizedKernel):
         return kernel.values.reshape(-1).view(np.uint8), kernel.scales.reshape(-1)
-    native = np.require(kernel, kernel.dtype.newbyteorder("="), ("C", "A"))
-    return native.reshape(-1).view(np.uint8)
+    if not kernel.dtype.isnative or not kernel.flags.c_contiguous or not kernel.flags.aligned:
+        kernel = np.require(kernel, kernel.dtype.newbyteorder("="), ("C", "A"))
+    return kernel.reshape(-1).view(np.uint8)
 
 
 def widened(kernel: Array | QuantizedKernel, dtype: np.dtype[Any]) -> Array:

@@ -193,7 +193,7 @@ static inline int lc_finish_conv_forward(lc_job *job) {
     lc_cut_parts(job, p);
     const ptrdiff_t stage = g->channels_first ? job->kernels->rows[job->choices.vectors] * p->panel_width : 0;
     p->kernel_at = p->stage_at + lc_align(stage * job->kernels->itemsize);
-    const ptrdiff_t widened = job->store == LC_plain ? 0 : p->panel_width * lc_max(g->group_channels, g->group_filters);
+    const ptrdiff_t widened = job->store != LC_plain && p->by_filters ? p->panel_width * g->group_filters : 0;
     job->thread_bytes = p->kernel_at + lc_align(widened * job->kernels->itemsize);
     return LC_OK;
 }
@@ -279,20 +279,22 @@ LC_TASK(conv_pack) {
     LC_REAL *packed = (LC_REAL *)shared + part->packed_at + index * g->window * p->panel_width;
     const ptrdiff_t row_tap = g->along_taps ? 1 : g->group_channels, row_channel = g->along_taps ? g->taps : 1;
     for (ptrdiff_t tap = lc_share(g->taps, part->pack_parts, share); tap < end; ++tap) {
+        const ptrdiff_t channel = row_channel * p->panel_width;
+        LC_REAL *target = packed + tap * row_tap * p->panel_width;
         lc_tap_block block = lc_find_tap(job, p, part, &panel, tap);
         const LC_REAL *source = (const LC_REAL *)c->kernel + block.first;
         if (job->store != LC_plain) {
-            LC_REAL *widened = (LC_REAL *)(workspace + p->kernel_at);
+            LC_REAL *widened = p->by_filters ? (LC_REAL *)(workspace + p->kernel_at) : target;
+            const ptrdiff_t stride = p->by_filters ? block.columns : channel;
             LC_NAME(widen)(job->store, (const char *)c->kernel + block.first * lc_kernel_size(job), block.stride,
-                           block.rows, block.columns, c->scales ? c->scales + block.scale : NULL, widened,
-                           block.columns);
+                           block.rows, block.columns, c->scales ? c->scales + block.scale : NULL, widened, stride);
+            if (!p->by_filters) continue; /* they are in their places */
             source = widened;
-            block.stride = block.columns;
+            block.stride = stride;
         }
         const ptrdiff_t channel_step = p->by_filters ? 1 : block.stride, filter_step = p->by_filters ? block.stride : 1;
-        LC_NAME(move)(
-            source, packed + tap * row_tap * p->panel_width,
-            lc_copy_plane(g->group_channels, channel_step, row_channel * p->panel_width, panel.count, filter_step, 1));
+        LC_NAME(move)(source, target,
+                      lc_copy_plane(g->group_channels, channel_step, channel, panel.count, filter_step, 1));
     }
 }
 
