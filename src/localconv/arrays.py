@@ -14,6 +14,7 @@ from ._core import DTYPES, STORES
 from .quantized import QuantizedKernel
 
 Array = NDArray[Any]
+KernelLike = ArrayLike | QuantizedKernel
 
 
 class ElementType:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from . import engine
 from .arguments import IntOrInts, Ints, PaddingLike, ints
-from .arrays import Array, as_float_array
+from .arrays import Array, KernelLike, as_float_array
 from .docstrings import as_in_2d
 from .geometry import Names
 from .spec import column_spec, conv_spec, local_spec
@@ -46,7 +46,7 @@ WINDOW_NAMES = Names("input_shape", "cols")
 
 def local_conv1d(
     inputs: ArrayLike,
-    kernel: ArrayLike,
+    kernel: KernelLike,
     kernel_size: IntOrInts,
     strides: IntOrInts = 1,
     data_format: str | None = None,
@@ -61,9 +61,9 @@ def local_conv1d(
 
     Parameters
     ----------
-    inputs : array_like, float32 or float64
+    inputs : array_like of floats
         Shape (batch, steps, channels), or (batch, channels, steps) with ``data_format='channels_first'``.
-    kernel : array_like, float32 or float64
+    kernel : array_like of floats, or QuantizedKernel
         Shape (positions, kernel_size * channels / groups, filters). Row ``i * channels + c`` of a position belongs to
         tap i and channel c; with channels_first row ``c * kernel_size + i``. With `groups` the rows run over one
         group's channels, and the filters are cut into groups of equal size, as in grouped convolution.
@@ -91,8 +91,8 @@ def local_conv1d(
     Returns
     -------
     ndarray
-        Shape (batch, positions, filters), or (batch, filters, positions) with channels_first; `out` if given. float32
-        if all arguments are, else float64.
+        Shape (batch, positions, filters), or (batch, filters, positions) with channels_first; `out` if given. Of the
+        dtype that NumPy promotes the arrays to, a `QuantizedKernel` being float32.
 
     Raises
     ------
@@ -107,6 +107,10 @@ def local_conv1d(
 
     Notes
     -----
+    Floats are float16, float32, float64 and, where ml_dtypes is installed, bfloat16. What has no float64 is summed in
+    float32 and rounded once; a kernel of 16 or 8 bits is read as it is, never copied to float32, and gives the same
+    bits as its float32 copy would (int8: within rounding).
+
     Where Keras reinterprets or truncates (a kernel of too few positions or of other rows, an input longer than the
     kernel covers) this raises ValueError.
 
@@ -124,7 +128,7 @@ def local_conv1d(
 
 def local_conv2d(
     inputs: ArrayLike,
-    kernel: ArrayLike,
+    kernel: KernelLike,
     kernel_size: IntOrInts,
     strides: IntOrInts = 1,
     output_shape: Sequence[int] | None = None,
@@ -140,10 +144,10 @@ def local_conv2d(
 
     Parameters
     ----------
-    inputs : array_like, float32 or float64
+    inputs : array_like of floats
         Shape (batch, rows, columns, channels), or (batch, channels, rows, columns) with
         ``data_format='channels_first'``.
-    kernel : array_like, float32 or float64
+    kernel : array_like of floats, or QuantizedKernel
         Shape (positions, kh * kw * channels / groups, filters), positions in C order. Row
         ``(i * kw + j) * channels + c`` of a position belongs to tap (i, j) and channel c; with channels_first row
         ``(c * kh + i) * kw + j``.
@@ -194,7 +198,7 @@ def local_conv2d(
 )
 def local_conv3d(
     inputs: ArrayLike,
-    kernel: ArrayLike,
+    kernel: KernelLike,
     kernel_size: IntOrInts,
     strides: IntOrInts = 1,
     output_shape: Sequence[int] | None = None,
@@ -212,7 +216,7 @@ def local_conv3d(
 
 def conv1d(
     x: ArrayLike,
-    kernel: ArrayLike,
+    kernel: KernelLike,
     strides: IntOrInts = 1,
     padding: PaddingLike = "valid",
     data_format: str | None = None,
@@ -226,10 +230,10 @@ def conv1d(
 
     Parameters
     ----------
-    x : array_like, float32 or float64
+    x : array_like of floats
         Shape (..., steps, channels), or (..., channels, steps) with ``data_format='channels_first'``; at least one
         batch axis.
-    kernel : array_like, float32 or float64
+    kernel : array_like of floats, or QuantizedKernel
         Shape (kernel_size, channels / groups, filters), for both data formats.
     strides : int or sequence of 1 int, optional
         Steps from one window to the next.
@@ -250,8 +254,8 @@ def conv1d(
     Returns
     -------
     ndarray
-        Shape (..., positions, filters), or (..., filters, positions) with channels_first; `out` if given. float32 if
-        all arguments are, else float64.
+        Shape (..., positions, filters), or (..., filters, positions) with channels_first; `out` if given. Of the dtype
+        that NumPy promotes the arrays to, a `QuantizedKernel` being float32.
 
     Raises
     ------
@@ -274,7 +278,7 @@ def conv1d(
 
 def conv2d(
     x: ArrayLike,
-    kernel: ArrayLike,
+    kernel: KernelLike,
     strides: IntOrInts = (1, 1),
     padding: PaddingLike = "valid",
     data_format: str | None = None,
@@ -288,9 +292,9 @@ def conv2d(
 
     Parameters
     ----------
-    x : array_like, float32 or float64
+    x : array_like of floats
         Shape (..., rows, columns, channels), or (..., channels, rows, columns) with ``data_format='channels_first'``.
-    kernel : array_like, float32 or float64
+    kernel : array_like of floats, or QuantizedKernel
         Shape (kh, kw, channels / groups, filters), for both data formats.
     strides, padding, data_format, dilation_rate, groups, bias, out
         As in `conv1d`, two ints or two pairs instead of one; no 'causal'.
@@ -329,7 +333,7 @@ def conv2d(
 )
 def conv3d(
     x: ArrayLike,
-    kernel: ArrayLike,
+    kernel: KernelLike,
     strides: IntOrInts = (1, 1, 1),
     padding: PaddingLike = "valid",
     data_format: str | None = None,
@@ -345,7 +349,7 @@ def conv3d(
 
 def local_conv1d_transpose(
     inputs: ArrayLike,
-    kernel: ArrayLike,
+    kernel: KernelLike,
     kernel_size: IntOrInts,
     strides: IntOrInts,
     output_shape: Sequence[int | None],
@@ -363,9 +367,9 @@ def local_conv1d_transpose(
 
     Parameters
     ----------
-    inputs : array_like, float32 or float64
+    inputs : array_like of floats
         Shape (batch, positions, channels), or (batch, channels, positions) with ``data_format='channels_first'``.
-    kernel : array_like, float32 or float64
+    kernel : array_like of floats, or QuantizedKernel
         That of the `local_conv1d` which maps the output's shape to the input's: (positions, kernel_size * filters /
         groups, channels), where `filters` are the channels of the output.
     kernel_size, strides, padding, dilation_rate, groups
@@ -381,7 +385,7 @@ def local_conv1d_transpose(
     Returns
     -------
     ndarray
-        Shape `output_shape`; `out` if given. float32 if all arrays are, else float64.
+        Shape `output_shape`; `out` if given. Of the dtype that NumPy promotes the arrays to.
 
     Raises
     ------
@@ -406,7 +410,7 @@ def local_conv1d_transpose(
 
 def local_conv2d_transpose(
     inputs: ArrayLike,
-    kernel: ArrayLike,
+    kernel: KernelLike,
     kernel_size: IntOrInts,
     strides: IntOrInts,
     output_shape: Sequence[int | None],
@@ -421,10 +425,10 @@ def local_conv2d_transpose(
 
     Parameters
     ----------
-    inputs : array_like, float32 or float64
+    inputs : array_like of floats
         Shape (batch, rows, columns, channels), or (batch, channels, rows, columns) with
         ``data_format='channels_first'``.
-    kernel : array_like, float32 or float64
+    kernel : array_like of floats, or QuantizedKernel
         That of the `local_conv2d` which maps the output's shape to the input's: (positions, kh * kw * filters / groups,
         channels), where `filters` are the channels of the output.
     kernel_size, strides, padding, dilation_rate, groups
@@ -470,7 +474,7 @@ def local_conv2d_transpose(
 )
 def local_conv3d_transpose(
     inputs: ArrayLike,
-    kernel: ArrayLike,
+    kernel: KernelLike,
     kernel_size: IntOrInts,
     strides: IntOrInts,
     output_shape: Sequence[int | None],
@@ -488,7 +492,7 @@ def local_conv3d_transpose(
 
 def conv1d_transpose(
     x: ArrayLike,
-    kernel: ArrayLike,
+    kernel: KernelLike,
     output_shape: Sequence[int | None],
     strides: IntOrInts = 1,
     padding: PaddingLike = "valid",
@@ -502,9 +506,9 @@ def conv1d_transpose(
 
     Parameters
     ----------
-    x : array_like, float32 or float64
+    x : array_like of floats
         Shape (..., positions, channels), or (..., channels, positions) with ``data_format='channels_first'``.
-    kernel : array_like, float32 or float64
+    kernel : array_like of floats, or QuantizedKernel
         That of the `conv1d` which maps the output's shape to the input's: (kernel_size, filters / groups, channels),
         where `filters` are the channels of the output.
     output_shape : sequence of ints
@@ -520,7 +524,7 @@ def conv1d_transpose(
     Returns
     -------
     ndarray
-        Shape `output_shape`; `out` if given. float32 if all arrays are, else float64.
+        Shape `output_shape`; `out` if given. Of the dtype that NumPy promotes the arrays to.
 
     Raises
     ------
@@ -546,7 +550,7 @@ def conv1d_transpose(
 
 def conv2d_transpose(
     x: ArrayLike,
-    kernel: ArrayLike,
+    kernel: KernelLike,
     output_shape: Sequence[int | None],
     strides: IntOrInts = (1, 1),
     padding: PaddingLike = "valid",
@@ -560,9 +564,9 @@ def conv2d_transpose(
 
     Parameters
     ----------
-    x : array_like, float32 or float64
+    x : array_like of floats
         Shape (..., rows, columns, channels), or (..., channels, rows, columns) with ``data_format='channels_first'``.
-    kernel : array_like, float32 or float64
+    kernel : array_like of floats, or QuantizedKernel
         Shape (kh, kw, filters / groups, channels), where `filters` are the channels of the output.
     output_shape : sequence of ints
         Shape of the result, batch included; None for the first entry takes that of `x`.
@@ -602,7 +606,7 @@ def conv2d_transpose(
 )
 def conv3d_transpose(
     x: ArrayLike,
-    kernel: ArrayLike,
+    kernel: KernelLike,
     output_shape: Sequence[int | None],
     strides: IntOrInts = (1, 1, 1),
     padding: PaddingLike = "valid",
@@ -631,7 +635,7 @@ def im2col(
 
     Parameters
     ----------
-    x : array_like, float32 or float64
+    x : array_like of floats
         Shape (batch, steps, channels), (batch, rows, columns, channels) or (batch, depths, rows, columns, channels);
         channels in front of the spatial axes with ``data_format='channels_first'``.
     kernel_size : int or sequence of ints
@@ -680,7 +684,7 @@ def col2im(
 
     Parameters
     ----------
-    cols : array_like, float32 or float64
+    cols : array_like of floats
         Shape (batch, positions, prod(kernel_size) * channels), as `im2col` returns.
     input_shape : sequence of ints
         The shape that `im2col` had as its input.

@@ -21,6 +21,7 @@ from .arrays import (
     FLOAT64,
     Array,
     ElementType,
+    KernelLike,
     as_float_array,
     check_accumulate,
     copied_type,
@@ -150,7 +151,7 @@ def _plan(
 def forward(
     spec: Spec,
     x: ArrayLike,
-    kernel: ArrayLike | QuantizedKernel,
+    kernel: KernelLike,
     bias: ArrayLike | None = None,
     out: Array | None = None,
     relu: bool = False,
@@ -179,7 +180,7 @@ def forward(
 def grad_input(
     spec: Spec,
     input_shape: Ints,
-    kernel: ArrayLike | QuantizedKernel,
+    kernel: KernelLike,
     gradient: ArrayLike,
     out: Array | None = None,
     names: Names = NAMES,

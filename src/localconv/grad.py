@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from . import engine
 from .arguments import IntOrInts, PaddingLike, ints
-from .arrays import Array, as_float_array
+from .arrays import Array, KernelLike, as_float_array
 from .docstrings import as_in_2d
 from .geometry import Names
 from .spec import conv_spec, local_spec
@@ -46,7 +46,7 @@ FOR_SHARED_KERNEL = Names("x", "kernel_shape")
 
 def local_conv1d_input(
     input_shape: Sequence[int],
-    kernel: ArrayLike,
+    kernel: KernelLike,
     grad_output: ArrayLike,
     kernel_size: IntOrInts,
     strides: IntOrInts = 1,
@@ -63,10 +63,10 @@ def local_conv1d_input(
     ----------
     input_shape : sequence of 3 ints
         Shape of the input: (batch, steps, channels), or (batch, channels, steps) with ``data_format='channels_first'``.
-    kernel : array_like, float32 or float64
+    kernel : array_like of floats, or QuantizedKernel
         The kernel of the forward call, (positions, kernel_size * channels / groups, filters). Rows that meet padding do
         nothing, whatever they hold.
-    grad_output : array_like, float32 or float64
+    grad_output : array_like of floats
         Gradient for the forward result, of its shape: (batch, positions, filters), or (batch, filters, positions).
     kernel_size, strides, data_format, padding, dilation_rate, groups
         As in the forward call.
@@ -76,7 +76,7 @@ def local_conv1d_input(
     Returns
     -------
     ndarray
-        Shape `input_shape`; `out` if given. float32 if all arrays are, else float64.
+        Shape `input_shape`; `out` if given. Of the dtype that NumPy promotes the arrays to.
 
     Raises
     ------
@@ -120,11 +120,11 @@ def local_conv1d_kernel(
 
     Parameters
     ----------
-    inputs : array_like, float32 or float64
+    inputs : array_like of floats
         The input of the forward call, (batch, steps, channels) or (batch, channels, steps).
     kernel_shape : sequence of 3 ints
         Shape of the kernel, (positions, kernel_size * channels / groups, filters).
-    grad_output : array_like, float32 or float64
+    grad_output : array_like of floats
         Gradient for the forward result, of its shape: (batch, positions, filters), or (batch, filters, positions).
     kernel_size, strides, data_format, padding, dilation_rate, groups
         As in the forward call.
@@ -136,8 +136,8 @@ def local_conv1d_kernel(
     Returns
     -------
     ndarray
-        Shape `kernel_shape`; `out` if given. float32 if all arrays are, else float64. Rows that meet padding are 0
-        (with `accumulate`: unchanged).
+        Shape `kernel_shape`; `out` if given. float64 if an array is, else float32; an `out` of 16 bits is
+        rounded into once. Rows that meet padding are 0 (with `accumulate`: unchanged).
 
     Raises
     ------
@@ -158,7 +158,7 @@ def local_conv1d_kernel(
 
 def local_conv2d_input(
     input_shape: Sequence[int],
-    kernel: ArrayLike,
+    kernel: KernelLike,
     grad_output: ArrayLike,
     kernel_size: IntOrInts,
     strides: IntOrInts = 1,
@@ -176,9 +176,9 @@ def local_conv2d_input(
     ----------
     input_shape : sequence of 4 ints
         Shape of the input: (batch, rows, columns, channels), or (batch, channels, rows, columns).
-    kernel : array_like, float32 or float64
+    kernel : array_like of floats, or QuantizedKernel
         The kernel of the forward call, (positions, kh * kw * channels / groups, filters).
-    grad_output : array_like, float32 or float64
+    grad_output : array_like of floats
         Gradient for the forward result, of its shape.
     output_shape : sequence of 2 ints, optional
         The forward result's size along every axis, to be checked.
@@ -221,7 +221,7 @@ def local_conv2d_input(
 )
 def local_conv3d_input(
     input_shape: Sequence[int],
-    kernel: ArrayLike,
+    kernel: KernelLike,
     grad_output: ArrayLike,
     kernel_size: IntOrInts,
     strides: IntOrInts = 1,
@@ -257,11 +257,11 @@ def local_conv2d_kernel(
 
     Parameters
     ----------
-    inputs : array_like, float32 or float64
+    inputs : array_like of floats
         The input of the forward call, (batch, rows, columns, channels) or (batch, channels, rows, columns).
     kernel_shape : sequence of 3 ints
         Shape of the kernel, (positions, kh * kw * channels / groups, filters).
-    grad_output : array_like, float32 or float64
+    grad_output : array_like of floats
         Gradient for the forward result, of its shape.
     output_shape : sequence of 2 ints, optional
         The forward result's size along every axis, to be checked.
@@ -324,7 +324,7 @@ def local_conv3d_kernel(
 
 def conv1d_input(
     input_shape: Sequence[int],
-    kernel: ArrayLike,
+    kernel: KernelLike,
     grad_output: ArrayLike,
     strides: IntOrInts = 1,
     padding: PaddingLike = "valid",
@@ -340,9 +340,9 @@ def conv1d_input(
     ----------
     input_shape : sequence of ints
         Shape of the input: (..., steps, channels), or (..., channels, steps) with ``data_format='channels_first'``.
-    kernel : array_like, float32 or float64
+    kernel : array_like of floats, or QuantizedKernel
         The kernel of the forward call, (kernel_size, channels / groups, filters).
-    grad_output : array_like, float32 or float64
+    grad_output : array_like of floats
         Gradient for the forward result, of its shape: (..., positions, filters), or (..., filters, positions).
     strides, padding, data_format, dilation_rate, groups
         As in the forward call.
@@ -352,7 +352,8 @@ def conv1d_input(
     Returns
     -------
     ndarray
-        Shape `input_shape`; `out` if given. float32 if all arrays are, else float64. Steps that no window holds are 0.
+        Shape `input_shape`; `out` if given. Of the dtype that NumPy promotes the arrays to. Steps that no
+        window holds are 0.
 
     Raises
     ------
@@ -391,11 +392,11 @@ def conv1d_kernel(
 
     Parameters
     ----------
-    x : array_like, float32 or float64
+    x : array_like of floats
         The input of the forward call, (..., steps, channels) or (..., channels, steps).
     kernel_shape : sequence of 3 ints
         Shape of the kernel, (kernel_size, channels / groups, filters).
-    grad_output : array_like, float32 or float64
+    grad_output : array_like of floats
         Gradient for the forward result, of its shape: (..., positions, filters), or (..., filters, positions).
     strides, padding, data_format, dilation_rate, groups
         As in the forward call.
@@ -407,7 +408,8 @@ def conv1d_kernel(
     Returns
     -------
     ndarray
-        Shape `kernel_shape`; `out` if given. float32 if all arrays are, else float64.
+        Shape `kernel_shape`; `out` if given. float64 if an array is, else float32; an `out` of 16 bits is
+        rounded into once.
 
     Raises
     ------
@@ -433,7 +435,7 @@ def conv1d_kernel(
 
 def conv2d_input(
     input_shape: Sequence[int],
-    kernel: ArrayLike,
+    kernel: KernelLike,
     grad_output: ArrayLike,
     strides: IntOrInts = (1, 1),
     padding: PaddingLike = "valid",
@@ -449,9 +451,9 @@ def conv2d_input(
     ----------
     input_shape : sequence of ints
         Shape of the input: (..., rows, columns, channels), or (..., channels, rows, columns).
-    kernel : array_like, float32 or float64
+    kernel : array_like of floats, or QuantizedKernel
         The kernel of the forward call, (kh, kw, channels / groups, filters).
-    grad_output : array_like, float32 or float64
+    grad_output : array_like of floats
         Gradient for the forward result, of its shape.
     strides, padding, data_format, dilation_rate, groups, out
         As in `conv1d_input`, two ints or two pairs instead of one.
@@ -493,7 +495,7 @@ def conv2d_input(
 )
 def conv3d_input(
     input_shape: Sequence[int],
-    kernel: ArrayLike,
+    kernel: KernelLike,
     grad_output: ArrayLike,
     strides: IntOrInts = (1, 1, 1),
     padding: PaddingLike = "valid",
@@ -525,11 +527,11 @@ def conv2d_kernel(
 
     Parameters
     ----------
-    x : array_like, float32 or float64
+    x : array_like of floats
         The input of the forward call, (..., rows, columns, channels) or (..., channels, rows, columns).
     kernel_shape : sequence of 4 ints
         Shape of the kernel, (kh, kw, channels / groups, filters).
-    grad_output : array_like, float32 or float64
+    grad_output : array_like of floats
         Gradient for the forward result, of its shape.
     strides, padding, data_format, dilation_rate, groups, out, accumulate
         As in `conv1d_kernel`, two ints or two pairs instead of one.
@@ -596,7 +598,7 @@ def bias(
     bias_shape : sequence of ints
         (filters,) for one value a filter; output sizes + (filters,) for one a position and filter, as locally connected
         convolutions take it too.
-    grad_output : array_like, float32 or float64
+    grad_output : array_like of floats
         Gradient for the forward result: (batch, positions..., filters), or (batch, filters, positions...) with
         ``data_format='channels_first'``; for (filters,) and channels_last any batch axes.
     data_format : {'channels_last', 'channels_first'}, optional

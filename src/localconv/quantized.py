@@ -50,6 +50,7 @@ class QuantizedKernel:
     >>> kernel = localconv.quantize(np.ones((8, 12, 2), np.float32))
     >>> file = io.BytesIO()
     >>> np.savez(file, values=kernel.values, scales=kernel.scales)
+    >>> position = file.seek(0)
     >>> localconv.QuantizedKernel(**np.load(file))
     QuantizedKernel(shape=(8, 12, 2), nbytes=256)
     """
