@@ -48,6 +48,11 @@ def _single(store: int, result: np.dtype[Any]) -> ElementType:
     return SINGLE if store == 0 and result == FLOAT32 else ElementType(SINGLE.number, store, result)
 
 
+def single_with(name: str) -> ElementType:
+    """The element type that computes in float32 with a kernel of that stored type, and leaves results so."""
+    return _single(STORES.index(name), FLOAT32)
+
+
 def half_store(dtype: np.dtype[Any]) -> int:
     """The number in STORES of a dtype of 16 bits; 0: it is none of these. `ml_dtypes.bfloat16` is known by its name:
     nothing is imported for it.

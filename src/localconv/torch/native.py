@@ -15,15 +15,20 @@ from torch import Tensor
 
 from .. import engine
 from .._core import num_threads
-from ..arrays import DOUBLE, SINGLE, Array, ElementType
+from ..arrays import DOUBLE, SINGLE, Array, ElementType, single_with
 from ..geometry import Mismatch
 from ..settings import current
 from .window import Window
 
-ELEMENTS: dict[torch.dtype, ElementType] = {torch.float32: SINGLE, torch.float64: DOUBLE}
+# What is computed by a weight's dtype: those of 16 bits are read as they are, all else is float32 and rounded once.
+ELEMENTS: dict[torch.dtype, ElementType] = {
+    torch.float32: SINGLE,
+    torch.float64: DOUBLE,
+    torch.bfloat16: single_with("bfloat16"),
+    torch.float16: single_with("float16"),
+}
 
-# Computed in float32 and rounded once.
-HALVES = (torch.bfloat16, torch.float16)
+BYTES = np.dtype(np.uint8)
 
 # Names that PyTorch keeps to itself, all of them questions.
 _transforms_active = torch._C._are_functorch_transforms_active
@@ -74,16 +79,27 @@ class _Memory:
         }
 
 
-def _elements(tensor: Tensor, element: ElementType) -> Array:
+def _elements(tensor: Tensor, dtype: np.dtype[Any]) -> Array:
     """The elements of a contiguous tensor in one dimension."""
     if tensor.numel() == 0:
-        return np.empty(0, element.dtype)
-    return np.asarray(_Memory(tensor, element.dtype.str))
+        return np.empty(0, dtype)
+    return np.asarray(_Memory(tensor, dtype.str))
 
 
-def _channels_last(tensor: Tensor) -> Tensor:
-    """(N, C, ...) as contiguous (N, ..., C): a view where the memory is in that order."""
-    return tensor.movedim(1, -1).resolve_neg().contiguous()
+def _stored(weight: Tensor, element: ElementType) -> Array:
+    """The elements of a contiguous weight, or their bytes where the core widens them."""
+    return _elements(weight.view(torch.uint8), BYTES) if element.store else _elements(weight, element.dtype)
+
+
+def _ready(tensor: Tensor, element: ElementType) -> Tensor:
+    """A contiguous tensor of what is computed in: itself, if it is so already."""
+    plain = tensor.resolve_neg()
+    return plain.to(torch.float32, memory_format=torch.contiguous_format) if element.store else plain.contiguous()
+
+
+def _channels_last(tensor: Tensor, element: ElementType) -> Tensor:
+    """(N, C, ...) as (N, ..., C), ready: a view where the memory is in that order."""
+    return _ready(tensor.movedim(1, -1), element)
 
 
 def call(wanted: int, factors: Any, bias: Tensor | None, sizes: Any, window: Window) -> Tensor:
@@ -109,71 +125,68 @@ def _prepare(
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
     """The convolution of (N, C, ...) with rows, plus a bias (F,) or (F, ...)."""
-    element = ELEMENTS.get(x.dtype)
-    if weight.dtype != x.dtype or (bias is not None and bias.dtype != x.dtype) or element is None:
-        return _forward_of_halves(x, weight, bias, window)
-    x, weight = _channels_last(x), weight.resolve_neg().contiguous()
+    common, element = x.dtype, ELEMENTS.get(x.dtype)
+    if element is None or weight.dtype != common or (bias is not None and bias.dtype != common):
+        _refuse_dtypes(input=x, weight=weight, bias=bias)
+    x, weight = _channels_last(x, element), weight.resolve_neg().contiguous()
     prepared = _prepare("local_forward", window, x.shape, weight.shape, element)
     terms = None
     if bias is not None:
-        ordered = bias.movedim(0, -1).resolve_neg().contiguous()
+        ordered = _ready(bias.movedim(0, -1), element)
         if ordered.shape not in prepared.bias_shapes:
             allowed = " or ".join(str([s[-1], *s[:-1]]) for s in prepared.bias_shapes)
             raise RuntimeError(f"Expected bias to have size {allowed}, but got {list(bias.shape)}")
-        terms = _elements(ordered, element)
+        terms = _elements(ordered, element.dtype)
     result = _empty(prepared.output, dtype=x.dtype)
-    prepared.job.run(_elements(result, element), _elements(x, element), _elements(weight, element), None, terms)
-    return result.movedim(-1, 1)
+    prepared.job.run(
+        _elements(result, element.dtype), _elements(x, element.dtype), _stored(weight, element), None, terms
+    )
+    return result.movedim(-1, 1).to(common) if element.store else result.movedim(-1, 1)
 
 
 def grad_input(size: Sequence[int], weight: Tensor, gradient: Tensor, window: Window) -> Tensor:
     """The gradient for an input of that size, which is the transposed convolution of `gradient`."""
-    element = ELEMENTS.get(gradient.dtype)
-    if weight.dtype != gradient.dtype or element is None:
-        common = _half("weight", weight, gradient)
-        return grad_input(size, weight.to(torch.float32), gradient.to(torch.float32), window).to(common)
-    weight, gradient = weight.resolve_neg().contiguous(), _channels_last(gradient)
+    common, element = gradient.dtype, ELEMENTS.get(gradient.dtype)
+    if element is None or weight.dtype != common:
+        _refuse_dtypes(gradient=gradient, weight=weight)
+    weight, gradient = weight.resolve_neg().contiguous(), _channels_last(gradient, element)
     n, channels, *spatial = size
     shape = (n, *spatial, channels)
     prepared = _prepare("local_grad_input", window, shape, weight.shape, element)
     _check_gradient(gradient, prepared.output)
     result = _empty(shape, dtype=gradient.dtype)
-    prepared.job.run(_elements(result, element), None, _elements(weight, element), _elements(gradient, element))
-    return result.movedim(-1, 1)
+    prepared.job.run(
+        _elements(result, element.dtype), None, _stored(weight, element), _elements(gradient, element.dtype)
+    )
+    return result.movedim(-1, 1).to(common) if element.store else result.movedim(-1, 1)
 
 
 def grad_weight(x: Tensor, size: Sequence[int], gradient: Tensor, window: Window) -> Tensor:
     """The gradient for a weight of that size."""
-    element = ELEMENTS.get(gradient.dtype)
-    if x.dtype != gradient.dtype or element is None:
-        common = _half("input", x, gradient)
-        return grad_weight(x.to(torch.float32), size, gradient.to(torch.float32), window).to(common)
-    x, gradient, shape = _channels_last(x), _channels_last(gradient), tuple(size)
-    prepared = _prepare("local_grad_kernel", window, x.shape, shape, element)
+    common, element = gradient.dtype, ELEMENTS.get(gradient.dtype)
+    if element is None or x.dtype != common:
+        _refuse_dtypes(gradient=gradient, input=x)
+    x, gradient, shape = _channels_last(x, element), _channels_last(gradient, element), tuple(size)
+    prepared = _prepare("local_grad_kernel", window, x.shape, shape, SINGLE if element.store else element)
     _check_gradient(gradient, prepared.output)
     result = _empty(shape, dtype=gradient.dtype)
-    prepared.job.run(_elements(result, element), _elements(x, element), None, _elements(gradient, element))
-    return result
+    prepared.job.run(
+        _elements(result, element.dtype), _elements(x, element.dtype), None, _elements(gradient, element.dtype)
+    )
+    return result.to(common) if element.store else result
 
 
-def _forward_of_halves(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
-    common = _half("weight", weight, x)
-    wide = None if bias is None else bias.to(torch.float32)
-    if bias is not None:
-        _half("bias", bias, x)
-    return forward(x.to(torch.float32), weight.to(torch.float32), wide, window).to(common)
-
-
-def _half(name: str, tensor: Tensor, other: Tensor) -> torch.dtype:
-    """The dtype of two tensors of 16 bits; RuntimeError for all others."""
-    if tensor.dtype != other.dtype:
-        raise RuntimeError(
-            f"Expected {name} to have the dtype of the other tensors, {other.dtype}, but got {tensor.dtype}"
-        )
-    if tensor.dtype not in HALVES and tensor.dtype not in ELEMENTS:
-        known = ", ".join(map(str, (*ELEMENTS, *HALVES)))
-        raise RuntimeError(f"Expected input, weight and bias to have one of the dtypes {known}, but got {tensor.dtype}")
-    return tensor.dtype
+def _refuse_dtypes(**tensors: Tensor | None) -> NoReturn:
+    """Say which tensor has not the dtype of the first, or that this is none of those that are known here."""
+    (_, first), *others = tensors.items()
+    assert first is not None
+    for name, tensor in others:
+        if tensor is not None and tensor.dtype != first.dtype:
+            raise RuntimeError(
+                f"Expected {name} to have the dtype of the other tensors, {first.dtype}, but got {tensor.dtype}"
+            )
+    known = ", ".join(map(str, ELEMENTS))
+    raise RuntimeError(f"Expected input, weight and bias to have one of the dtypes {known}, but got {first.dtype}")
 
 
 def _check_gradient(gradient: Tensor, expected: Sequence[int]) -> None:
