@@ -9,7 +9,7 @@ INK, PALE, SHADES = "#2b2f33", "#d9dde1", ("#2f6f9f", "#d9822b", "#4f8f5b", "#8a
 def draw_all(folder: Path) -> None:
     """Write every picture into the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    for draw in (shared_and_unshared, register_tile, zones):
+    for draw in (shared_and_unshared, register_tile, zones, small_kernels):
         draw(folder / f"{draw.__name__}.png")
     figures = (folder.parent / "benchmark.md").read_text(encoding="utf-8")
     forward, step = figures.split("### A training step")
@@ -88,6 +88,36 @@ def zones(path: Path) -> None:
             _box(axes, j, 7 - i, SHADES[edges], names.get((i, j), ""))
     axes.set_xlim(-0.2, 8)
     axes.set_ylim(-0.2, 8)
+    figure.savefig(path, dpi=130)
+
+
+def small_kernels(path: Path) -> None:
+    """How far the results of small kernels lie from float32's."""
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    import localconv
+
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 25, 25, 16), dtype=np.float32)
+    kernel = rng.standard_normal((21 * 21, 5 * 5 * 16, 16), dtype=np.float32)
+    # bfloat16 without ml_dtypes: the upper half of the bits, rounded to nearest.
+    bits = kernel.view(np.uint32)
+    upper = ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32)
+    kinds = {"float16": kernel.astype(np.float16), "bfloat16": upper, "int8": localconv.quantize(kernel)}
+    exact = localconv.local_conv2d(x, kernel, 5, data_format="channels_last")
+    figure = Figure(figsize=(9, 2.8), layout="constrained", facecolor="white")
+    axes = figure.subplots()
+    edges = np.logspace(-7, -1, 121)
+    for colour, (name, fewer) in zip(SHADES, kinds.items(), strict=False):
+        y = localconv.local_conv2d(x, fewer, 5, data_format="channels_last")
+        shares = abs(y - exact).ravel() / abs(exact).max()
+        axes.hist(shares, edges, color=colour, alpha=0.75, label=f"{name}: largest {shares.max():.1e}")
+    axes.set_xscale("log")
+    axes.set_xlabel("difference from float32, by the largest result")
+    axes.set_yticks([])
+    axes.legend(frameon=False, loc="upper left")
+    axes.spines[["top", "right", "left"]].set_visible(False)
     figure.savefig(path, dpi=130)
 
 
