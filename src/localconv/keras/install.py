@@ -10,6 +10,7 @@ import keras
 from .files import load_model
 from .layers import LocallyConnected1D, LocallyConnected2D
 
+# Those that Keras 2 had.
 LAYERS = (LocallyConnected1D, LocallyConnected2D)
 
 # What goes by the name of Keras. Each is a module of its own; tensorflow.keras is made of the files of the second.
@@ -26,6 +27,8 @@ def install() -> None:
 
     Models that are saved with the layers of `localconv.keras` need nothing installed to be opened again: it is enough
     that `localconv.keras` is imported.
+
+    `LocallyConnected3D` is not among them: Keras never had it, so no code and no file looks for it there.
 
     Notes
     -----
