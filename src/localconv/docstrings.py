@@ -22,12 +22,16 @@ _WORDS = {
     "kernel rows * kernel columns": "kernel depths * kernel rows * kernel columns",
     "kh * kw": "kd * kh * kw",
     "kh, kw": "kd, kh, kw",
-    "(i * kw + j) * channels + c": "((h * kh + i) * kw + j) * channels + c",
+    "(i * kw + j) *": "((h * kh + i) * kw + j) *",
     "(c * kh + i) * kw + j": "((c * kd + h) * kh + i) * kw + j",
     "tap (i, j)": "tap (h, i, j)",
     "two ints or two pairs": "three ints or three pairs",
     "2 ints": "3 ints",
     "4 ints": "5 ints",
+    # PyTorch's words.
+    "C, H, W": "C, D, H, W",
+    "H * W": "D * H * W",
+    "memory is channels_last": "memory is channels_last_3d",
 }
 _NOTES = "Notes\n-----\n"
 _EXAMPLES = "Examples\n--------\n"

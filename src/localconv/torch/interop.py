@@ -16,11 +16,12 @@ from ..arrays import Array
 from ..convert import LAYOUTS, convert, convert_bias
 from ..geometry import windows_of
 from ..spec import local_spec
-from .modules import LocalConv1d, LocalConv2d
+from .modules import LocalConv1d, LocalConv2d, LocalConv3d
 
 __all__ = ["from_keras", "from_snippet", "to_keras", "to_snippet"]
 
-MODULES = {1: LocalConv1d, 2: LocalConv2d}
+LocalConv = LocalConv1d | LocalConv2d | LocalConv3d
+MODULES = {1: LocalConv1d, 2: LocalConv2d, 3: LocalConv3d}
 
 
 def from_keras(
@@ -33,14 +34,14 @@ def from_keras(
     padding: str = "valid",
     data_format: str | None = None,
     ignore_activation: bool = False,
-) -> LocalConv1d | LocalConv2d:
-    """A module that computes what a LocallyConnected1D or LocallyConnected2D of Keras 2 does.
+) -> LocalConv:
+    """A module that computes what a LocallyConnected1D, LocallyConnected2D or LocallyConnected3D does.
 
     Parameters
     ----------
     layer : layer, or sequence of arrays
-        A built layer of `localconv.layers`, of Keras 2 or of tf.keras; or its weights, kernel and perhaps bias, as
-        ``get_weights`` returns them.
+        A built layer of `localconv.layers`, of `localconv.keras`, of Keras 2 or of tf.keras; or its weights, kernel and
+        perhaps bias, as ``get_weights`` returns them.
     implementation : {1, 2, 3}, optional
         How the kernel is stored. Default: what the layer says, 1 for arrays.
     input_shape : sequence of int or None, optional
@@ -53,7 +54,7 @@ def from_keras(
 
     Returns
     -------
-    LocalConv1d or LocalConv2d
+    LocalConv1d, LocalConv2d or LocalConv3d
         Of the weights' dtype. Its inputs are (N, C, ...), whatever the layer's data format.
 
     Raises
@@ -107,10 +108,10 @@ def _from_keras(
     strides: int | Sequence[int],
     padding: str,
     data_format: str | None,
-) -> LocalConv1d | LocalConv2d:
+) -> LocalConv:
     rank = len(input_shape) - 2
     if rank not in MODULES:
-        raise ValueError(f"input_shape must have 3 or 4 axes with the batch, got {input_shape!r}")
+        raise ValueError(f"input_shape must have 3 to 5 axes with the batch, got {input_shape!r}")
     first = is_channels_first(data_format)
     known = [n for n in input_shape[1:] if n is not None]
     sizes = ints(known, rank + 1, "input_shape", scalar=False)
@@ -141,14 +142,12 @@ def _from_keras(
     return module
 
 
-def to_keras(
-    module: LocalConv1d | LocalConv2d, implementation: int = 1, data_format: str = "channels_last"
-) -> list[Array]:
-    """The weights of a module as a LocallyConnected1D or LocallyConnected2D of Keras 2 stores them.
+def to_keras(module: LocalConv, implementation: int = 1, data_format: str = "channels_last") -> list[Array]:
+    """The weights of a module as a LocallyConnected1D, LocallyConnected2D or LocallyConnected3D stores them.
 
     Parameters
     ----------
-    module : LocalConv1d or LocalConv2d
+    module : LocalConv1d, LocalConv2d or LocalConv3d
         Without dilation and groups, which Keras's layers have not.
     implementation : {1, 2, 3}, optional
     data_format : {'channels_last', 'channels_first'}, optional
@@ -202,7 +201,7 @@ def from_snippet(
     stride: int | Sequence[int] = 1,
     padding: int | Sequence[int] = 0,
     input_size: int | Sequence[int] | None = None,
-) -> LocalConv1d | LocalConv2d:
+) -> LocalConv:
     """A module from the parameters of the locally connected layers that are passed on as snippets.
 
     They unfold the input, multiply it by a weight of shape (1, out_channels, in_channels, *output_size,
@@ -222,7 +221,7 @@ def from_snippet(
 
     Returns
     -------
-    LocalConv1d or LocalConv2d
+    LocalConv1d, LocalConv2d or LocalConv3d
         Of the weight's dtype and device.
 
     Raises
@@ -248,7 +247,8 @@ def from_snippet(
     if kernel_size is None:
         root = round(taps ** (1 / rank))
         if root**rank != taps:
-            raise ValueError(f"kernel_size must be given for a weight of {taps} taps, which are no square")
+            shape = "square" if rank == 2 else "cube"
+            raise ValueError(f"kernel_size must be given for a weight of {taps} taps, which are no {shape}")
         kernel_size = root
     size, steps = ints(kernel_size, rank, "kernel_size"), ints(stride, rank, "stride")
     if math.prod(size) != taps:
@@ -274,12 +274,12 @@ def from_snippet(
     return module
 
 
-def to_snippet(module: LocalConv1d | LocalConv2d) -> tuple[Tensor, Tensor | None]:
+def to_snippet(module: LocalConv) -> tuple[Tensor, Tensor | None]:
     """Weight (1, out_channels, in_channels, *output_size, prod(kernel_size)) and bias of a module.
 
     Parameters
     ----------
-    module : LocalConv1d or LocalConv2d
+    module : LocalConv1d, LocalConv2d or LocalConv3d
         Without groups.
 
     Returns
@@ -320,8 +320,8 @@ def _keras_name(implementation: int, channels_first: bool) -> str:
 
 
 def _check_module(module: Any) -> None:
-    if not isinstance(module, (LocalConv1d, LocalConv2d)):
-        raise TypeError(f"module must be a LocalConv1d or a LocalConv2d, got {type(module).__name__}")
+    if not isinstance(module, LocalConv):
+        raise TypeError(f"module must be a LocalConv1d, LocalConv2d or LocalConv3d, got {type(module).__name__}")
     if module.output_size is None:
         raise ValueError("module must have seen an input: a lazy one has no weights before")
 
@@ -336,7 +336,7 @@ def _array(value: Any) -> Array:
     return np.asarray(value)
 
 
-def _fill(module: LocalConv1d | LocalConv2d, weight: Array, bias: Array | None) -> None:
+def _fill(module: LocalConv, weight: Array, bias: Array | None) -> None:
     with torch.no_grad():
         module.weight.copy_(torch.from_numpy(np.array(weight)))
         if bias is not None:

@@ -11,7 +11,16 @@ from torch.autograd import forward_ad, gradcheck, gradgradcheck  # noqa: E402
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vmap  # noqa: E402
 from torch_cases import Case, reference  # noqa: E402
 
-from localconv.torch import LocalConv1d, LocalConv2d, LocalConvTranspose2d, fallback, functional, operators  # noqa: E402
+from localconv.torch import (  # noqa: E402
+    LocalConv1d,
+    LocalConv2d,
+    LocalConv3d,
+    LocalConvTranspose2d,
+    LocalConvTranspose3d,
+    fallback,
+    functional,
+    operators,
+)
 
 # PyTorch's own use of what it deprecates, when forward mode is first asked for.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.*:DeprecationWarning")
@@ -21,8 +30,9 @@ CASES = {
     "2d": Case((4, 3), (2, 3), batch=2, channels=1, filters=2, padding=1, stride=(2, 1), bias="shared"),
     "groups": Case((5, 4), (3, 1), batch=1, channels=2, filters=1, groups=2, dilation=(2, 1), bias="full"),
     "no bias": Case((5,), (2,), batch=3, channels=2, filters=2, padding="same", bias="none"),
+    "3d": Case((2, 3, 4), (2, 1, 2), batch=2, channels=1, filters=1, groups=2, padding=(0, 1, 0), stride=(1, 2, 1)),
 }
-FUNCTIONS = {1: functional.local_conv1d, 2: functional.local_conv2d}
+FUNCTIONS = {1: functional.local_conv1d, 2: functional.local_conv2d, 3: functional.local_conv3d}
 
 
 @pytest.fixture(params=CASES)
@@ -183,6 +193,9 @@ def model():
         torch.nn.ReLU(),
         LocalConvTranspose2d(4, 2, 2, (4, 4), stride=2),
         LocalConv2d(2, 6, (2, 1), (8, 8), groups=2),
+        torch.nn.Unflatten(1, (2, 3)),
+        LocalConv3d(2, 4, (2, 3, 2), (3, 7, 8), stride=(1, 2, 2), groups=2),
+        LocalConvTranspose3d(4, 2, 2, (2, 3, 4), stride=(1, 2, 1), bias="shared"),
     )
 
 
@@ -235,6 +248,14 @@ def test_no_graph_breaks():
     compiled = torch.compile(functions, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(*arguments), functions(*arguments))
 
+    def in_3d(x, weight, bias):
+        y = functional.local_conv3d(x, weight, (1, 3, 3), bias, padding="same")
+        return functional.local_conv_transpose3d(y, weight, [1, 3, 3], padding=(0, 1, 1))
+
+    arguments = torch.randn(2, 3, 2, 4, 4), torch.randn(32, 27, 3), torch.randn(3)
+    compiled = torch.compile(in_3d, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(*arguments), in_3d(*arguments))
+
 
 def test_compiled_transforms():
     """Forward mode within compilation is where derivatives go lost without a word."""
@@ -286,7 +307,7 @@ def test_fake_and_meta_tensors(case):
 def test_models_on_meta():
     with torch.device("meta"):
         made = model()
-    assert made(torch.empty(2, 3, 8, 8, device="meta")).shape == (2, 6, 7, 8)
+    assert made(torch.empty(2, 3, 8, 8, device="meta")).shape == (2, 2, 3, 6, 5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
