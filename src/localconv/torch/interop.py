@@ -14,7 +14,7 @@ from torch import Tensor
 from ..arguments import ints, is_channels_first
 from ..arrays import Array
 from ..convert import LAYOUTS, convert, convert_bias
-from ..geometry import windows_of
+from ..geometry import padding_reached, windows_of
 from ..spec import local_spec
 from .modules import LocalConv1d, LocalConv2d, LocalConv3d
 
@@ -122,12 +122,7 @@ def _from_keras(
         weights[0], name, "torch", size, input_size=spatial, channels=channels, strides=steps, padding=padding
     )
     spec = local_spec(rank, size, steps, padding, "channels_last", 1, 1)
-    before, output = windows_of(spec, spatial, size)
-    # After the last pixel that a window needs there is none, and perhaps pixels that none needs.
-    ends = [
-        max(0, (out - 1) * s + k - b - n) for out, s, k, b, n in zip(output, steps, size, before, spatial, strict=True)
-    ]
-    pairs = tuple(zip(before, ends, strict=True))
+    pairs, output = padding_reached(spec, spatial), windows_of(spec, spatial, size)[1]
     module = MODULES[rank](
         channels,
         rows.shape[2],
