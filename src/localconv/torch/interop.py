@@ -14,13 +14,15 @@ from torch import Tensor
 from ..arguments import ints, is_channels_first
 from ..arrays import Array
 from ..convert import LAYOUTS, convert, convert_bias
-from ..geometry import padding_reached, windows_of
+from ..geometry import Mismatch, Names, geometry_of, layout_of, padding_reached, windows_of
 from ..spec import local_spec
 from .modules import LocalConv1d, LocalConv2d, LocalConv3d
 
 __all__ = ["from_keras", "from_snippet", "to_keras", "to_snippet"]
 
 LocalConv = LocalConv1d | LocalConv2d | LocalConv3d
+# What errors call the shapes of a layer's input and of its kernel.
+NAMES = Names("input_shape", "kernel")
 MODULES = {1: LocalConv1d, 2: LocalConv2d, 3: LocalConv3d}
 
 
@@ -76,6 +78,8 @@ def from_keras(
     >>> from_keras(layer)
     LocalConv1d(4, 5, kernel_size=(3,), input_size=(10,), stride=(1,))
     """
+    options = {"kernel_size": kernel_size, "strides": strides, "padding": padding, "data_format": data_format}
+    options |= {"dilation_rate": 1, "groups": 1}
     if hasattr(layer, "get_weights"):
         weights = layer.get_weights()
         config: Mapping[str, Any] = layer.get_config()
@@ -86,50 +90,51 @@ def from_keras(
                 f"layer must have no activation, got {config['activation']!r}: a module has none. With "
                 "ignore_activation=True it is left out; put the module of torch.nn behind"
             )
-        kernel_size, strides, padding = config["kernel_size"], config["strides"], config["padding"]
-        data_format = config["data_format"]
+        # Layers of Keras 2 have neither dilation nor groups.
+        options = options | {name: config[name] for name in options if name in config}
         implementation = config["implementation"] if implementation is None else implementation
         input_shape = input_shape or getattr(layer, "input_shape", None)
     else:
         weights = list(layer)
     if len(weights) not in (1, 2):
         raise ValueError(f"layer must have a kernel and perhaps a bias, got {len(weights)} arrays")
-    if input_shape is None or kernel_size is None:
+    if input_shape is None or options["kernel_size"] is None:
         missing = "input_shape" if input_shape is None else "kernel_size"
         raise ValueError(f"{missing} must be given where the layer does not know it")
-    return _from_keras(weights, implementation or 1, input_shape, kernel_size, strides, padding, data_format)
+    return _from_keras(weights, implementation or 1, input_shape, options)
 
 
 def _from_keras(
-    weights: Sequence[ArrayLike],
-    implementation: int,
-    input_shape: Sequence[int | None],
-    kernel_size: int | Sequence[int],
-    strides: int | Sequence[int],
-    padding: str,
-    data_format: str | None,
+    weights: Sequence[ArrayLike], implementation: int, input_shape: Sequence[int | None], options: Mapping[str, Any]
 ) -> LocalConv:
     rank = len(input_shape) - 2
     if rank not in MODULES:
         raise ValueError(f"input_shape must have 3 to 5 axes with the batch, got {input_shape!r}")
-    first = is_channels_first(data_format)
+    spec = local_spec(rank, **options)
+    assert spec.kernel_size is not None
     known = [n for n in input_shape[1:] if n is not None]
     sizes = ints(known, rank + 1, "input_shape", scalar=False)
-    channels, spatial = (sizes[0], sizes[1:]) if first else (sizes[-1], sizes[:-1])
-    size, steps = ints(kernel_size, rank, "kernel_size"), ints(strides, rank, "strides")
-    name = _keras_name(implementation, first)
-    rows = convert(
-        weights[0], name, "torch", size, input_size=spatial, channels=channels, strides=steps, padding=padding
-    )
-    spec = local_spec(rank, size, steps, padding, "channels_last", 1, 1)
-    pairs, output = padding_reached(spec, spatial), windows_of(spec, spatial, size)[1]
+    channels, spatial = (sizes[0], sizes[1:]) if spec.channels_first else (sizes[-1], sizes[:-1])
+    name = _keras_name(implementation, spec.channels_first)
+    window: dict[str, Any] = {}
+    if implementation > 1:
+        # What these store depends on which pixels a position meets.
+        window = {"input_size": spatial, "channels": channels, "strides": spec.strides, "padding": spec.padding}
+    rows = convert(weights[0], name, "torch", spec.kernel_size, **window)
+    try:
+        geometry_of(spec, layout_of((1,), spatial, channels, spec.channels_first), rows.shape)
+    except Mismatch as error:
+        raise error.named(NAMES) from None
+    pairs, output = padding_reached(spec, spatial), windows_of(spec, spatial, spec.kernel_size)[1]
     module = MODULES[rank](
         channels,
         rows.shape[2],
-        size,
+        spec.kernel_size,
         spatial,
-        steps,
+        spec.strides,
         pairs if any(map(any, pairs)) else 0,
+        spec.dilation,
+        spec.groups,
         bias=len(weights) == 2 and (np.ndim(weights[1]) > 1 or "shared"),
         dtype=torch.from_numpy(np.empty(0, rows.dtype)).dtype,
     )

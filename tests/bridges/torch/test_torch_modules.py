@@ -340,6 +340,16 @@ OTHERS = {
     "arrays": (lambda: from_keras([], **SHAPED), ValueError, "layer must have a kernel and perhaps a bias"),
     "implementation": (lambda: from_keras([KERNEL], 4, **SHAPED), ValueError, "implementation must be 1, 2 or 3"),
     "kernel": (lambda: from_keras([KERNEL[1:]], **SHAPED), ValueError, "kernel must have"),
+    "channels": (
+        lambda: from_keras([KERNEL], input_shape=(None, 8, 3), kernel_size=3),
+        ValueError,
+        r"kernel must have shape .* = \(6, 9, 4\) for input_shape",
+    ),
+    "too small": (
+        lambda: from_keras([KERNEL], input_shape=(None, 2, 2), kernel_size=3),
+        ValueError,
+        r"input size \(2,\) is too small",
+    ),
     "dilated": (lambda: to_keras(LocalConv1d(2, 2, 2, 8, dilation=2)), ValueError, "neither dilation nor groups"),
     "groups": (lambda: to_snippet(LocalConv1d(2, 2, 2, 8, groups=2)), ValueError, "module must have no groups"),
     "module": (lambda: to_snippet(torch.nn.Conv1d(2, 2, 2)), TypeError, "module must be a LocalConv1d, LocalConv2d or"),

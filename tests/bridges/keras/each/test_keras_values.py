@@ -153,6 +153,20 @@ if TRAINS:
             np.testing.assert_array_equal(ours, theirs)
 
 
+if BACKEND == "torch":
+
+    @pytest.mark.parametrize("case", CASES, ids=ids)
+    def test_modules_of_layers(case):
+        """A module made of a layer computes what the layer does, dilation and groups too."""
+        from localconv.torch import from_keras
+
+        layer, x = made(case, "compiled")
+        first = case.data_format == "channels_first"
+        given = ops.convert_to_tensor(x)
+        y = from_keras(layer, input_shape=x.shape)(given if first else given.movedim(-1, 1))
+        case.check(array(y if first else y.movedim(1, -1)))
+
+
 if BACKEND == "tensorflow":
 
     def test_derivatives_in_a_graph_of_any_batch():
