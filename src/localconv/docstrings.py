@@ -8,7 +8,7 @@ from collections.abc import Callable
 from inspect import cleandoc
 from typing import TypeVar
 
-_Documented = TypeVar("_Documented")
+_T = TypeVar("_T", bound=Callable[..., object])
 
 # What two dimensions are called, and three. A 2D docstring says what depends on the rank in these words only, none of
 # which is broken by a line's end.
@@ -16,6 +16,7 @@ _WORDS = {
     "2D": "3D",
     "2d": "3d",
     "rows, columns": "depths, rows, columns",
+    "rows and columns": "depths, rows and columns",
     "Rows and columns": "Depths, rows and columns",
     "output rows, output columns": "output depths, output rows, output columns",
     "output rows * output columns": "output depths * output rows * output columns",
@@ -32,27 +33,20 @@ _WORDS = {
     "C, H, W": "C, D, H, W",
     "H * W": "D * H * W",
     "memory is channels_last": "memory is channels_last_3d",
+    # Behind "2D": Keras has no such layer.
+    "Follows tf.keras.layers.LocallyConnected3D of Keras 2.15.": "Keras 2's rules for LocallyConnected2D, carried on.",
 }
-_NOTES = "Notes\n-----\n"
 _EXAMPLES = "Examples\n--------\n"
 
 
-def as_in_2d(
-    of_2d: Callable[..., object], examples: str, notes: str | None = None
-) -> Callable[[_Documented], _Documented]:
-    """Give a function or class for three dimensions the docstring of that for two, with examples of its own, and
-    notes where those for two do not hold.
-    """
+def as_in_2d(of_2d: Callable[..., object], examples: str) -> Callable[[_T], _T]:
+    """Give a function or class for three dimensions the docstring of that for two, with examples of its own."""
 
-    def documented(of_3d: _Documented) -> _Documented:
+    def documented(of_3d: _T) -> _T:
         if of_2d.__doc__ is not None:  # python -OO
             text = cleandoc(of_2d.__doc__).partition(_EXAMPLES)[0]
-            if notes is not None:
-                text = text.partition(_NOTES)[0]
             for two, three in _WORDS.items():
                 text = text.replace(two, three)
-            if notes is not None:
-                text += _NOTES + cleandoc(notes) + "\n\n"
             of_3d.__doc__ = text + _EXAMPLES + cleandoc(examples) + "\n"
         return of_3d
 

@@ -2,7 +2,7 @@
 
 `LocallyConnected1D` and `LocallyConnected2D` are layers like Keras's own, with Keras 2's arguments and weights, for the
 backends tensorflow, torch, jax and numpy; `install` puts them where Keras 2 had them, so that its files open again.
-`LocallyConnected3D` is the same for three axes.
+`LocallyConnected3D`, which Keras never had, follows the same rules for three axes.
 
 Needs Keras 3 and one of its backends: ``pip install 'localconv[keras]'``.
 """

@@ -8,10 +8,9 @@ import sys
 import keras
 
 from .files import load_model
-from .layers import LocallyConnected1D, LocallyConnected2D
+from .layers import LocallyConnected1D, LocallyConnected2D, LocallyConnected3D
 
-# Those that Keras 2 had.
-LAYERS = (LocallyConnected1D, LocallyConnected2D)
+LAYERS = (LocallyConnected1D, LocallyConnected2D, LocallyConnected3D)
 
 # What goes by the name of Keras. Each is a module of its own; tensorflow.keras is made of the files of the second.
 ROOTS = ("keras", "keras._tf_keras.keras", "tensorflow.keras")
@@ -28,7 +27,8 @@ def install() -> None:
     Models that are saved with the layers of `localconv.keras` need nothing installed to be opened again: it is enough
     that `localconv.keras` is imported.
 
-    `LocallyConnected3D` is not among them: Keras never had it, so no code and no file looks for it there.
+    `LocallyConnected3D`, which Keras never had, is put beside them: configs of `localconv.layers`, which are in Keras's
+    words, look for it there.
 
     Notes
     -----

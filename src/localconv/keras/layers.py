@@ -307,7 +307,7 @@ class LocallyConnected2D(LocallyConnected):
 
     Notes
     -----
-    Follows tf.keras.layers.LocallyConnected2D of Keras 2.15, which has no `dilation_rate`, `groups` and `engine`.
+    Follows tf.keras.layers.LocallyConnected2D of Keras 2.15. `dilation_rate`, `groups` and `engine` are localconv's.
 
     Examples
     --------
@@ -335,7 +335,6 @@ class LocallyConnected2D(LocallyConnected):
     >>> [tuple(weight.shape) for weight in layer.weights]
     [(32, 81, 16), (2, 4, 4, 16)]
     """,
-    "Keras never had this layer. What `LocallyConnected2D` does for two axes this does for three.",
 )
 class LocallyConnected3D(LocallyConnected):
     rank = 3
