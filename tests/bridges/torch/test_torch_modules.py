@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="localconv.torch needs PyTorch: make test-bridges installs it")
 
 import oracle  # noqa: E402
-from layer_cases import assert_close, golden  # noqa: E402
+from layer_cases import GOLDEN, assert_close, golden  # noqa: E402
 
 from localconv import layers  # noqa: E402
 from localconv.convert import convert  # noqa: E402
@@ -213,7 +213,7 @@ def test_wrong_arguments(name):
 
 # ----------------------------------------------------------------------------------------------------- layers of others
 
-KERAS = [case for rank in (1, 2) for case in golden(f"local{rank}d")]
+KERAS = [case for file in sorted(GOLDEN.glob("local?d.npz")) for case in golden(file.stem)]
 
 
 def built(case):
