@@ -6,6 +6,7 @@ from math import prod
 import numpy as np
 import pytest
 from layer_cases import assert_close, golden
+from oracle import Case
 
 import localconv
 from localconv.convert import LAYOUTS, convert, convert_bias
@@ -92,6 +93,44 @@ def test_kernels_of_keras(number):
         convert(rows, "rows", name, size, input_size=spatial, **window),
         convert(kernel, name, name, size, input_size=spatial, channels=channels, **window),
     )
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("ending", ["", "_channels_first"])
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_dense_and_sparse_kernels(rank, ending, padding):
+    """Keras's implementations 2 and 3 from what they are: a matrix between inputs and outputs, each flattened in the
+    data format's order, of which the second keeps the elements that connect a pair, output by output. Of integers.
+    """
+    first, size, strides = ending != "", (2, 3, 2)[:rank], (2, 1, 2)[:rank]
+    spatial = (5, 4, 3)[:rank]
+    case = Case(f"local_conv{rank}d", spatial, size, 2, CHANNELS, FILTERS, strides=strides, padding=padding)
+    axes = [(CHANNELS, *spatial), (FILTERS, *case.out)] if first else [(*spatial, CHANNELS), (*case.out, FILTERS)]
+    where = np.zeros((*spatial, *case.out), bool)
+    for position in np.ndindex(case.out):
+        for tap in np.ndindex(size):
+            pixel = tuple(int(axis[p, t]) for axis, p, t in zip(case.taps, position, tap, strict=True))
+            if all(0 <= n < length for n, length in zip(pixel, spatial, strict=True)):
+                where[(*pixel, *position)] = True
+    moved = np.expand_dims(where, (0, rank + 1) if first else (rank, 2 * rank + 1))
+    connected = np.broadcast_to(moved, (*axes[0], *axes[1]))
+    rng = np.random.default_rng(rank)
+    dense = rng.integers(-8, 9, connected.shape) * connected
+    matrix = dense.reshape(prod(axes[0]), -1)
+    sparse = matrix.T[connected.reshape(matrix.shape).T]
+    x = rng.integers(-8, 9, (2, *axes[0])).astype(float)
+    expected = (x.reshape(2, -1) @ matrix).reshape(2, *axes[1])
+    window = {"input_size": spatial, "strides": strides, "padding": padding}
+    stored = {f"keras_2{ending}": dense, f"keras_3{ending}": sparse}
+    rows = [convert(array, name, f"rows{ending}", size, channels=CHANNELS, **window) for name, array in stored.items()]
+    np.testing.assert_array_equal(rows[0], rows[1])
+    data_format = "channels_first" if first else "channels_last"
+    y = getattr(localconv, case.function)(
+        x, rows[0].astype(float), size, strides, data_format=data_format, padding=padding
+    )
+    np.testing.assert_array_equal(y, expected)
+    for name, array in stored.items():
+        np.testing.assert_array_equal(convert(rows[0], f"rows{ending}", name, size, **window), array)
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])

@@ -9,7 +9,23 @@ except ImportError as error:
     raise ImportError(f"localconv.jax needs JAX 0.5.0 or newer ({error}): pip install 'localconv[jax]'") from error
 
 from . import platforms as _platforms  # noqa: F401  # gives the primitives their lowerings
-from .functional import local_conv1d, local_conv1d_transpose, local_conv2d, local_conv2d_transpose
+from .functional import (
+    local_conv1d,
+    local_conv1d_transpose,
+    local_conv2d,
+    local_conv2d_transpose,
+    local_conv3d,
+    local_conv3d_transpose,
+)
 from .platforms import TARGETS, register
 
-__all__ = ["TARGETS", "local_conv1d", "local_conv1d_transpose", "local_conv2d", "local_conv2d_transpose", "register"]
+__all__ = [
+    "TARGETS",
+    "local_conv1d",
+    "local_conv1d_transpose",
+    "local_conv2d",
+    "local_conv2d_transpose",
+    "local_conv3d",
+    "local_conv3d_transpose",
+    "register",
+]

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..arguments import IntOrInts, Ints, PaddingLike, ints
 from ..arrays import is_masked
+from ..docstrings import as_in_2d
 from ..geometry import Geometry, Mismatch, Names, geometry_of
 from ..spec import Spec, local_spec
 from .primitives import forward, grad_input
@@ -28,7 +29,7 @@ def local_conv1d(
     inputs: Any,
     kernel: Any,
     kernel_size: IntOrInts,
-    strides: IntOrInts,
+    strides: IntOrInts = 1,
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
@@ -86,8 +87,8 @@ def local_conv2d(
     inputs: Any,
     kernel: Any,
     kernel_size: IntOrInts,
-    strides: IntOrInts,
-    output_shape: Sequence[int] | None,
+    strides: IntOrInts = 1,
+    output_shape: Sequence[int] | None = None,
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
@@ -126,11 +127,39 @@ def local_conv2d(
     >>> import jax, jax.numpy as jnp, localconv.jax
     >>> x, kernel = jnp.ones((1, 5, 6, 3)), jnp.ones((3 * 4, 3 * 3 * 3, 2))
     >>> def total(kernel):
-    ...     return localconv.jax.local_conv2d(x, kernel, 3, 1, None, 'channels_last').sum()
+    ...     return localconv.jax.local_conv2d(x, kernel, 3, data_format='channels_last').sum()
     >>> jax.grad(total)(kernel).shape
     (12, 27, 2)
     """
     spec = local_spec(2, kernel_size, strides, padding, data_format, dilation_rate, groups, output_shape)
+    return _convolve(spec, inputs, kernel, bias)
+
+
+@as_in_2d(
+    local_conv2d,
+    """
+    >>> import jax, jax.numpy as jnp, localconv.jax
+    >>> x, kernel = jnp.ones((1, 4, 5, 6, 3)), jnp.ones((2 * 3 * 4, 3 * 3 * 3 * 3, 2))
+    >>> def total(kernel):
+    ...     return localconv.jax.local_conv3d(x, kernel, 3, data_format='channels_last').sum()
+    >>> jax.grad(total)(kernel).shape
+    (24, 81, 2)
+    """,
+)
+def local_conv3d(
+    inputs: Any,
+    kernel: Any,
+    kernel_size: IntOrInts,
+    strides: IntOrInts = 1,
+    output_shape: Sequence[int] | None = None,
+    data_format: str | None = None,
+    *,
+    padding: PaddingLike = "valid",
+    dilation_rate: IntOrInts = (1, 1, 1),
+    groups: int = 1,
+    bias: Any = None,
+) -> jax.Array:
+    spec = local_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups, output_shape)
     return _convolve(spec, inputs, kernel, bias)
 
 
@@ -230,6 +259,31 @@ def local_conv2d_transpose(
            [1., 2., 1.]], dtype=float32)
     """
     spec = local_spec(2, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    return _spread(spec, inputs, kernel, output_shape)
+
+
+@as_in_2d(
+    local_conv2d_transpose,
+    """
+    >>> import jax.numpy as jnp, localconv.jax
+    >>> kernel, x = jnp.ones((2, 2 * 2 * 2, 1)), jnp.ones((1, 2, 1, 1, 1))
+    >>> localconv.jax.local_conv3d_transpose(x, kernel, 2, 1, (None, 3, 2, 2, 1), 'channels_last')[0, :, 0, 0, 0]
+    Array([1., 2., 1.], dtype=float32)
+    """,
+)
+def local_conv3d_transpose(
+    inputs: Any,
+    kernel: Any,
+    kernel_size: IntOrInts,
+    strides: IntOrInts,
+    output_shape: Sequence[int | None],
+    data_format: str | None = None,
+    *,
+    padding: PaddingLike = "valid",
+    dilation_rate: IntOrInts = (1, 1, 1),
+    groups: int = 1,
+) -> jax.Array:
+    spec = local_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups)
     return _spread(spec, inputs, kernel, output_shape)
 
 

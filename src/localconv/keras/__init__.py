@@ -2,6 +2,7 @@
 
 `LocallyConnected1D` and `LocallyConnected2D` are layers like Keras's own, with Keras 2's arguments and weights, for the
 backends tensorflow, torch, jax and numpy; `install` puts them where Keras 2 had them, so that its files open again.
+`LocallyConnected3D`, which Keras never had, follows the same rules for three axes.
 
 Needs Keras 3 and one of its backends: ``pip install 'localconv[keras]'``.
 """
@@ -22,6 +23,6 @@ if int(_keras.__version__.partition(".")[0]) < 3:
     )
 
 from .install import install
-from .layers import LocallyConnected1D, LocallyConnected2D
+from .layers import LocallyConnected1D, LocallyConnected2D, LocallyConnected3D
 
-__all__ = ["LocallyConnected1D", "LocallyConnected2D", "install"]
+__all__ = ["LocallyConnected1D", "LocallyConnected2D", "LocallyConnected3D", "install"]

@@ -65,12 +65,8 @@ def _of_jax(convolution: Convolution) -> Compute:
     from .. import jax as bridge
 
     spec = convolution.spec
-    functions: dict[int, Callable[..., Any]] = {
-        1: bridge.local_conv1d,
-        2: partial(bridge.local_conv2d, output_shape=None),
-    }
-    function = partial(
-        functions[spec.rank],
+    function: Callable[..., Any] = partial(
+        (bridge.local_conv1d, bridge.local_conv2d, bridge.local_conv3d)[spec.rank - 1],
         kernel_size=convolution.kernel_size,
         strides=spec.strides,
         data_format=CHANNELS_FIRST if spec.channels_first else CHANNELS_LAST,

@@ -8,9 +8,9 @@ import sys
 import keras
 
 from .files import load_model
-from .layers import LocallyConnected1D, LocallyConnected2D
+from .layers import LocallyConnected1D, LocallyConnected2D, LocallyConnected3D
 
-LAYERS = (LocallyConnected1D, LocallyConnected2D)
+LAYERS = (LocallyConnected1D, LocallyConnected2D, LocallyConnected3D)
 
 # What goes by the name of Keras. Each is a module of its own; tensorflow.keras is made of the files of the second.
 ROOTS = ("keras", "keras._tf_keras.keras", "tensorflow.keras")
@@ -26,6 +26,9 @@ def install() -> None:
 
     Models that are saved with the layers of `localconv.keras` need nothing installed to be opened again: it is enough
     that `localconv.keras` is imported.
+
+    `LocallyConnected3D`, which Keras never had, is put beside them: configs of `localconv.layers`, which are in Keras's
+    words, look for it there.
 
     Notes
     -----

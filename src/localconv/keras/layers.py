@@ -17,12 +17,13 @@ from keras import activations, constraints, initializers, ops, regularizers
 from ..arguments import Ints, ints
 from ..config import DATA_FORMATS
 from ..connections import IMPLEMENTATIONS, Connections
+from ..docstrings import as_in_2d
 from ..geometry import layout_of, windows_of
 from ..spec import Spec, local_spec
 from . import backends
 from .convolution import Convolution
 
-__all__ = ["LocallyConnected1D", "LocallyConnected2D"]
+__all__ = ["LocallyConnected1D", "LocallyConnected2D", "LocallyConnected3D"]
 
 AUTO, COMPILED, OPS = ENGINES = ("auto", "compiled", "ops")
 PADDINGS = ("valid", "same")
@@ -275,18 +276,18 @@ class LocallyConnected2D(LocallyConnected):
     activation : str, dict or callable, optional
         None is linear.
     use_bias : bool, optional
-        One bias for each position and filter, (output rows, output columns, filters). With channels_first Keras 2 adds
-        it *reshaped* to (filters, output rows, output columns), not transposed; so does this.
+        One bias for each position and filter, (output rows, output columns, filters). With channels_first it is added
+        as Keras 2 does: *reshaped* to (filters, output rows, output columns), not transposed.
     kernel_initializer, bias_initializer : str, dict or callable, optional
     kernel_regularizer, bias_regularizer, activity_regularizer : str, dict or callable, optional
     kernel_constraint, bias_constraint : str, dict or callable, optional
         Of what is stored, as in Keras 2.
     implementation : {1, 2, 3}, optional
         How the kernel is stored; the function is the same. 1, which is the fastest: (output rows * output columns,
-        kernel rows * kernel columns * channels / groups, filters). 2: (rows, columns, channels, output rows, output
-        columns, filters), or with channels_first (channels, rows, columns, filters, output rows, output columns);
-        entries of pairs that are not connected are ignored. 3: one number for each connection, sorted by output, then
-        input.
+        kernel rows * kernel columns * channels / groups, filters). 2: (rows, columns, channels,
+        output rows, output columns, filters), or with channels_first (channels, rows, columns, filters,
+        output rows, output columns); entries of pairs that are not connected are ignored. 3: one number for each
+        connection, sorted by output, then input.
     groups : int, optional
         Filters in so many groups, each of which sees so many groups of channels: with implementation 1.
     engine : {'auto', 'compiled', 'ops'}, optional
@@ -306,7 +307,7 @@ class LocallyConnected2D(LocallyConnected):
 
     Notes
     -----
-    Follows tf.keras.layers.LocallyConnected2D of Keras 2.15, which has no `dilation_rate`, `groups` and `engine`.
+    Follows tf.keras.layers.LocallyConnected2D of Keras 2.15. `dilation_rate`, `groups` and `engine` are localconv's.
 
     Examples
     --------
@@ -320,6 +321,23 @@ class LocallyConnected2D(LocallyConnected):
     """
 
     rank = 2
+
+
+@keras.saving.register_keras_serializable(package="localconv")
+@as_in_2d(
+    LocallyConnected2D,
+    """
+    >>> import numpy as np
+    >>> from localconv.keras import LocallyConnected3D
+    >>> layer = LocallyConnected3D(16, (3, 3, 3), strides=2, activation='relu')
+    >>> layer(np.ones((1, 5, 9, 9, 3), np.float32)).shape == (1, 2, 4, 4, 16)
+    True
+    >>> [tuple(weight.shape) for weight in layer.weights]
+    [(32, 81, 16), (2, 4, 4, 16)]
+    """,
+)
+class LocallyConnected3D(LocallyConnected):
+    rank = 3
 
 
 def _places(connections: Connections, implementation: int) -> np.ndarray:

@@ -11,30 +11,45 @@ except ImportError as error:
     ) from error
 
 from . import runtime as _runtime
-from .functional import local_conv1d, local_conv2d, local_conv_transpose1d, local_conv_transpose2d
+from .functional import (
+    local_conv1d,
+    local_conv2d,
+    local_conv3d,
+    local_conv_transpose1d,
+    local_conv_transpose2d,
+    local_conv_transpose3d,
+)
 from .interop import from_keras, from_snippet, to_keras, to_snippet
 from .modules import (
     LazyLocalConv1d,
     LazyLocalConv2d,
+    LazyLocalConv3d,
     LocalConv1d,
     LocalConv2d,
+    LocalConv3d,
     LocalConvTranspose1d,
     LocalConvTranspose2d,
+    LocalConvTranspose3d,
 )
 
 __all__ = [
     "LazyLocalConv1d",
     "LazyLocalConv2d",
+    "LazyLocalConv3d",
     "LocalConv1d",
     "LocalConv2d",
+    "LocalConv3d",
     "LocalConvTranspose1d",
     "LocalConvTranspose2d",
+    "LocalConvTranspose3d",
     "from_keras",
     "from_snippet",
     "local_conv1d",
     "local_conv2d",
+    "local_conv3d",
     "local_conv_transpose1d",
     "local_conv_transpose2d",
+    "local_conv_transpose3d",
     "to_keras",
     "to_snippet",
 ]

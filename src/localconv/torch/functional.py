@@ -9,10 +9,18 @@ import torch
 from torch import Tensor
 
 from ..arguments import ints
+from ..docstrings import as_in_2d
 from . import autograd
 from .window import IntOrInts, Padding, Window, arguments_of, window_of
 
-__all__ = ["local_conv1d", "local_conv2d", "local_conv_transpose1d", "local_conv_transpose2d"]
+__all__ = [
+    "local_conv1d",
+    "local_conv2d",
+    "local_conv3d",
+    "local_conv_transpose1d",
+    "local_conv_transpose2d",
+    "local_conv_transpose3d",
+]
 
 
 @lru_cache(maxsize=1024)
@@ -160,7 +168,7 @@ def local_conv2d(
         (N, C, H, W) or (C, H, W). No copy is made where its memory is channels_last.
     weight : Tensor
         (positions, kh * kw * C / groups, out_channels), row ``(i * kw + j) * (C / groups) + c`` for tap (i, j) and
-        channel c; positions row by row.
+        channel c; positions in C order.
     kernel_size : int or sequence of 2 ints
     bias : Tensor, optional
         (out_channels, output rows, output columns), or (out_channels,) for all positions.
@@ -185,6 +193,28 @@ def local_conv2d(
     torch.Size([2, 5, 4, 4])
     """
     return convolve("local_conv2d", input, weight, bias, window_for(2, kernel_size, stride, padding, dilation, groups))
+
+
+@as_in_2d(
+    local_conv2d,
+    """
+    >>> import torch
+    >>> from localconv.torch.functional import local_conv3d
+    >>> local_conv3d(torch.ones(2, 3, 4, 8, 8), torch.ones(32, 27 * 3, 5), 3, stride=2, padding=1).shape
+    torch.Size([2, 5, 2, 4, 4])
+    """,
+)
+def local_conv3d(
+    input: Tensor,
+    weight: Tensor,
+    kernel_size: IntOrInts,
+    bias: Tensor | None = None,
+    stride: IntOrInts = 1,
+    padding: Padding = 0,
+    dilation: IntOrInts = 1,
+    groups: int = 1,
+) -> Tensor:
+    return convolve("local_conv3d", input, weight, bias, window_for(3, kernel_size, stride, padding, dilation, groups))
 
 
 def local_conv_transpose1d(
@@ -276,6 +306,29 @@ def local_conv_transpose2d(
     torch.Size([2, 3, 8, 8])
     """
     return _local_conv_transpose(2, input, weight, kernel_size, bias, stride, padding, output_padding, groups, dilation)
+
+
+@as_in_2d(
+    local_conv_transpose2d,
+    """
+    >>> import torch
+    >>> from localconv.torch.functional import local_conv_transpose3d
+    >>> local_conv_transpose3d(torch.ones(2, 5, 2, 4, 4), torch.ones(32, 8 * 3, 5), 2, stride=2).shape
+    torch.Size([2, 3, 4, 8, 8])
+    """,
+)
+def local_conv_transpose3d(
+    input: Tensor,
+    weight: Tensor,
+    kernel_size: IntOrInts,
+    bias: Tensor | None = None,
+    stride: IntOrInts = 1,
+    padding: IntOrInts = 0,
+    output_padding: IntOrInts = 0,
+    groups: int = 1,
+    dilation: IntOrInts = 1,
+) -> Tensor:
+    return _local_conv_transpose(3, input, weight, kernel_size, bias, stride, padding, output_padding, groups, dilation)
 
 
 def _local_conv_transpose(

@@ -14,13 +14,16 @@ from torch import Tensor
 from ..arguments import ints, is_channels_first
 from ..arrays import Array
 from ..convert import LAYOUTS, convert, convert_bias
-from ..geometry import windows_of
+from ..geometry import Mismatch, Names, geometry_of, layout_of, padding_reached, windows_of
 from ..spec import local_spec
-from .modules import LocalConv1d, LocalConv2d
+from .modules import LocalConv1d, LocalConv2d, LocalConv3d
 
 __all__ = ["from_keras", "from_snippet", "to_keras", "to_snippet"]
 
-MODULES = {1: LocalConv1d, 2: LocalConv2d}
+LocalConv = LocalConv1d | LocalConv2d | LocalConv3d
+# What errors call the shapes of a layer's input and of its kernel.
+NAMES = Names("input_shape", "kernel")
+MODULES = {1: LocalConv1d, 2: LocalConv2d, 3: LocalConv3d}
 
 
 def from_keras(
@@ -33,14 +36,14 @@ def from_keras(
     padding: str = "valid",
     data_format: str | None = None,
     ignore_activation: bool = False,
-) -> LocalConv1d | LocalConv2d:
-    """A module that computes what a LocallyConnected1D or LocallyConnected2D of Keras 2 does.
+) -> LocalConv:
+    """A module that computes what a LocallyConnected1D, LocallyConnected2D or LocallyConnected3D does.
 
     Parameters
     ----------
     layer : layer, or sequence of arrays
-        A built layer of `localconv.layers`, of Keras 2 or of tf.keras; or its weights, kernel and perhaps bias, as
-        ``get_weights`` returns them.
+        A built layer of `localconv.layers`, of `localconv.keras`, of Keras 2 or of tf.keras; or its weights, kernel and
+        perhaps bias, as ``get_weights`` returns them.
     implementation : {1, 2, 3}, optional
         How the kernel is stored. Default: what the layer says, 1 for arrays.
     input_shape : sequence of int or None, optional
@@ -53,7 +56,7 @@ def from_keras(
 
     Returns
     -------
-    LocalConv1d or LocalConv2d
+    LocalConv1d, LocalConv2d or LocalConv3d
         Of the weights' dtype. Its inputs are (N, C, ...), whatever the layer's data format.
 
     Raises
@@ -75,6 +78,8 @@ def from_keras(
     >>> from_keras(layer)
     LocalConv1d(4, 5, kernel_size=(3,), input_size=(10,), stride=(1,))
     """
+    options = {"kernel_size": kernel_size, "strides": strides, "padding": padding, "data_format": data_format}
+    options |= {"dilation_rate": 1, "groups": 1}
     if hasattr(layer, "get_weights"):
         weights = layer.get_weights()
         config: Mapping[str, Any] = layer.get_config()
@@ -85,55 +90,51 @@ def from_keras(
                 f"layer must have no activation, got {config['activation']!r}: a module has none. With "
                 "ignore_activation=True it is left out; put the module of torch.nn behind"
             )
-        kernel_size, strides, padding = config["kernel_size"], config["strides"], config["padding"]
-        data_format = config["data_format"]
+        # Layers of Keras 2 have neither dilation nor groups.
+        options = options | {name: config[name] for name in options if name in config}
         implementation = config["implementation"] if implementation is None else implementation
         input_shape = input_shape or getattr(layer, "input_shape", None)
     else:
         weights = list(layer)
     if len(weights) not in (1, 2):
         raise ValueError(f"layer must have a kernel and perhaps a bias, got {len(weights)} arrays")
-    if input_shape is None or kernel_size is None:
+    if input_shape is None or options["kernel_size"] is None:
         missing = "input_shape" if input_shape is None else "kernel_size"
         raise ValueError(f"{missing} must be given where the layer does not know it")
-    return _from_keras(weights, implementation or 1, input_shape, kernel_size, strides, padding, data_format)
+    return _from_keras(weights, implementation or 1, input_shape, options)
 
 
 def _from_keras(
-    weights: Sequence[ArrayLike],
-    implementation: int,
-    input_shape: Sequence[int | None],
-    kernel_size: int | Sequence[int],
-    strides: int | Sequence[int],
-    padding: str,
-    data_format: str | None,
-) -> LocalConv1d | LocalConv2d:
+    weights: Sequence[ArrayLike], implementation: int, input_shape: Sequence[int | None], options: Mapping[str, Any]
+) -> LocalConv:
     rank = len(input_shape) - 2
     if rank not in MODULES:
-        raise ValueError(f"input_shape must have 3 or 4 axes with the batch, got {input_shape!r}")
-    first = is_channels_first(data_format)
+        raise ValueError(f"input_shape must have 3 to 5 axes with the batch, got {input_shape!r}")
+    spec = local_spec(rank, **options)
+    assert spec.kernel_size is not None
     known = [n for n in input_shape[1:] if n is not None]
     sizes = ints(known, rank + 1, "input_shape", scalar=False)
-    channels, spatial = (sizes[0], sizes[1:]) if first else (sizes[-1], sizes[:-1])
-    size, steps = ints(kernel_size, rank, "kernel_size"), ints(strides, rank, "strides")
-    name = _keras_name(implementation, first)
-    rows = convert(
-        weights[0], name, "torch", size, input_size=spatial, channels=channels, strides=steps, padding=padding
-    )
-    spec = local_spec(rank, size, steps, padding, "channels_last", 1, 1)
-    before, output = windows_of(spec, spatial, size)
-    # After the last pixel that a window needs there is none, and perhaps pixels that none needs.
-    ends = [
-        max(0, (out - 1) * s + k - b - n) for out, s, k, b, n in zip(output, steps, size, before, spatial, strict=True)
-    ]
-    pairs = tuple(zip(before, ends, strict=True))
+    channels, spatial = (sizes[0], sizes[1:]) if spec.channels_first else (sizes[-1], sizes[:-1])
+    name = _keras_name(implementation, spec.channels_first)
+    window: dict[str, Any] = {}
+    if implementation > 1:
+        # What these store depends on which pixels a position meets.
+        window = {"input_size": spatial, "channels": channels, "strides": spec.strides, "padding": spec.padding}
+    rows = convert(weights[0], name, "torch", spec.kernel_size, **window)
+    try:
+        geometry_of(spec, layout_of((1,), spatial, channels, spec.channels_first), rows.shape)
+    except Mismatch as error:
+        raise error.named(NAMES) from None
+    pairs, output = padding_reached(spec, spatial), windows_of(spec, spatial, spec.kernel_size)[1]
     module = MODULES[rank](
         channels,
         rows.shape[2],
-        size,
+        spec.kernel_size,
         spatial,
-        steps,
+        spec.strides,
         pairs if any(map(any, pairs)) else 0,
+        spec.dilation,
+        spec.groups,
         bias=len(weights) == 2 and (np.ndim(weights[1]) > 1 or "shared"),
         dtype=torch.from_numpy(np.empty(0, rows.dtype)).dtype,
     )
@@ -141,14 +142,12 @@ def _from_keras(
     return module
 
 
-def to_keras(
-    module: LocalConv1d | LocalConv2d, implementation: int = 1, data_format: str = "channels_last"
-) -> list[Array]:
-    """The weights of a module as a LocallyConnected1D or LocallyConnected2D of Keras 2 stores them.
+def to_keras(module: LocalConv, implementation: int = 1, data_format: str = "channels_last") -> list[Array]:
+    """The weights of a module as a LocallyConnected1D, LocallyConnected2D or LocallyConnected3D stores them.
 
     Parameters
     ----------
-    module : LocalConv1d or LocalConv2d
+    module : LocalConv1d, LocalConv2d or LocalConv3d
         Without dilation and groups, which Keras's layers have not.
     implementation : {1, 2, 3}, optional
     data_format : {'channels_last', 'channels_first'}, optional
@@ -202,7 +201,7 @@ def from_snippet(
     stride: int | Sequence[int] = 1,
     padding: int | Sequence[int] = 0,
     input_size: int | Sequence[int] | None = None,
-) -> LocalConv1d | LocalConv2d:
+) -> LocalConv:
     """A module from the parameters of the locally connected layers that are passed on as snippets.
 
     They unfold the input, multiply it by a weight of shape (1, out_channels, in_channels, *output_size,
@@ -222,7 +221,7 @@ def from_snippet(
 
     Returns
     -------
-    LocalConv1d or LocalConv2d
+    LocalConv1d, LocalConv2d or LocalConv3d
         Of the weight's dtype and device.
 
     Raises
@@ -248,7 +247,8 @@ def from_snippet(
     if kernel_size is None:
         root = round(taps ** (1 / rank))
         if root**rank != taps:
-            raise ValueError(f"kernel_size must be given for a weight of {taps} taps, which are no square")
+            shape = "square" if rank == 2 else "cube"
+            raise ValueError(f"kernel_size must be given for a weight of {taps} taps, which are no {shape}")
         kernel_size = root
     size, steps = ints(kernel_size, rank, "kernel_size"), ints(stride, rank, "stride")
     if math.prod(size) != taps:
@@ -274,12 +274,12 @@ def from_snippet(
     return module
 
 
-def to_snippet(module: LocalConv1d | LocalConv2d) -> tuple[Tensor, Tensor | None]:
+def to_snippet(module: LocalConv) -> tuple[Tensor, Tensor | None]:
     """Weight (1, out_channels, in_channels, *output_size, prod(kernel_size)) and bias of a module.
 
     Parameters
     ----------
-    module : LocalConv1d or LocalConv2d
+    module : LocalConv1d, LocalConv2d or LocalConv3d
         Without groups.
 
     Returns
@@ -320,8 +320,8 @@ def _keras_name(implementation: int, channels_first: bool) -> str:
 
 
 def _check_module(module: Any) -> None:
-    if not isinstance(module, (LocalConv1d, LocalConv2d)):
-        raise TypeError(f"module must be a LocalConv1d or a LocalConv2d, got {type(module).__name__}")
+    if not isinstance(module, LocalConv):
+        raise TypeError(f"module must be a LocalConv1d, LocalConv2d or LocalConv3d, got {type(module).__name__}")
     if module.output_size is None:
         raise ValueError("module must have seen an input: a lazy one has no weights before")
 
@@ -336,7 +336,7 @@ def _array(value: Any) -> Array:
     return np.asarray(value)
 
 
-def _fill(module: LocalConv1d | LocalConv2d, weight: Array, bias: Array | None) -> None:
+def _fill(module: LocalConv, weight: Array, bias: Array | None) -> None:
     with torch.no_grad():
         module.weight.copy_(torch.from_numpy(np.array(weight)))
         if bias is not None:

@@ -11,16 +11,20 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedParameter
 
 from ..arguments import ints
+from ..docstrings import as_in_2d
 from .functional import convolve, no_name, output_padding_for, transpose, window_for
 from .window import IntOrInts, Padding
 
 __all__ = [
     "LazyLocalConv1d",
     "LazyLocalConv2d",
+    "LazyLocalConv3d",
     "LocalConv1d",
     "LocalConv2d",
+    "LocalConv3d",
     "LocalConvTranspose1d",
     "LocalConvTranspose2d",
+    "LocalConvTranspose3d",
 ]
 
 
@@ -234,6 +238,20 @@ class LocalConv2d(_LocalConv):
     rank = 2
 
 
+@as_in_2d(
+    LocalConv2d,
+    """
+    >>> import torch
+    >>> from localconv.torch import LocalConv3d
+    >>> layer = LocalConv3d(3, 16, kernel_size=3, input_size=(4, 8, 8), padding='same')
+    >>> layer(torch.ones(2, 3, 4, 8, 8)).shape, layer.output_size, tuple(layer.weight.shape)
+    (torch.Size([2, 16, 4, 8, 8]), (4, 8, 8), (256, 81, 16))
+    """,
+)
+class LocalConv3d(_LocalConv):
+    rank = 3
+
+
 class _LazyLocalConv(LazyModuleMixin, _LocalConv):  # type: ignore[misc]  # the mixin narrows what Module declares
     def __init__(
         self,
@@ -328,6 +346,19 @@ class LazyLocalConv2d(_LazyLocalConv, LocalConv2d):
     """
 
     cls_to_become = LocalConv2d  # type: ignore[assignment]
+
+
+@as_in_2d(
+    LazyLocalConv2d,
+    """
+    >>> import torch
+    >>> from localconv.torch import LazyLocalConv3d
+    >>> LazyLocalConv3d(5, 3)(torch.ones(2, 3, 4, 8, 8)).shape
+    torch.Size([2, 5, 2, 6, 6])
+    """,
+)
+class LazyLocalConv3d(_LazyLocalConv, LocalConv3d):
+    cls_to_become = LocalConv3d  # type: ignore[assignment]
 
 
 class _LocalConvTranspose(_LocalConvNd):
@@ -440,3 +471,17 @@ class LocalConvTranspose2d(_LocalConvTranspose):
     """
 
     rank = 2
+
+
+@as_in_2d(
+    LocalConvTranspose2d,
+    """
+    >>> import torch
+    >>> from localconv.torch import LocalConvTranspose3d
+    >>> layer = LocalConvTranspose3d(8, 3, kernel_size=2, input_size=(2, 4, 4), stride=2)
+    >>> layer(torch.ones(2, 8, 2, 4, 4)).shape
+    torch.Size([2, 3, 4, 8, 8])
+    """,
+)
+class LocalConvTranspose3d(_LocalConvTranspose):
+    rank = 3

@@ -32,6 +32,18 @@ CASES = [
         "local_conv2d", (7, 6), (2, 2), dilation_rate=(2, 3), padding=((1, 2), (0, 3)), groups=3, filters=3, exact=False
     ),
     Case("local_conv2d", (4, 4), (1, 1), channels=1, filters=1, batch=1, exact=False),
+    Case("local_conv3d", (4, 3, 4), (2, 2, 3), strides=(2, 1, 1), padding="same", bias="full", exact=False),
+    Case(
+        "local_conv3d",
+        (5, 3, 3),
+        (2, 1, 2),
+        dilation_rate=(2, 1, 1),
+        padding=((1, 0), (0, 1), (0, 0)),
+        groups=3,
+        filters=3,
+        data_format="channels_first",
+        exact=False,
+    ),
 ]
 
 

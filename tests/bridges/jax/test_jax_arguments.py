@@ -1,10 +1,13 @@
 """What comes in at the door: dtypes, and errors that name the argument."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import localconv
 import localconv.jax as lj
 from localconv import settings
 
@@ -42,6 +45,15 @@ def test_wrong_arguments(changes, error, words, traced):
     """The same errors eagerly and while a function is traced."""
     with pytest.raises(error, match=words):
         (jax.jit(lambda: call(**changes)) if traced else lambda: call(**changes))()
+
+
+@pytest.mark.parametrize("name", [name for name in lj.__all__ if name.startswith("local_conv")])
+def test_arguments_are_those_of_the_functions_for_numpy(name):
+    """Names, order, defaults; `out` is not JAX's way."""
+    ours, theirs = (inspect.signature(getattr(module, name)).parameters for module in (lj, localconv))
+    assert [(p.name, p.default, p.kind) for p in ours.values()] == [
+        (p.name, p.default, p.kind) for p in theirs.values() if p.name != "out"
+    ]
 
 
 def test_wrong_output_shapes():

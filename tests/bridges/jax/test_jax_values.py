@@ -94,11 +94,12 @@ def test_what_meets_padding_does_nothing():
 @st.composite
 def geometries(draw):
     """What both can do: explicit or no padding, one group (JAX's has no groups)."""
-    rank = draw(st.integers(1, 2))
+    rank = draw(st.integers(1, 3))
     axes = st.tuples(*[st.integers(1, 3)] * rank)
     kernel, strides, dilation = draw(axes), draw(axes), draw(axes)
     padding = draw(st.sampled_from(["valid"]) | st.tuples(*[st.tuples(st.integers(0, 3), st.integers(0, 3))] * rank))
-    spatial = tuple((k - 1) * d + 1 + draw(st.integers(0, 4)) for k, d in zip(kernel, dilation, strict=True))
+    more = st.integers(0, {1: 4, 2: 4, 3: 2}[rank])
+    spatial = tuple((k - 1) * d + 1 + draw(more) for k, d in zip(kernel, dilation, strict=True))
     return Case(
         f"local_conv{rank}d",
         spatial,
@@ -117,7 +118,7 @@ def geometries(draw):
 
 def by_jax(case, inputs, rows):
     """The case by `jax.lax.conv_general_dilated_local`, its kernel converted from rows."""
-    letters = "HW"[: case.rank]
+    letters = "DHW"[-case.rank :]
     first = case.data_format == "channels_first"
     images = f"NC{letters}" if first else f"N{letters}C"
     kernels, layout = (f"OI{letters}", "jax") if first else (f"{letters}IO", "jax_channels_last")

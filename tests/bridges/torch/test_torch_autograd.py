@@ -11,7 +11,16 @@ from torch.autograd import forward_ad, gradcheck, gradgradcheck  # noqa: E402
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vmap  # noqa: E402
 from torch_cases import Case, reference  # noqa: E402
 
-from localconv.torch import LocalConv1d, LocalConv2d, LocalConvTranspose2d, fallback, functional, operators  # noqa: E402
+from localconv.torch import (  # noqa: E402
+    LocalConv1d,
+    LocalConv2d,
+    LocalConv3d,
+    LocalConvTranspose2d,
+    LocalConvTranspose3d,
+    fallback,
+    functional,
+    operators,
+)
 
 # PyTorch's own use of what it deprecates, when forward mode is first asked for.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.*:DeprecationWarning")
@@ -21,8 +30,9 @@ CASES = {
     "2d": Case((4, 3), (2, 3), batch=2, channels=1, filters=2, padding=1, stride=(2, 1), bias="shared"),
     "groups": Case((5, 4), (3, 1), batch=1, channels=2, filters=1, groups=2, dilation=(2, 1), bias="full"),
     "no bias": Case((5,), (2,), batch=3, channels=2, filters=2, padding="same", bias="none"),
+    "3d": Case((2, 3, 4), (2, 1, 2), batch=2, channels=1, filters=1, groups=2, padding=(0, 1, 0), stride=(1, 2, 1)),
 }
-FUNCTIONS = {1: functional.local_conv1d, 2: functional.local_conv2d}
+FUNCTIONS = {1: functional.local_conv1d, 2: functional.local_conv2d, 3: functional.local_conv3d}
 
 
 @pytest.fixture(params=CASES)
@@ -176,8 +186,7 @@ def test_gradients_of_every_example():
             torch.testing.assert_close(found[name][i], value)
 
 
-def model():
-    torch.manual_seed(0)
+def model_2d():
     return torch.nn.Sequential(
         LocalConv2d(3, 4, 3, (8, 8), stride=2, padding=1, bias="shared"),
         torch.nn.ReLU(),
@@ -186,16 +195,36 @@ def model():
     )
 
 
+def model_3d():
+    return torch.nn.Sequential(
+        LocalConv3d(2, 4, (2, 3, 2), (3, 7, 8), stride=(1, 2, 2), groups=2),
+        torch.nn.ReLU(),
+        LocalConvTranspose3d(4, 2, 2, (2, 3, 4), stride=(1, 2, 1), bias="shared"),
+    )
+
+
+# With the size of an image, and of what is made of it.
+MODELS = {"2d": (model_2d, (3, 8, 8), (6, 7, 8)), "3d": (model_3d, (2, 3, 7, 8), (2, 3, 6, 5))}
+
+
+@pytest.fixture(params=MODELS)
+def network(request):
+    """A model, and a function that makes a batch for it."""
+    make, size, _ = MODELS[request.param]
+    torch.manual_seed(0)
+    return make(), lambda batch: torch.randn(batch, *size)
+
+
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-def test_compiled(backend):
+def test_compiled(backend, network):
     """In one graph, for any batch after the first two, and with the gradients of eager mode."""
     if backend == "inductor" and not has_compiler():
         pytest.skip("inductor needs a C++ compiler")
-    eager = model()
+    eager, images = network
     torch._dynamo.reset()
     compiled = torch.compile(copy.deepcopy(eager), fullgraph=True, dynamic=True, backend=backend)
     for batch in (4, 5, 9):
-        x = torch.randn(batch, 3, 8, 8)
+        x = images(batch)
         for one in (eager, compiled):
             one.zero_grad()
         given = [x.clone().requires_grad_() for _ in range(2)]
@@ -220,12 +249,15 @@ def has_compiler():
         return False
 
 
-def test_no_graph_breaks():
+def test_no_graph_breaks(network):
+    model, images = network
     torch._dynamo.reset()
-    explained = torch._dynamo.explain(model())(torch.randn(2, 3, 8, 8))
+    explained = torch._dynamo.explain(model)(images(2))
     assert explained.graph_break_count == 0
     assert explained.graph_count == 1
 
+
+def test_no_graph_breaks_by_functions():
     def functions(x, weight, bias):
         y = functional.local_conv2d(x, weight, 3, bias, padding="same")
         return functional.local_conv_transpose2d(y, weight, [3, 3], padding=1)
@@ -234,6 +266,14 @@ def test_no_graph_breaks():
     arguments = torch.randn(2, 3, 4, 4), torch.randn(16, 27, 3), torch.randn(3)
     compiled = torch.compile(functions, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(*arguments), functions(*arguments))
+
+    def in_3d(x, weight, bias):
+        y = functional.local_conv3d(x, weight, (1, 3, 3), bias, padding="same")
+        return functional.local_conv_transpose3d(y, weight, [1, 3, 3], padding=(0, 1, 1))
+
+    arguments = torch.randn(2, 3, 2, 4, 4), torch.randn(32, 27, 3), torch.randn(3)
+    compiled = torch.compile(in_3d, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(*arguments), in_3d(*arguments))
 
 
 def test_compiled_transforms():
@@ -249,16 +289,16 @@ def test_compiled_transforms():
     torch.testing.assert_close(compiled(x, tangent), derivative(x, tangent))
 
 
-def test_exported():
+def test_exported(network):
     """With a batch of any size, saved and loaded."""
-    eager = model()
+    eager, images = network
     batch = torch.export.Dim("batch", min=2)
-    program = torch.export.export(eager, (torch.randn(3, 3, 8, 8),), dynamic_shapes={"input": {0: batch}})
+    program = torch.export.export(eager, (images(3),), dynamic_shapes={"input": {0: batch}})
     file = io.BytesIO()
     torch.export.save(program, file)
     file.seek(0)
     loaded = torch.export.load(file).module()
-    x = torch.randn(7, 3, 8, 8)
+    x = images(7)
     torch.testing.assert_close(loaded(x), eager(x))
 
 
@@ -283,17 +323,19 @@ def test_fake_and_meta_tensors(case):
             assert (found.shape, found.dtype, found.stride()) == (expected.shape, expected.dtype, expected.stride())
 
 
-def test_models_on_meta():
+@pytest.mark.parametrize("name", MODELS)
+def test_models_on_meta(name):
+    make, size, output = MODELS[name]
     with torch.device("meta"):
-        made = model()
-    assert made(torch.empty(2, 3, 8, 8, device="meta")).shape == (2, 6, 7, 8)
+        made = make()
+    assert made(torch.empty(2, *size, device="meta")).shape == (2, *output)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_autocast(dtype):
+def test_autocast(dtype, network):
     """Everything in float32, whatever dtype comes in."""
-    made = model()
-    x = torch.randn(2, 3, 8, 8)
+    made, images = network
+    x = images(2)
     expected = made(x)
     with torch.autocast("cpu", dtype):
         found = made(x)
@@ -336,11 +378,11 @@ def test_storage_may_be_resized_after_a_call():
         tensor.untyped_storage().resize_(tensor.numel() * 4)
 
 
-def test_checkpointed():
+def test_checkpointed(network):
     from torch.utils.checkpoint import checkpoint
 
-    made = model()
-    x = torch.randn(2, 3, 8, 8, requires_grad=True)
+    made, images = network
+    x = images(2).requires_grad_()
     expected = torch.autograd.grad(made(x).square().sum(), x)
     found = torch.autograd.grad(checkpoint(made, x, use_reentrant=False).square().sum(), x)
     torch.testing.assert_close(found, expected)

@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import pkgutil
+import re
 
 import pytest
 
@@ -18,6 +19,13 @@ MODULES = [m.name for m in pkgutil.iter_modules(localconv.torch.__path__, "local
 def test_docstrings(name):
     failed, _ = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert failed == 0
+
+
+@pytest.mark.parametrize("name", [name for name in localconv.torch.__all__ if name.endswith("3d")])
+def test_three_dimensions_are_not_described_as_two(name):
+    """Their docstrings are made of those for two, by the words that depend on the rank."""
+    text = getattr(localconv.torch, name).__doc__
+    assert not re.search(r"2[dD]\b|\b2 ints|\(C, H|(?<!D )\* H|(?<!kd \* )kh \* kw", text)
 
 
 def test_everything_public_has_an_example():

@@ -9,16 +9,21 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="localconv.torch needs PyTorch: make test-bridges installs it")
 
-from layer_cases import assert_close, golden  # noqa: E402
+import oracle  # noqa: E402
+from layer_cases import GOLDEN, assert_close, golden  # noqa: E402
 
 from localconv import layers  # noqa: E402
+from localconv.convert import convert  # noqa: E402
 from localconv.torch import (  # noqa: E402
     LazyLocalConv1d,
     LazyLocalConv2d,
+    LazyLocalConv3d,
     LocalConv1d,
     LocalConv2d,
+    LocalConv3d,
     LocalConvTranspose1d,
     LocalConvTranspose2d,
+    LocalConvTranspose3d,
     from_keras,
     from_snippet,
     functional,
@@ -41,6 +46,18 @@ def test_parameters():
     assert transposed.weight.shape == (20, 27, 4)
 
 
+def test_parameters_of_three_dimensions():
+    layer = LocalConv3d(4, 6, (3, 2, 1), (9, 8, 3), stride=2, padding=(1, 0, 0), groups=2)
+    assert layer.output_size == (5, 4, 2)
+    assert layer.weight.shape == (40, 12, 6)
+    assert layer.bias.shape == (6, 5, 4, 2)
+    transposed = LocalConvTranspose3d(4, 6, 3, (5, 4, 2), stride=2, padding=1, output_padding=(1, 0, 1), groups=2)
+    like = torch.nn.ConvTranspose3d(4, 6, 3, stride=2, padding=1, output_padding=(1, 0, 1), groups=2)
+    assert transposed.output_size == tuple(like(torch.zeros(1, 4, 5, 4, 2)).shape[2:])
+    assert transposed(torch.zeros(1, 4, 5, 4, 2)).shape[2:] == transposed.output_size
+    assert transposed.weight.shape == (40, 81, 4)
+
+
 @pytest.mark.parametrize("make", [LocalConv1d, LocalConvTranspose1d])
 def test_first_values(make):
     """Uniform within the bound of one position's fan."""
@@ -58,7 +75,11 @@ def test_first_values(make):
 
 @pytest.mark.parametrize(
     ("lazy", "eager", "shape"),
-    [(LazyLocalConv1d, LocalConv1d, (2, 4, 9)), (LazyLocalConv2d, LocalConv2d, (2, 4, 9, 7))],
+    [
+        (LazyLocalConv1d, LocalConv1d, (2, 4, 9)),
+        (LazyLocalConv2d, LocalConv2d, (2, 4, 9, 7)),
+        (LazyLocalConv3d, LocalConv3d, (2, 4, 5, 3, 4)),
+    ],
 )
 def test_lazy(lazy, eager, shape):
     x = torch.randn(shape)
@@ -78,7 +99,13 @@ def test_lazy(lazy, eager, shape):
 
 
 def test_copies():
-    for layer in (LocalConv2d(2, 3, 2, 4, padding="same"), LocalConvTranspose1d(2, 3, 2, 4)):
+    same = {"padding": "same"}
+    for layer, options in (
+        (LocalConv2d(2, 3, 2, 4, **same), same),
+        (LocalConv3d(2, 3, 2, 4, **same), same),
+        (LocalConvTranspose1d(2, 3, 2, 4), {}),
+        (LocalConvTranspose3d(2, 3, 2, 4), {}),
+    ):
         x = torch.randn(2, 2, *layer.input_size)
         file = pickle.dumps(layer)
         made = copy.deepcopy(layer), pickle.loads(file)
@@ -86,7 +113,7 @@ def test_copies():
             assert other._window is layer._window
             assert repr(other) == repr(layer)
             assert torch.equal(other(x), layer(x))
-        fresh = type(layer)(2, 3, 2, 4, **({"padding": "same"} if layer.rank == 2 else {}))
+        fresh = type(layer)(2, 3, 2, 4, **options)
         fresh.load_state_dict(layer.state_dict())
         assert torch.equal(fresh(x), layer(x))
 
@@ -113,6 +140,8 @@ def test_representation():
 
 X, WEIGHT = torch.zeros(2, 3, 6, 5), torch.zeros(20, 12, 4)
 CALLS = {
+    "name in 3D": (lambda: LocalConv3d(3, 4, 2, 5)(X[0]), RuntimeError, r"Expected 4D .* or 5D .* LocalConv3d"),
+    "ints in 3D": (lambda: LocalConv3d(3, 4, (2, 2), 5), ValueError, r"kernel_size must be 3 ints"),
     "one dimension": (lambda: functional.local_conv2d(X[0, 0], WEIGHT, 2), RuntimeError, "Expected 3D .* local_conv2d"),
     "name": (lambda: LocalConv1d(3, 4, 2, 5)(X), RuntimeError, "Expected 2D .* LocalConv1d"),
     "weight": (
@@ -184,7 +213,7 @@ def test_wrong_arguments(name):
 
 # ----------------------------------------------------------------------------------------------------- layers of others
 
-KERAS = [case for rank in (1, 2) for case in golden(f"local{rank}d")]
+KERAS = [case for file in sorted(GOLDEN.glob("local?d.npz")) for case in golden(file.stem)]
 
 
 def built(case):
@@ -225,18 +254,44 @@ def test_from_keras(number):
     assert repr(twin) == repr(module)
 
 
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("implementation", [1, 2, 3])
+def test_from_keras_in_three_dimensions(implementation, data_format, padding):
+    """Which Keras 2 has not: what `localconv.local_conv3d` makes of the same weights; and those back."""
+    case = oracle.Case(
+        "local_conv3d", (4, 3, 5), (2, 3, 2), strides=(1, 1, 2), bias="full", padding=padding, data_format=data_format
+    )
+    x, rows, bias = case.arrays()
+    first = data_format == "channels_first"
+    ending = "_channels_first" if first else ""
+    options = {"strides": case.strides, "padding": padding}
+    name = f"keras_{implementation}{ending}"
+    kernel = convert(rows, f"rows{ending}", name, case.kernel_size, input_size=case.spatial, **options)
+    options |= {"kernel_size": case.kernel_size, "data_format": data_format, "input_shape": x.shape}
+    module = from_keras([kernel, bias], implementation, **options)
+    assert type(module) is LocalConv3d
+    given = torch.from_numpy(x)
+    y = module(given if first else given.movedim(-1, 1)).detach()
+    case.check((y if first else y.movedim(1, -1)).numpy())
+    for found, expected in zip(to_keras(module, implementation, data_format), (kernel, bias), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 class Snippet(torch.nn.Module):
     """The layer that is passed on in forums: unfold, multiply, sum."""
 
     def __init__(self, in_channels, out_channels, output_size, kernel_size, stride):
         super().__init__()
-        self.weight = torch.nn.Parameter(torch.randn(1, out_channels, in_channels, *output_size, kernel_size**2))
+        taps = kernel_size ** len(output_size)
+        self.weight = torch.nn.Parameter(torch.randn(1, out_channels, in_channels, *output_size, taps))
         self.bias = torch.nn.Parameter(torch.randn(1, out_channels, *output_size))
         self.kernel_size, self.stride = kernel_size, stride
 
     def forward(self, x):
-        x = x.unfold(2, self.kernel_size, self.stride).unfold(3, self.kernel_size, self.stride)
-        x = x.contiguous().view(*x.size()[:-2], -1)
+        for axis in range(2, x.dim()):
+            x = x.unfold(axis, self.kernel_size, self.stride)
+        x = x.flatten(self.bias.dim())
         return (x.unsqueeze(1) * self.weight).sum([2, -1]) + self.bias
 
 
@@ -252,6 +307,13 @@ def test_snippets():
     assert from_snippet(theirs.weight, stride=2).input_size == (9, 7)
     shared = from_snippet(theirs.weight.detach().numpy(), np.zeros(5, np.float32), stride=2)
     assert shared.bias.shape == to_snippet(shared)[1].shape == (5,)
+    deep = Snippet(2, 3, (2, 3, 2), 2, 1)
+    ours = from_snippet(deep.weight, deep.bias)
+    assert type(ours) is LocalConv3d
+    x = torch.randn(2, 2, 3, 4, 3)
+    torch.testing.assert_close(ours(x), deep(x))
+    assert torch.equal(to_snippet(ours)[0], deep.weight)
+    assert torch.equal(to_snippet(ours)[1], deep.bias)
     half = from_snippet(theirs.weight.bfloat16())
     assert torch.equal(to_snippet(half)[0], theirs.weight.bfloat16())
 
@@ -274,16 +336,27 @@ OTHERS = {
     "layer": (lambda: from_keras(layers.Dense(2)), TypeError, "layer must be locally connected, got Dense"),
     "shape": (lambda: from_keras([KERNEL], kernel_size=3), ValueError, "input_shape must be given"),
     "size": (lambda: from_keras([KERNEL], input_shape=(1, 8, 2)), ValueError, "kernel_size must be given"),
-    "axes": (lambda: from_keras([KERNEL], input_shape=(8, 2), kernel_size=3), ValueError, "input_shape must have 3 or"),
+    "axes": (lambda: from_keras([KERNEL], input_shape=(8, 2), kernel_size=3), ValueError, "input_shape must have 3 to"),
     "arrays": (lambda: from_keras([], **SHAPED), ValueError, "layer must have a kernel and perhaps a bias"),
     "implementation": (lambda: from_keras([KERNEL], 4, **SHAPED), ValueError, "implementation must be 1, 2 or 3"),
     "kernel": (lambda: from_keras([KERNEL[1:]], **SHAPED), ValueError, "kernel must have"),
+    "channels": (
+        lambda: from_keras([KERNEL], input_shape=(None, 8, 3), kernel_size=3),
+        ValueError,
+        r"kernel must have shape .* = \(6, 9, 4\) for input_shape",
+    ),
+    "too small": (
+        lambda: from_keras([KERNEL], input_shape=(None, 2, 2), kernel_size=3),
+        ValueError,
+        r"input size \(2,\) is too small",
+    ),
     "dilated": (lambda: to_keras(LocalConv1d(2, 2, 2, 8, dilation=2)), ValueError, "neither dilation nor groups"),
     "groups": (lambda: to_snippet(LocalConv1d(2, 2, 2, 8, groups=2)), ValueError, "module must have no groups"),
-    "module": (lambda: to_snippet(torch.nn.Conv1d(2, 2, 2)), TypeError, "module must be a LocalConv1d or"),
+    "module": (lambda: to_snippet(torch.nn.Conv1d(2, 2, 2)), TypeError, "module must be a LocalConv1d, LocalConv2d or"),
     "lazy": (lambda: to_keras(LazyLocalConv1d(2, 2)), ValueError, "module must have seen an input"),
     "snippet": (lambda: from_snippet(np.zeros((2, 3, 4, 5, 5, 9))), ValueError, "weight must have shape"),
-    "taps": (lambda: from_snippet(np.zeros((1, 3, 4, 5, 5, 6))), ValueError, "kernel_size must be given"),
+    "taps": (lambda: from_snippet(np.zeros((1, 3, 4, 5, 5, 6))), ValueError, "kernel_size must be given .* no square"),
+    "cube": (lambda: from_snippet(np.zeros((1, 3, 4, 2, 2, 2, 9))), ValueError, "kernel_size must be given .* no cube"),
     "window": (
         lambda: from_snippet(np.zeros((1, 3, 4, 5, 5, 6)), kernel_size=3),
         ValueError,

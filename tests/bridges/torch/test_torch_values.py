@@ -6,10 +6,14 @@ torch = pytest.importorskip("torch", reason="localconv.torch needs PyTorch: make
 
 from torch_cases import Case, assert_near, random_cases, reference, sizes_of_sums  # noqa: E402
 
-from localconv.torch import autograd, fallback, functional  # noqa: E402
+from localconv.torch import autograd, fallback, functional, native  # noqa: E402
 
-FUNCTIONS = {1: functional.local_conv1d, 2: functional.local_conv2d}
-TRANSPOSED = {1: functional.local_conv_transpose1d, 2: functional.local_conv_transpose2d}
+FUNCTIONS = {1: functional.local_conv1d, 2: functional.local_conv2d, 3: functional.local_conv3d}
+TRANSPOSED = {
+    1: functional.local_conv_transpose1d,
+    2: functional.local_conv_transpose2d,
+    3: functional.local_conv_transpose3d,
+}
 
 
 @pytest.fixture(params=["compiled", "torch"])
@@ -104,6 +108,20 @@ def layouts(tensor):
 PLAIN = Case((6, 5), (2, 3), batch=3, channels=4, filters=5)
 
 
+def test_memory_formats():
+    """Of what PyTorch calls channels_last nothing is copied, and so is the output's memory."""
+    for case, memory_format in (
+        (PLAIN, torch.channels_last),
+        (Case((4, 3, 5), (2, 2, 3), channels=4, filters=5), torch.channels_last_3d),
+    ):
+        x, weight, bias = case.tensors()
+        y = FUNCTIONS[case.rank](x, weight, case.kernel_size, bias)
+        assert y.is_contiguous(memory_format=memory_format)
+        given = x.to(memory_format=memory_format)
+        assert native._channels_last(given).data_ptr() == given.data_ptr()
+        assert torch.equal(FUNCTIONS[case.rank](given, weight, case.kernel_size, bias), y)
+
+
 def test_memory_layouts():
     x, weight, bias = PLAIN.tensors(torch.float64)
     expected = functional.local_conv2d(x, weight, PLAIN.kernel_size, bias)
@@ -156,9 +174,9 @@ def test_one_gradient_alone(wanted):
     assert torch.equal(found, right)
 
 
-@pytest.mark.parametrize("rank", [1, 2])
+@pytest.mark.parametrize("rank", [1, 2, 3])
 def test_unbatched(rank):
-    case = Case((6, 5)[:rank], (2, 3)[:rank])
+    case = Case((6, 5, 4)[:rank], (2, 3, 2)[:rank])
     x, weight, bias = case.tensors()
     function, transposed = FUNCTIONS[rank], TRANSPOSED[rank]
     y = function(x, weight, case.kernel_size, bias)

@@ -111,11 +111,12 @@ def sizes_of_sums(case, x, weight, bias, gradient):
 
 
 def random_cases(count, seed=0):
-    """Geometries of one and two dimensions, no two alike but by chance."""
+    """Geometries of one to three dimensions, no two alike but by chance."""
     rng = np.random.default_rng(seed)
     cases = []
     while len(cases) < count:
-        rank = int(rng.integers(1, 3))
+        rank = int(rng.integers(1, 4))
+        largest = {1: 12, 2: 12, 3: 7}[rank]
         draw = lambda low, high: tuple(int(n) for n in rng.integers(low, high, rank))  # noqa: E731, B023
         stride = draw(1, 4)
         padding = [
@@ -127,8 +128,8 @@ def random_cases(count, seed=0):
             tuple((a, b) for a, b in zip(draw(0, 3), draw(0, 3), strict=True)),
         ]
         case = Case(
-            spatial=draw(1, 12),
-            kernel_size=draw(1, 5),
+            spatial=draw(1, largest),
+            kernel_size=draw(1, 5 if rank < 3 else 4),
             batch=int(rng.integers(1, 20)),
             channels=int(rng.integers(1, 5)),
             filters=int(rng.integers(1, 7)),

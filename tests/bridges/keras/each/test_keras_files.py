@@ -12,7 +12,7 @@ from keras_tools import BACKEND, TRAINS, array
 from layer_cases import GOLDEN, assert_close, golden
 
 from localconv import layers as ours
-from localconv.keras import LocallyConnected1D, LocallyConnected2D, install
+from localconv.keras import LocallyConnected1D, LocallyConnected2D, LocallyConnected3D, install
 from localconv.keras.files import upgraded
 
 # Keras's reader of old .h5 files passes the shape to Conv layers, and then warns of its users' doing so.
@@ -48,8 +48,8 @@ def test_models(path, case):
     for mine, theirs in zip(model.get_weights(), case["weights"], strict=True):
         np.testing.assert_array_equal(mine, theirs)
     assert_close(array(model(case["x"])), case["y"])
-    local = [layer for layer in model.layers if isinstance(layer, (LocallyConnected1D, LocallyConnected2D))]
-    assert len(local) >= 1
+    named = [entry["class_name"] for entry in json.loads(case["config"])["config"]["layers"]]
+    assert [type(layer).__name__ for layer in model.layers] == [name for name in named if name != "InputLayer"]
 
 
 @pytest.mark.parametrize(("path", "case"), WEIGHTS)
@@ -113,15 +113,16 @@ def test_deepface():
 
 
 def model_of_all_kinds():
-    left, right = keras.Input((6, 5, 2)), keras.Input((7, 2))
+    left, right, deep = keras.Input((6, 5, 2)), keras.Input((7, 2)), keras.Input((3, 4, 3, 2))
     a = LocallyConnected2D(2, 2, dilation_rate=2, groups=2, activation="elu", kernel_constraint="max_norm", name="a")(
         left
     )
     inner = keras.Sequential([keras.Input((7, 2)), LocallyConnected1D(2, 3, implementation=2)], name="inner")
     options = {"implementation": 3, "padding": "same", "kernel_regularizer": "l2", "use_bias": False}
     b = LocallyConnected1D(3, 2, **options)(inner(right))
-    flat = [keras.layers.Flatten()(part) for part in (a, b)]
-    return keras.Model([left, right], keras.layers.Dense(2)(keras.layers.Concatenate()(flat)))
+    c = LocallyConnected3D(2, 2, implementation=2, padding="same", strides=(1, 2, 1), name="c")(deep)
+    flat = [keras.layers.Flatten()(part) for part in (a, b, c)]
+    return keras.Model([left, right, deep], keras.layers.Dense(2)(keras.layers.Concatenate()(flat)))
 
 
 @pytest.mark.parametrize("suffix", ["keras", "h5"])
@@ -142,6 +143,7 @@ def test_round_trip(suffix, tmp_path):
         model = keras.models.load_model(sys.argv[1])
         np.save(sys.argv[3], keras.ops.convert_to_numpy(model(inputs)))
         assert type(model.get_layer("a")) is localconv.keras.LocallyConnected2D
+        assert type(model.get_layer("c")) is localconv.keras.LocallyConnected3D
     """
     command = [sys.executable, "-c", code, str(path), str(tmp_path / "inputs.npz"), str(tmp_path / "y.npy")]
     done = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)
@@ -175,6 +177,7 @@ def test_install():
     install()
     assert keras.layers.LocallyConnected1D is LocallyConnected1D
     assert keras.saving.get_custom_objects()["LocallyConnected2D"] is LocallyConnected2D
+    assert keras.layers.LocallyConnected3D is LocallyConnected3D
     config = LocallyConnected1D(2, 3, name="x").get_config()
     entry = {"class_name": "LocallyConnected1D", "config": config, "registered_name": None, "module": "keras.layers"}
     assert type(keras.saving.deserialize_keras_object(entry)) is LocallyConnected1D

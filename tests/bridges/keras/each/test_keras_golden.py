@@ -6,13 +6,13 @@ import keras
 import numpy as np
 import pytest
 from keras_tools import BACKEND, TRAINS, run_layer
-from layer_cases import assert_close, golden
+from layer_cases import GOLDEN, assert_close, golden
 
 import localconv.keras
 
 CASES = [
     pytest.param(case, id=f"{family}-{number}")
-    for family in ("local1d", "local2d")
+    for family in sorted(file.stem for file in GOLDEN.glob("local?d.npz"))
     for number, case in enumerate(golden(family))
 ]
 

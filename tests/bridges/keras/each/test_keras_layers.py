@@ -11,8 +11,8 @@ import pytest
 from keras import ops
 from keras_tools import BACKEND, TRAINS, array
 
-from localconv.keras import LocallyConnected1D, LocallyConnected2D
-from localconv.keras.layers import LocallyConnected
+from localconv.convert import convert
+from localconv.keras import LocallyConnected1D, LocallyConnected2D, LocallyConnected3D
 
 rng = np.random.default_rng(14)
 
@@ -118,18 +118,14 @@ if TRAINS:
         layers = [LocallyConnected1D(3, 3, implementation=i) for i in (1, implementation)]
         models = [keras.Sequential([keras.Input((7, 2)), layer]) for layer in layers]
         layers[0].set_weights([kernel, np.zeros((5, 3), "float32")])
-        connections = convert(kernel, "rows", f"keras_{implementation}")
+        shape = {"input_size": (7,), "channels": 2}
+        connections = convert(kernel, "rows", f"keras_{implementation}", (3,), **shape)
         layers[1].set_weights([connections, np.zeros((5, 3), "float32")])
         for model in models:
             model.compile(keras.optimizers.SGD(0.1), loss="mse")
             model.fit(x, y, epochs=3, verbose=0, shuffle=False)
-        back = convert(layers[1].get_weights()[0], f"keras_{implementation}", "rows")
+        back = convert(layers[1].get_weights()[0], f"keras_{implementation}", "rows", (3,), **shape)
         np.testing.assert_allclose(layers[0].get_weights()[0], back, rtol=1e-5, atol=1e-6)
-
-    def convert(kernel, source, target):
-        from localconv.convert import convert
-
-        return convert(kernel, source, target, (3,), input_size=(7,), channels=2)
 
 
 # --- shapes and dtypes ------------------------------------------------------------------------------------------------
@@ -303,17 +299,27 @@ def test_old_sequential_models_tell_the_input_shape():
     assert keras.Sequential([layer]).output_shape == (None, 6, 2)
 
 
-def test_another_rank_is_one_line():
-    class LocallyConnected3D(LocallyConnected):
-        rank = 3
-
-    layer = LocallyConnected3D(2, 2, engine="ops")
-    x = normal(2, 3, 4, 3, 1)
-    y = array(layer(x))
-    assert y.shape == layer.compute_output_shape(x.shape) == (2, 2, 3, 2, 2)
-    kernel = array(layer.kernel).reshape(2, 3, 2, 8, 2)
-    window = x[:, 1:3, 2:4, 0:2, 0].reshape(2, 8)
-    np.testing.assert_allclose(y[:, 1, 2, 0], window @ kernel[1, 2, 0], rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("implementation", [2, 3])
+def test_implementations_of_three_dimensions(implementation, data_format, padding):
+    """Which Keras 2 has no files of: the same outputs, of integers, as implementation 1 with the kernel's rows."""
+    first = data_format == "channels_first"
+    shape = (2, 4, 3, 5) if first else (4, 3, 5, 2)
+    x = rng.integers(-4, 5, (2, *shape)).astype("float32")
+    options = {"strides": (1, 2, 2), "padding": padding, "data_format": data_format}
+    one, other = (LocallyConnected3D(3, (2, 2, 3), implementation=i, **options) for i in (1, implementation))
+    for layer in (one, other):
+        layer.build((None, *shape))
+    kernel, bias = (rng.integers(-4, 5, tuple(w.shape)).astype("float32") for w in other.weights)
+    name, ending = f"keras_{implementation}", "_channels_first" if first else ""
+    window = {"input_size": (4, 3, 5), "strides": (1, 2, 2), "padding": padding, "channels": 2}
+    rows = convert(kernel, name + ending, "rows" + ending, (2, 2, 3), **window)
+    one.set_weights([rows, bias])
+    other.set_weights([kernel, bias])
+    np.testing.assert_array_equal(array(other(x)), array(one(x)))
+    assert one.name.startswith("locally_connected3d")
+    assert other.get_config()["implementation"] == implementation
 
 
 def test_plot_model(tmp_path):

@@ -14,10 +14,10 @@ from keras_tools import BACKEND, TRAINS, array, gradient, run_layer, value_and_g
 from oracle import Case, Gradient
 from test_properties import cases as cases_of_functions
 
-from localconv.keras import LocallyConnected1D, LocallyConnected2D
+from localconv.keras import LocallyConnected1D, LocallyConnected2D, LocallyConnected3D
 
 ENGINES = ("compiled", "ops")
-LAYERS = {1: LocallyConnected1D, 2: LocallyConnected2D}
+LAYERS = {1: LocallyConnected1D, 2: LocallyConnected2D, 3: LocallyConnected3D}
 
 
 def cases(data_format, **common):
@@ -30,6 +30,8 @@ def cases(data_format, **common):
         Case("local_conv2d", (6, 5), (4, 2), padding="same", strides=(1, 2), batch=3, **common),
         Case("local_conv2d", (6, 7), (2, 3), dilation_rate=(2, 1), groups=2, channels=4, filters=2, **common),
         Case("local_conv2d", (5, 5), (2, 2), batch=0, **common),
+        Case("local_conv3d", (4, 3, 5), (2, 3, 2), strides=(1, 1, 2), padding="same", **common),
+        Case("local_conv3d", (5, 4, 3), (2, 1, 2), dilation_rate=(2, 1, 1), groups=2, channels=4, filters=2, **common),
     ]
 
 
@@ -123,7 +125,9 @@ if BACKEND in ("numpy", "torch"):  # the others compile every geometry anew
 
 if TRAINS:
 
-    @pytest.mark.parametrize("case", [CASES[3], CASES[8], CASES[12]], ids=["2d", "first-1d", "first-groups"])
+    @pytest.mark.parametrize(
+        "case", [CASES[3], CASES[10], CASES[14], CASES[17]], ids=["2d", "first-1d", "first-groups", "first-3d"]
+    )
     def test_derivatives_of_derivatives(case):
         """The slope of |gradient|^2, by the compiled kernels and by keras.ops, whose derivatives are the backend's own:
         integers, and so equal.
@@ -147,6 +151,20 @@ if TRAINS:
         for ours, theirs in zip(slopes[0][1], slopes[1][1], strict=True):
             assert abs(theirs).max() > 0
             np.testing.assert_array_equal(ours, theirs)
+
+
+if BACKEND == "torch":
+
+    @pytest.mark.parametrize("case", CASES, ids=ids)
+    def test_modules_of_layers(case):
+        """A module made of a layer computes what the layer does, dilation and groups too."""
+        from localconv.torch import from_keras
+
+        layer, x = made(case, "compiled")
+        first = case.data_format == "channels_first"
+        given = ops.convert_to_tensor(x)
+        y = from_keras(layer, input_shape=x.shape)(given if first else given.movedim(-1, 1))
+        case.check(array(y if first else y.movedim(1, -1)))
 
 
 if BACKEND == "tensorflow":
