@@ -16,7 +16,7 @@
 enum { LC_XLA_MAJOR = 0, LC_XLA_MINOR = 1 };
 
 enum { LC_XLA_EXTENSION_METADATA = 1 };
-enum { LC_XLA_F32 = 11, LC_XLA_F64 = 12, LC_XLA_S64 = 5 };
+enum { LC_XLA_S64 = 5, LC_XLA_F16 = 10, LC_XLA_F32 = 11, LC_XLA_F64 = 12, LC_XLA_BF16 = 16 };
 enum { LC_XLA_BUFFER = 1, LC_XLA_ARRAY = 1 }; /* kinds of arguments and results; of attributes */
 enum { LC_XLA_EXECUTE = 3 };                  /* the stage */
 enum { LC_XLA_INVALID_ARGUMENT = 3, LC_XLA_RESOURCE_EXHAUSTED = 8, LC_XLA_INTERNAL = 13 };

@@ -11,7 +11,13 @@
 enum { LC_XLA_ARRAYS = 3, LC_XLA_AXES = 6 };
 /* Numbers of the one attribute: at most rank, 6 * rank of sizes, groups, data format, for rank 3. */
 enum { LC_XLA_NUMBERS = 24 };
+/* Element types of a call, as keys and platforms.py number them: of everything, or of the kernel alone while all else
+ * is float32. */
+enum { LC_XLA_SINGLE, LC_XLA_DOUBLE, LC_XLA_F16_KERNEL, LC_XLA_BF16_KERNEL };
 enum { LC_XLA_WORDS = 4 + 1 + LC_XLA_NUMBERS + LC_XLA_ARRAYS * (1 + LC_XLA_AXES) };
+
+/* In the order of the numbers by which _xla.pyx knows them. */
+enum { LC_XLA_FORWARD, LC_XLA_GRAD_INPUT, LC_XLA_GRAD_KERNEL, LC_XLA_OPERATIONS };
 
 /* Everything that a plan depends on, in the order: operation, element type, settings, threads; how many numbers the
  * attribute has, and these; the rank of each array, and its sizes. */
@@ -49,27 +55,46 @@ static inline void lc_xla_append(lc_xla_key *key, int64_t count, const int64_t *
     key->length += count;
 }
 
+/* Bytes of an element of array number i of a call. */
+static inline size_t lc_xla_itemsize(const lc_xla_key *key, int i) {
+    const int kernel = key->words[0] == LC_XLA_FORWARD ? 1 : key->words[0] == LC_XLA_GRAD_INPUT ? 0 : -1;
+    if (key->words[1] == LC_XLA_DOUBLE) return sizeof(double);
+    return i == kernel && key->words[1] != LC_XLA_SINGLE ? 2 : sizeof(float);
+}
+
+/* Takes note of a kernel of 16 bits; returns whether the buffer is one. */
+static inline int lc_xla_reads_half(const lc_xla_buffer *buffer, int number, lc_xla_key *key) {
+    const int64_t type = buffer->dtype == LC_XLA_F16    ? LC_XLA_F16_KERNEL
+                         : buffer->dtype == LC_XLA_BF16 ? LC_XLA_BF16_KERNEL
+                                                        : LC_XLA_SINGLE;
+    if (type == LC_XLA_SINGLE || key->words[1] == LC_XLA_DOUBLE) return 0;
+    key->words[1] = type;
+    return lc_xla_itemsize(key, number) == 2;
+}
+
 /* Adds an array to a request: NULL, or what is wrong. */
 static inline const char *lc_xla_read_buffer(int kind, const void *argument, int number, lc_xla_request *request) {
     const lc_xla_buffer *buffer = (const lc_xla_buffer *)argument;
+    const int type = request->key.words[1] == LC_XLA_DOUBLE ? LC_XLA_F64 : LC_XLA_F32;
     if (kind != LC_XLA_BUFFER) return "operands and the result must be buffers";
     if (buffer->rank < 0 || buffer->rank > LC_XLA_AXES) return "operands and the result must have at most 6 axes";
-    if (buffer->dtype != (request->key.words[1] ? LC_XLA_F64 : LC_XLA_F32))
-        return "operands and the result must all be float32 or all be float64";
+    if (buffer->dtype != type && !lc_xla_reads_half(buffer, number, &request->key))
+        return "operands and the result must all be float32, but for a kernel of 16 bits, or all be float64";
     lc_xla_append(&request->key, buffer->rank, buffer->dims);
     request->data[number] = buffer->data;
     return NULL;
 }
 
-/* Reads a call: NULL, or what is wrong. The key's first words but the element type are the caller's. */
-static inline const char *lc_xla_read(const lc_xla_frame *frame, lc_xla_request *request) {
+/* Reads a call of an operation: NULL, or what is wrong. The key's words of settings and threads are the caller's. */
+static inline const char *lc_xla_read(const lc_xla_frame *frame, int operation, lc_xla_request *request) {
     lc_xla_key *key = &request->key;
     if (frame->stage != LC_XLA_EXECUTE) return "only the stage of execution has a handler";
     if (frame->args.size != 2 || frame->rets.size != 1) return "there must be two operands and one result";
     if (frame->attrs.size != 1 || frame->attrs.types[0] != LC_XLA_ARRAY) return "there must be one attribute, an array";
     const lc_xla_array *numbers = (const lc_xla_array *)frame->attrs.attrs[0];
     if (numbers->dtype != LC_XLA_S64 || numbers->size > LC_XLA_NUMBERS) return "the attribute must be at most 24 int64";
-    key->words[1] = ((const lc_xla_buffer *)frame->args.args[0])->dtype == LC_XLA_F64;
+    key->words[0] = operation;
+    key->words[1] = ((const lc_xla_buffer *)frame->rets.rets[0])->dtype == LC_XLA_F64 ? LC_XLA_DOUBLE : LC_XLA_SINGLE;
     key->length = 4;
     lc_xla_append(key, (int64_t)numbers->size, (const int64_t *)numbers->data);
     const char *wrong = NULL;

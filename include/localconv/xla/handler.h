@@ -5,9 +5,6 @@
 #include "../runner.h"
 #include "plans.h"
 
-/* In the order of the numbers by which _xla.pyx knows them. */
-enum { LC_XLA_FORWARD, LC_XLA_GRAD_INPUT, LC_XLA_GRAD_KERNEL, LC_XLA_OPERATIONS };
-
 typedef struct lc_xla_handler {
     const lc_runner *runner;
     /* Makes the plan of a key and keeps it in the table if it can: NULL, or an error. The plan's job is the caller's,
@@ -32,9 +29,9 @@ static inline int64_t lc_xla_elements(const lc_xla_key *key, int i) {
 
 /* Where the arrays of a request belong in a call, for one example. */
 static inline lc_call lc_xla_call_of(const lc_xla_request *request, const lc_xla_plan *plan, int64_t example) {
-    const size_t size = request->key.words[1] ? sizeof(double) : sizeof(float);
     char *at[LC_XLA_ARRAYS];
-    for (int i = 0; i < LC_XLA_ARRAYS; ++i) at[i] = (char *)request->data[i] + (size_t)(example * plan->step[i]) * size;
+    for (int i = 0; i < LC_XLA_ARRAYS; ++i)
+        at[i] = (char *)request->data[i] + (size_t)(example * plan->step[i]) * lc_xla_itemsize(&request->key, i);
     lc_call call;
     memset(&call, 0, sizeof call);
     call.bias_filter = 1;
@@ -52,7 +49,7 @@ static inline lc_xla_error *lc_xla_run(const lc_xla_frame *frame, const lc_xla_r
     static const char *const names[] = {"local_forward", "local_grad_input", "local_grad_kernel"};
     if (!plan->job) {
         const int64_t n = lc_xla_elements(&request->key, 2);
-        if (n) memset(request->data[2], 0, (size_t)n * (request->key.words[1] ? sizeof(double) : sizeof(float)));
+        if (n) memset(request->data[2], 0, (size_t)n * lc_xla_itemsize(&request->key, 2));
         return NULL;
     }
     for (int64_t example = 0; example < plan->examples; ++example) {
@@ -70,13 +67,12 @@ static inline lc_xla_error *lc_xla_run(const lc_xla_frame *frame, const lc_xla_r
 static inline lc_xla_error *lc_xla_handle(const lc_xla_frame *frame, int operation) {
     lc_xla_request request;
     if (lc_xla_introduced(frame, lc_xla.major, lc_xla.minor)) return NULL;
-    const char *wrong = lc_xla_read(frame, &request);
+    const char *wrong = lc_xla_read(frame, operation, &request);
     if (wrong) {
         char message[160];
         snprintf(message, sizeof message, "localconv: not a call that localconv.jax makes: %s", wrong);
         return lc_xla_error_of(frame, LC_XLA_INVALID_ARGUMENT, message);
     }
-    request.key.words[0] = operation;
     request.key.words[2] = lc_xla.runner->settings();
     request.key.words[3] = lc_xla.runner->threads();
     lc_xla_slot *slot = lc_xla_find(&lc_xla.table, &request.key);

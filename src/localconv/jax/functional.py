@@ -305,7 +305,7 @@ def _convolve(spec: Spec, inputs: Any, kernel: Any, bias: Any) -> jax.Array:
 def _convolved(x: jax.Array, kernel: jax.Array, bias: jax.Array | None, window: Window) -> jax.Array:
     dtype = jnp.result_type(x, kernel) if bias is None else jnp.result_type(x, kernel, bias)
     computed = COMPUTED[dtype.name]
-    result = forward(x.astype(computed), kernel.astype(computed), window)
+    result = forward(x.astype(computed), _stored(kernel, computed), window)
     if bias is not None:
         # As Keras does it: a full bias is reshaped, not transposed.
         shape = window.layout((1,), bias.shape[:-1] or (1,) * window.rank, bias.shape[-1])
@@ -328,7 +328,12 @@ def _spread(spec: Spec, inputs: Any, kernel: Any, output_shape: Sequence[int | N
 def _spreaded(x: jax.Array, kernel: jax.Array, window: Window, spatial: Ints) -> jax.Array:
     dtype = jnp.result_type(x, kernel)
     computed = COMPUTED[dtype.name]
-    return grad_input(kernel.astype(computed), x.astype(computed), window, spatial).astype(dtype)
+    return grad_input(_stored(kernel, computed), x.astype(computed), window, spatial).astype(dtype)
+
+
+def _stored(kernel: jax.Array, computed: Any) -> jax.Array:
+    """A kernel as the primitives read it: of 16 bits as it is where float32 is computed."""
+    return kernel if computed == jnp.float32 and kernel.dtype.itemsize == 2 else kernel.astype(computed)
 
 
 def _array(value: Any, name: str) -> jax.Array:

@@ -16,7 +16,7 @@ from jax.interpreters import mlir
 from .. import _xla, engine
 from .._core import num_threads
 from ..arguments import Ints
-from ..arrays import ELEMENT_TYPES, Array
+from ..arrays import ELEMENT_TYPES, Array, single_with
 from ..geometry import Mismatch, Names
 from ..settings import numbered
 from .primitives import PRIMITIVES, lead_of, operand_axes, result_shape, shapes_of
@@ -24,6 +24,9 @@ from .window import Window, spec_of
 
 # Names of the custom calls, in compiled and in exported programs.
 TARGETS = {operation: f"localconv_{operation}" for operation in PRIMITIVES}
+
+# By the numbers of frame.h.
+ELEMENTS = (*ELEMENT_TYPES, single_with("float16"), single_with("bfloat16"))
 
 # What errors call the arrays.
 NAMES = Names("inputs", "kernel", "grad_output")
@@ -43,7 +46,7 @@ def make_plan(
     x, kernel, gradient = shapes_of(operation, a, b, window, spatial)
     try:
         prepared = engine.prepare_under(
-            numbered(settings), threads, operation, spec_of(window), x, kernel, ELEMENT_TYPES[dtype]
+            numbered(settings), threads, operation, spec_of(window), x, kernel, ELEMENTS[dtype]
         )
     except Mismatch as error:
         raise error.named(NAMES) from None
@@ -119,14 +122,14 @@ def _on_host(operation: str, ctx: Any, a: Any, b: Any, *, window: Window, spatia
 
 def _called_back(operation: str, a: Any, b: Any, *, window: Window, spatial: Ints | None) -> jax.Array:
     shape = result_shape(operation, a, b, window, spatial)
-    result = jax.ShapeDtypeStruct(shape, a.dtype)
+    result = jax.ShapeDtypeStruct(shape, jnp.promote_types(a.dtype, b.dtype))
     return jax.pure_callback(partial(_computed, operation, window, shape), result, a, b)
 
 
 def _computed(operation: str, window: Window, shape: Ints, a: Any, b: Any) -> Array:
     """One operation by NumPy, each example in its turn."""
     a, b = np.asarray(a), np.asarray(b)
-    result = np.empty(shape, a.dtype)
+    result = np.empty(shape, jnp.promote_types(a.dtype, b.dtype))
     leads = [lead_of(array, axes) for array, axes in zip((a, b, result), operand_axes(operation, window), strict=True)]
     for example in np.ndindex(leads[2]):
         _compute(
@@ -164,7 +167,7 @@ def _one_by_jnp(operation: str, a: jax.Array, b: jax.Array, *, window: Window, s
         return _convolved(a, b, window)
     x, kernel, _ = shapes_of(operation, a, b, window, spatial)
     if operation == "local_grad_input":
-        transposed = jax.linear_transpose(lambda image: _convolved(image, a, window), jax.ShapeDtypeStruct(x, a.dtype))
+        transposed = jax.linear_transpose(lambda image: _convolved(image, a, window), jax.ShapeDtypeStruct(x, b.dtype))
     else:
         transposed = jax.linear_transpose(
             lambda rows: _convolved(a, rows, window), jax.ShapeDtypeStruct(kernel, a.dtype)
@@ -175,6 +178,7 @@ def _one_by_jnp(operation: str, a: jax.Array, b: jax.Array, *, window: Window, s
 
 def _convolved(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     """Windows times kernel rows. What lies in padding is in no sum: its rows of the kernel count as 0."""
+    kernel = kernel.astype(x.dtype)
     images = x if not window.channels_first else jnp.moveaxis(x, 1, -1)
     spatial, groups, channels = images.shape[1:-1], window.groups, images.shape[-1]
     padded = jnp.pad(images, [(0, 0), *window.padding, (0, 0)])

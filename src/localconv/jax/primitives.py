@@ -123,19 +123,21 @@ def result_shape(operation: str, a: Any, b: Any, window: Window, spatial: Ints |
 
 def _abstract(operation: str, a: Any, b: Any, *, window: Window, spatial: Ints | None = None) -> ShapedArray:
     shape = result_shape(operation, a, b, window, spatial)
+    dtype = jnp.promote_types(a.dtype, b.dtype)  # a kernel may have 16 bits
     if not varying_axes(a):
-        return ShapedArray(shape, a.dtype)
+        return ShapedArray(shape, dtype)
     name = "manual_axis_type" if hasattr(a, "manual_axis_type") else "vma"
     sharding = NamedSharding(a.sharding.mesh, PartitionSpec(*[None] * len(shape)))
-    return ShapedArray(shape, a.dtype, sharding=sharding, **{name: getattr(a, name)})
+    return ShapedArray(shape, dtype, sharding=sharding, **{name: getattr(a, name)})
 
 
 # ----------------------------------------------------------------------------------------------------------- transposes
 
 
 def _summed(gradient: jax.Array, operand: Any) -> jax.Array:
-    """A gradient for an operand: summed over the examples that shared it."""
-    return gradient.sum(0) if gradient.ndim > operand.aval.ndim else gradient
+    """A gradient for an operand: summed over the examples that shared it, and of its dtype."""
+    total = gradient.sum(0) if gradient.ndim > operand.aval.ndim else gradient
+    return total.astype(operand.aval.dtype)
 
 
 def _transposed(rule: Callable[..., jax.Array], number: int) -> Callable[..., Any]:

@@ -30,6 +30,8 @@ STRUCTS = {
 MEMBERS = {"error_create": "XLA_FFI_Error_Create"}
 CONSTANTS = {
     "LC_XLA_EXTENSION_METADATA": "XLA_FFI_Extension_Metadata",
+    "LC_XLA_F16": "XLA_FFI_DataType_F16",
+    "LC_XLA_BF16": "XLA_FFI_DataType_BF16",
     "LC_XLA_F32": "XLA_FFI_DataType_F32",
     "LC_XLA_F64": "XLA_FFI_DataType_F64",
     "LC_XLA_S64": "XLA_FFI_DataType_S64",

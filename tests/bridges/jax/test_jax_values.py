@@ -68,6 +68,29 @@ def test_forced_algorithms_run():
         assert _core.last_run()["algorithm"] == name
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("case", CASES, ids=name_of)
+def test_kernels_of_16_bits(case, dtype):
+    """Read as they are: the handlers get no float32 copy, and the bits are those of one."""
+    case = dataclasses.replace(case, bias=None)
+    inputs, kernel, _ = case.arrays()
+    small = jnp.asarray(kernel).astype(dtype)
+    call = jax.jit(partial(getattr(lj, case.function), **case.options()))
+    result = call(inputs, small)
+    assert result.dtype == jnp.float32
+    np.testing.assert_array_equal(result, call(inputs, small.astype(jnp.float32)))
+    assert "convert" not in call.lower(inputs, small).as_text()
+    gradient = jax.grad(lambda x, k: (call(x, k) ** 2).sum(), (0, 1))
+    dx, dkernel = gradient(inputs, small)
+    dx_wide, dkernel_wide = gradient(inputs, small.astype(jnp.float32))
+    np.testing.assert_array_equal(dx, dx_wide)
+    assert dkernel.dtype == small.dtype
+    np.testing.assert_array_equal(dkernel, dkernel_wide.astype(dtype))
+    if case.rank == 1:  # examples with kernels of their own
+        both = jax.vmap(call, (None, 0))(inputs, jnp.stack([small, 2 * small]))
+        np.testing.assert_array_equal(both[1], call(inputs, 2 * small))
+
+
 def test_no_images():
     """The result of nothing is empty, its gradient for the kernel 0."""
     shape, kernel = (0, 9, 3), jnp.ones((7, 9, 4))
