@@ -59,3 +59,6 @@ class Job:
         first: int = 0,
         count: int = 0,
     ) -> None: ...
+    def run_at(
+        self, result: int, input: int, kernel: int, gradient: int, bias: int = 0, bias_size: int = 0, scales: int = 0
+    ) -> None: ...

@@ -382,6 +382,30 @@ cdef class Job:
             _bind(<double *> NULL, self, &call, result, input, kernel, gradient, bias)
 
 
+    def run_at(self, uintptr_t result, uintptr_t input, uintptr_t kernel, uintptr_t gradient, uintptr_t bias=0,
+               ptrdiff_t bias_size=0, uintptr_t scales=0):
+        """`run` for a bridge that knows where its arrays' elements begin and keeps them alive; 0: there is none.
+
+        Nothing is known here of what lies there: arrays must have the sizes and element types that the job was made
+        for. bias_size: the bias's elements.
+        """
+        cdef lc_call call
+        memset(&call, 0, sizeof(call))
+        call.result, call.input, call.kernel = <void *> result, <const void *> input, <const void *> kernel
+        call.gradient, call.scales = <const void *> gradient, <const float *> scales
+        _set_bias(self, &call, <const void *> bias, bias_size)
+        _run(self, &call)
+
+
+cdef void _set_bias(Job job, lc_call *call, const void *bias, ptrdiff_t size) noexcept:
+    call.bias, call.bias_filter = bias, 1
+    if size > job.job.geometry.filters:
+        # Keras reshapes a full bias to (filters, positions) for channels_first: layers in layouts of their own rely on
+        # it.
+        call.bias_position = 1 if job.job.geometry.channels_first else job.job.geometry.filters
+        call.bias_filter = job.job.geometry.positions if job.job.geometry.channels_first else 1
+
+
 cdef int _bind_stored(lc_call *call, kernel) except -1:
     """Puts a kernel's bytes, or these and its scales, into a call."""
     values, found = kernel if isinstance(kernel, tuple) else (kernel, None)
@@ -404,14 +428,10 @@ cdef int _bind(real *of, Job job, lc_call *call, result, input, kernel, gradient
         call.kernel = <const void *> &k[0]
     if g is not None:
         call.gradient = <const void *> &g[0]
-    call.bias_filter = 1
-    if b is not None:
-        call.bias = <const void *> &b[0]
-        if b.shape[0] > job.job.geometry.filters:
-            # Keras reshapes a full bias to (filters, positions) for channels_first: layers in layouts of their own
-            # rely on it.
-            call.bias_position = 1 if job.job.geometry.channels_first else job.job.geometry.filters
-            call.bias_filter = job.job.geometry.positions if job.job.geometry.channels_first else 1
+    if b is None:
+        _set_bias(job, call, NULL, 0)
+    else:
+        _set_bias(job, call, <const void *> &b[0], b.shape[0])
     return _run(job, call)
 
 
