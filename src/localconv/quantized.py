@@ -77,7 +77,7 @@ class QuantizedKernel:
 
     @classmethod
     def of_checked(cls, values: NDArray[np.int8], scales: NDArray[np.float32]) -> Self:
-        """Make one of parts that are known to be what the constructor asks for."""
+        """Make one of parts that are known to be what the constructor asks for, contiguous too."""
         made = cls.__new__(cls)
         made.values, made.scales = values, scales
         return made

@@ -174,7 +174,8 @@ class LocallyConnected1D(_LocallyConnected):
         or (channels, steps, filters, positions) with channels_first; entries of pairs that are not connected are
         ignored. 3: one number for each connection, sorted by output, then input.
     **base
-        name, trainable, dtype, input_shape, batch_input_shape, seed: as in `Layer`.
+        name, trainable, dtype, input_shape, batch_input_shape, seed: as in `Layer`. quantization_mode: of configs of
+        quantized layers, see `Layer.quantize`.
 
     Attributes
     ----------
@@ -233,7 +234,8 @@ class LocallyConnected2D(_LocallyConnected):
         channels_first (channels,) + input_size + (filters,) + output_size. 3: one number for each connection, sorted by
         output, then input.
     **base
-        name, trainable, dtype, input_shape, batch_input_shape, seed: as in `Layer`.
+        name, trainable, dtype, input_shape, batch_input_shape, seed: as in `Layer`. quantization_mode: of configs of
+        quantized layers, see `Layer.quantize`.
 
     Attributes
     ----------

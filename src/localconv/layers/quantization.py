@@ -46,7 +46,9 @@ def small_kernel(kernel: Array, mode: str, layer_name: str) -> tuple[Array, Arra
         return quantized.values, quantized.scales
     values = converted(kernel, kernel_dtype(mode))
     # The extremes: NaN is one where there is any, and no list of truth values is made.
-    if not (np.isfinite(values.min()) and np.isfinite(values.max())):
+    with np.errstate(all="ignore"):
+        extremes = values.min(), values.max()
+    if not np.isfinite(extremes).all():
         raise ValueError(
             f"layer {layer_name} cannot be quantized: its kernel must be finite, and in {mode}, got inf, NaN or larger "
             "values"

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from .. import engine
 from ..arguments import Ints
 from ..arrays import FLOAT32, Array
@@ -246,7 +248,8 @@ class ConvolvingLayer(WeightedLayer):
         while version is not self.kernel.version:
             version = self.kernel.version
             values, scales = self.kernel.value, self.kernel_scale.value
-        return QuantizedKernel.of_checked(values, scales)
+        # Zeros that are still to be replaced lie in no memory of their own.
+        return QuantizedKernel.of_checked(np.ascontiguousarray(values), np.ascontiguousarray(scales))
 
     def _product(self, x: Array, kernel: Array | QuantizedKernel, bias: Array | None, relu: bool) -> Array:
         return engine.forward(self._spec, x, kernel, bias, None, relu)
