@@ -833,6 +833,27 @@ def test_threads(mode):
     assert not wrong
 
 
+def test_weights_that_come_between_values_and_scales(monkeypatch):
+    """What another thread may do, at the worst moment: both are read again."""
+    layer, x = made(2, "local", use_bias=False)
+    layer.quantize("int8")
+    second = [np.negative(layer.kernel.numpy()), 8 * layer.kernel_scale.numpy()]
+    kernel, value, came = layer.kernel, layers.Variable.value, []
+
+    def read(variable):
+        found = value.fget(variable)
+        if variable is kernel and not came:
+            came.append(1)
+            layer.set_weights(second)
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(layers.Variable, "value", property(read))
+        y = layer(x)
+    assert came
+    assert same([y], [by_function(layer, x, QuantizedKernel(*second), None)])
+
+
 def test_kernels_are_not_checked_again():
     """Of parts that variables hold the kernel is what the constructor would make."""
     parts = np.ones((2, 3, 4), np.int8), np.ones((2, 4), np.float32)
