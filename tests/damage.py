@@ -7,13 +7,13 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-from layer_cases import GOLDEN
+from layer_cases import GOLDEN, write_model
 
 from localconv import layers
 
-# Files of the same model: those that Keras wrote, and a .npz, which it cannot write.
-FORMS = {"npz": None}
-MODELS = ("model.h5", "keras")
+# Files of the same model: those that Keras wrote, and a .npz, which it cannot write; and those of the model quantized.
+FORMS = {"npz": None, "int8.npz": None}
+MODELS = ("model.h5", "keras", "int8.keras")
 try:
     import h5py
 except ImportError:  # then there are no others
@@ -24,11 +24,13 @@ else:
         "model.h5": "line_1.model.h5",
         "weights.h5": "line_1.weights.h5",
         "keras": "line_1.keras",
+        "int8.h5": None,
+        "int8.keras": None,
     }
 
 
-def model():
-    """The model whose weights are in all these files; its own are of 7."""
+def model(form):
+    """The model whose weights are in the files of this form; its own are of 7."""
     made = layers.Sequential(
         [
             layers.LocallyConnected1D(2, 3, name="local_1d", input_shape=(7, 2)),
@@ -36,6 +38,8 @@ def model():
         ]
     )
     made.set_weights([np.full(w.shape, 7.0) for w in made.weights])
+    if form.startswith("int8"):
+        made.quantize("int8")
     return made
 
 
@@ -44,22 +48,26 @@ def whole(form):
     """The bytes of a file of this form."""
     if FORMS[form]:
         return (GOLDEN / FORMS[form]).read_bytes()
-    made = model()
-    made.set_weights([np.arange(w.size).reshape(w.shape) for w in made.weights])
+    made = model(form)
+    made.set_weights([np.arange(w.size).reshape(w.shape).astype(w.dtype) for w in made.weights])
     with tempfile.TemporaryDirectory() as folder:
-        made.save_weights(f"{folder}/a.npz")
-        return Path(folder, "a.npz").read_bytes()
+        path = Path(folder, f"a.{form}")
+        if form in MODELS:
+            write_model(made, path)
+        else:
+            made.save_weights(path)
+        return path.read_bytes()
 
 
 def damage(rng, form, path):
     """Writes a file of this form to which something has happened, and says what."""
     path.write_bytes(whole(form))
     ways = [change_bytes, change_bytes, cut]
-    if form in ("npz", "keras"):
+    if form.endswith(("npz", "keras")):
         ways += [change_members, change_members]
-    if form == "keras":
+    if form.endswith("keras"):
         ways += [change_config, change_inner, change_inner, change_inner]
-    elif form != "npz":
+    elif not form.endswith("npz"):
         ways += [change_objects, change_objects, change_objects]
     way = rng.choice(ways)
     way(rng, path)

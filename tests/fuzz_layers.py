@@ -314,7 +314,7 @@ def file_round(rng, seed):
             path.write_bytes(damage.whole(form))
             given = {"by_name": False, "skip_mismatch": False}
             wrong = wrong_values(rng, given, 0.7)
-            model = damage.model()
+            model = damage.model(form)
             loaded = guarded(
                 seed,
                 f"load_weights(a.{form}, {given | wrong})",
@@ -328,7 +328,7 @@ def file_round(rng, seed):
             seed,
             call,
             False,
-            lambda: only_value_errors(damage.load, what, path, damage.model(), by_name=rng.random() < 0.2),
+            lambda: only_value_errors(damage.load, what, path, damage.model(form), by_name=rng.random() < 0.2),
         )
         if loaded is None:
             return "refused"

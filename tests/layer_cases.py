@@ -1,10 +1,15 @@
-"""What the tests of layers share: Keras's golden cases, closeness, and central differences."""
+"""What the tests of layers share: Keras's golden cases, closeness, central differences, and whole models in files."""
 
+import io
 import json
 import math
 import pathlib
+import zipfile
+from collections import Counter
 
 import numpy as np
+
+from localconv.layers.naming import snake_case
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "layers"
 
@@ -60,3 +65,27 @@ def away_from(x, *kinks, distance=1e-2):
         near = np.abs(x - kink) < distance
         x = np.where(near, kink + distance * np.where(x < kink, -1, 1), x)
     return x
+
+
+def write_model(model, path):
+    """Writes a whole model as Keras 2 lays it out: a .keras, or a .h5 of what `save_weights` writes and the config."""
+    import h5py
+
+    if path.suffix == ".h5":
+        model.save_weights(path)
+        with h5py.File(path, "a") as root:
+            root.attrs["model_config"] = model.to_json()
+        return
+    content, seen = io.BytesIO(), Counter()
+    with h5py.File(content, "w") as root:
+        for layer in model.layers:
+            name = snake_case(type(layer).__name__)
+            group = root.create_group(f"layers/{name}_{seen[name]}" if seen[name] else f"layers/{name}").create_group(
+                "vars"
+            )
+            seen[name] += 1
+            for number, weight in enumerate(layer.get_weights()):
+                group[str(number)] = weight.view(np.uint16) if weight.dtype.name == "bfloat16" else weight
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", model.to_json())
+        archive.writestr("model.weights.h5", content.getvalue())

@@ -37,7 +37,7 @@ for seed in range(first, first + count):
     what = rng.choice(["weights", "model"]) if form in damage.MODELS else "weights"
     start = time.monotonic()
     try:
-        made = damage.load(what, path, damage.model(), by_name=rng.random() < 0.2)
+        made = damage.load(what, path, damage.model(form), by_name=rng.random() < 0.2)
         counts["loaded" if made else "refused"] += 1
     except Exception as error:
         traceback.print_exc()
@@ -52,6 +52,6 @@ COUNT = 700
 
 
 @pytest.mark.memory
-@pytest.mark.parametrize("form", ["npz", "h5", "model.h5", "weights.h5", "keras"])
+@pytest.mark.parametrize("form", ["npz", "h5", "model.h5", "weights.h5", "keras", "int8.npz", "int8.h5", "int8.keras"])
 def test_damaged_files(form, python):
     assert python(MANY, form, 0, COUNT, Path(__file__).parent, timeout=300) == f"True True {COUNT}\n"

@@ -172,7 +172,7 @@ def forward(
     result, staged = output_for(out, prepared.output, element, (x, kernel, b))
     if b is not None:
         b = flat(b, dtype)
-    elements = stored(kernel, element, prepared.job) if element.store else flat(kernel, dtype)  # type: ignore[arg-type]
+    elements = flat(kernel, dtype) if kernel.dtype is dtype else stored(kernel, element, prepared.job)  # type: ignore[arg-type]
     prepared.job.run(result.reshape(-1), flat(x, dtype), elements, None, b, relu)
     return deliver(result, out, staged, element) if staged else result
 
@@ -196,7 +196,7 @@ def grad_input(
     _check_gradient(gradient, prepared, names)
     dtype = element.dtype
     result, staged = output_for(out, input_shape, element, (kernel, gradient))
-    elements = stored(kernel, element, prepared.job) if element.store else flat(kernel, dtype)  # type: ignore[arg-type]
+    elements = flat(kernel, dtype) if kernel.dtype is dtype else stored(kernel, element, prepared.job)  # type: ignore[arg-type]
     prepared.job.run(result.reshape(-1), None, elements, flat(gradient, dtype))
     return deliver(result, out, staged, element)
 
@@ -304,8 +304,10 @@ def _prepare_columns(
 
 
 def stored(kernel: Array | QuantizedKernel, element: ElementType, job: Any) -> Any:
-    """A kernel of fewer bytes as a job takes it: one of columns.py as an array of its dtype."""
-    return stored_elements(kernel, element) if type(job) is Job else flat(widened(kernel, element.dtype), element.dtype)
+    """A kernel of another dtype as a job takes it: its bytes if the core widens them, else an array of its dtype."""
+    if element.store and type(job) is Job:
+        return stored_elements(kernel, element)
+    return flat(widened(kernel, element.dtype), element.dtype)
 
 
 def _check_gradient(gradient: Array, prepared: Prepared, names: Names) -> None:

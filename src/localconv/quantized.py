@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -57,6 +57,9 @@ class QuantizedKernel:
 
     __slots__ = ("scales", "values")
 
+    values: NDArray[np.int8]
+    scales: NDArray[np.float32]
+
     def __init__(self, values: NDArray[np.int8], scales: ArrayLike) -> None:
         for name, part, dtype in (("values", values, np.int8), ("scales", scales, np.float32)):
             if not isinstance(part, np.ndarray) or part.dtype != dtype:
@@ -64,14 +67,21 @@ class QuantizedKernel:
         if values.ndim < 3:
             raise ValueError(f"values must have a kernel's shape, (..., rows, filters), got {values.shape}")
         expected = values.shape[:-2] + values.shape[-1:]
-        self.values: NDArray[np.int8] = np.require(values, requirements="C")
-        self.scales: NDArray[np.float32] = np.require(scales, np.float32, ("C", "A"))
+        self.values = np.require(values, requirements="C")
+        self.scales = np.require(scales, np.float32, ("C", "A"))
         if self.scales.shape != expected:
             raise ValueError(
                 f"scales must have shape {expected} for values of shape {values.shape}, got {self.scales.shape}"
             )
         if not np.isfinite(self.scales).all():
             raise ValueError("scales must be finite")
+
+    @classmethod
+    def of_checked(cls, values: NDArray[np.int8], scales: NDArray[np.float32]) -> Self:
+        """Make one of parts that are known to be what the constructor asks for, contiguous too."""
+        made = cls.__new__(cls)
+        made.values, made.scales = values, scales
+        return made
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -17,7 +17,8 @@ from ..arrays import Array, is_masked
 from . import initializers, regularizers
 from .arguments import Shape, flag, shape_tuple, shortened, shown
 from .naming import automatic_name
-from .variables import Variable, assign_all, converted, float_dtype
+from .quantization import checked_mode
+from .variables import QuantizedVariable, Variable, assign_all, converted, float_dtype
 
 Fans = tuple[float, float]
 
@@ -123,6 +124,7 @@ class Layer:
     """
 
     input_spec: InputSpec | None = None
+    _quantization_mode: str | None = None
 
     def __init__(
         self,
@@ -276,6 +278,88 @@ class Layer:
         self._variables.append(variable)
         return variable
 
+    def _add_quantized_weight(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> QuantizedVariable:
+        """Make a weight of a layer whose config says that it is quantized: 0 until it is set or read."""
+        label, file = f"{self.name}/{name}:0", _file_to_load.get()
+        if file is not None:
+            file.take(label, shape)
+        variable = QuantizedVariable.of_zeros(shape, label, dtype)
+        self._variables.append(variable)
+        return variable
+
+    @property
+    def quantization_mode(self) -> str | None:
+        """What the layer was quantized by, 'int8', 'float16' or 'bfloat16'; None if it was not."""
+        return self._quantization_mode
+
+    def quantize(self, mode: str) -> None:
+        """Replace the kernel by one of fewer bytes, for inference.
+
+        Parameters
+        ----------
+        mode : {'int8', 'float16', 'bfloat16'}
+            int8: what `localconv.quantize` makes, `kernel` and `kernel_scale` as in Keras 3. 'bfloat16' needs the
+            package ml_dtypes.
+
+        Raises
+        ------
+        NotImplementedError
+            If the layer does not convolve: locally connected layers and convolutions can be quantized.
+        ValueError
+            For another mode, if the layer is not built or is quantized already, if ml_dtypes is missing, and if the
+            kernel has values that are not finite or are too large for the mode. The layer is then as before.
+
+        Notes
+        -----
+        The layer computes what the functions compute with such a kernel, and keeps no other: the memory of the old one
+        is free, unless somebody else holds it. Bias and dtype stay as they are. A layer of float64 widens the kernel in
+        every call, all of it. Implementations 2 and 3 of locally connected layers become implementation 1, whose rows
+        are what is quantized; `get_config` says so.
+
+        A quantized layer has no trainable weights, and a call with ``training=True`` is a ValueError. With
+        ``trainable`` set to False it hands gradients through to its input, so that what is below it can be trained. The
+        kernel's regularizer and constraint hold no longer.
+
+        `get_config` has ``quantization_mode``. The weights of a layer that is made of that config are 0 until they are
+        set or loaded; files hold them as they are, bfloat16 as the uint16 of its bits.
+
+        Follows keras.Layer.quantize of Keras 3, which quantizes other layers, inputs too, and has one scale for a
+        filter of all positions. Not to be called while another thread runs the layer.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from localconv.layers import LocallyConnected1D
+        >>> layer = LocallyConnected1D(2, 3, name='local')
+        >>> x = np.ones((1, 10, 4), np.float32)
+        >>> y = layer(x)
+        >>> layer.quantize('int8')
+        >>> [(v.name, v.dtype.name, v.shape) for v in layer.weights[:2]]
+        [('local/kernel:0', 'int8', (8, 12, 2)), ('local/kernel_scale:0', 'float32', (8, 2))]
+        >>> bool(abs(layer(x) - y).max() < 0.05)
+        True
+        """
+        self._check_quantize(mode)
+        # One call into C: a signal handler that raises finds the layer as it was, or quantized.
+        vars(self).update(self._quantized_state(mode))
+
+    def _check_quantize(self, mode: str) -> None:
+        """ValueError, as in Keras, unless `quantize` may begin."""
+        checked_mode(mode, "mode")
+        if not self.built:
+            raise ValueError(f"layer {self.name} must be built before it is quantized: call it, or `build`")
+        if self._quantization_mode is not None:
+            raise ValueError(
+                f"layer {self.name} is already quantized by {self._quantization_mode!r}, got mode={mode!r}"
+            )
+
+    def _quantized_state(self, mode: str) -> dict[str, Any]:
+        """The attributes of this layer that are others when it is quantized."""
+        raise NotImplementedError(
+            f"layer {shortened(self.name)} ({type(self).__name__}) keeps its weights as they are: only locally "
+            "connected layers and convolutions can be quantized"
+        )
+
     @property
     def trainable(self) -> bool:
         """Whether training changes the weights."""
@@ -287,13 +371,16 @@ class Layer:
 
     @property
     def trainable_weights(self) -> list[Variable]:
-        """Weights that training changes; none if the layer is not trainable."""
-        return [variable for variable in self._variables if variable.trainable and self.trainable]
+        """Weights that training changes; none if the layer is not trainable, or quantized."""
+        return [variable for variable in self._variables if self._trains(variable)]
 
     @property
     def non_trainable_weights(self) -> list[Variable]:
         """Weights that training leaves alone."""
-        return [variable for variable in self._variables if not (variable.trainable and self.trainable)]
+        return [variable for variable in self._variables if not self._trains(variable)]
+
+    def _trains(self, variable: Variable) -> bool:
+        return variable.trainable and self.trainable and self._quantization_mode is None
 
     @property
     def weights(self) -> list[Variable]:
@@ -317,7 +404,7 @@ class Layer:
         ValueError
             If there are more or fewer than the layer has, or one has another shape.
         TypeError
-            If one is not an array of real numbers.
+            If one is not an array of real numbers, or one of a quantized layer of another dtype.
         """
         if isinstance(weights, memoryview):
             raise TypeError("weights must be a sequence of arrays, got a memoryview")

@@ -158,7 +158,8 @@ class Conv1D(_Conv):
         As in `LocallyConnected1D`; the bias is (filters,).
     kernel_constraint, bias_constraint : str, dict or callable, optional
     **base
-        name, trainable, dtype, input_shape, batch_input_shape, seed: as in `Layer`.
+        name, trainable, dtype, input_shape, batch_input_shape, seed: as in `Layer`. quantization_mode: of configs of
+        quantized layers, see `Layer.quantize`.
 
     Raises
     ------
@@ -224,7 +225,8 @@ class Conv2D(_Conv):
         As in `Conv1D`.
     kernel_constraint, bias_constraint : str, dict or callable, optional
     **base
-        name, trainable, dtype, input_shape, batch_input_shape, seed: as in `Layer`.
+        name, trainable, dtype, input_shape, batch_input_shape, seed: as in `Layer`. quantization_mode: of configs of
+        quantized layers, see `Layer.quantize`.
 
     Raises
     ------

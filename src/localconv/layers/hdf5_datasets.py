@@ -22,7 +22,7 @@ from .stored import LARGEST_RATIO, MIB, Header, Refused, StoredArray
 MOST_LINKS = 100_000
 DEEPEST = 256
 
-# Weights are of float32 at least, whatever the file has for them.
+# Weights are of float32 at least, whatever the file has for them; those of quantized layers are counted for more.
 SMALLEST_WEIGHT = 4
 
 # HDF5 holds whole chunks in memory, and a record of each: what datasets may be cut into.

@@ -18,6 +18,7 @@ from ..arrays import Array
 from ..connections import IMPLEMENTATIONS, Connections
 from ..docstrings import as_in_2d
 from ..geometry import layout_of
+from ..quantized import QuantizedKernel
 from ..spec import LOCAL, local_spec
 from .arguments import Shape, check_output, shape_tuple, shortened, shown
 from .base import InputSpec
@@ -61,6 +62,10 @@ class _LocallyConnected(ConvolvingLayer):
             raise ValueError(
                 f'Invalid border mode for {type(self).__name__} (only "valid" and "same" are supported if '
                 f"implementation is 1): {padding}"
+            )
+        if self._quantization_mode is not None and self.implementation != 1:
+            raise ValueError(
+                f"implementation must be 1 with a quantization_mode, got {shortened(str(self.implementation))}"
             )
         self.input_spec = InputSpec(ndim=self.rank + 2)
         self._connections: Connections | None = None
@@ -122,9 +127,12 @@ class _LocallyConnected(ConvolvingLayer):
             )
         return known, channels
 
-    def _computed_kernel(self) -> Array:
+    def _quantized_state(self, mode: str) -> dict[str, Any]:
+        return super()._quantized_state(mode) | {"implementation": 1, "_rows": None}
+
+    def _computed_kernel(self) -> Array | QuantizedKernel:
         if self.implementation == 1:
-            return self.kernel.value
+            return super()._computed_kernel()
         # The version is read before the value, so that it is never newer than what is computed; and what is returned is
         # not read back from where another thread may have put rows of an older one.
         rows, version = self._rows, self.kernel.version
@@ -166,7 +174,8 @@ class LocallyConnected1D(_LocallyConnected):
         or (channels, steps, filters, positions) with channels_first; entries of pairs that are not connected are
         ignored. 3: one number for each connection, sorted by output, then input.
     **base
-        name, trainable, dtype, input_shape, batch_input_shape, seed: as in `Layer`.
+        name, trainable, dtype, input_shape, batch_input_shape, seed: as in `Layer`. quantization_mode: of configs of
+        quantized layers, see `Layer.quantize`.
 
     Attributes
     ----------
@@ -225,7 +234,8 @@ class LocallyConnected2D(_LocallyConnected):
         channels_first (channels,) + input_size + (filters,) + output_size. 3: one number for each connection, sorted by
         output, then input.
     **base
-        name, trainable, dtype, input_shape, batch_input_shape, seed: as in `Layer`.
+        name, trainable, dtype, input_shape, batch_input_shape, seed: as in `Layer`. quantization_mode: of configs of
+        quantized layers, see `Layer.quantize`.
 
     Attributes
     ----------
@@ -297,8 +307,8 @@ def convert_implementation(
     Raises
     ------
     ValueError
-        If `to` or the implementation in `config` is none of 1, 2, 3, if the input's shape is not known, or if the
-        kernel's shape is not that of such a layer.
+        If `to` or the implementation in `config` is none of 1, 2, 3, if the input's shape is not known, if the
+        kernel's shape is not that of such a layer, or if the layer is quantized.
     TypeError
         If `config` lacks arguments of the layers.
 
@@ -318,6 +328,11 @@ def convert_implementation(
     if isinstance(config.get("config"), Mapping):
         input_shape = input_shape or config.get("build_config", {}).get("input_shape")
         config = config["config"]
+    if config.get("quantization_mode") is not None:
+        raise ValueError(
+            "config must be that of a layer that is not quantized, which has implementation 1 for good, got "
+            f"quantization_mode={shown(config['quantization_mode'])}"
+        )
     input_shape = input_shape or config.get("batch_input_shape")
     if input_shape is None:
         raise ValueError("input_shape must be given where config holds neither batch_input_shape nor build_config")

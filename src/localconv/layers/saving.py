@@ -13,16 +13,21 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from ..arrays import Array
 from . import hdf5, npz
 from .arguments import shortened, shown
 from .atomic import write_whole
 from .base import Layer, weights_from_file
 from .stored import StoredArray, StoredLayer, reading
-from .variables import Variable, assign_all
+from .variables import QuantizedVariable, Variable, assign_all
 
 # Zip archives and HDF5 hold names of a little less than 64 KiB, and one of a weight is behind that of its layer.
 LONGEST_NAME = 30_000
+
+# What files have for bfloat16, which neither format knows: its bits.
+BITS = np.dtype(np.uint16)
 
 # ------------------------------------------------------------------------------------------------------------- to files
 
@@ -51,13 +56,25 @@ def save_weights(model: Any, filepath: str | PathLike[str], overwrite: bool) -> 
 
 
 def _weights_by_name(layer: Layer) -> dict[str, Array]:
-    weights = {_stored_name(variable.name): variable.value for variable in _stored_order(layer)}
+    weights = {_stored_name(variable.name): _to_file(variable) for variable in _stored_order(layer)}
     if len(weights) < len(layer.weights):
         names = [variable.name for variable in layer.weights]
         raise ValueError(
             f"the weights of a layer must have different names to be saved, those of {layer.name} are {names}"
         )
     return weights
+
+
+def _to_file(variable: Variable) -> Array:
+    """A weight's value as files hold it."""
+    return variable.value.view(BITS) if _stored_dtype(variable) == BITS else variable.value
+
+
+def _stored_dtype(variable: Variable) -> np.dtype[Any] | None:
+    """The dtype that a weight of a quantized layer must have in a file; None for a weight that takes any numbers."""
+    if not isinstance(variable, QuantizedVariable):
+        return None
+    return BITS if variable.dtype.name == "bfloat16" else variable.dtype
 
 
 def _stored_name(name: str) -> str:
@@ -107,7 +124,12 @@ def _stored_layers(path: Path, model: Any, by_name: bool) -> Iterator[list[Store
 
 def _assign(pairs: list[tuple[Variable, StoredArray]]) -> None:
     """Read one array after the other, and assign all of them or none."""
-    assign_all((variable, array.read()) for variable, array in pairs)
+    assign_all((variable, _from_file(variable, array.read())) for variable, array in pairs)
+
+
+def _from_file(variable: Variable, array: Array) -> Array:
+    """What a file holds as the value of a weight that it fits."""
+    return array.astype(BITS, copy=False).view(variable.dtype) if _stored_dtype(variable) == BITS else array
 
 
 # ------------------------------------------------------------------------------------------ what belongs to which layer
@@ -162,7 +184,8 @@ def _mismatch(number: int, layer: Layer, entry: StoredLayer) -> str | None:
     variables = _stored_order(layer)
     other = entry.name is not None and entry.name != layer.name
     in_file = f", {shortened(str(entry.name))} in the save file" if other else ""
-    where = f"layer #{number} (named {layer.name} in the current model{in_file})"
+    quantized = f", quantized by {layer.quantization_mode!r}," if layer.quantization_mode else ""
+    where = f"layer #{number} (named {layer.name} in the current model{quantized}{in_file})"
     if len(variables) != len(entry.weights):
         return (
             f"Weight count mismatch for {where}. Layer expects {len(variables)} weight(s). "
@@ -176,6 +199,17 @@ def _mismatch(number: int, layer: Layer, entry: StoredLayer) -> str | None:
             return (
                 f"Shape mismatch in {where} for weight {variable.name}. Weight expects shape {variable.shape}. "
                 f"Received saved weight with shape {array.shape}{hint}"
+            )
+        expected = _stored_dtype(variable)
+        if expected is None and array.dtype.newbyteorder("=") == BITS:
+            return (
+                f"Dtype mismatch in {where} for weight {variable.name}. Received saved weight of {BITS}, which is how "
+                "layers quantized by 'bfloat16' are stored: quantize the model, then load"
+            )
+        if expected is not None and array.dtype.newbyteorder("=") != expected:
+            return (
+                f"Dtype mismatch in {where} for weight {variable.name}. Weight expects {expected}. Received saved "
+                f"weight of {array.dtype}"
             )
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Self
@@ -235,6 +236,73 @@ class Sequential(Layer):
     def losses(self) -> list[Any]:
         """The penalties of all layers."""
         return [loss for layer in self._layers for loss in layer.losses]
+
+    def quantize(self, mode: str) -> None:
+        """Quantize every layer that can be, also in models inside this one, or none if one of them raises.
+
+        Parameters
+        ----------
+        mode : {'int8', 'float16', 'bfloat16'}
+            As for `Layer.quantize`, which says what becomes of a layer.
+
+        Warns
+        -----
+        UserWarning
+            For every layer with weights that cannot be quantized, `Dense` for instance: it stays as it is.
+
+        Raises
+        ------
+        ValueError
+            For another mode, if the model is not built, and as `Layer.quantize` of one of the layers.
+
+        Notes
+        -----
+        Until the last layer is quantized the model holds all kernels, old and new. Layer by layer
+        (``layer.quantize(mode)``) it is one old kernel less each time.
+
+        Follows keras.Model.quantize of Keras 3, which warns of layers without weights too.
+
+        Examples
+        --------
+        >>> from localconv.layers import Flatten, LocallyConnected1D, Sequential
+        >>> model = Sequential([LocallyConnected1D(64, 3, input_shape=(100, 32), name='local'), Flatten()])
+        >>> sum(v.value.nbytes for v in model.weights)
+        2433536
+        >>> model.quantize('int8')
+        >>> sum(v.value.nbytes for v in model.weights)
+        652288
+        """
+        self._check_quantize(mode)
+        models, leaves = self._tree()
+        before = [(layer, dict(vars(layer))) for layer in leaves]
+        try:
+            for layer in leaves:
+                try:
+                    layer.quantize(mode)
+                except NotImplementedError as error:
+                    if layer.weights:
+                        warnings.warn(str(error), UserWarning, stacklevel=2)
+        except BaseException:
+            for layer, state in before:
+                vars(layer).update(state)
+            raise
+        for model in models:
+            model._saved = None
+
+    def _tree(self) -> tuple[list[Sequential], list[Layer]]:
+        """This model and those inside it, and the layers of all of them, each once and in their order."""
+        models, leaves, stack, seen = list[Sequential](), list[Layer](), list[Layer]([self]), set[int]()
+        while stack:
+            layer = stack.pop()
+            if id(layer) in seen:
+                continue
+            seen.add(id(layer))
+            if isinstance(layer, Sequential):
+                models.append(layer)
+                stack += reversed(layer._layers)
+            else:
+                leaves.append(layer)
+        return models, leaves
 
     # ----------------------------------------------------------------------------------------------------------- passes
 

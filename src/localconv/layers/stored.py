@@ -121,6 +121,11 @@ class StoredArray(ABC):
         """From the header. ValueError if that is not one of an array of real numbers."""
         return self._checked_header[0]
 
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """From the header. The same errors."""
+        return self._checked_header[1]
+
     def read(self) -> Array:
         """All values. ValueError if the file does not hold what the header says."""
         expected = self._checked_header

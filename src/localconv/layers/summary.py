@@ -38,7 +38,8 @@ def print_summary(
     _write_row(header, columns, write)
     write("=" * length)
     for number, layer in enumerate(model.layers, 1):
-        fields = [f"{layer.name} ({type(layer).__name__})", str(layer.output_shape), str(layer.count_params())]
+        kind = ", ".join([type(layer).__name__, *([layer.quantization_mode] if layer.quantization_mode else [])])
+        fields = [f"{layer.name} ({kind})", str(layer.output_shape), str(layer.count_params())]
         _write_row([*fields, "Y" if layer.trainable else "N"] if show_trainable else fields, columns, write)
         if number < len(model.layers):
             write(" " * length)

@@ -101,9 +101,10 @@ class Variable:
         self.regularizer = regularizer
         self.constraint = constraint
         self._grad: Array | None = None
+        _check_real(array, f"value of {name}")
         found = float_dtype(array.dtype if dtype is None and array.dtype.name in FLOATS else dtype)
         # Array and version are one object, so that one assignment replaces both: see `assign_all`.
-        self._held = _frozen(array, found, name), object()
+        self._held = _frozen(array, found), object()
 
     @classmethod
     def _without_value(
@@ -140,7 +141,7 @@ class Variable:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """float32 or float64; never changes."""
+        """float32 or float64, of what `Layer.quantize` made also int8, float16 and bfloat16; never changes."""
         return self._array.dtype
 
     @property
@@ -189,7 +190,7 @@ class Variable:
 
     def accepted(self, value: ArrayLike) -> Array:
         """Return `value` as `assign` would hold it: checked, converted, copied and read-only; the same errors."""
-        return _frozen(self._checked(value, "value"), self.dtype, self.name)
+        return _frozen(self._checked(value, "value"), self.dtype)
 
     def _checked(self, value: ArrayLike, what: str) -> Array:
         """An array of real numbers of the variable's shape."""
@@ -197,10 +198,14 @@ class Variable:
             array = np.asarray(value)
         except ValueError as error:
             raise ValueError(f"{what} of {self.name} must be an array-like of shape {self.shape}: {error}") from None
-        _check_real(array, f"{what} of {self.name}")
+        self._check_dtype(array, f"{what} of {self.name}")
         if array.shape != self.shape:
             raise ValueError(f"{what} of {self.name} must have shape {self.shape}, got {array.shape}")
         return array
+
+    def _check_dtype(self, array: Array, what: str) -> None:
+        """TypeError unless the variable can take numbers of this dtype."""
+        _check_real(array, what)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Copies and pickles of arrays may be written to; this one must not.
@@ -222,6 +227,39 @@ class Variable:
 
     def __repr__(self) -> str:
         return f"<Variable {self.name!r} shape={self.shape} dtype={self.dtype} trainable={self.trainable}>"
+
+
+class QuantizedVariable(Variable):
+    """A weight that `Layer.quantize` made: it takes values of its own dtype only, and is never trained.
+
+    int8, float16 and bfloat16 are of kernels, float32 of scales: these must be finite.
+
+    Parameters
+    ----------
+    value : ndarray
+        C-contiguous. Not copied: it is nobody else's, and becomes read-only.
+    name : str
+    """
+
+    def __init__(self, value: Array, name: str) -> None:
+        super().__init__(0.0, name, FLOAT32, trainable=False)
+        value.setflags(write=False)
+        self._held = value, object()
+
+    @classmethod
+    def of_zeros(cls, shape: tuple[int, ...], name: str, dtype: np.dtype[Any]) -> Self:
+        """A variable whose value is still to be assigned: until then zeros that take no memory."""
+        return cls(np.broadcast_to(np.zeros((), dtype), shape), name)
+
+    def _checked(self, value: ArrayLike, what: str) -> Array:
+        array = super()._checked(value, what)
+        if self.dtype == FLOAT32 and not np.isfinite(array).all():
+            raise ValueError(f"{what} of {self.name} must be finite, as scales are")
+        return array
+
+    def _check_dtype(self, array: Array, what: str) -> None:
+        if array.dtype.newbyteorder("=") != self.dtype:
+            raise TypeError(f"{what} must have dtype {self.dtype}, as the layer was quantized, got {array.dtype}")
 
 
 def assign_all(pairs: Iterable[tuple[Variable, ArrayLike]]) -> None:
@@ -250,9 +288,8 @@ def converted(array: Array, dtype: np.dtype[Any]) -> Array:
         return array.astype(dtype)
 
 
-def _frozen(array: Array, dtype: np.dtype[Any], name: str) -> Array:
+def _frozen(array: Array, dtype: np.dtype[Any]) -> Array:
     """A contiguous read-only copy."""
-    _check_real(array, f"value of {name}")
     with np.errstate(all="ignore"):
         copy = np.array(array, dtype, order="C", copy=True, subok=False)
     copy.setflags(write=False)

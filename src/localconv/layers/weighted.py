@@ -8,16 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from .. import engine
 from ..arguments import Ints
-from ..arrays import Array
+from ..arrays import FLOAT32, Array
 from ..config import CHANNELS_FIRST
 from ..geometry import axis_windows
+from ..quantized import QuantizedKernel
 from ..spec import Spec
 from . import activations, constraints, initializers, regularizers
 from .arguments import Shape, data_format_name, flag, int_tuple, padding_name, positive_int
 from .base import Fans, Layer
-from .variables import Variable
+from .quantization import SCALED, checked_mode, kernel_dtype, small_kernel
+from .variables import QuantizedVariable, Variable
 
 # Arguments of the constructors that every such layer has, in Keras's order.
 TERMS = (
@@ -31,6 +35,9 @@ TERMS = (
     "kernel_constraint",
     "bias_constraint",
 )
+
+# Keras's for a weight without an initializer, a bias or not.
+DEFAULT_INITIALIZER = initializers.GlorotUniform()
 
 
 def terms_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,16 +93,17 @@ class WeightedLayer(Layer):
         self, kernel_shape: tuple[int, ...], bias_shape: tuple[int, ...], position_fans: Fans | None = None
     ) -> None:
         """Make `kernel` and `bias` (None without one)."""
-        # Keras's default for a weight without an initializer, a bias or not.
-        kernel, bias = (
-            given or initializers.GlorotUniform() for given in (self.kernel_initializer, self.bias_initializer)
-        )
-        self.kernel = self.add_weight(
-            "kernel", kernel_shape, kernel, self.kernel_regularizer, self.kernel_constraint, position_fans=position_fans
-        )
+        self._make_kernel(kernel_shape, position_fans)
         self.bias = None
         if self.use_bias:
-            self.bias = self.add_weight("bias", bias_shape, bias, self.bias_regularizer, self.bias_constraint)
+            initializer = self.bias_initializer or DEFAULT_INITIALIZER
+            self.bias = self.add_weight("bias", bias_shape, initializer, self.bias_regularizer, self.bias_constraint)
+
+    def _make_kernel(self, shape: tuple[int, ...], position_fans: Fans | None) -> None:
+        initializer = self.kernel_initializer or DEFAULT_INITIALIZER
+        self.kernel = self.add_weight(
+            "kernel", shape, initializer, self.kernel_regularizer, self.kernel_constraint, position_fans=position_fans
+        )
 
     def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
         kernel, bias = self._computed_kernel(), None if self.bias is None else self.bias.value
@@ -117,7 +125,7 @@ class WeightedLayer(Layer):
             _set_gradient(self.bias, self._bias_gradient(gradient))
         return self._input_gradient(x, kernel, gradient)
 
-    def _computed_kernel(self) -> Array:
+    def _computed_kernel(self) -> Any:
         """The kernel as `_product` takes it."""
         return self.kernel.value
 
@@ -146,7 +154,7 @@ class ConvolvingLayer(WeightedLayer):
     filters, kernel_size, strides, padding, data_format
         As they came to the subclass's constructor.
     terms, base : dict
-        As in `WeightedLayer`.
+        As in `WeightedLayer`; `base` may have the quantization_mode of a config too.
 
     Notes
     -----
@@ -156,6 +164,7 @@ class ConvolvingLayer(WeightedLayer):
     rank: int
     family: str
     _spec: Spec
+    kernel_scale: Variable | None = None
 
     def __init__(
         self,
@@ -167,7 +176,9 @@ class ConvolvingLayer(WeightedLayer):
         terms: dict[str, Any],
         base: dict[str, Any],
     ) -> None:
+        mode = base.pop("quantization_mode", None)
         super().__init__(terms, base)
+        self._quantization_mode = None if mode is None else checked_mode(mode, "quantization_mode")
         self.filters = positive_int(filters, "filters")
         self.kernel_size = int_tuple(kernel_size, self.rank, "kernel_size")
         self.strides = int_tuple(strides, self.rank, "strides")
@@ -179,8 +190,9 @@ class ConvolvingLayer(WeightedLayer):
         return self.data_format == CHANNELS_FIRST
 
     def _window_config(self) -> dict[str, Any]:
-        """The config of the constructor's arguments that all such layers have."""
-        return {
+        """The config of the constructor's arguments that all such layers have, and of how they are quantized."""
+        quantized = {} if self._quantization_mode is None else {"quantization_mode": self._quantization_mode}
+        return quantized | {
             "filters": self.filters,
             "kernel_size": self.kernel_size,
             "strides": self.strides,
@@ -195,13 +207,57 @@ class ConvolvingLayer(WeightedLayer):
             None if n is None else axis_windows(self.family, n, k, s, d, self.padding)[1] for n, k, s, d in axes
         )
 
-    def _product(self, x: Array, kernel: Array, bias: Array | None, relu: bool) -> Array:
+    def _make_kernel(self, shape: tuple[int, ...], position_fans: Fans | None) -> None:
+        mode = self._quantization_mode
+        if mode is None:
+            super()._make_kernel(shape, position_fans)
+            return
+        self.kernel = self._add_quantized_weight("kernel", shape, kernel_dtype(mode))
+        if mode in SCALED:
+            self.kernel_scale = self._add_quantized_weight("kernel_scale", shape[:-2] + shape[-1:], FLOAT32)
+
+    def _quantized_state(self, mode: str) -> dict[str, Any]:
+        given = self._computed_kernel()
+        assert not isinstance(given, QuantizedKernel)
+        values, scales = small_kernel(given, mode, self.name)
+        kernel = QuantizedVariable(values, self.kernel.name)
+        scale = None if scales is None else QuantizedVariable(scales, f"{self.name}/kernel_scale:0")
+        others = [variable for variable in self._variables if variable is not self.kernel]
+        return {
+            "kernel": kernel,
+            "kernel_scale": scale,
+            "_variables": [kernel, *([] if scale is None else [scale]), *others],
+            "_quantization_mode": mode,
+            # It holds the float32 kernel.
+            "_saved": None,
+        }
+
+    def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
+        if training and self.trainable and self._quantization_mode is not None:
+            raise ValueError(
+                f"layer {self.name} was quantized by {self._quantization_mode!r} for inference and cannot be trained; "
+                "with trainable=False it hands gradients through to its input"
+            )
+        return super()._forward(x, training)
+
+    def _computed_kernel(self) -> Array | QuantizedKernel:
+        if self.kernel_scale is None:
+            return self.kernel.value
+        # Values and scales are assigned together, perhaps by another thread meanwhile: what is read has one version.
+        version = None
+        while version is not self.kernel.version:
+            version = self.kernel.version
+            values, scales = self.kernel.value, self.kernel_scale.value
+        # Zeros that are still to be replaced lie in no memory of their own.
+        return QuantizedKernel.of_checked(np.ascontiguousarray(values), np.ascontiguousarray(scales))
+
+    def _product(self, x: Array, kernel: Array | QuantizedKernel, bias: Array | None, relu: bool) -> Array:
         return engine.forward(self._spec, x, kernel, bias, None, relu)
 
     def _kernel_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
         return engine.grad_kernel(self._spec, x, kernel.shape, gradient)
 
-    def _input_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
+    def _input_gradient(self, x: Array, kernel: Array | QuantizedKernel, gradient: Array) -> Array:
         return engine.grad_input(self._spec, x.shape, kernel, gradient)
 
     def _bias_gradient(self, gradient: Array) -> Array:
