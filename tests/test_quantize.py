@@ -276,7 +276,9 @@ def test_values_of_too_few_axes(shape):
         QuantizedKernel(np.ones(shape, np.int8), np.ones(shape[1:], np.float32))
 
 
-@pytest.mark.parametrize("shape", [(), (4,), (2,), (3, 4), (1, 4), (2, 1), (4, 2), (2, 3, 4), (2, 1, 4), (0, 4)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(), (4,), (2,), (3, 4), (1, 4), (2, 1), (4, 2), (2, 3, 4), (2, 1, 4), (0, 4)], ids=str
+)
 def test_shapes_of_scales(shape):
     with pytest.raises(ValueError, match="scales"):
         QuantizedKernel(VALUES, np.ones(shape, np.float32))
