@@ -11,7 +11,7 @@ import oracle
 import pytest
 import stored
 import ways
-from hypothesis import HealthCheck, given
+from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from operations import FORWARD, OPERATIONS, of_kind
@@ -309,7 +309,7 @@ def test_what_meets_padding_does_nothing(isa, half):
     threads=st.sampled_from([1, 2]),
     data=st.data(),
 )
-@examples(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@examples(max_examples=max(200, examples().max_examples))
 def test_any_dtypes(name, seed, threads, data):
     """Exact sums: what the twin says of the widened arrays, rounded once, in the dtype that NumPy promotes to."""
     operation, rng = OPERATIONS[name], random.Random(seed)
