@@ -1,5 +1,6 @@
 """Kernels of float16, bfloat16 and int8, and arrays of 16 bits: the values of the same in float32, in less memory."""
 
+import concurrent.futures
 import os
 import random
 import sys
@@ -283,6 +284,26 @@ def test_same_bits_with_many_threads(name, many_threads):
         localconv.set_num_threads(1)
         assert_same_bits(call(name, arguments), whole)
         localconv.set_num_threads(4)
+
+
+def test_concurrent_calls(isa):
+    """Several Python threads share kernels, and nothing of what these are widened into."""
+    cases = [Case("local_conv1d", (50 + n,), (3,), n, n, 7 * n, padding="same", seed=n) for n in range(1, 9)]
+    cases += [Case("conv2d", (9, 9 + n), (3, 3), 2, n, 7 * n, seed=n) for n in range(1, 5)]
+    runs = []
+    for case in cases:
+        inputs, kernel, _ = case.arrays()
+        smalls = [kernel.astype(half) for half in HALVES] + [stored.exact_quantized(kernel.shape, case.seed)]
+        runs += [(case, (inputs, small, None), case.run(localconv, (inputs, widened(small), None))) for small in smalls]
+
+    def work(offset):
+        for number in range(offset, offset + 4 * len(runs)):
+            case, arrays, expected = runs[number % len(runs)]
+            np.testing.assert_array_equal(case.run(localconv, arrays), expected)
+        return True
+
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        assert all(pool.map(work, range(0, 60, 10)))
 
 
 @half
