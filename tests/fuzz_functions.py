@@ -2,25 +2,29 @@
 
 import numpy as np
 import oracle
+import stored
 import ways
 from fuzz_values import NUMBERS, ODD, REFUSALS, Finding, bits, describe, dress, spoil
 from operations import OPERATIONS
 
 import localconv
-from localconv import _core, settings
+from localconv import QuantizedKernel, _core, settings
 
 
 def draw_call(rng):
     """(an operation, arguments by name, the expected result)
 
-    Some of the data may be NaN or inf, which come out just where a sum holds them.
+    The arrays may be of any dtypes, and the kernel quantized. Some of the data may be NaN or inf, which come out just
+    where a sum holds them.
     """
     operation = rng.choice(list(OPERATIONS.values()))
     arguments = operation.draw(rng)
+    if rng.random() < 0.5:
+        arguments = stored.redrawn(rng, arguments)
     if rng.random() < 0.3:
         arguments = {key: sprinkled(rng, value) for key, value in arguments.items()}
     with np.errstate(invalid="ignore"):
-        return operation, arguments, getattr(oracle, operation.name)(**arguments)
+        return operation, arguments, getattr(oracle, operation.name)(**stored.all_widened(arguments))
 
 
 def sprinkled(rng, value):
@@ -50,9 +54,9 @@ def call_round(rng, seed):
             wrong["accumulate"] = rng.choice(ODD)
         if rng.random() < 0.2:
             wrong["out"] = rng.choice(
-                [*ODD, np.zeros(expected.shape, np.float32), np.zeros(3), np.zeros(expected.shape, int)]
+                [*ODD, np.zeros(3), *(np.zeros(expected.shape, kind) for kind in (np.float32, np.float16, int))]
             )
-    dressed = {key: dress(rng, v) if isinstance(v, np.ndarray) else v for key, v in arguments.items()}
+    dressed = {k: dress(rng, v) if isinstance(v, np.ndarray | QuantizedKernel) else v for k, v in arguments.items()}
     given = dressed | wrong
     before = bits({k: v for k, v in given.items() if k != "out"})
     force = [name for family in ways.ALL for name in rng.choice([(), rng.choice(ways.ALL[family])])]
@@ -85,7 +89,9 @@ def check(seed, name, given, result, expected):
             return  # an empty batch with a kernel that claims to be endless: the twin looks at all of it
         except Exception as error:
             raise Finding(f"seed {seed}: {name} took {describe(plain)}, of which the twin says {error!r}") from error
-    if result.shape != expected.shape or not np.array_equal(result, expected.astype(result.dtype), equal_nan=True):
+    with np.errstate(all="ignore"):  # what is past the largest number, and NaN, in 16 bits
+        rounded = stored.widened(expected.astype(result.dtype))
+    if result.shape != expected.shape or not np.array_equal(stored.widened(result), rounded, equal_nan=True):
         raise Finding(f"seed {seed}: {name}: wrong result of {describe(plain)}")
 
 
@@ -99,7 +105,7 @@ def simple(key, value):
         return int(value) if np.ndim(value) == 0 else tuple(int(part) for part in value)
     if key == "padding" and not isinstance(value, str):
         return tuple(tuple(int(part) for part in pair) for pair in value)
-    return np.asarray(value) if isinstance(value, list) else value
+    return np.asarray(value) if isinstance(value, list) else stored.widened(value)
 
 
 def settings_round(rng, seed):

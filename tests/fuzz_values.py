@@ -1,6 +1,9 @@
 """What the fuzzer's rounds share: values in strange clothes, wrong values, and what a finding is."""
 
 import numpy as np
+from stored import exact_quantized
+
+from localconv import QuantizedKernel
 
 REFUSALS = (ValueError, TypeError, MemoryError)
 # Sizes that no array here has: an argument with one is refused, or has no effect on how much there is to compute.
@@ -42,7 +45,9 @@ class Finding(Exception):
 
 
 def dress(rng, array):
-    """An array of the same values and another form."""
+    """An array, or a quantized kernel, of the same values and another form."""
+    if isinstance(array, QuantizedKernel):
+        return QuantizedKernel(dress_integers(rng, array.values), dress_native(rng, array.scales))
     if array.size == 0 or array.ndim == 0:
         return array
     padded = np.full((2 * array.shape[0] + 1, *array.shape[1:]), np.nan, array.dtype)
@@ -66,15 +71,32 @@ def dress(rng, array):
     return rng.choice(list(forms.values()))
 
 
+def dress_integers(rng, array):
+    """As `dress`, without NaN between the values."""
+    frozen = array.copy()
+    frozen.flags.writeable = False
+    spaced = np.repeat(array, 2, -1)[..., ::2]
+    return rng.choice([array, array[::-1].copy()[::-1], array.T.copy().T, spaced, frozen, array.view(Subclass)])
+
+
+def dress_native(rng, array):
+    """As `dress`, in the machine's byte order, which scales have to have."""
+    dressed = dress(rng, array)
+    return dressed if dressed.dtype.isnative else array
+
+
 # ----------------------------------------------------------------------------------------------------------- wrong ones
 
 
 def spoil(rng, name, value):
     """A value for an argument that is probably wrong."""
+    if isinstance(value, QuantizedKernel):
+        return rng.choice(spoilt_quantized(value))
     if isinstance(value, np.ndarray):
         endless = np.lib.stride_tricks.as_strided(value, (2**40, *value.shape[1:]), (0, *value.strides[1:]))
         with np.errstate(invalid="ignore"):  # NaN as an integer
             others = [value.astype(kind) for kind in (np.float16, np.int64, complex, object, np.longdouble)]
+        others += [exact_quantized(value.shape)] if value.ndim > 2 else []
         others += [value[0], value[None], value[:0], value[..., :-1], value[..., :1], value.T, value.ravel(), endless]
         others += [
             np.broadcast_to(value[:1], value.shape),
@@ -97,10 +119,26 @@ def spoil(rng, name, value):
     return rng.choice(NUMBERS)
 
 
+def spoilt_quantized(kernel):
+    """Its parts alone, kernels of other shapes, and, which is right, the array that it stands for."""
+    values, scales = kernel.values, kernel.scales
+    others = [
+        (values[None], scales[None]),
+        (values[:0], scales[:0]),
+        (values[:-1], scales[:-1]),
+        (values[..., :-1], scales[..., :-1]),
+        (values[..., :-1, :], scales),
+    ]
+    return [values, scales, kernel.dequantize(), None, "x", [kernel], *(QuantizedKernel(*parts) for parts in others)]
+
+
 def bits(arguments):
+    """Every byte of the arrays, those of a quantized kernel among them."""
+    parts = [(v.values, v.scales) if isinstance(v, QuantizedKernel) else (v,) for v in arguments.values()]
     return [
         np.asarray(v).tobytes()
-        for v in arguments.values()
+        for part in parts
+        for v in part
         if isinstance(v, np.ndarray) and v.size < 10**6 and v.dtype != object
     ]
 

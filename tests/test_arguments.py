@@ -14,6 +14,7 @@ FUNCTIONS = of_kind("forward", "columns")
 CONVOLUTIONS = of_kind("forward")
 RIGHT = {name: OPERATIONS[name].right for name in FUNCTIONS}
 ARRAYS = [(f, name) for f in FUNCTIONS for name in OPERATIONS[f].arrays]
+ACCEPTED = "float16, bfloat16, float32 and float64"
 
 
 def zeros(*shape, dtype="float32"):
@@ -42,22 +43,22 @@ def test_the_right_arguments_are_right(function):
 
 
 @pytest.mark.parametrize(("function", "name"), ARRAYS)
-@pytest.mark.parametrize("dtype", ["int64", "int8", "uint16", "float16", "bool", "complex64", "complex128", "O", "U3"])
+@pytest.mark.parametrize("dtype", ["int64", "int8", "uint16", "bool", "complex64", "complex128", "O", "U3"])
 def test_other_dtypes(function, name, dtype):
     wrong = RIGHT[function][name].astype(dtype)
-    refused(function, TypeError, name, "float32 and float64", str(wrong.dtype), **{name: wrong})
+    refused(function, TypeError, name, ACCEPTED, str(wrong.dtype), **{name: wrong})
 
 
 @pytest.mark.skipif(np.dtype("longdouble").itemsize == 8, reason="this platform's long double is float64")
 @pytest.mark.parametrize(("function", "name"), ARRAYS)
 def test_long_double(function, name):
-    refused(function, TypeError, name, "float32 and float64", **{name: RIGHT[function][name].astype("longdouble")})
+    refused(function, TypeError, name, ACCEPTED, **{name: RIGHT[function][name].astype("longdouble")})
 
 
 @pytest.mark.parametrize(("function", "name"), ARRAYS)
 def test_masked_arrays(function, name):
     """Their mask would be lost."""
-    refused(function, TypeError, name, "float32 and float64", **{name: np.ma.masked_array(RIGHT[function][name])})
+    refused(function, TypeError, name, ACCEPTED, **{name: np.ma.masked_array(RIGHT[function][name])})
 
 
 @pytest.mark.parametrize(("function", "name"), ARRAYS)
@@ -73,9 +74,9 @@ def test_ragged_lists(function, name):
 
 
 @pytest.mark.parametrize("function", CONVOLUTIONS)
-@pytest.mark.parametrize("dtype", ["int64", "float16", "complex64", "O"])
+@pytest.mark.parametrize("dtype", ["int64", "int8", "complex64", "O"])
 def test_dtype_of_bias(function, dtype):
-    refused(function, TypeError, "bias", "float32 and float64", bias=np.zeros(6, dtype))
+    refused(function, TypeError, "bias", ACCEPTED, bias=np.zeros(6, dtype))
 
 
 # --- numbers of axes and their sizes ----------------------------------------------------------------------------------

@@ -8,13 +8,14 @@ from math import prod
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import stored
 import ways
 from hypothesis import assume, example, given
 from oracle import FORMATS, Case, gradients
 
 import localconv
 from localconv import _core, engine, geometry, grad, machine, policy, settings
-from localconv.arrays import ELEMENT_TYPES, SINGLE
+from localconv.arrays import ELEMENT_TYPES, SINGLE, element_type
 from localconv.spec import conv_spec, local_spec
 
 MANY = st.one_of(st.integers(1, 70), st.integers(1, 100_000))
@@ -47,12 +48,31 @@ def job_of(operation, shape, forced, element, threads=2):
     """The job, and the forced algorithm if it took it."""
     now = settings.current()._replace(forced=forced)
     try:
-        return policy.plan(operation, shape, element, now, threads)
+        return policy.plan(operation, shape, element_of(operation, element), now, threads)
     except ValueError:  # the forced one cannot do this geometry within the limits
-        return policy.plan(operation, shape, element, settings.current(), threads)
+        return policy.plan(operation, shape, element_of(operation, element), settings.current(), threads)
 
 
-elements = st.sampled_from(ELEMENT_TYPES)
+def element_of(operation, element):
+    """The gradient for a kernel reads none: it has the element type of its sums."""
+    return ELEMENT_TYPES[element.number] if operation.endswith("grad_kernel") else element
+
+
+# Kernels of fewer bytes, and of 16 bits beside results that are rounded to them.
+FLOATS = np.zeros(1, np.float32)
+STORED = [element_type(np.zeros(1, half), FLOATS) for half in stored.HALVES]
+STORED += [element_type(np.zeros(1, half), np.zeros(1, half)) for half in stored.HALVES]
+STORED += [element_type(stored.exact_quantized((1, 1, 1)), FLOATS)]
+elements = st.sampled_from([*ELEMENT_TYPES, *STORED])
+
+
+def test_stored_kernels_are_types_of_their_own():
+    """Else the properties below would not be of them."""
+    assert [element.store for element in ELEMENT_TYPES] == [0, 0]
+    stores = [_core.STORES[element.store] for element in STORED]
+    assert stores == ["float16", "bfloat16", "float16", "bfloat16", "int8"]
+    results = [element.result for element in STORED]
+    assert results == [np.float32, np.float32, *stored.HALVES, np.float32]
 
 
 def check_workspace(job, shape):
@@ -321,7 +341,7 @@ def test_every_thread_has_a_task(shape, element, threads):
     panels = -(-shape.filters // shape.groups // (4 * lanes)) * shape.groups
     tiles, pixels = shape.positions * panels, prod(shape.input)
     for operation, most in (("local_forward", tiles), ("local_grad_kernel", tiles), ("local_grad_input", pixels)):
-        job = policy.plan(operation, shape, element, settings.current(), threads)
+        job = policy.plan(operation, shape, element_of(operation, element), settings.current(), threads)
         assert job.threads == max(1, min(threads, shape.products // policy.PRODUCTS_PER_THREAD))
         assert job.tasks >= min(job.threads, most)
 
@@ -329,7 +349,7 @@ def test_every_thread_has_a_task(shape, element, threads):
 def test_slices_of_a_kernel_gradient_stay_in_the_cache(isa):
     spec = conv_spec(2, 1, "valid", "channels_last", 1, 1)
     shape = geometry.geometry_of(spec, (1, 4, 4, 512), (3, 3, 512, 512))
-    job = policy.plan("conv_grad_kernel", shape, 0, settings.current()._replace(forced=("conv_reduction",)), 1)
+    job = policy.plan("conv_grad_kernel", shape, SINGLE, settings.current()._replace(forced=("conv_reduction",)), 1)
     assert job.shared_bytes == 0  # no partial sums: a task has a slice of its own
     assert job.tasks >= shape.window * shape.filters * 4 / policy.SLICE_TARGET
 

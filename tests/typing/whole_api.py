@@ -54,6 +54,15 @@ grad.conv2d_input(picture.shape, shared2, z2, (1, 1), "same", last)
 grad.conv2d_kernel(picture, shared2.shape, z2, (1, 1), "same", last)
 grad.bias((3,), z, last)
 
+small: localconv.QuantizedKernel = localconv.quantize(kernel, mode="int8")
+again = localconv.QuantizedKernel(small.values, small.scales)
+bytes_of_both: int = again.nbytes
+widened: Array = again.dequantize()
+half = kernel.astype(np.float16)
+localconv.local_conv1d(x, half, 3, 1, last)
+localconv.local_conv1d_transpose(y, half, 3, 1, (None, 6, 2), last)
+grad.local_conv1d_input(x.shape, half, y, 3, 1, last)
+
 columns = localconv.im2col(x, 3, 1, "valid", last)
 localconv.col2im(columns, x.shape, 3, 1, "valid", last)
 

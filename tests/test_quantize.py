@@ -1,0 +1,299 @@
+"""localconv.quantize and QuantizedKernel: values, scales, files, and what they refuse."""
+
+import copy
+import io
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from oracle import assert_same_bits
+from stored import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
+
+import localconv
+from localconv import QuantizedKernel
+
+DTYPES = (FLOAT16, BFLOAT16, FLOAT32, FLOAT64)
+SHAPES = [(8, 12, 2), (1, 1, 1), (5, 3, 17), (3, 3, 4, 9), (2, 3, 2, 5, 4), (0, 3, 2)]
+NORMAL = np.finfo(np.float32).smallest_normal
+
+
+def kernel_of(shape, dtype=FLOAT32, seed=0):
+    """Normal values, each filter's of a size of its own."""
+    rng = np.random.default_rng(seed)
+    sizes = 10.0 ** rng.uniform(-3, 3, shape[-1:])
+    return (rng.standard_normal(shape) * sizes).astype(np.float32).astype(dtype)
+
+
+def check(kernel, small):
+    """Against the definition, in float64. The quotient's rounding may move a value to the other side of a half."""
+    assert (small.values.dtype, small.scales.dtype) == (np.int8, np.float32)
+    assert small.values.shape == kernel.shape
+    assert small.scales.shape == kernel.shape[:-2] + kernel.shape[-1:]
+    numbers, eps = kernel.astype(np.float64), np.finfo(np.float32).eps
+    scales = np.maximum(abs(numbers).max(-2, initial=0) / 127, NORMAL)
+    np.testing.assert_allclose(small.scales, scales, rtol=eps)
+    assert (small.scales >= NORMAL).all()
+    assert (abs(small.values.astype(int)) <= 127).all()
+    by = small.scales.astype(np.float64)[..., None, :]
+    assert (abs(numbers / by - small.values) <= 0.5 + 127 * eps).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_values_and_scales(shape, dtype):
+    kernel = kernel_of(shape, dtype)
+    before = kernel.tobytes()
+    small = localconv.quantize(kernel)
+    assert type(small) is QuantizedKernel
+    check(kernel, small)
+    assert kernel.tobytes() == before
+    if kernel.size:
+        assert (abs(small.values).max(-2) == 127).all()
+
+
+def test_largest_values_and_ties():
+    """Where the largest is 127 times a power of two the scale is exact: halves go to the even neighbour."""
+    column = np.array([127, -127, 0.5, 1.5, 2.5, -0.5, -1.5, 0.49, 126.5, -126.49, 0, 3])
+    expected = [127, -127, 0, 2, 2, 0, -2, 0, 126, -126, 0, 3]
+    for dtype in (FLOAT32, FLOAT64):
+        kernel = np.stack([column, column / 64, -column * 1024], -1)[None].astype(dtype)
+        small = localconv.quantize(kernel, mode="int8")
+        np.testing.assert_array_equal(small.scales, [[1, 1 / 64, 1024]])
+        np.testing.assert_array_equal(small.values[0].T, [expected, expected, np.negative(expected)])
+
+
+@given(
+    shape=st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 5)),
+    exponent=st.integers(-44, 36),
+    spread=st.sampled_from([0.0, 1.0, 6.0]),
+    zeros=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_any_size(shape, exponent, spread, zeros, seed):
+    """Of subnormal numbers too, whose scale is the smallest normal one."""
+    rng = np.random.default_rng(seed)
+    kernel = rng.uniform(-1, 1, shape) * 10.0 ** (exponent - spread * rng.uniform(0, 1, shape))
+    if zeros:
+        kernel[:, :, rng.integers(shape[2])] = 0
+    kernel = kernel.astype(np.float32)
+    small = localconv.quantize(kernel)
+    check(kernel, small)
+    back = small.dequantize()
+    half_step = small.scales.astype(np.float64)[:, None, :] * (0.5 + 254 * np.finfo(np.float32).eps)
+    assert (abs(back.astype(np.float64) - kernel) <= half_step).all()
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0, 1e-45, -1e-39, 1e-300])
+def test_scales_are_never_zero_or_subnormal(value):
+    kernel = np.full((2, 3, 4), value)
+    small = localconv.quantize(kernel if value == 1e-300 else kernel.astype(np.float32))
+    np.testing.assert_array_equal(small.scales, NORMAL)
+    assert (abs(small.dequantize() - kernel) <= NORMAL / 2).all()
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda kernel: kernel[::-1].copy()[::-1],
+        np.asfortranarray,
+        lambda kernel: kernel.astype(kernel.dtype.newbyteorder()),
+        lambda kernel: np.repeat(kernel, 2, 1)[:, ::2],
+        memoryview,
+    ],
+    ids=["backwards", "Fortran's order", "byte-swapped", "every other", "memoryview"],
+)
+def test_forms(form):
+    kernel = kernel_of((8, 12, 5))
+    expected = localconv.quantize(kernel)
+    small = localconv.quantize(form(kernel))
+    assert_same_bits(small.values, expected.values)
+    assert_same_bits(small.scales, expected.scales)
+
+
+def test_lists_and_memory_maps(tmp_path):
+    kernel = kernel_of((8, 12, 5), FLOAT64)
+    expected = localconv.quantize(kernel)
+    kernel.tofile(tmp_path / "kernel.raw")
+    mapped = np.memmap(tmp_path / "kernel.raw", FLOAT64, "r", shape=kernel.shape)
+    for same in (kernel.tolist(), mapped):
+        assert_same_bits(localconv.quantize(same).values, expected.values)
+        assert_same_bits(localconv.quantize(same).scales, expected.scales)
+
+
+# --- the object -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_attributes(shape):
+    small = localconv.quantize(kernel_of(shape))
+    assert (small.shape, small.ndim, small.size) == (shape, len(shape), int(np.prod(shape)))
+    assert small.nbytes == small.values.nbytes + small.scales.nbytes
+    assert small.dtype == np.int8
+    assert str(shape) in repr(small)
+    assert str(small.nbytes) in repr(small)
+
+
+def test_dequantize():
+    """A new float32 array of values times scales, rounded once; -128 is a value as any other."""
+    values = np.resize(np.arange(-128, 128, dtype=np.int8), (4, 64, 3))
+    scales = kernel_of((4, 1, 3))[:, 0]
+    small = QuantizedKernel(values, scales)
+    back = small.dequantize()
+    assert_same_bits(back, values.astype(np.float32) * scales[:, None, :])
+    assert back.flags.c_contiguous
+    back[...] = 7
+    assert_same_bits(small.dequantize(), values.astype(np.float32) * scales[:, None, :])
+
+
+def test_parts_are_taken_as_they_are():
+    """Values are not copied: those of a memory map stay on the disk."""
+    values, scales = np.ones((2, 3, 4), np.int8), np.ones((2, 4), np.float32)
+    small = QuantizedKernel(values, scales)
+    assert np.shares_memory(small.values, values)
+    np.testing.assert_array_equal(small.scales, scales)
+
+
+def test_file():
+    small = localconv.quantize(kernel_of((3, 3, 4, 9)))
+    file = io.BytesIO()
+    np.savez(file, values=small.values, scales=small.scales)
+    file.seek(0)
+    with np.load(file) as parts:
+        check_equal(QuantizedKernel(**parts), small)
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_pickles(protocol):
+    small = localconv.quantize(kernel_of((8, 12, 5)))
+    check_equal(pickle.loads(pickle.dumps(small, protocol)), small)
+
+
+def test_copies():
+    small = localconv.quantize(kernel_of((8, 12, 5)))
+    check_equal(copy.copy(small), small)
+    deep = copy.deepcopy(small)
+    check_equal(deep, small)
+    assert not np.shares_memory(deep.values, small.values)
+    assert not np.shares_memory(deep.scales, small.scales)
+
+
+def check_equal(small, expected):
+    assert type(small) is QuantizedKernel
+    assert_same_bits(small.values, expected.values)
+    assert_same_bits(small.scales, expected.scales)
+    x = np.ones((1, *[6] * (small.ndim - 2), small.shape[-2]), np.float32)
+    if small.ndim == 4:
+        result, other = (localconv.conv2d(x, k, data_format="channels_last") for k in (small, expected))
+    else:
+        x = np.ones((1, len(small.values), small.shape[1]), np.float32)
+        result, other = (localconv.local_conv1d(x, k, 1, data_format="channels_last") for k in (small, expected))
+    assert_same_bits(result, other)
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int64", "uint8", "bool"])
+def test_integers(dtype):
+    with pytest.raises(TypeError, match=r"kernel.*kernel\.astype\(np\.float32\)") as caught:
+        localconv.quantize(np.ones((2, 3, 4), dtype))
+    for word in ("float16", "bfloat16", "float32", "float64", dtype):
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", [None, "kernel", object(), {}, np.ones((2, 3, 4), complex)], ids=repr)
+def test_no_array_of_numbers(wrong):
+    with pytest.raises(TypeError, match="kernel"):
+        localconv.quantize(wrong)
+
+
+def test_masked_arrays():
+    with pytest.raises(TypeError, match="kernel"):
+        localconv.quantize(np.ma.masked_array(np.ones((2, 3, 4))))
+
+
+def test_quantized_already():
+    with pytest.raises(TypeError, match="kernel"):
+        localconv.quantize(localconv.quantize(np.ones((2, 3, 4))))
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (3, 4)], ids=str)
+def test_too_few_axes(shape):
+    with pytest.raises(ValueError, match="kernel"):
+        localconv.quantize(np.ones(shape))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite(dtype, wrong):
+    for place in ((0, 0, 0), (1, 2, 3)):
+        kernel = np.ones((2, 3, 4), dtype)
+        kernel[place] = wrong
+        with pytest.raises(ValueError, match="kernel"):
+            localconv.quantize(kernel)
+
+
+def test_values_past_float32():
+    """Finite in float64, but without a scale in float32."""
+    with pytest.raises(ValueError, match="kernel"):
+        localconv.quantize(np.full((2, 3, 4), 1e300))
+
+
+@pytest.mark.parametrize("wrong", ["int4", "INT8", "float16", "", None, 8, np.int8, b"int8", ["int8"]], ids=repr)
+def test_modes(wrong):
+    with pytest.raises((TypeError, ValueError), match="mode"):
+        localconv.quantize(np.ones((2, 3, 4)), wrong)
+
+
+VALUES, SCALES = np.ones((2, 3, 4), np.int8), np.ones((2, 4), np.float32)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "bool", "float32", "O"])
+def test_values_of_other_dtypes(dtype):
+    with pytest.raises(TypeError, match="values"):
+        QuantizedKernel(VALUES.astype(dtype), SCALES)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "int8", "int64", "bool", "complex64", "O"])
+def test_scales_of_other_dtypes(dtype):
+    with pytest.raises(TypeError, match="scales"):
+        QuantizedKernel(VALUES, SCALES.astype(dtype))
+
+
+@pytest.mark.parametrize("wrong", [None, "values", 3, {}, object()], ids=repr)
+def test_parts_that_are_no_arrays(wrong):
+    with pytest.raises(TypeError, match="values"):
+        QuantizedKernel(wrong, SCALES)
+    with pytest.raises(TypeError, match="scales"):
+        QuantizedKernel(VALUES, wrong)
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (3, 4)], ids=str)
+def test_values_of_too_few_axes(shape):
+    with pytest.raises(ValueError, match="values"):
+        QuantizedKernel(np.ones(shape, np.int8), np.ones(shape[1:], np.float32))
+
+
+@pytest.mark.parametrize(
+    "shape", [(), (4,), (2,), (3, 4), (1, 4), (2, 1), (4, 2), (2, 3, 4), (2, 1, 4), (0, 4)], ids=str
+)
+def test_shapes_of_scales(shape):
+    with pytest.raises(ValueError, match="scales"):
+        QuantizedKernel(VALUES, np.ones(shape, np.float32))
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_scales_that_are_not_finite(wrong):
+    scales = SCALES.copy()
+    scales[1, 3] = wrong
+    with pytest.raises(ValueError, match="scales"):
+        QuantizedKernel(VALUES, scales)
+
+
+def test_missing_parts():
+    with pytest.raises(TypeError):
+        QuantizedKernel(VALUES)
+    with pytest.raises(TypeError):
+        QuantizedKernel()
