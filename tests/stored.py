@@ -72,7 +72,6 @@ def redrawn(rng, arguments, dtypes=(FLOAT16, BFLOAT16, FLOAT32, FLOAT64)):
     arguments = dict(arguments)
     if "kernel" in arguments and rng.random() < 0.3:
         arguments["kernel"] = exact_quantized(arguments["kernel"].shape, rng.randrange(2**32))
-        dtypes = [dtype for dtype in dtypes if dtype != FLOAT64]
     dtypes = [rng.choice(dtypes)] if rng.random() < 0.3 else dtypes
     for name, value in arguments.items():
         if isinstance(value, np.ndarray):

@@ -236,9 +236,18 @@ def test_values_that_are_not_finite(dtype, wrong):
 
 
 def test_values_past_float32():
-    """Finite in float64, but without a scale in float32."""
-    with pytest.raises(ValueError, match="kernel"):
-        localconv.quantize(np.full((2, 3, 4), 1e300))
+    """Finite in float64, but without a scale in float32; or with one whose multiples are infinite."""
+    for value in (1e300, 1e39):
+        with pytest.raises(ValueError, match="kernel"):
+            localconv.quantize(np.full((2, 3, 4), value))
+
+
+def test_the_largest_values_of_float32():
+    """Come back finite."""
+    kernel = np.full((2, 3, 4), np.finfo(np.float32).max)
+    kernel[:, 1] *= -1
+    back = localconv.quantize(kernel).dequantize()
+    np.testing.assert_allclose(back, kernel, rtol=1e-6)
 
 
 @pytest.mark.parametrize("wrong", ["int4", "INT8", "float16", "", None, 8, np.int8, b"int8", ["int8"]], ids=repr)
@@ -268,6 +277,14 @@ def test_parts_that_are_no_arrays(wrong):
         QuantizedKernel(wrong, SCALES)
     with pytest.raises(TypeError, match="scales"):
         QuantizedKernel(VALUES, wrong)
+
+
+def test_masked_parts():
+    """Their mask would be lost."""
+    with pytest.raises(TypeError, match="values"):
+        QuantizedKernel(np.ma.masked_array(VALUES), SCALES)
+    with pytest.raises(TypeError, match="scales"):
+        QuantizedKernel(VALUES, np.ma.masked_array(SCALES))
 
 
 @pytest.mark.parametrize("shape", [(), (4,), (3, 4)], ids=str)

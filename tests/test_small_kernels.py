@@ -371,6 +371,8 @@ PROMOTED = [  # x, kernel, bias, result
     ("float16", "int8", None, "float32"),
     ("bfloat16", "int8", "bfloat16", "float32"),
     ("float64", "float16", None, "float64"),
+    ("float64", "int8", None, "float64"),
+    ("float32", "int8", "float64", "float64"),
     ("float16", "float64", None, "float64"),
     ("bfloat16", "bfloat16", "float64", "float64"),
     ("float32", "bfloat16", "float64", "float64"),
@@ -521,6 +523,20 @@ def test_int8_within_rounding(isa, case, seed):
             result = derivative.run(grad, (small, grad_output))
             assert_close(result, back, back_bound, back_terms + ROUNDINGS, back_dtype)
             assert_same_bits(derivative.transposed(localconv, (small, grad_output)), result)
+
+
+def test_int8_overflows_only_where_the_dequantized_kernel_does(isa):
+    """Sums of large inputs and int8 values would, before the scale brings them down."""
+    case = Case("local_conv1d", (9,), (2,), 17, 3, 9, exact=False)
+    inputs, kernel, _ = case.arrays()
+    inputs *= np.float32(1e36)
+    small = localconv.quantize(kernel)
+    dtype, expected, bound = case.solution((inputs, small.dequantize(), None))
+    assert (bound < np.finfo(np.float32).max).all()
+    for way in ways_of(case.function):
+        with settings.forced(*way):
+            result = case.run(localconv, (inputs, small, None))
+            assert_close(result, expected, bound, case.terms + ROUNDINGS, dtype)
 
 
 @pytest.mark.parametrize("name", of_kind("forward", "input", "transpose"))
