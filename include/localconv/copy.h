@@ -97,16 +97,15 @@ LC_INLINE void LC_NAME(widen_body)(const char *source, ptrdiff_t stride, ptrdiff
                                    const float *scales, LC_REAL *target, ptrdiff_t target_stride, const int store) {
     const ptrdiff_t size = LC_NAME(stored_size)(store), whole = columns / LC_LANES * LC_LANES, left = columns - whole;
     const LC_MASK mask = LC_NAME(first)(left);
-    const LC_VEC zero = LC_NAME(zero)();
     for (; rows > 0; --rows, source += stride * size, target += target_stride) {
         for (ptrdiff_t i = 0; i < whole; i += LC_LANES) {
             const LC_VEC v = LC_NAME(load_stored)(source + i * size, store);
-            LC_NAME(store)(target + i, store == LC_i8 ? LC_NAME(fma)(v, LC_NAME(load)(scales + i), zero) : v);
+            LC_NAME(store)(target + i, store == LC_i8 ? LC_NAME(mul)(v, LC_NAME(load)(scales + i)) : v);
         }
         if (left == 0) continue;
         const LC_VEC v = LC_NAME(load_stored_first)(source + whole * size, left, mask, store);
         LC_NAME(store_first)(target + whole, mask,
-                             store == LC_i8 ? LC_NAME(fma)(v, LC_NAME(load_first)(scales + whole, mask), zero) : v);
+                             store == LC_i8 ? LC_NAME(mul)(v, LC_NAME(load_first)(scales + whole, mask)) : v);
     }
 }
 #endif

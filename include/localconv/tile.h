@@ -4,8 +4,8 @@
  *                       one(broadcast[run.broadcast + i*broadcast_step + r*row_stride])
  *                     * vector(vector[run.vector + i*vector_step + v*LANES]) )
  *
- * The vector operand may be a kernel that is stored in fewer bytes (LC_STORES): it is widened on its way into the
- * registers, and the sums are multiplied by its scales if it has some.
+ * The vector operand may be a kernel that is stored in fewer bytes (LC_STORES): it is widened, and multiplied by its
+ * scales if it has some, on its way into the registers.
  *
  * R rows times V vectors of accumulators stay in registers; a step loads V vectors, broadcasts R elements and does R*V
  * multiply-adds. Which operand of a convolution is broadcast and which is in the lanes is the caller's choice, by
@@ -68,6 +68,11 @@ LC_INLINE LC_VEC LC_NAME(load_stored_first)(const char *p, ptrdiff_t n, LC_MASK 
     return LC_NAME(load_first)((const LC_REAL *)p, mask);
 }
 
+/* What a kernel that is stored so stands for. */
+LC_INLINE LC_VEC LC_NAME(scaled)(LC_VEC v, LC_VEC scale, const int store) {
+    return store == LC_i8 ? LC_NAME(mul)(v, scale) : v;
+}
+
 /* Cache lines that one step of a tile V vectors wide consumes. */
 #define LC_STEP_LINES(V, size) (((V) * LC_LANES * (size) + 63) / 64)
 
@@ -87,6 +92,12 @@ LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, co
         LC_UNROLL
         for (int v = 0; v < V; ++v) acc[r][v] = LC_NAME(zero)();
     }
+    LC_VEC scale[LC_TILE_VECTORS];
+    LC_UNROLL
+    for (int v = 0; store == LC_i8 && v < V; ++v) {
+        const LC_REAL *scales = (const LC_REAL *)t->scales + v * LC_LANES;
+        scale[v] = whole || v < V - 1 ? LC_NAME(load)(scales) : LC_NAME(load_first)(scales, last);
+    }
     for (ptrdiff_t k = 0; k < t->run_count; ++k) {
         /* Rows 5g .. 5g+4 are group g's pointer plus 0, 1, 2, 4 strides (scaled index) or 3 (its own register). */
         const char *group[(LC_TILE_ROWS + 4) / 5];
@@ -105,6 +116,8 @@ LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, co
             x[V - 1] = whole ? LC_NAME(load_stored)(vector + (V - 1) * LC_LANES * size, store)
                              : LC_NAME(load_stored_first)(vector + (V - 1) * LC_LANES * size, in_last, last, store);
             LC_UNROLL
+            for (int v = 0; store == LC_i8 && v < V; ++v) x[v] = LC_NAME(scaled)(x[v], scale[v], store);
+            LC_UNROLL
             for (int line = 0; line < LC_TILE_VECTORS; ++line) {
                 if (line < lines) LC_PREFETCH_L1(ahead + line * 64);
             }
@@ -119,16 +132,6 @@ LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, co
             for (int g = 0; g <= (R - 1) / 5; ++g) group[g] += broadcast_step;
             vector += vector_step;
             ahead += t->prefetch_step;
-        }
-    }
-    if (store == LC_i8) {
-        const LC_REAL *scales = (const LC_REAL *)t->scales;
-        LC_UNROLL
-        for (int v = 0; v < V; ++v) {
-            const LC_VEC s = whole || v < V - 1 ? LC_NAME(load)(scales + v * LC_LANES)
-                                                : LC_NAME(load_first)(scales + v * LC_LANES, last);
-            LC_UNROLL
-            for (int r = 0; r < R; ++r) acc[r][v] = LC_NAME(fma)(acc[r][v], s, LC_NAME(zero)());
         }
     }
     if (t->bias_axis == LC_BIAS_LANES) {

@@ -5,6 +5,7 @@ or an error that names the argument.
 from __future__ import annotations
 
 import operator
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -98,3 +99,9 @@ def padding_of(padding: PaddingLike, rank: int) -> Padding:
         raise ValueError(f"padding must have one pair (before, after) for each of {rank} spatial axes, got {padding!r}")
     pairs = tuple(ints(part, 2, "padding", minimum=0, scalar=False) for part in parts)
     return tuple((before, after) for before, after in pairs)
+
+
+def is_masked(value: object) -> bool:
+    """Whether this is a masked array. Naming `np.ma` would import it, and the first call would wait for that."""
+    masked = sys.modules.get("numpy.ma")
+    return masked is not None and isinstance(value, masked.MaskedArray)

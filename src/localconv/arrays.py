@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from functools import lru_cache
 from typing import Any
 
@@ -11,6 +10,7 @@ from numpy import empty, ndarray  # looked up in every call
 from numpy.typing import ArrayLike, NDArray
 
 from ._core import DTYPES, STORES
+from .arguments import is_masked
 from .quantized import QuantizedKernel
 
 Array = NDArray[Any]
@@ -60,12 +60,6 @@ def half_store(dtype: np.dtype[Any]) -> int:
     return STORES.index(dtype.name) if dtype.itemsize == 2 and dtype.name in STORES else 0
 
 
-def is_masked(value: object) -> bool:
-    """Whether this is a masked array. Naming `np.ma` would import it, and the first call would wait for that."""
-    masked = sys.modules.get("numpy.ma")
-    return masked is not None and isinstance(value, masked.MaskedArray)
-
-
 def as_float_array(value: ArrayLike, name: str) -> Array:
     """`value` as an ndarray of float16, bfloat16, float32 or float64 in any layout and byte order.
 
@@ -77,6 +71,8 @@ def as_float_array(value: ArrayLike, name: str) -> Array:
                 f"{name} must be a plain array of {ACCEPTED}: a mask has no meaning in a convolution, got a masked "
                 "array"
             )
+        if isinstance(value, QuantizedKernel):
+            raise TypeError(f"{name} must be an array of {ACCEPTED}: only a kernel may be a QuantizedKernel")
         try:
             value = np.asarray(value)
         except ValueError as error:

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .arguments import Ints, PaddingLike, ints
-from .arrays import Array, is_masked
+from .arguments import Ints, PaddingLike, ints, is_masked
+from .arrays import Array
 from .connections import Connections
 from .geometry import windows_of
 from .spec import Spec, local_spec

@@ -174,7 +174,7 @@ def forward(
         b = flat(b, dtype)
     elements = flat(kernel, dtype) if kernel.dtype is dtype else stored(kernel, element, prepared.job)  # type: ignore[arg-type]
     prepared.job.run(result.reshape(-1), flat(x, dtype), elements, None, b, relu)
-    return deliver(result, out, staged, element) if staged else result
+    return result if out is None and not staged else deliver(result, out, staged, element)
 
 
 def grad_input(

@@ -7,7 +7,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .arguments import is_masked
+
 __all__ = ["QuantizedKernel"]
+
+# What can be multiplied by every int8 and stay in float32.
+LARGEST_SCALE = float(np.finfo(np.float32).max) / 128
 
 
 class QuantizedKernel:
@@ -61,20 +66,22 @@ class QuantizedKernel:
     scales: NDArray[np.float32]
 
     def __init__(self, values: NDArray[np.int8], scales: ArrayLike) -> None:
-        for name, part, dtype in (("values", values, np.int8), ("scales", scales, np.float32)):
-            if not isinstance(part, np.ndarray) or part.dtype != dtype:
-                raise TypeError(f"{name} must be an array of {np.dtype(dtype)}, got {_described(part)}")
+        if not isinstance(values, np.ndarray) or values.dtype != np.int8 or is_masked(values):
+            raise TypeError(f"values must be an array of int8, without a mask, got {_described(values)}")
+        found = np.asarray(scales)
+        if found.dtype.kind != "f" or is_masked(scales):
+            raise TypeError(f"scales must be an array of floats, without a mask, got {_described(scales)}")
         if values.ndim < 3:
             raise ValueError(f"values must have a kernel's shape, (..., rows, filters), got {values.shape}")
         expected = values.shape[:-2] + values.shape[-1:]
-        self.values = np.require(values, requirements="C")
-        self.scales = np.require(scales, np.float32, ("C", "A"))
-        if self.scales.shape != expected:
+        if found.shape != expected:
+            raise ValueError(f"scales must have shape {expected} for values of shape {values.shape}, got {found.shape}")
+        if not (np.abs(found) <= LARGEST_SCALE).all():  # written so that a NaN fails
             raise ValueError(
-                f"scales must have shape {expected} for values of shape {values.shape}, got {self.scales.shape}"
+                f"scales must be finite, and at most {LARGEST_SCALE:.4g} in size: values times scales are float32"
             )
-        if not np.isfinite(self.scales).all():
-            raise ValueError("scales must be finite")
+        self.values = np.ascontiguousarray(values)
+        self.scales = np.require(found, np.float32, ("C", "A"))
 
     @classmethod
     def of_checked(cls, values: NDArray[np.int8], scales: NDArray[np.float32]) -> Self:

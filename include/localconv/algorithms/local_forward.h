@@ -151,6 +151,7 @@ LC_INLINE void LC_NAME(dot_body)(const lc_tile *t, const int R, const int store)
     LC_MASK tail = LC_NAME(first)(0);
     const ptrdiff_t row_stride = t->row_stride;
     ptrdiff_t masked = 0;
+    const LC_VEC scale = store == LC_i8 ? LC_NAME(splat)((const LC_REAL *)t->scales) : LC_NAME(zero)();
     LC_UNROLL
     for (int r = 0; r < R; ++r) acc[r] = LC_NAME(zero)();
     for (ptrdiff_t k = 0; k < t->run_count; ++k) {
@@ -158,7 +159,7 @@ LC_INLINE void LC_NAME(dot_body)(const lc_tile *t, const int R, const int store)
         const char *w = (const char *)t->vector + (t->vector_base + t->runs[k].vector) * size;
         ptrdiff_t n = t->runs[k].n;
         for (; n >= LC_LANES; n -= LC_LANES, x += LC_LANES, w += LC_LANES * size) {
-            const LC_VEC lane = LC_NAME(load_stored)(w, store);
+            const LC_VEC lane = LC_NAME(scaled)(LC_NAME(load_stored)(w, store), scale, store);
             LC_UNROLL
             for (int r = 0; r < R; ++r) {
                 acc[r] = LC_NAME(fma)(LC_NAME(load)(x + r * row_stride), lane, acc[r]);
@@ -166,7 +167,7 @@ LC_INLINE void LC_NAME(dot_body)(const lc_tile *t, const int R, const int store)
         }
         if (n == 0) continue;
         if (n != masked) tail = LC_NAME(first)(masked = n); /* windows inside the input have one tail, all runs alike */
-        const LC_VEC lane = LC_NAME(load_stored_first)(w, n, tail, store);
+        const LC_VEC lane = LC_NAME(scaled)(LC_NAME(load_stored_first)(w, n, tail, store), scale, store);
         LC_UNROLL
         for (int r = 0; r < R; ++r) {
             acc[r] = LC_NAME(fma)(LC_NAME(load_first)(x + r * row_stride, tail), lane, acc[r]);
@@ -175,7 +176,6 @@ LC_INLINE void LC_NAME(dot_body)(const lc_tile *t, const int R, const int store)
     LC_UNROLL
     for (int r = 0; r < R; ++r) {
         LC_REAL sum = LC_NAME(sum)(acc[r]);
-        if (store == LC_i8) sum *= *t->scales;
         if (t->bias_axis != LC_BIAS_NONE) sum += *(const LC_REAL *)t->bias;
         ((LC_REAL *)t->out)[r * t->out_stride] = t->relu && sum < 0 ? 0 : sum;
     }

@@ -13,7 +13,6 @@
 
 typedef struct lc_local_input_plan {
     int boxed;
-    int scaled;                            /* gradients are multiplied by the kernel's scales in the stage */
     ptrdiff_t box_at, stage_at, kernel_at; /* in a thread's workspace; in front lie the strips */
 } lc_local_input_plan;
 LC_PLAN_FITS(lc_local_input_plan);
@@ -31,8 +30,7 @@ static inline int lc_finish_local_grad_input(lc_job *job) {
     const ptrdiff_t images = lc_round_up(choices->batch_chunk, choices->batch_tile);
     ptrdiff_t box = p->boxed ? images * g->channels : 0;
     for (int axis = 0; axis < 3; ++axis) box *= choices->block[axis];
-    p->scaled = !p->boxed && job->store == LC_i8;
-    const ptrdiff_t stage = p->boxed || p->scaled || g->channels_first ? images * choices->segment * g->filters : 0;
+    const ptrdiff_t stage = p->boxed || g->channels_first ? images * choices->segment * g->filters : 0;
     p->box_at = job->list_bytes = lc_align(lc_strip_limit(g) * (ptrdiff_t)sizeof(lc_strip));
     job->box_bytes = box * itemsize;
     p->stage_at = p->box_at + lc_align(job->box_bytes);
@@ -44,48 +42,63 @@ static inline int lc_finish_local_grad_input(lc_job *job) {
     return LC_OK;
 }
 
+/* Rows of a kernel as it is stored: where the first begins, bytes from one to the next, how many, and the columns'
+ * scales. */
+typedef struct lc_kernel_rows {
+    const char *at;
+    ptrdiff_t stride, count;
+    const float *scales;
+} lc_kernel_rows;
+
 #else
 
-/* Adds to `count` <= LANES values, `out_step` apart, the dot products of as many kernel rows, `stride` bytes apart,
- * with `n` gradients. */
-LC_INLINE void LC_NAME(dot_rows)(const char *rows, ptrdiff_t stride, ptrdiff_t count, const LC_REAL *gradient,
-                                 ptrdiff_t n, LC_REAL *out, ptrdiff_t out_step, int fetch, const int store) {
+/* Adds to `rows.count` <= LANES values, `out_step` apart, the dot products of as many kernel rows with `n` gradients.
+ */
+LC_INLINE void LC_NAME(dot_rows)(const lc_kernel_rows rows, const LC_REAL *gradient, ptrdiff_t n, LC_REAL *out,
+                                 ptrdiff_t out_step, int fetch, const int store) {
     const ptrdiff_t size = LC_NAME(stored_size)(store);
+    const LC_REAL *scales = (const LC_REAL *)rows.scales;
+    LC_VEC scale = LC_NAME(zero)();
     LC_VEC acc[LC_LANES];
     const char *row[LC_LANES];
     ptrdiff_t f = 0;
     LC_UNROLL
     for (int r = 0; r < LC_LANES; ++r) {
         acc[r] = LC_NAME(zero)();
-        row[r] =
-            rows + lc_min(r, count - 1) * stride; /* rows that are not there repeat the last one, and are not stored */
+        /* rows that are not there repeat the last one, and are not stored */
+        row[r] = rows.at + lc_min(r, rows.count - 1) * rows.stride;
     }
     for (; f + LC_LANES <= n; f += LC_LANES) {
         const LC_VEC x = LC_NAME(load)(gradient + f);
+        if (store == LC_i8) scale = LC_NAME(load)(scales + f);
         LC_UNROLL
-        for (int r = 0; r < LC_LANES; ++r)
-            acc[r] = LC_NAME(fma)(LC_NAME(load_stored)(row[r] + f * size, store), x, acc[r]);
+        for (int r = 0; r < LC_LANES; ++r) {
+            const LC_VEC w = LC_NAME(load_stored)(row[r] + f * size, store);
+            acc[r] = LC_NAME(fma)(LC_NAME(scaled)(w, scale, store), x, acc[r]);
+        }
     }
     if (f < n) {
         const LC_MASK tail = LC_NAME(first)(n - f);
         const LC_VEC x = LC_NAME(load_first)(gradient + f, tail);
+        if (store == LC_i8) scale = LC_NAME(load_first)(scales + f, tail);
         LC_UNROLL
         for (int r = 0; r < LC_LANES; ++r) {
-            acc[r] = LC_NAME(fma)(LC_NAME(load_stored_first)(row[r] + f * size, n - f, tail, store), x, acc[r]);
+            const LC_VEC w = LC_NAME(load_stored_first)(row[r] + f * size, n - f, tail, store);
+            acc[r] = LC_NAME(fma)(LC_NAME(scaled)(w, scale, store), x, acc[r]);
         }
     }
     if (fetch)
-        for (ptrdiff_t r = 2 * LC_LANES; r < 2 * LC_LANES + count; ++r)
-            for (ptrdiff_t i = 0; i < n * size; i += 64) LC_PREFETCH_L1(rows + r * stride + i);
+        for (ptrdiff_t r = 2 * LC_LANES; r < 2 * LC_LANES + rows.count; ++r)
+            for (ptrdiff_t i = 0; i < n * size; i += 64) LC_PREFETCH_L1(rows.at + r * rows.stride + i);
     const LC_VEC sums = LC_NAME(sums)(acc);
     if (out_step == 1) {
-        const LC_MASK there = LC_NAME(first)(count);
+        const LC_MASK there = LC_NAME(first)(rows.count);
         LC_NAME(store_first)(out, there, LC_NAME(add)(LC_NAME(load_first)(out, there), sums));
         return;
     }
     LC_REAL sum[LC_LANES];
     LC_NAME(store)(sum, sums);
-    for (ptrdiff_t r = 0; r < count; ++r) out[r * out_step] += sum[r];
+    for (ptrdiff_t r = 0; r < rows.count; ++r) out[r * out_step] += sum[r];
 }
 
 /* One position for images first .. first+images-1, one after the other; gradient: of the first, contiguous over the
@@ -102,12 +115,15 @@ LC_INLINE void LC_NAME(placed_body)(const lc_job *job, const lc_call *c, const l
             const lc_strip *strip = w->strips + s;
             const char *kernel = kernels + (strip->row * g->filters + group * g->group_filters) * size;
             LC_REAL *out = inputs + strip->input + group * g->group_channels * w->layout.channel;
-            for (ptrdiff_t row = 0; row < strip->n; row += LC_LANES)
+            for (ptrdiff_t row = 0; row < strip->n; row += LC_LANES) {
+                const lc_kernel_rows rows = {kernel + row * stride, stride, lc_min(LC_LANES, strip->n - row),
+                                             c->scales ? c->scales + index * g->filters + group * g->group_filters
+                                                       : NULL};
                 for (ptrdiff_t image = 0; image < images; ++image)
-                    LC_NAME(dot_rows)(kernel + row * stride, stride, lc_min(LC_LANES, strip->n - row),
-                                      gradient + image * gradient_image + group * g->group_filters, g->group_filters,
-                                      out + image * g->x.image + row * w->way.input_step, w->way.input_step, image == 0,
-                                      store);
+                    LC_NAME(dot_rows)(rows, gradient + image * gradient_image + group * g->group_filters,
+                                      g->group_filters, out + image * g->x.image + row * w->way.input_step,
+                                      w->way.input_step, image == 0, store);
+            }
         }
 }
 
@@ -195,14 +211,6 @@ LC_NOINLINE void LC_NAME(deliver_box)(const lc_job *job, const lc_call *c, const
     }
 }
 
-/* Multiplies staged gradients [image][position][filter] by the scales of their positions' kernels. */
-LC_NOINLINE void LC_NAME(scale_gradient)(const lc_geometry *g, const lc_call *c, ptrdiff_t index, ptrdiff_t count,
-                                         ptrdiff_t images, LC_REAL *stage) {
-    const float *scales = c->scales + index * g->filters;
-    for (ptrdiff_t image = 0; image < images; ++image, stage += count * g->filters)
-        for (ptrdiff_t i = 0; i < count * g->filters; ++i) stage[i] *= scales[i];
-}
-
 /* A line of the positions whose windows touch the block. */
 LC_NOINLINE void LC_NAME(input_gradient_line)(const lc_job *job, const lc_call *c, lc_walk *w, const ptrdiff_t line[2],
                                               ptrdiff_t first, ptrdiff_t images, char *workspace, lc_tile *t) {
@@ -217,9 +225,8 @@ LC_NOINLINE void LC_NAME(input_gradient_line)(const lc_job *job, const lc_call *
         if (p->boxed) {
             LC_NAME(interleave_gradient)(job, c, start + k, count, first, images, stage);
             image *= job->choices.batch_tile;
-        } else if (p->scaled || g->channels_first) {
+        } else if (g->channels_first) {
             LC_NAME(gather_gradient)(g, c, start + k, count, first, images, stage, image);
-            if (p->scaled) LC_NAME(scale_gradient)(g, c, start + k, count, images, stage);
         } else {
             gradient = (const LC_REAL *)c->gradient + first * g->y.image + (start + k) * g->filters;
             image = g->y.image;

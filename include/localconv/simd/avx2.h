@@ -37,6 +37,7 @@ LC_INLINE __m256i first_f64_avx2(ptrdiff_t n) {
         return _mm256_fmadd_##SUFFIX(a, b, c);                                                                        \
     }                                                                                                                 \
     LC_INLINE vec_##T##_avx2 add_##T##_avx2(vec_##T##_avx2 a, vec_##T##_avx2 b) { return _mm256_add_##SUFFIX(a, b); } \
+    LC_INLINE vec_##T##_avx2 mul_##T##_avx2(vec_##T##_avx2 a, vec_##T##_avx2 b) { return _mm256_mul_##SUFFIX(a, b); } \
     LC_INLINE vec_##T##_avx2 relu_##T##_avx2(vec_##T##_avx2 v) {                                                      \
         return _mm256_max_##SUFFIX(_mm256_setzero_##SUFFIX(), v);                                                     \
     }

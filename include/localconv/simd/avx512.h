@@ -33,6 +33,9 @@ typedef __mmask8 mask_f64_avx512;
     LC_INLINE vec_##T##_avx512 add_##T##_avx512(vec_##T##_avx512 a, vec_##T##_avx512 b) {                       \
         return _mm512_add_##SUFFIX(a, b);                                                                       \
     }                                                                                                           \
+    LC_INLINE vec_##T##_avx512 mul_##T##_avx512(vec_##T##_avx512 a, vec_##T##_avx512 b) {                       \
+        return _mm512_mul_##SUFFIX(a, b);                                                                       \
+    }                                                                                                           \
     LC_INLINE vec_##T##_avx512 relu_##T##_avx512(vec_##T##_avx512 v) {                                          \
         return _mm512_max_##SUFFIX(_mm512_setzero_##SUFFIX(), v);                                               \
     }                                                                                                           \

@@ -25,6 +25,7 @@ typedef ptrdiff_t mask_f64_neon;
         return vfmaq_##ABI(c, a, b);                                                                          \
     }                                                                                                         \
     LC_INLINE vec_##T##_neon add_##T##_neon(vec_##T##_neon a, vec_##T##_neon b) { return vaddq_##ABI(a, b); } \
+    LC_INLINE vec_##T##_neon mul_##T##_neon(vec_##T##_neon a, vec_##T##_neon b) { return vmulq_##ABI(a, b); } \
     LC_INLINE vec_##T##_neon relu_##T##_neon(vec_##T##_neon v) { return vmaxq_##ABI(vdupq_n_##ABI(0), v); }   \
     LC_INLINE REAL sum_##T##_neon(vec_##T##_neon v) { return vaddvq_##ABI(v); }
 

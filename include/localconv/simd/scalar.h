@@ -7,7 +7,7 @@
  *   load_first(p, m)          those lanes from p, 0 elsewhere; memory behind the others is not touched
  *   store_first(p, m, v)      those lanes to p; memory behind the others is not touched
  *   fma(a, b, c)              a * b + c, rounded once where the instruction set has it
- *   add(a, b), relu(v)        lane by lane; relu(v) = v < 0 ? 0 : v, so NaN stays NaN
+ *   add(a, b), mul(a, b), relu(v)   lane by lane; relu(v) = v < 0 ? 0 : v, so NaN stays NaN
  *   sum(v)                    of all lanes, always in the same order
  *   sums(r)                   lane i holds the sum of r[i], always in the same order
  *   transpose(r)              lanes x lanes elements in place: r[i] lane j <-> r[j] lane i
@@ -41,6 +41,7 @@ typedef ptrdiff_t mask_f64_scalar;
     }                                                                                             \
     LC_INLINE REAL fma_##T##_scalar(REAL a, REAL b, REAL c) { return a * b + c; }                 \
     LC_INLINE REAL add_##T##_scalar(REAL a, REAL b) { return a + b; }                             \
+    LC_INLINE REAL mul_##T##_scalar(REAL a, REAL b) { return a * b; }                             \
     LC_INLINE REAL relu_##T##_scalar(REAL v) { return v < 0 ? 0 : v; }                            \
     LC_INLINE REAL sum_##T##_scalar(REAL v) { return v; }                                         \
     LC_INLINE REAL sums_##T##_scalar(const REAL r[1]) { return r[0]; }                            \

@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..arguments import IntOrInts, Ints, PaddingLike, ints
-from ..arrays import is_masked
+from ..arguments import IntOrInts, Ints, PaddingLike, ints, is_masked
 from ..docstrings import as_in_2d
 from ..geometry import Geometry, Mismatch, Names, geometry_of
 from ..spec import Spec, local_spec

@@ -13,7 +13,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from ..arrays import Array, is_masked
+from ..arguments import is_masked
+from ..arrays import Array
 from . import initializers, regularizers
 from .arguments import Shape, flag, shape_tuple, shortened, shown
 from .naming import automatic_name
