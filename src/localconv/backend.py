@@ -109,7 +109,7 @@ def local_conv1d(
     -----
     Floats are float16, float32, float64 and, where ml_dtypes is installed, bfloat16. What has no float64 is summed in
     float32 and rounded once; a kernel of 16 or 8 bits is read as it is, never copied to float32, and gives the same
-    bits as its float32 copy would (int8: within rounding).
+    bits as its float32 copy would.
 
     Where Keras reinterprets or truncates (a kernel of too few positions or of other rows, an input longer than the
     kernel covers) this raises ValueError.

@@ -71,12 +71,10 @@ def _quantized(kernel: Array) -> tuple[Array, Array]:
     """Values and scales of a part of a kernel."""
     wide = kernel.astype(np.float64 if kernel.dtype.itemsize == 8 else np.float32)
     largest = np.abs(wide).max(-2, initial=0)
-    if not (largest <= LARGEST * LARGEST_SCALE).all():  # written so that a NaN fails
-        raise ValueError(
-            f"kernel must be finite to be quantized, at most {LARGEST * LARGEST_SCALE:.4g} in size, got inf, NaN or more"
-        )
+    if not (largest <= np.finfo(np.float32).max).all():  # written so that a NaN fails
+        raise ValueError("kernel must be finite to be quantized, and in float32, got inf, NaN or larger values")
     # At least the smallest normal number: what is less would lose its digits.
-    scales = np.maximum(largest / LARGEST, np.finfo(np.float32).tiny).astype(np.float32)
+    scales = np.clip(largest / LARGEST, np.finfo(np.float32).tiny, LARGEST_SCALE).astype(np.float32)
     with np.errstate(under="ignore"):
         values = np.rint(wide / scales[..., None, :])
     return np.clip(values, -LARGEST, LARGEST).astype(np.int8), scales

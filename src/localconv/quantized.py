@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from .arguments import is_masked
 
 __all__ = ["QuantizedKernel"]
 
-# What can be multiplied by every int8 and stay in float32.
-LARGEST_SCALE = float(np.finfo(np.float32).max) / 128
+# The largest that 127 times is in float32.
+LARGEST_SCALE = np.nextafter(np.float32(np.finfo(np.float32).max / 127), np.float32(0))
 
 
 class QuantizedKernel:
@@ -26,7 +26,7 @@ class QuantizedKernel:
     ----------
     values : ndarray of int8
         The kernel's shape, (..., rows, filters). A memory map is read part by part.
-    scales : array_like of float32
+    scales : ndarray of float32
         Shape ``values.shape[:-2] + values.shape[-1:]``: one for each filter at every position of an unshared kernel,
         or at every tap of a shared one. Finite.
 
@@ -65,23 +65,22 @@ class QuantizedKernel:
     values: NDArray[np.int8]
     scales: NDArray[np.float32]
 
-    def __init__(self, values: NDArray[np.int8], scales: ArrayLike) -> None:
+    def __init__(self, values: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
         if not isinstance(values, np.ndarray) or values.dtype != np.int8 or is_masked(values):
             raise TypeError(f"values must be an array of int8, without a mask, got {_described(values)}")
-        found = np.asarray(scales)
-        if found.dtype.kind != "f" or is_masked(scales):
-            raise TypeError(f"scales must be an array of floats, without a mask, got {_described(scales)}")
+        if not isinstance(scales, np.ndarray) or scales.dtype.newbyteorder("=") != np.float32 or is_masked(scales):
+            raise TypeError(f"scales must be an array of float32, without a mask, got {_described(scales)}")
         if values.ndim < 3:
             raise ValueError(f"values must have a kernel's shape, (..., rows, filters), got {values.shape}")
         expected = values.shape[:-2] + values.shape[-1:]
-        if found.shape != expected:
-            raise ValueError(f"scales must have shape {expected} for values of shape {values.shape}, got {found.shape}")
-        if not (np.abs(found) <= LARGEST_SCALE).all():  # written so that a NaN fails
+        if scales.shape != expected:
             raise ValueError(
-                f"scales must be finite, and at most {LARGEST_SCALE:.4g} in size: values times scales are float32"
+                f"scales must have shape {expected} for values of shape {values.shape}, got {scales.shape}"
             )
+        if not (np.abs(scales) <= LARGEST_SCALE).all():  # written so that a NaN fails
+            raise ValueError(f"scales must be finite, and at most {LARGEST_SCALE:.4g} in size")
         self.values = np.ascontiguousarray(values)
-        self.scales = np.require(found, np.float32, ("C", "A"))
+        self.scales = np.require(scales, np.float32, ("C", "A"))
 
     @classmethod
     def of_checked(cls, values: NDArray[np.int8], scales: NDArray[np.float32]) -> Self:
