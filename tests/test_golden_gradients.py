@@ -1,4 +1,4 @@
-"""localconv.grad, the transposed convolutions and their NumPy twins against gradients by TensorFlow 2.15 and torch.
+"""localconv.grad, the transposed convolutions and their NumPy twins against gradients by TensorFlow 2.15, torch, JAX.
 
 golden/make_golden_gradients.py makes the vectors anew. Their values have few bits: every sum is exact.
 """
@@ -34,7 +34,7 @@ def array_at(flat, dtype, start, shape):
 def test_agrees(function, arrays, arguments, expected):
     twin = getattr(oracle, function)(**arrays, **arguments)
     np.testing.assert_array_equal(twin.astype(expected.dtype), expected, strict=True)
-    compiled = getattr(localconv if "transpose" in function else grad, function)
+    compiled = getattr(grad if hasattr(grad, function) else localconv, function)
     for way in (*ways.GRADIENTS["conv"], *ways.GRADIENTS["local"]):
         with settings.forced(*way):
             np.testing.assert_array_equal(compiled(**arrays, **arguments), expected, strict=True)
@@ -42,5 +42,5 @@ def test_agrees(function, arrays, arguments, expected):
 
 def test_there_are_vectors_of_every_function():
     functions = {case.values[0] for case in golden_cases()}
-    both = {f"{local}conv{rank}d_{of}" for local in ("", "local_") for rank in (1, 2) for of in ("input", "kernel")}
-    assert functions == both | {"conv1d_transpose", "conv2d_transpose"}
+    both = {f"{local}conv{rank}d_{of}" for local in ("", "local_") for rank in (1, 2, 3) for of in ("input", "kernel")}
+    assert functions == both | {f"conv{rank}d_transpose" for rank in (1, 2, 3)} | {"local_conv3d"}

@@ -168,14 +168,22 @@ CONV_WINDOWS = {  # spatial, paddings, kernel sizes, (strides, dilation)
         [(2, 3), (3, 2), (1, 1)],
         [((1, 1), (1, 1)), ((2, 3), (1, 1)), ((1, 1), (2, 1)), ((1, 1), (2, 2))],
     ),
+    3: (
+        (4, 5, 3),
+        ("valid", "same"),
+        [(2, 3, 2), (3, 1, 2), (1, 1, 1)],
+        [((1, 1, 1), (1, 1, 1)), ((2, 1, 2), (1, 1, 1)), ((3, 2, 1), (1, 1, 1))],
+    ),
 }
+# TensorFlow has neither groups nor dilation for three axes on a processor.
+GROUPS = {1: (1, 2), 2: (1, 2), 3: (1,)}
 
 
 def conv(rank):
     """Every padding, size and step; the formats, dtypes and groups take turns."""
     family = Family(f"conv{rank}d")
     spatial, paddings, sizes, steps = CONV_WINDOWS[rank]
-    turns = itertools.cycle(itertools.product((1, 2), FORMATS, ("float32", "float32", "float64")))
+    turns = itertools.cycle(itertools.product(GROUPS[rank], FORMATS, ("float32", "float32", "float64")))
     for step, padding, size in itertools.product(steps, paddings, sizes):
         add_conv(family, spatial, size, *step, padding, next(turns))
     for padding, step in itertools.product(("valid", "same"), (steps[0], steps[-1])):
@@ -207,3 +215,4 @@ if __name__ == "__main__":
         local(rank)
         conv(rank)
     same()
+    conv(3)

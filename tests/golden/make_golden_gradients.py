@@ -1,7 +1,8 @@
-"""Makes golden/gradients/*.npz: gradients by TensorFlow 2.15's GradientTape and by torch's autograd.
+"""Makes golden/gradients/*.npz: gradients by TensorFlow 2.15's GradientTape, torch's autograd and JAX's vjp.
 
     python tests/golden/make_golden_gradients.py tensorflow   # in the environment of make_golden.py
     python tests/golden/make_golden_gradients.py torch        # any torch
+    python tests/golden/make_golden_gradients.py jax          # any JAX
 
 Each .npz holds many cases: the array `cases` is JSON text, a list of {function, arguments, arrays, output}. A case
 says: `function` of localconv.grad (or of localconv, for a transposed convolution), given these arguments and arrays, is
@@ -230,6 +231,11 @@ TORCH_WINDOWS = {  # (spatial, kernel_size, strides, dilation, padding)
         ((5, 4), (2, 3), (2, 3), (1, 1), ((1, 0), (4, 5))),
         ((4, 4), (2, 2), (1, 1), (1, 3), ((0, 0), (1, 2))),
     ],
+    3: [
+        ((3, 4, 4), (2, 3, 2), (1, 1, 1), (1, 2, 1), ((1, 0), (2, 1), (0, 1))),
+        ((4, 3, 5), (2, 2, 3), (2, 1, 3), (1, 1, 1), ((0, 1), (0, 0), (2, 3))),
+        ((3, 5, 2), (3, 1, 2), (1, 4, 2), (1, 1, 1), ((2, 2), (1, 0), (0, 0))),
+    ],
 }
 BOTH_STEPS = {1: ((12,), (3,), (2,), (2,), ((2, 1),)), 2: ((6, 5), (2, 2), (3, 2), (2, 1), ((1, 2), (3, 0)))}
 
@@ -246,6 +252,13 @@ def make_torch():
             torch_transpose(transposed, rank, pad, strides, dilation, groups, *next(turns))
     for family in (shared, local, transposed):
         family.save()
+    volumes = Family("torch_volumes")
+    turns = itertools.cycle(itertools.product(FORMATS, ("float32", "float64")))
+    for window, groups in itertools.product(TORCH_WINDOWS[3], (1, 2)):
+        torch_conv(volumes, *window, groups, *next(turns))
+    for pad, (strides, dilation), groups in itertools.product((0, 1), ((1, 1), (2, 1), (1, 2)), (1, 2)):
+        torch_transpose(volumes, 3, pad, strides, dilation, groups, *next(turns))
+    volumes.save()
 
 
 def padded(x, padding):
@@ -329,7 +342,7 @@ def torch_transpose(family, rank, pad, strides, dilation, groups, data_format, d
     import torch
     import torch.nn.functional as F
 
-    before, size = (4, 3)[:rank], (3, 2)[:rank]
+    before, size = (4, 3, 2)[:rank], (3, 2, 2)[:rank]
     extra = int(strides > 1)
     kernel = eighths((*size, channels // groups, filters), dtype)
     x = image(before, filters, data_format, dtype)
@@ -343,5 +356,58 @@ def torch_transpose(family, rank, pad, strides, dilation, groups, data_format, d
     family.add(f"conv{rank}d_transpose", arguments, output, **places)
 
 
+# --- JAX --------------------------------------------------------------------------------------------------------------
+
+BOTH_STEPS_3D = ((5, 4, 3), (2, 2, 1), (2, 1, 2), (1, 2, 1), ((1, 0), (1, 2), (0, 1)))
+
+
+def make_jax():
+    """Three axes, of which no other library has unshared convolutions: forward and both gradients."""
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    family = Family("jax_local_volumes")
+    turns = itertools.cycle(itertools.product(FORMATS, ("float32", "float64")))
+    for window in [*TORCH_WINDOWS[3], BOTH_STEPS_3D]:
+        for _ in range(2):
+            jax_local(family, *window, *next(turns))
+    family.save()
+
+
+def jax_local(family, spatial, size, strides, dilation, padding, data_format, dtype, channels=2, filters=3):
+    """JAX's rows are channels outside, taps inside, as those of channels_first here."""
+    import jax
+
+    reach = [(k - 1) * d + 1 for k, d in zip(size, dilation, strict=True)]
+    sizes = zip(spatial, padding, reach, strides, strict=True)
+    out = tuple((n + sum(pair) - r) // s + 1 for n, pair, r, s in sizes)
+    taps, positions = math.prod(size), math.prod(out)
+    x, kernel = image(spatial, channels, data_format, dtype), eighths((positions, taps * channels, filters), dtype)
+
+    def forward(x, kernel):
+        if data_format == "channels_last":
+            kernel = kernel.reshape(positions, taps, channels, filters).transpose(0, 2, 1, 3)
+        return jax.lax.conv_general_dilated_local(
+            x,
+            kernel.reshape(*out, channels * taps, filters),
+            strides,
+            padding,
+            size,
+            rhs_dilation=dilation,
+            dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+            precision=jax.lax.Precision.HIGHEST,
+        )
+
+    output, pull = jax.vjp(forward, to_last(x, data_format), kernel)
+    grad_output = eighths(output.shape, dtype)
+    of_input, of_kernel = pull(grad_output)
+    plain = {"kernel_size": size, "strides": strides, "dilation_rate": dilation, "padding": padding}
+    arguments = {**plain, "data_format": data_format, "output_shape": out}
+    places = {"inputs": family.store(x), "kernel": family.store(kernel)}
+    family.add("local_conv3d", arguments, from_last(output, data_format), **places)
+    moved = [from_last(np.asarray(array), data_format) for array in (grad_output, of_input)]
+    family.add_gradients("local_conv3d", arguments, x, kernel, *moved, of_kernel)
+
+
 if __name__ == "__main__":
-    {"tensorflow": make_tensorflow, "torch": make_torch}[sys.argv[1]]()
+    {"tensorflow": make_tensorflow, "torch": make_torch, "jax": make_jax}[sys.argv[1]]()
