@@ -56,13 +56,18 @@ class LocalConv:
     name = "localconv"
 
     def __init__(self, threads: int):
-        self._module = importlib.import_module("localconv")
-        self._module.set_num_threads(threads)
-        self.version = self._module.__version__
+        self.module = importlib.import_module("localconv")
+        self.module.set_num_threads(threads)
+        self.version = self.module.__version__
+
+    @staticmethod
+    def function_of(case: Case) -> str:
+        """The name of the function that computes the case."""
+        return f"{'local_' if case.family == 'unshared' else ''}conv{case.rank}d"
 
     def formulations(self, case: Case) -> dict[str, Builder]:
         """Return the calls that compute the case."""
-        name = f"{'local_' if case.family == 'unshared' else ''}conv{case.rank}d"
+        name = self.function_of(case)
         return {name: partial(self._step if case.work == STEP else self._forward, name)}
 
     @staticmethod
@@ -74,11 +79,11 @@ class LocalConv:
         return case.kernel_size, case.strides, *([case.out] if case.rank > 1 else []), "channels_last"
 
     def _forward(self, name: str, case: Case, x: np.ndarray, w: np.ndarray) -> tuple[Call, Fetch]:
-        return partial(getattr(self._module, name), x, w, *self._arguments(case)), _as_it_is
+        return partial(getattr(self.module, name), x, w, *self._arguments(case)), _as_it_is
 
     def _step(self, name: str, case: Case, x: np.ndarray, w: np.ndarray, dy: np.ndarray) -> tuple[Call, Fetch]:
         """All three results into arrays that are kept from step to step."""
-        forward, grad, arguments = getattr(self._module, name), self._module.grad, self._arguments(case)
+        forward, grad, arguments = getattr(self.module, name), self.module.grad, self._arguments(case)
         for_input, for_kernel = getattr(grad, f"{name}_input"), getattr(grad, f"{name}_kernel")
         y, dx, dw = (np.empty_like(a) for a in (dy, x, w))
 
