@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import native
 from .window import Window
 
 _forced = False
@@ -75,6 +76,24 @@ def grad_weight(x: Tensor, size: Sequence[Any], gradient: Tensor, window: Window
     positions, depth, filters = size
     by_group = products.reshape(positions, window.groups, depth, filters // window.groups)
     return by_group.transpose(1, 2).reshape(positions, depth, filters)
+
+
+def forward_int8(x: Tensor, values: Tensor, scales: Tensor, bias: Tensor | None, window: Window) -> Tensor:
+    """As `native.forward_int8`."""
+    native.check_int8(values, scales, input=x, bias=bias)
+    wide = None if bias is None else bias.float()
+    return forward(x.float(), dequantized(values, scales), wide, window).to(x.dtype)
+
+
+def grad_input_int8(size: Sequence[Any], values: Tensor, scales: Tensor, gradient: Tensor, window: Window) -> Tensor:
+    """As `native.grad_input_int8`."""
+    native.check_int8(values, scales, gradient=gradient)
+    return grad_input(size, dequantized(values, scales), gradient.float(), window).to(gradient.dtype)
+
+
+def dequantized(values: Tensor, scales: Tensor) -> Tensor:
+    """The float32 weight that int8 values and their scales stand for; both may be batched."""
+    return values * scales.unsqueeze(-2)
 
 
 def _windows(x: Tensor, window: Window) -> Tensor:
