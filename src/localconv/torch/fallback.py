@@ -46,7 +46,8 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> T
     y = y.reshape(n, *output, filters)
     if bias is not None:
         y = y + bias.movedim(0, -1)
-    return y.movedim(-1, 1)
+    # The strides that the fakes of the operators promise, which compiled programs rely on.
+    return y.contiguous().movedim(-1, 1)
 
 
 def grad_input(size: Sequence[Any], weight: Tensor, gradient: Tensor, window: Window) -> Tensor:
@@ -75,7 +76,7 @@ def grad_weight(x: Tensor, size: Sequence[Any], gradient: Tensor, window: Window
     products = torch.bmm(_windows(x, window).mT, _gradients(gradient, window))
     positions, depth, filters = size
     by_group = products.reshape(positions, window.groups, depth, filters // window.groups)
-    return by_group.transpose(1, 2).reshape(positions, depth, filters)
+    return by_group.transpose(1, 2).reshape(positions, depth, filters).contiguous()
 
 
 def forward_int8(x: Tensor, values: Tensor, scales: Tensor, bias: Tensor | None, window: Window) -> Tensor:

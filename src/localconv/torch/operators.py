@@ -201,6 +201,11 @@ def shown_bias(bias: Tensor, rank: int) -> Tensor:
     return bias.reshape(-1, *[1] * rank) if bias.dim() == 1 else bias
 
 
+def as_output(part: Tensor, shape: Sequence[Any]) -> Tensor:
+    """A tensor expanded to an output, in an output's memory format: forward mode asks for that of the values."""
+    return part.expand(shape).movedim(1, -1).contiguous().movedim(-1, 1)
+
+
 class Linear(Product):
     """`Product` with forward-mode derivatives: what runs below them is saved for both."""
 
@@ -229,7 +234,7 @@ class Linear(Product):
             if total is None:
                 x, weight, _ = saved
                 shape = (x.shape[0], weight.shape[2], *window.output_size(x.shape[2:]))
-                return part.expand(shape).contiguous()
+                return as_output(part, shape)
             total = total + part
         return total
 

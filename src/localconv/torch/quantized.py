@@ -23,6 +23,7 @@ from .operators import (
     INPUT,
     OUTPUT,
     WINDOW,
+    as_output,
     batched,
     check_weight,
     library,
@@ -162,7 +163,7 @@ class QuantizedProduct(torch.autograd.Function):
             return total
         shape, dtype = ctx.like
         part = shown_bias(bias, window.rank).to(dtype)
-        return part.expand(shape).contiguous() if total is None else total + part
+        return as_output(part, shape) if total is None else total + part
 
 
 def _below_autograd(
