@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import fallback, native, operators
+from . import fallback, native, operators, quantized
 from .operators import INPUT, OUTPUT, Product
 from .window import Window
 
@@ -41,6 +41,19 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> 
         result = Product.apply(x, weight, None, bias, how)
     else:
         result = native.forward(x, weight, bias, window)
+    return result  # type: ignore[no-any-return]
+
+
+def convolve_int8(x: Tensor, values: Tensor, scales: Tensor, bias: Tensor | None, window: Window) -> Tensor:
+    """`convolve` with a weight of int8 values and float32 scales."""
+    if _is_compiling() or not _direct(x, values, scales, bias):
+        result: Any = quantized.local_conv_int8(x, values, scales, bias, *window.arguments)
+    elif _is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad)):
+        result = quantized.QuantizedProduct.apply(
+            x, values, scales, bias, (quantized.call_native, OUTPUT, x.shape, window)
+        )
+    else:
+        result = native.forward_int8(x, values, scales, bias, window)
     return result  # type: ignore[no-any-return]
 
 

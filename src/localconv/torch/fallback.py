@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import native
 from .window import Window
 
 _forced = False
@@ -45,7 +46,8 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> T
     y = y.reshape(n, *output, filters)
     if bias is not None:
         y = y + bias.movedim(0, -1)
-    return y.movedim(-1, 1)
+    # The strides that the fakes of the operators promise, which compiled programs rely on.
+    return y.contiguous().movedim(-1, 1)
 
 
 def grad_input(size: Sequence[Any], weight: Tensor, gradient: Tensor, window: Window) -> Tensor:
@@ -74,7 +76,25 @@ def grad_weight(x: Tensor, size: Sequence[Any], gradient: Tensor, window: Window
     products = torch.bmm(_windows(x, window).mT, _gradients(gradient, window))
     positions, depth, filters = size
     by_group = products.reshape(positions, window.groups, depth, filters // window.groups)
-    return by_group.transpose(1, 2).reshape(positions, depth, filters)
+    return by_group.transpose(1, 2).reshape(positions, depth, filters).contiguous()
+
+
+def forward_int8(x: Tensor, values: Tensor, scales: Tensor, bias: Tensor | None, window: Window) -> Tensor:
+    """As `native.forward_int8`."""
+    native.check_int8(values, scales, input=x, bias=bias)
+    wide = None if bias is None else bias.float()
+    return forward(x.float(), dequantized(values, scales), wide, window).to(x.dtype)
+
+
+def grad_input_int8(size: Sequence[Any], values: Tensor, scales: Tensor, gradient: Tensor, window: Window) -> Tensor:
+    """As `native.grad_input_int8`."""
+    native.check_int8(values, scales, gradient=gradient)
+    return grad_input(size, dequantized(values, scales), gradient.float(), window).to(gradient.dtype)
+
+
+def dequantized(values: Tensor, scales: Tensor) -> Tensor:
+    """The float32 weight that int8 values and their scales stand for; both may be batched."""
+    return values * scales.unsqueeze(-2)
 
 
 def _windows(x: Tensor, window: Window) -> Tensor:

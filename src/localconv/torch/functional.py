@@ -52,6 +52,14 @@ def convolve(name: str, x: Tensor, weight: Tensor, bias: Tensor | None, window: 
     return autograd.convolve(x.unsqueeze(0), weight, bias, window).squeeze(0)
 
 
+def convolve_int8(name: str, x: Tensor, values: Tensor, scales: Tensor, bias: Tensor | None, window: Window) -> Tensor:
+    """`convolve` with a weight of int8 values and float32 scales."""
+    if x.dim() == window.rank + 2:
+        return autograd.convolve_int8(x, values, scales, bias, window)
+    _check_dims(name, x, window.rank)
+    return autograd.convolve_int8(x.unsqueeze(0), values, scales, bias, window).squeeze(0)
+
+
 def transpose(
     name: str, x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, output_padding: tuple[int, ...]
 ) -> Tensor:

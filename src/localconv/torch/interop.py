@@ -324,6 +324,8 @@ def _check_module(module: Any) -> None:
         raise TypeError(f"module must be a LocalConv1d, LocalConv2d or LocalConv3d, got {type(module).__name__}")
     if module.output_size is None:
         raise ValueError("module must have seen an input: a lazy one has no weights before")
+    if module._is_int8:
+        raise ValueError(f"module must have a float weight, got {module}")
 
 
 def _array(value: Any) -> Array:

@@ -28,6 +28,10 @@ ELEMENTS: dict[torch.dtype, ElementType] = {
     torch.float16: single_with("float16"),
 }
 
+# What a weight of int8 values and float32 scales is computed as, whatever the dtype of its input.
+INT8 = single_with("int8")
+INT8_INPUTS = (torch.float32, torch.bfloat16, torch.float16)
+
 BYTES = np.dtype(np.uint8)
 
 # Names that PyTorch keeps to itself, all of them questions.
@@ -86,15 +90,20 @@ def _elements(tensor: Tensor, dtype: np.dtype[Any]) -> Array:
     return np.asarray(_Memory(tensor, dtype.str))
 
 
-def _stored(weight: Tensor, element: ElementType) -> Array:
-    """The elements of a contiguous weight, or their bytes where the core widens them."""
-    return _elements(weight.view(torch.uint8), BYTES) if element.store else _elements(weight, element.dtype)
+def _stored(weight: Tensor, scales: Tensor | None, element: ElementType) -> Array | tuple[Array, Array]:
+    """The elements of a contiguous weight, or their bytes where the core widens them; of int8 with the scales."""
+    if not element.store:
+        return _elements(weight, element.dtype)
+    stored = _elements(weight.view(torch.uint8), BYTES)
+    return stored if scales is None else (stored, _elements(scales.contiguous(), element.dtype))
 
 
 def _ready(tensor: Tensor, element: ElementType) -> Tensor:
     """A contiguous tensor of what is computed in: itself, if it is so already."""
     plain = tensor.resolve_neg()
-    return plain.to(torch.float32, memory_format=torch.contiguous_format) if element.store else plain.contiguous()
+    if not element.store or plain.dtype == torch.float32:  # of which `to` would make no copy whatever its strides
+        return plain.contiguous()
+    return plain.to(torch.float32, memory_format=torch.contiguous_format)
 
 
 def _channels_last(tensor: Tensor, element: ElementType) -> Tensor:
@@ -128,6 +137,19 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> T
     common, element = x.dtype, ELEMENTS.get(x.dtype)
     if element is None or weight.dtype != common or (bias is not None and bias.dtype != common):
         _refuse_dtypes(input=x, weight=weight, bias=bias)
+    return _forward(x, weight, None, bias, window, element)
+
+
+def forward_int8(x: Tensor, values: Tensor, scales: Tensor, bias: Tensor | None, window: Window) -> Tensor:
+    """As `forward` with a weight of int8 values and float32 scales, rounded once to the input's dtype."""
+    check_int8(values, scales, input=x, bias=bias)
+    return _forward(x, values, scales, bias, window, INT8)
+
+
+def _forward(
+    x: Tensor, weight: Tensor, scales: Tensor | None, bias: Tensor | None, window: Window, element: ElementType
+) -> Tensor:
+    common = x.dtype
     x, weight = _channels_last(x, element), weight.resolve_neg().contiguous()
     prepared = _prepare("local_forward", window, x.shape, weight.shape, element)
     terms = None
@@ -138,9 +160,8 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> T
             raise RuntimeError(f"Expected bias to have size {allowed}, but got {list(bias.shape)}")
         terms = _elements(ordered, element.dtype)
     result = _empty(prepared.output, dtype=x.dtype)
-    prepared.job.run(
-        _elements(result, element.dtype), _elements(x, element.dtype), _stored(weight, element), None, terms
-    )
+    stored = _stored(weight, scales, element)
+    prepared.job.run(_elements(result, element.dtype), _elements(x, element.dtype), stored, None, terms)
     return result.movedim(-1, 1).to(common) if element.store else result.movedim(-1, 1)
 
 
@@ -149,15 +170,27 @@ def grad_input(size: Sequence[int], weight: Tensor, gradient: Tensor, window: Wi
     common, element = gradient.dtype, ELEMENTS.get(gradient.dtype)
     if element is None or weight.dtype != common:
         _refuse_dtypes(gradient=gradient, weight=weight)
+    return _grad_input(size, weight, None, gradient, window, element)
+
+
+def grad_input_int8(size: Sequence[int], values: Tensor, scales: Tensor, gradient: Tensor, window: Window) -> Tensor:
+    """As `grad_input` with a weight of int8 values and float32 scales."""
+    check_int8(values, scales, gradient=gradient)
+    return _grad_input(size, values, scales, gradient, window, INT8)
+
+
+def _grad_input(
+    size: Sequence[int], weight: Tensor, scales: Tensor | None, gradient: Tensor, window: Window, element: ElementType
+) -> Tensor:
+    common = gradient.dtype
     weight, gradient = weight.resolve_neg().contiguous(), _channels_last(gradient, element)
     n, channels, *spatial = size
     shape = (n, *spatial, channels)
     prepared = _prepare("local_grad_input", window, shape, weight.shape, element)
     _check_gradient(gradient, prepared.output)
     result = _empty(shape, dtype=gradient.dtype)
-    prepared.job.run(
-        _elements(result, element.dtype), None, _stored(weight, element), _elements(gradient, element.dtype)
-    )
+    stored = _stored(weight, scales, element)
+    prepared.job.run(_elements(result, element.dtype), None, stored, _elements(gradient, element.dtype))
     return result.movedim(-1, 1).to(common) if element.store else result.movedim(-1, 1)
 
 
@@ -187,6 +220,25 @@ def _refuse_dtypes(**tensors: Tensor | None) -> NoReturn:
             )
     known = ", ".join(map(str, ELEMENTS))
     raise RuntimeError(f"Expected input, weight and bias to have one of the dtypes {known}, but got {first.dtype}")
+
+
+def check_int8(values: Tensor, scales: Tensor, **tensors: Tensor | None) -> None:
+    """RuntimeError unless the parts of a weight fit each other, and float32 is wide enough for what it meets."""
+    if values.dtype != torch.int8 or scales.dtype != torch.float32:
+        raise RuntimeError(
+            f"Expected values of torch.int8 and scales of torch.float32, but got {values.dtype} and {scales.dtype}"
+        )
+    if values.dim() != 3 or scales.shape != (values.shape[0], values.shape[2]):
+        raise RuntimeError(
+            f"Expected values of size [positions, depth, out_channels] and scales of size [positions, out_channels], "
+            f"but got {list(values.shape)} and {list(scales.shape)}"
+        )
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.dtype not in INT8_INPUTS:
+            known = ", ".join(map(str, INT8_INPUTS))
+            raise RuntimeError(
+                f"Expected {name} to have one of the dtypes {known} where the weight is int8, but got {tensor.dtype}"
+            )
 
 
 def _check_gradient(gradient: Tensor, expected: Sequence[int]) -> None:

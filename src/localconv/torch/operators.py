@@ -25,12 +25,12 @@ from torch.autograd import forward_ad
 from . import fallback, native
 from .window import Window, window_from
 
-_WINDOW = "int[] kernel_size, int[] stride, int[] padding, int[] dilation, int groups"
+WINDOW = "int[] kernel_size, int[] stride, int[] padding, int[] dilation, int groups"
 
 library = torch.library.Library("localconv", "DEF")
-library.define(f"local_conv(Tensor input, Tensor weight, Tensor? bias, {_WINDOW}) -> Tensor")
-library.define(f"local_conv_input(SymInt[] input_size, Tensor weight, Tensor grad_output, {_WINDOW}) -> Tensor")
-library.define(f"local_conv_weight(Tensor input, SymInt[] weight_size, Tensor grad_output, {_WINDOW}) -> Tensor")
+library.define(f"local_conv(Tensor input, Tensor weight, Tensor? bias, {WINDOW}) -> Tensor")
+library.define(f"local_conv_input(SymInt[] input_size, Tensor weight, Tensor grad_output, {WINDOW}) -> Tensor")
+library.define(f"local_conv_weight(Tensor input, SymInt[] weight_size, Tensor grad_output, {WINDOW}) -> Tensor")
 
 local_conv: Any = torch.ops.localconv.local_conv.default
 local_conv_input: Any = torch.ops.localconv.local_conv_input.default
@@ -93,12 +93,12 @@ for _name in NAMES:
 # --------------------------------------------------------------------------- shapes: fake tensors and the device meta
 
 
-def _permuted(like: Tensor, n: Any, channels: Any, spatial: Sequence[Any]) -> Tensor:
+def permuted(like: Tensor, n: Any, channels: Any, spatial: Sequence[Any]) -> Tensor:
     """An empty (N, C, ...) whose memory is channels_last."""
     return like.new_empty((n, *spatial, channels)).movedim(-1, 1)
 
 
-def _check_weight(window: Window, input_size: Sequence[Any], weight_size: Sequence[Any]) -> None:
+def check_weight(window: Window, input_size: Sequence[Any], weight_size: Sequence[Any]) -> None:
     """RuntimeError unless a weight fits an input, as far as sizes are known."""
     rank = window.rank
     torch._check(
@@ -118,21 +118,21 @@ def _check_weight(window: Window, input_size: Sequence[Any], weight_size: Sequen
 @torch.library.register_fake("localconv::local_conv", lib=library)
 def _(x: Tensor, weight: Tensor, bias: Tensor | None, *arguments: Any) -> Tensor:
     window = window_from(*arguments)
-    _check_weight(window, x.shape, weight.shape)
+    check_weight(window, x.shape, weight.shape)
     _check_dtypes(x, weight, bias)
-    return _permuted(x, x.shape[0], weight.shape[2], window.output_size(x.shape[2:]))
+    return permuted(x, x.shape[0], weight.shape[2], window.output_size(x.shape[2:]))
 
 
 @torch.library.register_fake("localconv::local_conv_input", lib=library)
 def _(size: Sequence[Any], weight: Tensor, gradient: Tensor, *arguments: Any) -> Tensor:
-    _check_weight(window_from(*arguments), size, weight.shape)
+    check_weight(window_from(*arguments), size, weight.shape)
     _check_dtypes(gradient, weight)
-    return _permuted(gradient, size[0], size[1], size[2:])
+    return permuted(gradient, size[0], size[1], size[2:])
 
 
 @torch.library.register_fake("localconv::local_conv_weight", lib=library)
 def _(x: Tensor, size: Sequence[Any], gradient: Tensor, *arguments: Any) -> Tensor:
-    _check_weight(window_from(*arguments), x.shape, size)
+    check_weight(window_from(*arguments), x.shape, size)
     _check_dtypes(gradient, x)
     return gradient.new_empty(size)
 
@@ -196,6 +196,16 @@ def sum_for_bias(gradient: Tensor, dims: int) -> Tensor:
     return gradient.sum(0)
 
 
+def shown_bias(bias: Tensor, rank: int) -> Tensor:
+    """A bias (F,) or (F, ...) in the shape of an output image's."""
+    return bias.reshape(-1, *[1] * rank) if bias.dim() == 1 else bias
+
+
+def as_output(part: Tensor, shape: Sequence[Any]) -> Tensor:
+    """A tensor expanded to an output, in an output's memory format: forward mode asks for that of the values."""
+    return part.expand(shape).movedim(1, -1).contiguous().movedim(-1, 1)
+
+
 class Linear(Product):
     """`Product` with forward-mode derivatives: what runs below them is saved for both."""
 
@@ -220,12 +230,11 @@ class Linear(Product):
                 part = call(wanted, factors, None, sizes, window)
                 total = part if total is None else total + part
         if tangents[3] is not None:
-            part = tangents[3]
-            part = part.reshape(-1, *[1] * window.rank) if part.dim() == 1 else part
+            part = shown_bias(tangents[3], window.rank)
             if total is None:
                 x, weight, _ = saved
                 shape = (x.shape[0], weight.shape[2], *window.output_size(x.shape[2:]))
-                return part.expand(shape).contiguous()
+                return as_output(part, shape)
             total = total + part
         return total
 
@@ -247,14 +256,22 @@ def _below_autograd(wanted: int, factors: Any, bias: Tensor | None, sizes: Any, 
         return call(wanted, factors, bias, sizes, window)
 
 
-# `Function.apply` looks at the whole stack of `torch.func`'s transforms. Here the dispatcher has peeled off one of them
-# already, and one level is left to differentiate.
-_apply_once: Any = super(torch.autograd.Function, Linear).apply
+def once(function: type[torch.autograd.Function]) -> Callable[..., Any]:
+    """A function's `apply` for an operator's implementation.
+
+    `Function.apply` looks at the whole stack of `torch.func`'s transforms. Here the dispatcher has peeled off one of
+    them already, and one level is left to differentiate.
+    """
+    apply_once: Any = super(torch.autograd.Function, function).apply
+
+    def apply(*arguments: Any) -> Any:
+        with enable_single_level_autograd_function():
+            return apply_once(*arguments)
+
+    return apply
 
 
-def _apply(*arguments: Any) -> Any:
-    with enable_single_level_autograd_function():
-        return _apply_once(*arguments)
+_apply = once(Linear)
 
 
 def _differentiable_output(x: Tensor, weight: Tensor, bias: Tensor | None, *window: Any) -> Any:
@@ -281,7 +298,7 @@ for _name, _differentiable in zip(
 #  batches
 
 
-def _batched(
+def batched(
     wanted: int, batch: int, factors: Sequence[Tensor | None], sizes: Sequence[Any], window: Window, dims: Sequence[Any]
 ) -> tuple[Tensor, int]:
     """An operation on factors that are batched along `dims` (None: not), and along which axis its result is.
@@ -315,6 +332,14 @@ def _batched(
     return result.unflatten(axis, (batch, -1)), axis
 
 
+def with_batched_bias(y: Tensor, axis: int, bias: Tensor, dim: int | None, rank: int) -> tuple[Tensor, int]:
+    """Batched outputs plus a bias that is batched along `dim`, or one for all; and the axis of the batch."""
+    terms = bias.unsqueeze(0) if dim is None else bias.movedim(dim, 0)
+    # (batch or 1, F, ...) to (batch or 1, 1, F, ...)
+    terms = terms.reshape(*terms.shape, *[1] * rank) if terms.dim() == 2 else terms
+    return y.movedim(axis, 0) + terms.unsqueeze(1), 0
+
+
 def _by_channels(tensor: Tensor, batch: int, dim: int | None) -> Tensor:
     """(batch, N, C, ...) or one (N, C, ...) for all as (N, batch * C, ...)."""
     full = tensor if dim is not None else tensor.expand(batch, *tensor.shape)
@@ -327,24 +352,19 @@ def _(info: Any, dims: Any, x: Tensor, weight: Tensor, bias: Tensor | None, *arg
     if dims[0] is None and dims[1] is None:
         y, axis = local_conv(x, weight, None, *arguments).unsqueeze(0), 0
     else:
-        y, axis = _batched(OUTPUT, info.batch_size, (x, weight, None), (None, None), window, (*dims[:2], None))
-    if bias is not None:
-        terms = bias.unsqueeze(0) if dims[2] is None else bias.movedim(dims[2], 0)
-        # (batch or 1, F, ...) to (batch or 1, 1, F, ...)
-        terms = terms.reshape(*terms.shape, *[1] * window.rank) if terms.dim() == 2 else terms
-        y, axis = y.movedim(axis, 0) + terms.unsqueeze(1), 0
-    return y, axis
+        y, axis = batched(OUTPUT, info.batch_size, (x, weight, None), (None, None), window, (*dims[:2], None))
+    return (y, axis) if bias is None else with_batched_bias(y, axis, bias, dims[2], window.rank)
 
 
 @torch.library.register_vmap("localconv::local_conv_input", lib=library)
 def _(info: Any, dims: Any, size: Any, weight: Tensor, y: Tensor, *arguments: Any) -> tuple[Tensor, int]:
-    return _batched(
+    return batched(
         INPUT, info.batch_size, (None, weight, y), (size, None), window_from(*arguments), (None, dims[1], dims[2])
     )
 
 
 @torch.library.register_vmap("localconv::local_conv_weight", lib=library)
 def _(info: Any, dims: Any, x: Tensor, size: Any, y: Tensor, *arguments: Any) -> tuple[Tensor, int]:
-    return _batched(
+    return batched(
         WEIGHT, info.batch_size, (x, None, y), (None, size), window_from(*arguments), (dims[0], None, dims[2])
     )

@@ -81,6 +81,8 @@ def test_operators(case, number):
     operator, arguments = list(operator_calls(case).items())[number]
     arguments = [t.requires_grad_() if isinstance(t, torch.Tensor) else t for t in arguments]
     torch.library.opcheck(operator, arguments)
+    with fallback.forced():
+        torch.library.opcheck(operator, arguments)
 
 
 @pytest.mark.parametrize("number", range(3))
@@ -116,6 +118,10 @@ def test_forward_mode_by_value(case):
         torch.testing.assert_close(forward_ad.unpack_dual(function(*duals)).tangent, expected)
         with torch.no_grad():
             torch.testing.assert_close(forward_ad.unpack_dual(function(*duals)).tangent, expected)
+        if len(tensors) == 3:
+            of_bias = forward_ad.unpack_dual(function(*tensors[:2], duals[2])).tangent
+            shaped = tangents[2].reshape(-1, *[1] * case.rank) if tangents[2].dim() == 1 else tangents[2]
+            torch.testing.assert_close(of_bias, shaped.expand(of_bias.shape))
     if len(tensors) == 3:
         _, alone = jvp(lambda b: function(*tensors[:2], b), (tensors[2],), (tangents[2],))
         shaped = tangents[2].reshape(-1, *[1] * case.rank) if tangents[2].dim() == 1 else tangents[2]

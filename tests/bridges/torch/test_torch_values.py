@@ -93,6 +93,23 @@ def test_halves_are_rounded_once(dtype):
         torch.testing.assert_close(one, other.to(dtype), rtol=0 if one.dim() == 3 else 1e-2, atol=1e-2)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("case", random_cases(60, seed=2), ids=str)
+def test_weights_of_16_bits_give_the_bits_of_their_float32_copies(case, dtype):
+    """The kernels read them as they are: output and derivatives are float32's, rounded."""
+    tensors = case.tensors(dtype, requires_grad=True)
+    wide = [None if t is None else t.detach().float().requires_grad_() for t in tensors]
+    results = [
+        FUNCTIONS[case.rank](x, weight, case.kernel_size, bias, **case.options) for x, weight, bias in (tensors, wide)
+    ]
+    assert results[0].dtype == dtype
+    assert torch.equal(results[0], results[1].to(dtype))
+    gradient = case.gradient(dtype)
+    found = torch.autograd.grad(results[0], tensors[:2], gradient)
+    for one, other in zip(found, torch.autograd.grad(results[1], wide[:2], gradient.float()), strict=True):
+        assert torch.equal(one, other.to(dtype))
+
+
 def layouts(tensor):
     """The same values otherwise in memory."""
     yield "contiguous", tensor.clone()
@@ -118,7 +135,7 @@ def test_memory_formats():
         y = FUNCTIONS[case.rank](x, weight, case.kernel_size, bias)
         assert y.is_contiguous(memory_format=memory_format)
         given = x.to(memory_format=memory_format)
-        assert native._channels_last(given).data_ptr() == given.data_ptr()
+        assert native._channels_last(given, native.SINGLE).data_ptr() == given.data_ptr()
         assert torch.equal(FUNCTIONS[case.rank](given, weight, case.kernel_size, bias), y)
 
 
