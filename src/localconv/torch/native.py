@@ -1,7 +1,7 @@
 """The compiled kernels on plain tensors in the processor's memory.
 
-A tensor's memory is lent to the core for the time of a call, through NumPy's array interface: ``Tensor.numpy()`` would
-mark the storage as not resizable for ever, and sharded training (FSDP) resizes storages.
+The core is told where a tensor's memory begins, for the time of a call: ``Tensor.numpy()`` would mark the storage as
+not resizable for ever, and sharded training (FSDP) resizes storages.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .. import engine
-from .._core import num_threads
-from ..arrays import DOUBLE, SINGLE, Array, ElementType, single_with
+from .._core import Job, num_threads
+from ..arrays import DOUBLE, SINGLE, ElementType, single_with
 from ..geometry import Mismatch
 from ..settings import current
 from .window import Window
@@ -31,8 +30,6 @@ ELEMENTS: dict[torch.dtype, ElementType] = {
 # What a weight of int8 values and float32 scales is computed as, whatever the dtype of its input.
 INT8 = single_with("int8")
 INT8_INPUTS = (torch.float32, torch.bfloat16, torch.float16)
-
-BYTES = np.dtype(np.uint8)
 
 # Names that PyTorch keeps to itself, all of them questions.
 _transforms_active = torch._C._are_functorch_transforms_active
@@ -68,34 +65,28 @@ def is_plain(*tensors: Tensor | None) -> bool:
     return True
 
 
-class _Memory:
-    """Lends the memory of a contiguous tensor, and keeps it alive."""
-
-    __slots__ = ("__array_interface__", "tensor")
-
-    def __init__(self, tensor: Tensor, typestr: str) -> None:
-        self.tensor = tensor
-        self.__array_interface__ = {
-            "version": 3,
-            "shape": (tensor.numel(),),
-            "typestr": typestr,
-            "data": (tensor.data_ptr(), False),
-        }
-
-
-def _elements(tensor: Tensor, dtype: np.dtype[Any]) -> Array:
-    """The elements of a contiguous tensor in one dimension."""
-    if tensor.numel() == 0:
-        return np.empty(0, dtype)
-    return np.asarray(_Memory(tensor, dtype.str))
-
-
-def _stored(weight: Tensor, scales: Tensor | None, element: ElementType) -> Array | tuple[Array, Array]:
-    """The elements of a contiguous weight, or their bytes where the core widens them; of int8 with the scales."""
-    if not element.store:
-        return _elements(weight, element.dtype)
-    stored = _elements(weight.view(torch.uint8), BYTES)
-    return stored if scales is None else (stored, _elements(scales.contiguous(), element.dtype))
+def _run(
+    job: Any,
+    result: Tensor,
+    x: Tensor | None,
+    weight: Tensor | None,
+    gradient: Tensor | None,
+    bias: Tensor | None = None,
+    scales: Tensor | None = None,
+) -> None:
+    """Runs a job on the memory of contiguous tensors, which the caller keeps."""
+    if type(job) is not Job:  # there is nothing to sum
+        result.zero_()
+        return
+    job.run_at(
+        result.data_ptr(),
+        0 if x is None else x.data_ptr(),
+        0 if weight is None else weight.data_ptr(),
+        0 if gradient is None else gradient.data_ptr(),
+        0 if bias is None else bias.data_ptr(),
+        0 if bias is None else bias.numel(),
+        0 if scales is None else scales.data_ptr(),
+    )
 
 
 def _ready(tensor: Tensor, element: ElementType) -> Tensor:
@@ -152,16 +143,15 @@ def _forward(
     common = x.dtype
     x, weight = _channels_last(x, element), weight.resolve_neg().contiguous()
     prepared = _prepare("local_forward", window, x.shape, weight.shape, element)
-    terms = None
+    ordered = None
     if bias is not None:
         ordered = _ready(bias.movedim(0, -1), element)
         if ordered.shape not in prepared.bias_shapes:
             allowed = " or ".join(str([s[-1], *s[:-1]]) for s in prepared.bias_shapes)
             raise RuntimeError(f"Expected bias to have size {allowed}, but got {list(bias.shape)}")
-        terms = _elements(ordered, element.dtype)
     result = _empty(prepared.output, dtype=x.dtype)
-    stored = _stored(weight, scales, element)
-    prepared.job.run(_elements(result, element.dtype), _elements(x, element.dtype), stored, None, terms)
+    scales = None if scales is None else scales.contiguous()
+    _run(prepared.job, result, x, weight, None, ordered, scales)
     return result.movedim(-1, 1).to(common) if element.store else result.movedim(-1, 1)
 
 
@@ -189,8 +179,8 @@ def _grad_input(
     prepared = _prepare("local_grad_input", window, shape, weight.shape, element)
     _check_gradient(gradient, prepared.output)
     result = _empty(shape, dtype=gradient.dtype)
-    stored = _stored(weight, scales, element)
-    prepared.job.run(_elements(result, element.dtype), None, stored, _elements(gradient, element.dtype))
+    scales = None if scales is None else scales.contiguous()
+    _run(prepared.job, result, None, weight, gradient, None, scales)
     return result.movedim(-1, 1).to(common) if element.store else result.movedim(-1, 1)
 
 
@@ -203,9 +193,7 @@ def grad_weight(x: Tensor, size: Sequence[int], gradient: Tensor, window: Window
     prepared = _prepare("local_grad_kernel", window, x.shape, shape, SINGLE if element.store else element)
     _check_gradient(gradient, prepared.output)
     result = _empty(shape, dtype=gradient.dtype)
-    prepared.job.run(
-        _elements(result, element.dtype), _elements(x, element.dtype), None, _elements(gradient, element.dtype)
-    )
+    _run(prepared.job, result, x, None, gradient)
     return result.to(common) if element.store else result
 
 
