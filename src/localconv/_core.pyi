@@ -60,5 +60,13 @@ class Job:
         count: int = 0,
     ) -> None: ...
     def run_at(
-        self, result: int, input: int, kernel: int, gradient: int, bias: int = 0, bias_size: int = 0, scales: int = 0
+        self,
+        result: int,
+        input: int,
+        kernel: int,
+        gradient: int,
+        bias: int = 0,
+        bias_size: int = 0,
+        by_filter: bool = False,
+        scales: int = 0,
     ) -> None: ...

@@ -383,27 +383,25 @@ cdef class Job:
 
 
     def run_at(self, uintptr_t result, uintptr_t input, uintptr_t kernel, uintptr_t gradient, uintptr_t bias=0,
-               ptrdiff_t bias_size=0, uintptr_t scales=0):
+               ptrdiff_t bias_size=0, bint by_filter=False, uintptr_t scales=0):
         """`run` for a bridge that knows where its arrays' elements begin and keeps them alive; 0: there is none.
 
         Nothing is known here of what lies there: arrays must have the sizes and element types that the job was made
-        for. bias_size: the bias's elements.
+        for. bias_size: the bias's elements; by_filter: one filter's lie side by side, not one position's.
         """
         cdef lc_call call
         memset(&call, 0, sizeof(call))
         call.result, call.input, call.kernel = <void *> result, <const void *> input, <const void *> kernel
         call.gradient, call.scales = <const void *> gradient, <const float *> scales
-        _set_bias(self, &call, <const void *> bias, bias_size)
+        _set_bias(self, &call, <const void *> bias, bias_size, by_filter)
         _run(self, &call)
 
 
-cdef void _set_bias(Job job, lc_call *call, const void *bias, ptrdiff_t size) noexcept:
+cdef void _set_bias(Job job, lc_call *call, const void *bias, ptrdiff_t size, bint by_filter) noexcept:
     call.bias, call.bias_filter = bias, 1
     if size > job.job.geometry.filters:
-        # Keras reshapes a full bias to (filters, positions) for channels_first: layers in layouts of their own rely on
-        # it.
-        call.bias_position = 1 if job.job.geometry.channels_first else job.job.geometry.filters
-        call.bias_filter = job.job.geometry.positions if job.job.geometry.channels_first else 1
+        call.bias_position = 1 if by_filter else job.job.geometry.filters
+        call.bias_filter = job.job.geometry.positions if by_filter else 1
 
 
 cdef int _bind_stored(lc_call *call, kernel) except -1:
@@ -429,9 +427,11 @@ cdef int _bind(real *of, Job job, lc_call *call, result, input, kernel, gradient
     if g is not None:
         call.gradient = <const void *> &g[0]
     if b is None:
-        _set_bias(job, call, NULL, 0)
+        _set_bias(job, call, NULL, 0, False)
     else:
-        _set_bias(job, call, <const void *> &b[0], b.shape[0])
+        # Keras reshapes a full bias to (filters, positions) for channels_first: layers in layouts of their own rely on
+        # it.
+        _set_bias(job, call, <const void *> &b[0], b.shape[0], job.job.geometry.channels_first)
     return _run(job, call)
 
 

@@ -7,6 +7,8 @@ not resizable for ever, and sharded training (FSDP) resizes storages.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from math import prod
 from typing import Any, NoReturn
 
 import torch
@@ -38,7 +40,7 @@ _tracing = torch._C._get_tracing_state
 _profiled = torch._C._autograd._profiler_enabled
 _is_legacy_batched = torch._C._functorch.is_legacy_batchedtensor
 
-_empty = torch.empty
+_empty, _empty_strided = torch.empty, torch.empty_strided
 _get_num_threads = torch.get_num_threads
 
 
@@ -85,6 +87,7 @@ def _run(
         0 if gradient is None else gradient.data_ptr(),
         0 if bias is None else bias.data_ptr(),
         0 if bias is None else bias.numel(),
+        True,
         0 if scales is None else scales.data_ptr(),
     )
 
@@ -100,6 +103,14 @@ def _ready(tensor: Tensor, element: ElementType) -> Tensor:
 def _channels_last(tensor: Tensor, element: ElementType) -> Tensor:
     """(N, C, ...) as (N, ..., C), ready: a view where the memory is in that order."""
     return _ready(tensor.movedim(1, -1), element)
+
+
+@lru_cache(maxsize=1024)
+def _as_channels_last(shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Size (N, C, ...) and strides of what lies in memory as (N, ..., C), the shape given."""
+    n, *spatial, channels = shape
+    steps = [channels * prod(spatial[axis + 1 :]) for axis in range(len(spatial))]
+    return (n, channels, *spatial), (channels * prod(spatial), 1, *steps)
 
 
 def call(wanted: int, factors: Any, bias: Tensor | None, sizes: Any, window: Window) -> Tensor:
@@ -143,16 +154,17 @@ def _forward(
     common = x.dtype
     x, weight = _channels_last(x, element), weight.resolve_neg().contiguous()
     prepared = _prepare("local_forward", window, x.shape, weight.shape, element)
-    ordered = None
+    size, strides = _as_channels_last(prepared.output)
     if bias is not None:
-        ordered = _ready(bias.movedim(0, -1), element)
-        if ordered.shape not in prepared.bias_shapes:
-            allowed = " or ".join(str([s[-1], *s[:-1]]) for s in prepared.bias_shapes)
-            raise RuntimeError(f"Expected bias to have size {allowed}, but got {list(bias.shape)}")
-    result = _empty(prepared.output, dtype=x.dtype)
+        if bias.shape != size[1:] and bias.shape != size[1:2]:
+            raise RuntimeError(
+                f"Expected bias to have size {[size[1]]} or {list(size[1:])}, but got {list(bias.shape)}"
+            )
+        bias = _ready(bias, element)
+    result = _empty_strided(size, strides, dtype=x.dtype)
     scales = None if scales is None else scales.contiguous()
-    _run(prepared.job, result, x, weight, None, ordered, scales)
-    return result.movedim(-1, 1).to(common) if element.store else result.movedim(-1, 1)
+    _run(prepared.job, result, x, weight, None, bias, scales)
+    return result.to(common) if element.store else result
 
 
 def grad_input(size: Sequence[int], weight: Tensor, gradient: Tensor, window: Window) -> Tensor:
@@ -178,10 +190,10 @@ def _grad_input(
     shape = (n, *spatial, channels)
     prepared = _prepare("local_grad_input", window, shape, weight.shape, element)
     _check_gradient(gradient, prepared.output)
-    result = _empty(shape, dtype=gradient.dtype)
+    result = _empty_strided(*_as_channels_last(shape), dtype=gradient.dtype)
     scales = None if scales is None else scales.contiguous()
     _run(prepared.job, result, None, weight, gradient, None, scales)
-    return result.movedim(-1, 1).to(common) if element.store else result.movedim(-1, 1)
+    return result.to(common) if element.store else result
 
 
 def grad_weight(x: Tensor, size: Sequence[int], gradient: Tensor, window: Window) -> Tensor:
