@@ -1,32 +1,50 @@
 """The compiled convolution for tensors of each of Keras's backends, with its derivatives.
 
-For a backend there is a maker: given a `Convolution`, once, when a layer is built, it returns the function
+For a backend there are two makers: given a `Convolution`, once, when a layer is built, the one returns the function
 ``compute(x, kernel, bias)``. x and kernel, which has rows, are float32 or float64, both the same; bias, or None, is as
 Keras 2 stores it. What `compute` returns can be differentiated as the backend's own operations can, under numpy not at
-all.
+all. The other returns ``compute(x, values, scales, bias)``, for a kernel of int8 values and float32 scales, a scale for
+each position and filter: x and bias are float32, and have derivatives.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
 from .. import engine
 from ..config import CHANNELS_FIRST, CHANNELS_LAST
+from ..quantized import QuantizedKernel
 from . import ops
 from .convolution import Convolution
 
-Compute = Callable[[Any, Any, Any], Any]
+Compute = Callable[..., Any]
 Maker = Callable[[Convolution], Compute]
+
+
+class Makers(NamedTuple):
+    """What computes with kernels of floats and of int8, and whether the backend's compiler takes it."""
+
+    floats: Maker
+    int8: Maker
+    supports_jit: bool
 
 
 def _of_numpy(convolution: Convolution) -> Compute:
     def compute(x: Any, kernel: Any, bias: Any) -> Any:
         return engine.forward(convolution.spec, np.asarray(x), np.asarray(kernel), bias)
+
+    return compute
+
+
+def _of_numpy_int8(convolution: Convolution) -> Compute:
+    def compute(x: Any, values: Any, scales: Any, bias: Any) -> Any:
+        kernel = QuantizedKernel(np.asarray(values), np.asarray(scales))
+        return engine.forward(convolution.spec, np.asarray(x), kernel, bias)
 
     return compute
 
@@ -37,8 +55,27 @@ def _of_tensorflow(convolution: Convolution) -> Compute:
     return partial(convolve, convolution)
 
 
+def _of_tensorflow_int8(convolution: Convolution) -> Compute:
+    from .tensorflow_functions import convolve_int8
+
+    return partial(convolve_int8, convolution)
+
+
 def _of_torch(convolution: Convolution) -> Compute:
-    from ..torch.functional import convolve, window_for
+    from ..torch.functional import convolve
+
+    return _in_order_of_torch(convolution, convolve)
+
+
+def _of_torch_int8(convolution: Convolution) -> Compute:
+    from ..torch.functional import convolve_int8
+
+    return _in_order_of_torch(convolution, convolve_int8)
+
+
+def _in_order_of_torch(convolution: Convolution, convolve: Callable[..., Any]) -> Compute:
+    """A function of `torch.functional`, called with x, the kernel, which may have scales too, and the bias."""
+    from ..torch.functional import window_for
 
     spec, (positions, depth, filters) = convolution.spec, convolution.kernel_shape
     window = window_for(
@@ -46,17 +83,19 @@ def _of_torch(convolution: Convolution) -> Compute:
     )
     name = f"LocallyConnected{spec.rank}D"
 
-    def channels_last(x: Any, kernel: Any, bias: Any) -> Any:
+    def channels_last(x: Any, *kernel_and_bias: Any) -> Any:
         # Views: what is computed is channels_last behind PyTorch's face.
+        *kernel, bias = kernel_and_bias
         bias = None if bias is None else bias.movedim(-1, 0)
-        return convolve(name, x.movedim(-1, 1), kernel, bias, window).movedim(1, -1)
+        return convolve(name, x.movedim(-1, 1), *kernel, bias, window).movedim(1, -1)
 
-    def channels_first(x: Any, kernel: Any, bias: Any) -> Any:
+    def channels_first(x: Any, *kernel_and_bias: Any) -> Any:
         # PyTorch's bridge has rows in the order of channels_last alone: here they are sorted at every call.
+        kernel, *scales, bias = kernel_and_bias
         by_channel = kernel.reshape(positions, depth // convolution.taps, convolution.taps, filters)
         kernel = by_channel.transpose(1, 2).reshape(convolution.kernel_shape)
         bias = None if bias is None else ops.shown_bias(bias, convolution)
-        return convolve(name, x, kernel, bias, window)
+        return convolve(name, x, kernel, *scales, bias, window)
 
     return channels_first if spec.channels_first else channels_last
 
@@ -77,8 +116,22 @@ def _of_jax(convolution: Convolution) -> Compute:
     return lambda x, kernel, bias: function(x, kernel, bias=bias)
 
 
+def _of_jax_int8(convolution: Convolution) -> Compute:
+    # XLA's handlers read no int8. In bfloat16, which they read, these values are exact.
+    compute = _of_jax(convolution)
+
+    def with_values(x: Any, values: Any) -> Any:
+        return compute(x, values.astype("bfloat16"), None)
+
+    return partial(ops.scaled, convolution, with_values)
+
+
 def _of_ops(convolution: Convolution) -> Compute:
     return partial(ops.convolve, convolution)
+
+
+def _of_ops_int8(convolution: Convolution) -> Compute:
+    return partial(ops.scaled, convolution, lambda x, values: ops.convolve(convolution, x, values, None))
 
 
 def _has_other_devices() -> bool:
@@ -88,19 +141,18 @@ def _has_other_devices() -> bool:
     return any(device.device_type != "CPU" for device in tf.config.get_visible_devices())
 
 
-# For each backend its maker, and whether the backend's compiler takes what that makes.
-MAKERS: dict[str, tuple[Maker, bool]] = {
-    "numpy": (_of_numpy, False),
+MAKERS = {
+    "numpy": Makers(_of_numpy, _of_numpy_int8, False),
     # XLA compiles no call into Python.
-    "tensorflow": (_of_tensorflow, False),
-    "torch": (_of_torch, True),
-    "jax": (_of_jax, True),
+    "tensorflow": Makers(_of_tensorflow, _of_tensorflow_int8, False),
+    "torch": Makers(_of_torch, _of_torch_int8, True),
+    "jax": Makers(_of_jax, _of_jax_int8, True),
 }
+OF_OPS = Makers(_of_ops, _of_ops_int8, True)
 
 
-def maker_for(wanted: str) -> tuple[Maker, bool]:
-    """The maker that the engine of this name, 'auto', 'compiled' or 'ops', has for Keras's backend, and whether the
-    backend's compiler takes what it makes.
+def makers_for(wanted: str) -> Makers:
+    """The makers that the engine of this name, 'auto', 'compiled' or 'ops', has for Keras's backend.
 
     ValueError for 'compiled' where the backend has no compiled kernels.
     """
@@ -111,5 +163,5 @@ def maker_for(wanted: str) -> tuple[Maker, bool]:
             f"{', '.join(MAKERS)}"
         )
     if wanted == "ops" or name not in MAKERS or (wanted == "auto" and name == "tensorflow" and _has_other_devices()):
-        return _of_ops, True
+        return OF_OPS
     return MAKERS[name]

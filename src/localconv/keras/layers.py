@@ -19,6 +19,7 @@ from ..config import DATA_FORMATS
 from ..connections import IMPLEMENTATIONS, Connections
 from ..docstrings import as_in_2d
 from ..geometry import layout_of, windows_of
+from ..quantization import quantize as quantize_array
 from ..spec import Spec, local_spec
 from . import backends
 from .convolution import Convolution
@@ -60,6 +61,7 @@ class LocallyConnected(keras.layers.Layer):
     """What the layers of all ranks share; a subclass has a `rank`. Arguments as in `LocallyConnected2D`."""
 
     rank: int
+    dtype_policy: Any
 
     def __init__(
         self,
@@ -105,20 +107,24 @@ class LocallyConnected(keras.layers.Layer):
                 f"other ways to store a kernel do not have, got {implementation!r}"
             )
         self.input_spec = keras.layers.InputSpec(ndim=self.rank + 2)
-        self._maker, self.supports_jit = backends.maker_for(self.engine)
+        self._makers = backends.makers_for(self.engine)
+        self.supports_jit = self._makers.supports_jit
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Make the weights for inputs of this shape. ValueError if one of its sizes but the batch is unknown."""
         spatial, channels = self._known(tuple(input_shape))
-        convolution = Convolution(self._spec, spatial, channels, self.filters)
+        self._convolution = convolution = Convolution(self._spec, spatial, channels, self.filters)
         shape: Ints = convolution.kernel_shape
         self._rows_in_kernel: np.ndarray | None = None
         if self.implementation != 1:
             connections = Connections(self._spec, spatial, channels, self.filters)
             shape = connections.stored_shape(self.implementation)
             self._rows_in_kernel = _places(connections, self.implementation)
-        self._compute = self._maker(convolution)
-        self.kernel = self._weight("kernel", shape)
+        if self.quantization_mode is None:
+            self._compute = self._makers.floats(convolution)
+            self.kernel = self._weight("kernel", shape)
+        else:
+            self.quantized_build(convolution.kernel_shape, self.quantization_mode)
         self.bias = self._weight("bias", convolution.bias_shape) if self.use_bias else None
         first = 2 if self._spec.channels_first else 1
         axes = {1 if self._spec.channels_first else self.rank + 1: channels} | dict(enumerate(spatial, first))
@@ -131,8 +137,7 @@ class LocallyConnected(keras.layers.Layer):
         # Half precisions are computed in float32 and rounded once: so do the sums keep their digits, and a kernel
         # that is float32, as under mixed policies, is never copied.
         computed = "float64" if self.variable_dtype == "float64" else "float32"
-        bias = None if self.bias is None else _cast(ops.convert_to_tensor(self.bias), computed)
-        y = self._compute(_cast(inputs, computed), self._rows(_cast(kernel, computed)), bias)
+        y = self._compute(_cast(inputs, computed), self._rows(_cast(kernel, computed)), self._bias_in(computed))
         return self.activation(_cast(y, self.compute_dtype))
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
@@ -178,6 +183,109 @@ class LocallyConnected(keras.layers.Layer):
         if shape is not None:
             found["input_shape"] = tuple(shape)[-cls.rank - 1 :]
         return found
+
+    # ------------------------------------------------------------------------------- Keras's protocol for quantization
+
+    def quantize(self, mode: str | None = None, type_check: bool = True, config: Any = None) -> None:
+        """Keep the kernel in int8 from now on; Keras's `Layer.quantize`, which ``model.quantize('int8')`` calls.
+
+        As `localconv.quantize` does it, one scale for each filter at each position, and the inputs stay as they are:
+        results are nearer than those of Keras's own layers, which round their inputs to int8 too. Whatever the layer's
+        implementation, the int8 kernel has the rows of implementation 1.
+
+        Parameters
+        ----------
+        mode : {'int8'}
+        type_check : bool, optional
+            Refuse subclasses, whose `call` would be passed by.
+        config : keras.quantizers.QuantizationConfig, optional
+            Without a weight_quantizer; its activation_quantizer has nothing to do.
+
+        Raises
+        ------
+        NotImplementedError
+            Another of Keras's modes, a weight_quantizer, a subclass. ``model.quantize`` warns of it, and leaves the
+            layer as it is.
+        ValueError
+            What is none of Keras's modes, a layer that is not built or int8 already, a kernel that is not finite.
+
+        Notes
+        -----
+        ``model.quantize('int8')`` quantizes every layer that can be. A model that has predicted already keeps what it
+        compiled unless it is asked itself. Under jax, whose programs read no int8 here, a bfloat16 copy of the values,
+        in which they are exact, is made for the time of a call.
+        """
+        if type_check and type(self) not in (LocallyConnected1D, LocallyConnected2D, LocallyConnected3D):
+            raise NotImplementedError(f"Layer {type(self).__name__} must implement `quantize` itself: it is a subclass")
+        _check_mode(self, mode)
+        if getattr(config, "weight_quantizer", None) is not None:
+            raise NotImplementedError(
+                f"Layer {type(self).__name__} has its own quantizer of weights, got {config.weight_quantizer!r}"
+            )
+        rows = ops.convert_to_numpy(self._rows(ops.convert_to_tensor(self.kernel)))
+        made = quantize_array(rows)
+        del self.kernel, rows
+        self.quantized_build(made.shape, mode, config)
+        self.kernel.assign(made.values)
+        self.kernel_scale.assign(made.scales)
+        if self.dtype_policy.quantization_mode is None:
+            self.dtype_policy = keras.dtype_policies.get(f"{mode}_from_{self.dtype_policy.name}")
+
+    def quantized_build(self, kernel_shape: Ints, mode: str | None, config: Any = None) -> None:
+        """Make the int8 kernel and its scales."""
+        _check_mode(self, mode)
+        options: dict[str, Any] = {"trainable": False, "autocast": False}
+        self.kernel = self.add_weight(name="kernel", shape=kernel_shape, initializer="zeros", dtype="int8", **options)
+        shape = (kernel_shape[0], kernel_shape[2])
+        self.kernel_scale = self.add_weight(
+            name="kernel_scale", shape=shape, initializer="ones", dtype="float32", **options
+        )
+        self._compute = self._makers.int8(self._convolution)
+        self._rows_in_kernel = None
+        self._is_quantized = True
+
+    def _int8_call(self, inputs: Any) -> Any:
+        """`call` with an int8 kernel: in float32, whatever the dtype of the variables was."""
+        parts = ops.convert_to_tensor(self.kernel), ops.convert_to_tensor(self.kernel_scale)
+        y = self._compute(_cast(inputs, "float32"), *parts, self._bias_in("float32"))
+        return self.activation(_cast(y, self.compute_dtype))
+
+    @property
+    def variable_serialization_spec(self) -> dict[str | None, list[str]]:
+        """The variables in the order of files, by quantization mode."""
+        return {None: ["kernel", "bias"], "int8": ["kernel", "bias", "kernel_scale"]}
+
+    def save_own_variables(self, store: Any) -> None:
+        """Put the variables into a file's group."""
+        for number, variable in enumerate(self._saved_variables()):
+            store[str(number)] = variable
+
+    def load_own_variables(self, store: Any) -> None:
+        """Take the variables from a file's group.
+
+        ValueError unless the kernel is int8 either in both or in neither.
+        """
+        variables = self._saved_variables()
+        if len(store.keys()) == len(variables) > 0:
+            stored = keras.backend.standardize_dtype(store["0"].dtype)
+            if (stored == "int8") != (self.quantization_mode == "int8"):
+                raise ValueError(
+                    f"Layer {self.name!r} has a kernel of {self.kernel.dtype}, and the file one of {stored}: int8 is "
+                    "loaded into a layer that was quantized, and only into one"
+                )
+            for number, variable in enumerate(variables):
+                variable.assign(store[str(number)])
+        else:
+            super().load_own_variables(store)  # which says what is wrong
+
+    def _saved_variables(self) -> list[Any]:
+        if not self.built:
+            return []
+        named = [getattr(self, name) for name in self.variable_serialization_spec[self.quantization_mode]]
+        return [variable for variable in named if variable is not None]
+
+    def _bias_in(self, dtype: str) -> Any:
+        return None if self.bias is None else _cast(ops.convert_to_tensor(self.bias), dtype)
 
     def _weight(self, name: str, shape: Ints) -> Any:
         # autocast would copy a float32 kernel at every call of a layer of mixed precision.
@@ -338,6 +446,11 @@ class LocallyConnected2D(LocallyConnected):
 )
 class LocallyConnected3D(LocallyConnected):
     rank = 3
+
+
+def _check_mode(layer: LocallyConnected, mode: str | None) -> None:
+    if mode != "int8":
+        raise NotImplementedError(f"Layer {type(layer).__name__} can be quantized to 'int8', got mode={mode!r}")
 
 
 def _places(connections: Connections, implementation: int) -> np.ndarray:

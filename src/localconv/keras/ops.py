@@ -6,6 +6,7 @@ matrix (channels, filters) of that position's own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -15,7 +16,7 @@ from .convolution import Convolution
 
 
 def convolve(convolution: Convolution, x: Any, kernel: Any, bias: Any) -> Any:
-    """As the functions of `backends`."""
+    """As the functions of `backends`; a kernel of another dtype than x is cast tap by tap."""
     spec = convolution.spec
     if spec.channels_first:
         x = ops.moveaxis(x, 1, -1)
@@ -46,12 +47,25 @@ def _one_tap(x: Any, kernel: Any, number: int, tap: tuple[int, ...], convolution
         if spec.channels_first
         else kernel[:, number * inner : (number + 1) * inner]
     )
+    rows = rows if rows.dtype == x.dtype else ops.cast(rows, x.dtype)
     pixels = x[(slice(None), *place)]
     if groups == 1:
         return ops.einsum("bpc,pcf->bpf", ops.reshape(pixels, (batch, positions, inner)), rows)
     pixels = ops.reshape(pixels, (batch, positions, groups, inner))
     weights = ops.reshape(rows, (positions, inner, groups, filters // groups))
     return ops.reshape(ops.einsum("bpgc,pcgf->bpgf", pixels, weights), (batch, positions, filters))
+
+
+def scaled(
+    convolution: Convolution, compute: Callable[[Any, Any], Any], x: Any, values: Any, scales: Any, bias: Any
+) -> Any:
+    """A kernel's scales, of which there is one for each output of an image, multiply the sums that `compute` makes of x
+    and the kernel's values.
+    """
+    positions_last = convolution.spec.channels_first
+    shape = (convolution.filters, *convolution.output) if positions_last else convolution.bias_shape
+    y = compute(x, values) * ops.reshape(ops.transpose(scales) if positions_last else scales, shape)
+    return y if bias is None else y + shown_bias(bias, convolution)
 
 
 def shown_bias(bias: Any, convolution: Convolution) -> Any:

@@ -20,6 +20,8 @@ from .. import engine
 from ..arguments import Ints
 from ..arrays import Array
 from ..geometry import layout_of
+from ..quantized import QuantizedKernel
+from . import ops
 from .convolution import Convolution
 
 # Below this TensorFlow copies an array instead of taking it.
@@ -87,6 +89,44 @@ def _grad_kernel(x: Any, gradient: Any, convolution: Convolution) -> Any:
         return _called(compute, (x, gradient), shape), backward
 
     return operation(x, gradient)
+
+
+def convolve_int8(convolution: Convolution, x: Any, values: Any, scales: Any, bias: Any) -> Any:
+    """As `backends` says; the kernel has no derivative."""
+    x, values, scales = map(tf.convert_to_tensor, (x, values, scales))
+    y = _forward_int8(x, values, scales, convolution)
+    return y if bias is None else y + ops.shown_bias(bias, convolution)
+
+
+def _forward_int8(x: Any, values: Any, scales: Any, convolution: Convolution) -> Any:
+    @tf.custom_gradient
+    def operation(x: Any, values: Any, scales: Any) -> tuple[Any, Callable[[Any], tuple[Any, None, None]]]:
+        def compute(x: Array, values: Array, scales: Array) -> Array:
+            out = _empty(_output_shape(len(x), convolution), x.dtype)
+            return engine.forward(convolution.spec, x, QuantizedKernel(values, scales), out=out)
+
+        def backward(gradient: Any) -> tuple[Any, None, None]:
+            return _grad_input_int8(gradient, values, scales, convolution), None, None
+
+        return _called(compute, (x, values, scales), _output_shape(x.shape[0], convolution)), backward
+
+    return operation(x, values, scales)
+
+
+def _grad_input_int8(gradient: Any, values: Any, scales: Any, convolution: Convolution) -> Any:
+    @tf.custom_gradient
+    def operation(gradient: Any, values: Any, scales: Any) -> tuple[Any, Callable[[Any], tuple[Any, None, None]]]:
+        def compute(gradient: Array, values: Array, scales: Array) -> Array:
+            shape = _input_shape(len(gradient), convolution)
+            kernel, out = QuantizedKernel(values, scales), _empty(shape, gradient.dtype)
+            return engine.grad_input(convolution.spec, shape, kernel, gradient, out=out)
+
+        def backward(x: Any) -> tuple[Any, None, None]:
+            return _forward_int8(x, values, scales, convolution), None, None
+
+        return _called(compute, (gradient, values, scales), _input_shape(gradient.shape[0], convolution)), backward
+
+    return operation(gradient, values, scales)
 
 
 def _output(convolution: Convolution, *arrays: Any) -> Any:

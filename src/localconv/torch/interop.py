@@ -85,6 +85,8 @@ def from_keras(
         config: Mapping[str, Any] = layer.get_config()
         if "kernel_size" not in config or "implementation" not in config:
             raise TypeError(f"layer must be locally connected, got {type(layer).__name__}")
+        if getattr(layer, "quantization_mode", None) is not None:
+            raise ValueError(f"layer must have a float kernel, got one quantized to {layer.quantization_mode!r}")
         if config.get("activation") not in (None, "linear") and not ignore_activation:
             raise ValueError(
                 f"layer must have no activation, got {config['activation']!r}: a module has none. With "
