@@ -3,6 +3,9 @@
 import copy
 import io
 import json
+import pathlib
+import pickle
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -47,6 +50,95 @@ def test_it_is_its_layers_in_order():
     assert [variable.shape for variable in model.weights] == [(8, 9, 4), (8, 4), (32, 2), (2,)]
     assert model.count_params() == sum(w.size for w in model.get_weights())
     assert model.input_shape == (None, 10, 3)
+
+
+def test_it_is_a_sequence_of_its_layers():
+    model = model_1d()
+    assert len(model) == 3
+    bottom, middle, top = model
+    assert list(model) == model.layers
+    assert [model[0], model[1], model[-1]] == model.layers
+    assert model[1:] == model.layers[1:]
+    assert model.layers[1] in model
+    assert Dense(1) not in model
+    assert [model.pop() for _ in model] == [top, middle, bottom], "the list as it was when the loop began"
+    assert top not in model
+    assert len(model) == 0
+    assert model, "also without layers"
+
+
+@pytest.mark.parametrize(("key", "error"), [(3, IndexError), (-4, IndexError), ("dense", TypeError), (1.0, TypeError)])
+def test_no_such_index(key, error):
+    with pytest.raises(error):
+        model_1d()[key]
+
+
+@pytest.mark.parametrize("name", ["fit", "compile", "evaluate", "optimizer", "loss", "metrics", "train_on_batch"])
+def test_what_keras_trains_with(name):
+    model = model_1d()
+    assert not hasattr(model, name)
+    assert name not in dir(model)
+    with pytest.raises(AttributeError, match=rf"no '{name}'.*docs/training-loop\.md.*localconv\.keras") as caught:
+        getattr(model, name)
+    assert (caught.value.name, caught.value.obj) == (name, model)
+
+
+def test_the_page_that_errors_name_is_there():
+    page = pathlib.Path(__file__).parent.parent / "docs" / "training-loop.md"
+    if not page.exists():
+        pytest.skip("a test of a checkout; this is not one")
+    assert page.read_text(encoding="utf-8").startswith("# Writing a training loop\n")
+
+
+def test_attributes_that_are_missing_otherwise():
+    with pytest.raises(AttributeError, match="'Sequential' object has no attribute 'fits'"):
+        model_1d().fits  # noqa: B018
+    with pytest.raises(AttributeError, match="never been called and thus has no defined input shape"):
+        Sequential().input_shape  # noqa: B018
+
+    class Own(Sequential):
+        def fit(self, x):
+            return len(x)
+
+    assert Own().fit(X) == 70
+    assert len(pickle.loads(pickle.dumps(model_1d()))) == len(copy.copy(model_1d())) == 3
+
+
+def test_it_lists_its_layers():
+    model = Sequential([Conv1D(2, 3, name="c")], name="outer")
+    assert repr(model) == "<Sequential 'outer', 1 layer\n  [0] Conv1D 'c': not built>"
+    inner = Sequential([Conv1D(2, 3, name="<c>"), Flatten(name="f")], name="inner")
+    model = Sequential([Conv1D(4, 3, input_shape=(10, 3), name="first"), inner, Dense(2, name="last")], name="outer")
+    model[0].quantize("int8")
+    assert repr(model).splitlines() == [
+        "<Sequential 'outer', 3 layers",
+        "  [0] Conv1D, int8 'first': (None, 8, 4), 52 parameters",
+        "  [1] Sequential 'inner': (None, 12), 26 parameters",
+        "    [0] Conv1D '<c>': (None, 6, 2), 26 parameters",
+        "    [1] Flatten 'f': (None, 12), 0 parameters",
+        "  [2] Dense 'last': (None, 2), 26 parameters>",
+    ]
+    assert repr(Sequential(name="none")) == "<Sequential 'none', 0 layers>"
+    assert len(repr(Sequential(name="n" * 10**6))) < 2000
+
+
+def test_a_notebook_shows_a_table():
+    model = Sequential([Conv1D(4, 3, input_shape=(10, 3), name="<script>"), Flatten()], name="a & b")
+    table = ElementTree.fromstring(model._repr_html_())
+    rows = [["".join(cell.itertext()) for cell in row] for row in table]
+    assert rows == [
+        ["", "Sequential", "'a & b'", ""],
+        ["[0]", "Conv1D", "'<script>'", "(None, 8, 4), 40 parameters"],
+        ["[1]", "Flatten", repr(model[1].name), "(None, 32), 0 parameters"],
+    ]
+
+
+def test_models_may_be_deep():
+    model = Sequential([Flatten(name="f")])
+    for _ in range(5000):
+        model = Sequential([model])
+    assert repr(model).endswith("[0] Flatten 'f': not built>")
+    assert model._repr_html_().count("<tr>") == 5002
 
 
 def test_add_and_pop():

@@ -387,6 +387,21 @@ class Layer:
         """All weights, the trainable ones first."""
         return self.trainable_weights + self.non_trainable_weights
 
+    @property
+    def trainable_variables(self) -> list[Variable]:
+        """`trainable_weights` by Keras's other name."""
+        return self.trainable_weights
+
+    @property
+    def non_trainable_variables(self) -> list[Variable]:
+        """`non_trainable_weights` by Keras's other name."""
+        return self.non_trainable_weights
+
+    @property
+    def variables(self) -> list[Variable]:
+        """`weights` by Keras's other name."""
+        return self.weights
+
     def get_weights(self) -> list[Array]:
         """Return copies of all weights' values, in the order of `weights`."""
         return [variable.numpy() for variable in self.weights]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
-from typing import Any, Self
+from typing import Any, Self, SupportsIndex, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -24,6 +24,12 @@ from .registry import Registry, custom_object_scope, is_of_keras
 from .variables import Variable, converted
 
 __all__ = ["Sequential", "load_model"]
+
+# What Keras's models have for training and this one has not.
+OF_KERAS = (
+    *("compile", "evaluate", "fit", "fit_generator", "history", "loss", "metrics", "metrics_names", "minimize"),
+    *("optimizer", "optimizers", "reset_metrics", "stop_training", "test_on_batch", "train_on_batch", "train_step"),
+)
 
 
 class Sequential(Layer):
@@ -45,7 +51,11 @@ class Sequential(Layer):
     Notes
     -----
     If the first layer knows its `input_shape` (or is an `InputLayer`), every layer is built when it is added; otherwise
-    by the first call or by `build`. A Sequential is a layer, and can be added to another.
+    by the first call or by `build`. A Sequential is a layer, and can be added to another. ``len(model)``, ``model[0]``
+    and ``for layer in model`` are those of its layers.
+
+    Training is a loop of the caller's, as below: no optimizers, no ``compile`` or ``fit``, no models but a stack. Who
+    wants those takes `localconv.keras` or `localconv.torch`.
 
     Examples
     --------
@@ -59,7 +69,7 @@ class Sequential(Layer):
     >>> model.backward(y - 1).shape
     (5, 8, 8, 1)
     >>> for variable in model.trainable_weights:  # gradient descent
-    ...     variable.assign(variable.value - 0.01 * variable.grad)
+    ...     variable.assign_sub(0.01 * variable.grad)
     """
 
     def __init__(self, layers: Sequence[Layer] | None = None, name: str | None = None, **base: Any) -> None:
@@ -83,6 +93,38 @@ class Sequential(Layer):
     def layers(self) -> list[Layer]:
         """The layers in their order; a new list."""
         return list(self._layers)
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __bool__(self) -> bool:
+        """A model is one without layers too: ``model or default`` takes it."""
+        return True
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)
+
+    @overload
+    def __getitem__(self, key: SupportsIndex) -> Layer: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> list[Layer]: ...
+
+    def __getitem__(self, key: SupportsIndex | slice) -> Layer | list[Layer]:
+        """The layer at a place, or a list of layers for a slice; `get_layer` has them by name."""
+        return self._layers[key]
+
+    def __getattr__(self, name: str) -> Any:
+        if name in OF_KERAS:
+            raise AttributeError(
+                f"localconv.layers.Sequential has no {name!r}: it is trained by a loop of yours, as the page 'Writing "
+                "a training loop' (docs/training-loop.md) shows; or take localconv.keras, whose layers are Keras 3's "
+                "and are compiled and fitted by Keras",
+                name=name,
+                obj=self,
+            )
+        # Raises what has been raised just now: AttributeError, perhaps one of a property that is there.
+        return object.__getattribute__(self, name)
 
     def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
         """Return a layer by its name or its place.
@@ -523,6 +565,17 @@ class Sequential(Layer):
         saving.load_weights(self, filepath, by_name, skip_mismatch)
 
     # ---------------------------------------------------------------------------------------------------------- summary
+
+    def __repr__(self) -> str:
+        from .summary import text_of
+
+        return text_of(self)
+
+    def _repr_html_(self) -> str:
+        """The table that a notebook shows."""
+        from .summary import html_of
+
+        return html_of(self)
 
     def summary(
         self,

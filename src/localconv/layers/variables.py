@@ -188,6 +188,47 @@ class Variable:
         """
         self._held = self.accepted(value), object()
 
+    def assign_add(self, delta: ArrayLike) -> None:
+        """Add to the value.
+
+        Parameters
+        ----------
+        delta : array_like of real numbers
+            The variable's shape; converted to its dtype before it is added.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `assign`. The variable then keeps its value.
+
+        Notes
+        -----
+        An update that another thread makes meanwhile is lost, as with ``assign(value + delta)``.
+        """
+        self._add(np.add, delta)
+
+    def assign_sub(self, delta: ArrayLike) -> None:
+        """Subtract from the value: as `assign_add`.
+
+        Examples
+        --------
+        >>> from localconv.layers import Variable
+        >>> v = Variable([1.0, 2.0], 'w:0')
+        >>> v.grad = [10.0, 20.0]
+        >>> v.assign_sub(0.05 * v.grad)
+        >>> v.numpy()
+        array([0.5, 1. ])
+        """
+        self._add(np.subtract, delta)
+
+    def _add(self, operation: Callable[..., Array], delta: ArrayLike) -> None:
+        array = converted(self._checked(delta, "delta"), self.dtype)
+        result = np.empty(self.shape, self.dtype)
+        with np.errstate(all="ignore"):
+            operation(self._array, array, out=result)
+        result.setflags(write=False)
+        self._held = result, object()
+
     def accepted(self, value: ArrayLike) -> Array:
         """Return `value` as `assign` would hold it: checked, converted, copied and read-only; the same errors."""
         return _frozen(self._checked(value, "value"), self.dtype)
@@ -250,6 +291,9 @@ class QuantizedVariable(Variable):
     def of_zeros(cls, shape: tuple[int, ...], name: str, dtype: np.dtype[Any]) -> Self:
         """A variable whose value is still to be assigned: until then zeros that take no memory."""
         return cls(np.broadcast_to(np.zeros((), dtype), shape), name)
+
+    def _add(self, operation: Callable[..., Array], delta: ArrayLike) -> None:
+        raise TypeError(f"{self.name} is of a quantized layer: it can be assigned, and nothing can be added to it")
 
     def _checked(self, value: ArrayLike, what: str) -> Array:
         array = super()._checked(value, what)
