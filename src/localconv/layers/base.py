@@ -136,7 +136,11 @@ class Layer:
         batch_input_shape: Sequence[int | None] | None = None,
         activity_regularizer: Any = None,
         seed: int | None = None,
+        **unknown: Any,
     ) -> None:
+        if unknown:  # Python would say that it was this constructor's, and not the layer's
+            wrong = shown(next(iter(unknown)))
+            raise TypeError(f"{type(self).__name__}.__init__() got an unexpected keyword argument {wrong}")
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a string, got {shown(name)}")
         self._name = automatic_name(type(self).__name__) if name is None else name

@@ -17,7 +17,17 @@ from ..engine import sum_of_rows
 from ..geometry import axis_windows
 from ..spec import CONV
 from . import activations
-from .arguments import Shape, check_output, data_format_name, int_tuple, padding_name, positive_int, shape_tuple, shown
+from .arguments import (
+    Shape,
+    check_output,
+    data_format_name,
+    int_tuple,
+    named_constructor,
+    padding_name,
+    positive_int,
+    shape_tuple,
+    shown,
+)
 from .base import InputSpec, Layer
 from .weighted import WeightedLayer, terms_of
 
@@ -372,6 +382,7 @@ class MaxPooling1D(_MaxPooling):
         super().__init__(pool_size, strides, padding, data_format, **base)
 
 
+@named_constructor
 class MaxPooling2D(_MaxPooling):
     """The maximum of each window of rows and columns.
 
@@ -403,6 +414,7 @@ class MaxPooling2D(_MaxPooling):
     rank = 2
 
 
+@named_constructor
 @as_in_2d(
     MaxPooling2D,
     """
