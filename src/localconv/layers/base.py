@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from ..arrays import Array, is_masked
+from ..arrays import Array, as_array, is_masked, remedy_for
 from . import initializers, regularizers
 from .arguments import Shape, flag, shape_tuple, shortened, shown
 from .naming import automatic_name
@@ -526,13 +526,12 @@ class Layer:
 
     def _as_input(self, value: ArrayLike, name: str) -> Array:
         """Any array-like of floats in the layer's dtype."""
-        try:
-            array = np.asarray(value)
-        except ValueError as error:
-            raise ValueError(f"{name} of layer {self.name} must be an array-like of floats: {error}") from None
+        whose = f"{name} of layer {self.name}"
+        array = as_array(value, whose, "floats")
         if array.dtype.kind != "f" or is_masked(value):
-            got = "a masked array" if is_masked(value) else f"dtype {array.dtype}"
-            raise TypeError(f"{name} of layer {self.name} must be an array of floats, got {got}")
+            masked = is_masked(value)
+            got = "a masked array" if masked else f"dtype {array.dtype}{remedy_for(array.dtype, name)}"
+            raise TypeError(f"{whose} must be an array of floats, got {got}")
         return converted(array, self.dtype)
 
     def _run(self, x: Array, training: bool) -> Array:

@@ -11,7 +11,7 @@ from typing import Any, Self, SupportsIndex, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..arrays import Array
+from ..arrays import Array, as_array, bridge_for
 from . import saving
 from .arguments import Shape, positive_int, shape_tuple, shortened, shown
 from .base import Layer
@@ -173,8 +173,11 @@ class Sequential(Layer):
             below gives. The model is then as before.
         """
         if not isinstance(layer, Layer):
+            bridge = bridge_for(layer)
+            other = "" if bridge is None else f" It is of another library, for whose models {bridge} has layers."
             raise TypeError(
                 f"The added layer must be an instance of class Layer. Received: layer={layer!r} of type {type(layer)}."
+                f"{other}"
             )
         if _holds(layer, self):
             raise ValueError(
@@ -380,7 +383,7 @@ class Sequential(Layer):
             As calling the model; also for another `batch_size` or `verbose`.
         """
         size = 32 if batch_size is None else positive_int(batch_size, "batch_size")
-        array = np.asarray(x)
+        array = as_array(x, "x", "floats")
         if array.ndim == 0:
             raise ValueError(f"x must have a batch axis, got shape {array.shape}")
         bar = ProgressBar(-(-len(array) // size), verbose)

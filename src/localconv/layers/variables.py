@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from ..arrays import FLOAT32, FLOAT64, Array
+from ..arrays import FLOAT32, FLOAT64, Array, as_array
 from ..config import floatx
 from .arguments import shown
 
@@ -95,7 +95,7 @@ class Variable:
     ) -> None:
         if not isinstance(name, str):
             raise TypeError(f"name must be a string, got {shown(name)}")
-        array = np.asarray(value)
+        array = as_array(value, f"value of {name}", "real numbers")
         self.name = name
         self.trainable = bool(trainable)
         self.regularizer = regularizer
@@ -235,10 +235,7 @@ class Variable:
 
     def _checked(self, value: ArrayLike, what: str) -> Array:
         """An array of real numbers of the variable's shape."""
-        try:
-            array = np.asarray(value)
-        except ValueError as error:
-            raise ValueError(f"{what} of {self.name} must be an array-like of shape {self.shape}: {error}") from None
+        array = as_array(value, f"{what} of {self.name}", f"shape {self.shape}")
         self._check_dtype(array, f"{what} of {self.name}")
         if array.shape != self.shape:
             raise ValueError(f"{what} of {self.name} must have shape {self.shape}, got {array.shape}")
