@@ -1,10 +1,13 @@
 """Sequential: stacking, running, its table and its bar; the documented examples as printed."""
 
 import copy
+import importlib.util
 import io
 import json
 import pathlib
 import pickle
+import re
+import sys
 from xml.etree import ElementTree
 
 import numpy as np
@@ -135,10 +138,10 @@ def test_a_notebook_shows_a_table():
 
 def test_models_may_be_deep():
     model = Sequential([Flatten(name="f")])
-    for _ in range(5000):
+    for _ in range(1500):  # deeper than Python's calls
         model = Sequential([model])
     assert repr(model).endswith("[0] Flatten 'f': not built>")
-    assert model._repr_html_().count("<tr>") == 5002
+    assert model._repr_html_().count("<tr>") == 1502
 
 
 def test_add_and_pop():
@@ -398,17 +401,25 @@ def test_predict_refuses():
             model.predict(**({"x": X} | wrong))
 
 
-def test_progress(capsys):
+NEEDS_TQDM = pytest.mark.skipif(not importlib.util.find_spec("tqdm"), reason="the bar is tqdm's, of the extra test")
+
+
+def test_progress_in_no_terminal(capsys):
     model = model_1d()
     for quiet in ("auto", 0):
         model.predict(X, 10, verbose=quiet)
         assert capsys.readouterr() == ("", ""), "no terminal, or not wanted"
-    model.predict(X, 10, verbose=1)
-    text = capsys.readouterr().err
-    assert text.endswith("\n")
-    assert text.split("\r")[-1].startswith("7/7 [==============================]")
     model.predict(X, 10, verbose=2)
-    assert capsys.readouterr().err.startswith("7/7 [==")
+    assert re.fullmatch(r"7/7, 0\.\d s\n", capsys.readouterr().err)
+
+
+@NEEDS_TQDM
+def test_progress_that_is_asked_for(capsys):
+    model_1d().predict(X, 10, verbose=1)
+    text = capsys.readouterr().err
+    assert text.split("\r")[-1].startswith("100%|")
+    assert " 7/7 [" in text
+    assert text.endswith("\n")
 
 
 class Terminal(io.StringIO):
@@ -416,19 +427,74 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_bar_of_long_work_only(monkeypatch):
+# As ipykernel's for a notebook, which says that it is no terminal.
+Notebook = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still until the test moves it."""
     now = [0.0]
     monkeypatch.setattr(layers.progress.time, "monotonic", lambda: now[0])
-    for seconds, shown in ((0.01, False), (0.5, True)):
-        file = Terminal()
-        bar = layers.ProgressBar(10, file=file)
-        for step in range(1, 11):
-            now[0] += seconds
-            bar.update(step, note=f"loss {step}")
+    return now
+
+
+@NEEDS_TQDM
+@pytest.mark.parametrize(("kind", "watched"), [(Terminal, True), (Notebook, True), (io.StringIO, False)])
+def test_bar_of_long_work_only(clock, kind, watched):
+    for seconds, shown in ((0.19, False), (0.5, watched)):
+        file = kind()
+        with layers.ProgressBar(10, file=file) as bar:
+            for step in range(1, 11):
+                clock[0] += seconds
+                assert ("loss" in file.getvalue()) <= (step > 4), "not before two seconds are over"
+                bar.update(step, note=f"loss {step}")
         assert bool(file.getvalue()) == shown
         if shown:
-            assert " 5/10 [===============>..............] 2 s left   loss 5" in file.getvalue()
-            assert file.getvalue().endswith("loss 10\n")
+            assert " 5/10 [" in file.getvalue()
+            assert file.getvalue().endswith("loss 10]\n")
+
+
+@NEEDS_TQDM
+def test_bar_ends_when_work_fails(clock):
+    file = Terminal()
+
+    def work():
+        with layers.ProgressBar(10, file=file) as bar:
+            clock[0] = 3.0
+            bar.update(4)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert file.getvalue().endswith("\n")
+
+
+def test_one_step_has_no_bar(clock):
+    """It would appear when the work is done."""
+    file = Terminal()
+    bar = layers.ProgressBar(1, file=file)
+    clock[0] = 60.0
+    bar.update(1)
+    assert file.getvalue() == ""
+
+
+def test_without_tqdm(clock, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    file = Terminal()
+    bar = layers.ProgressBar(10, file=file)
+    for step in range(1, 11):
+        clock[0] += 1
+        bar.update(step)
+    assert file.getvalue() == ""
+    with pytest.raises(ImportError, match="pip install tqdm"):
+        model_1d().predict(X, verbose=1)
+
+
+def test_short_work_imports_no_tqdm(python):
+    code = "import sys, numpy as np; from localconv.layers import Dense, Sequential;"
+    code += "Sequential([Dense(2)]).predict(np.ones((3, 2)), 1); print('tqdm' in sys.modules)"
+    assert python(code) == "False\n"
 
 
 # --- the table --------------------------------------------------------------------------------------------------------

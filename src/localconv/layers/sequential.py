@@ -370,8 +370,8 @@ class Sequential(Layer):
         batch_size : int, optional
             Inputs at a time; 32 by default.
         verbose : {'auto', 0, 1, 2}, optional
-            The progress bar, on stderr. 'auto': on a terminal, once the work has taken a second; 0: none; 1: always; 2:
-            one line at the end.
+            The progress bar, on stderr, as for `ProgressBar`. 'auto': in a terminal or a notebook, once the work has
+            taken two seconds, and if tqdm is installed; 0: none; 1: always; 2: one line at the end.
 
         Returns
         -------
@@ -381,20 +381,22 @@ class Sequential(Layer):
         ------
         TypeError, ValueError
             As calling the model; also for another `batch_size` or `verbose`.
+        ImportError
+            With ``verbose=1``, if tqdm is missing.
         """
         size = 32 if batch_size is None else positive_int(batch_size, "batch_size")
         array = as_array(x, "x", "floats")
         if array.ndim == 0:
             raise ValueError(f"x must have a batch axis, got shape {array.shape}")
-        bar = ProgressBar(-(-len(array) // size), verbose)
-        result = first = self(array[:size])
-        if len(array) > size:
-            result = np.empty((len(array), *first.shape[1:]), first.dtype)
-            result[:size] = first
-        for step, start in enumerate(range(0, len(array), size), 1):
-            if start:
-                result[start : start + size] = self(array[start : start + size])
-            bar.update(step)
+        with ProgressBar(-(-len(array) // size), verbose) as bar:
+            result = first = self(array[:size])
+            if len(array) > size:
+                result = np.empty((len(array), *first.shape[1:]), first.dtype)
+                result[:size] = first
+            for step, start in enumerate(range(0, len(array), size), 1):
+                if start:
+                    result[start : start + size] = self(array[start : start + size])
+                bar.update(step)
         return result
 
     # ----------------------------------------------------------------------------------------------------------- config
