@@ -209,14 +209,20 @@ progress.update(1, "one")
 
 
 def round_trip(folder: Path) -> layers.Sequential:
-    """Files; the last one is Keras's to write."""
+    """Files: of weights, and of the whole model."""
     model.save_weights(folder / "weights.npz")
     model.load_weights(folder / "weights.npz")
+    model.save(folder / "model.keras")
     return layers.load_model(folder / "model.keras")
 
 
 with TemporaryDirectory() as name:
-    try:
-        round_trip(Path(name))
-    except FileNotFoundError as error:
-        print(error)
+    read_back = round_trip(Path(name))
+count: int = len(read_back)
+bottom: layers.Layer = read_back[0]
+upper: list[layers.Layer] = read_back[1:]
+names: list[str] = [layer.name for layer in read_back]
+for variable in read_back.trainable_variables:
+    variable.assign_add(variable.value)
+    variable.assign_sub(variable.value)
+every: list[layers.Variable] = read_back.variables + read_back.non_trainable_variables

@@ -488,6 +488,52 @@ class Sequential(Layer):
 
     # ---------------------------------------------------------------------------------------------------------- storage
 
+    def save(self, filepath: str | PathLike[str], overwrite: bool = True) -> None:
+        """Write the whole model to a file, its layers and its weights: what `load_model` reads.
+
+        Parameters
+        ----------
+        filepath : path
+            ``.keras`` for the archive that Keras has had since 2.12; ``.h5`` or ``.hdf5`` for the file that every Keras
+            2 reads. Both need h5py (``pip install localconv[h5]``).
+        overwrite : bool, optional
+            Whether a file of that name may be replaced.
+
+        Raises
+        ------
+        ValueError
+            For another suffix, if `filepath` is there and is no regular file, if the model is not built, if a user's
+            function or class in it has no name that a file can hold, or if its names and config are more than
+            `load_model` reads.
+        FileExistsError
+            Without `overwrite`, if the name is taken.
+        OSError
+            If the file cannot be written.
+        ImportError
+            If h5py is missing.
+
+        Notes
+        -----
+        The file is written whole or not at all, as by `save_weights`.
+
+        Keras 2.15 reads the file too, and Keras 3 after `localconv.keras.install`, unless the model has what they have
+        not: quantized layers, `LocallyConnected3D`, padding 'same' with implementation 1, ``fans='position'`` of an
+        initializer. The seeds of layers, which are for their initializers, are left out, that of `Dropout` is not.
+        Users' own functions and classes are in the file by their names, and `load_model` must be given them.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from localconv.layers import Dense, Sequential, load_model
+        >>> model = Sequential([Dense(2, input_shape=(3,))], name='tiny')
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.save(f"{folder}/model.keras")
+        ...     again = load_model(f"{folder}/model.keras")
+        >>> again.name, bool((again.get_weights()[0] == model.get_weights()[0]).all())
+        ('tiny', True)
+        """
+        saving.save_model(self, filepath, overwrite)
+
     def save_weights(self, filepath: str | PathLike[str], overwrite: bool = True) -> None:
         """Write all weights to a file, whole or not at all.
 

@@ -97,7 +97,7 @@ class Variable:
             raise TypeError(f"name must be a string, got {shown(name)}")
         array = as_array(value, f"value of {name}", "real numbers")
         self.name = name
-        self.trainable = bool(trainable)
+        self.trainable = self._made_trainable = bool(trainable)
         self.regularizer = regularizer
         self.constraint = constraint
         self._grad: Array | None = None
