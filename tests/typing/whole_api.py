@@ -218,10 +218,10 @@ def round_trip(folder: Path) -> layers.Sequential:
 
 with TemporaryDirectory() as name:
     read_back = round_trip(Path(name))
-count: int = len(read_back)
+depth: int = len(read_back)
 bottom: layers.Layer = read_back[0]
 upper: list[layers.Layer] = read_back[1:]
-names: list[str] = [layer.name for layer in read_back]
+names_of_layers: list[str] = [layer.name for layer in read_back]
 for variable in read_back.trainable_variables:
     variable.assign_add(variable.value)
     variable.assign_sub(variable.value)
