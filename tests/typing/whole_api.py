@@ -105,9 +105,9 @@ layers.LocallyConnected3D(2, 3, strides=(1, 2, 2), implementation=2)(volume)
 layers.Conv3D(2, 3, dilation_rate=1).convolution_op(volume, shared3)
 layers.Convolution3D(2, 3)(volume)
 layers.MaxPooling3D((1, 2, 2), padding="same")(volume)
-small = layers.Sequential([layers.Conv1D(4, 3, input_shape=(6, 2))])
-small.quantize("int8")
-mode: str | None = small.layers[0].quantization_mode
+small_model = layers.Sequential([layers.Conv1D(4, 3, input_shape=(6, 2))])
+small_model.quantize("int8")
+mode: str | None = small_model.layers[0].quantization_mode
 layers.clear_session()
 with layers.variable_scope(
     "scope", initializer="ones", regularizer=layers.regularizers.L2(0.1), reuse=layers.AUTO_REUSE
