@@ -135,7 +135,8 @@ class Dense(WeightedLayer):
         return np.asarray(np.maximum(z, 0, out=z) if relu else z)
 
     def _kernel_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
-        return np.asarray(x.reshape(-1, x.shape[-1]).T @ gradient.reshape(-1, self.units))
+        out = self.kernel.gradient_array()
+        return np.matmul(x.reshape(-1, x.shape[-1]).T, gradient.reshape(-1, self.units), out=out)
 
     def _bias_gradient(self, gradient: Array) -> Array:
         return sum_of_rows(gradient.reshape(-1, self.units))

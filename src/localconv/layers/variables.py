@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from ..arrays import FLOAT32, FLOAT64, Array, as_array
 from ..config import floatx
 from .arguments import shown
+from .memory import ReusedMemory
 
 FLOATS: dict[str, np.dtype[Any]] = {"float32": FLOAT32, "float64": FLOAT64}
 
@@ -67,7 +68,8 @@ class Variable:
     ----------
     grad : ndarray or None
         The gradient from the layer's last `backward`; replaced by every one, not added up. May be set, to clip it for
-        instance.
+        instance. An array taken from it keeps what it holds. Where none has been kept, the next gradient is on the
+        memory of the last: training makes no large array anew. None gives that memory back.
 
     Notes
     -----
@@ -101,6 +103,7 @@ class Variable:
         self.regularizer = regularizer
         self.constraint = constraint
         self._grad: Array | None = None
+        self._gradients = ReusedMemory()
         _check_real(array, f"value of {name}")
         found = float_dtype(array.dtype if dtype is None and array.dtype.name in FLOATS else dtype)
         # Array and version are one object, so that one assignment replaces both: see `assign_all`.
@@ -163,8 +166,17 @@ class Variable:
     def grad(self, value: ArrayLike | None) -> None:
         if value is None:
             self._grad = None
+            self._gradients.clear()
             return
         self._grad = converted(self._checked(value, "grad"), self.dtype)
+
+    def gradient_array(self) -> Array:
+        """Return an array of any values that is to be filled, and to become `grad`; until then that is None.
+
+        It is made on the memory of an earlier one, if nobody has that any more.
+        """
+        self._grad = None
+        return self._gradients.array(self.shape, self.dtype)
 
     def numpy(self) -> Array:
         """Return a copy of the value that may be written to."""
