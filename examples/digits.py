@@ -141,7 +141,7 @@ def train(
     x, target, held_x, held_target = data
     optimizer, steps = OPTIMIZERS[options.optimizer](model.trainable_weights), -(-len(x) // options.batch)
     start = options.rate or optimizer.rate
-    bar = ProgressBar(options.epochs * steps, verbose=1 if sys.stderr.isatty() else 2)
+    bar = ProgressBar(options.epochs * steps, verbose="auto" if sys.stderr.isatty() else 2)
     curve: dict[str, list[float]] = {"loss": [], "trained": [], "held out": []}
     for epoch in range(options.epochs):
         order, loss = rng.permutation(len(x)), 0.0

@@ -338,3 +338,85 @@ def test_memory_error_for_the_output():
         localconv.im2col(np.zeros((1, 2 * side - 1, 1), "f4"), side)
     with pytest.raises(MemoryError):
         localconv.col2im(np.zeros((1, 1, 1), "f4"), (1, HUGE, 1), 1, HUGE)
+
+
+# --- arrays of other libraries ----------------------------------------------------------------------------------------
+
+
+def unreadable(module, error, name="Tensor"):
+    """An array of a class of that module, which raises when NumPy asks for its values."""
+
+    def __array__(self, dtype=None, copy=None):
+        raise error
+
+    base = type("Base", (), {"__module__": module, "__array__": __array__, "shape": (2, 6, 2)})
+    return type(name, (base,), {"__module__": "users.own"})()
+
+
+LIBRARIES = {
+    "torch": ("torch._tensor", RuntimeError("Can't call numpy() on Tensor that requires grad.\nMore."), "torch"),
+    "jax": ("jax._src.core", TypeError("The __array__() method was called on a traced array"), "jax"),
+    "jaxlib": ("jaxlib._jax", ValueError("Array has been deleted"), "jax"),
+    "keras": ("keras.src.backend", ValueError("A KerasTensor is symbolic"), "keras"),
+    "tensorflow": ("tensorflow.python", NotImplementedError("Cannot convert a symbolic tf.Tensor"), "keras"),
+    "no text": ("torch", RuntimeError(), "torch"),
+}
+DOORS = {
+    "x": lambda value: localconv.conv1d(value, np.ones((3, 2, 4), np.float32), data_format="channels_last"),
+    "kernel": lambda value: localconv.conv1d(np.ones((2, 6, 2), np.float32), value, data_format="channels_last"),
+    "inputs of layer dense": lambda value: localconv.layers.Dense(3, name="dense")(value),
+    "inputs of layer c": lambda value: localconv.layers.Sequential([localconv.layers.Dense(3)], name="c")(value),
+    "x ": lambda value: localconv.layers.Sequential([localconv.layers.Dense(3)]).predict(value),
+    "value of w:0": lambda value: localconv.layers.Variable(value, "w:0"),
+    "grad of w:0": lambda value: setattr(localconv.layers.Variable(np.ones((2, 6, 2)), "w:0"), "grad", value),
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_the_package_for_arrays_of_another_library(library, door):
+    module, error, bridge = LIBRARIES[library]
+    first = str(error).partition("\n")[0] or type(error).__name__
+    with pytest.raises(TypeError) as caught:
+        DOORS[door](unreadable(module, error))
+    assert str(caught.value) == (
+        f"{door.strip()} must be an array that NumPy can read, got Tensor ({first}); localconv.{bridge} "
+        "computes with these"
+    )
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize("module", ["torchvision.tv_tensors", "jaxtyping", "builtins", "mine.torch"])
+@pytest.mark.parametrize("error", [RuntimeError("no"), MemoryError("full"), KeyboardInterrupt()], ids=repr)
+def test_what_other_arrays_raise_is_theirs(module, error):
+    with pytest.raises(type(error)) as caught:
+        DOORS["x"](unreadable(module, error))
+    assert caught.value is error
+
+
+def test_full_memory_is_said_to_be_that():
+    with pytest.raises(MemoryError):
+        DOORS["x"](unreadable("torch", MemoryError()))
+
+
+@pytest.mark.parametrize("module", ["keras.src.layers", "torch.nn.modules"])
+def test_the_package_for_layers_of_another_library(module):
+    layer = type("Dense", (), {"__module__": module})()
+    with pytest.raises(TypeError, match=rf"must be an instance of class Layer.*localconv\.{module.split('.')[0]} has"):
+        localconv.layers.Sequential([layer])
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "bool", "bfloat16"])
+def test_layers_say_how_to_make_floats(dtype):
+    if dtype == "bfloat16":
+        pytest.importorskip("ml_dtypes", reason="bfloat16 is its")
+    x = np.ones((2, 3)).astype(dtype)
+    words = rf"^inputs of layer d must be an array of floats, got dtype {dtype}: inputs\.astype\(np\.float32\) is one$"
+    with pytest.raises(TypeError, match=words):
+        localconv.layers.Dense(3, name="d")(x)
+
+
+@pytest.mark.parametrize("wrong", [np.ones((2, 3), complex), np.array([["a"]]), np.array([[None]])], ids=str)
+def test_what_cannot_be_floats_has_no_remedy(wrong):
+    with pytest.raises(TypeError, match=f"got dtype {wrong.dtype}$"):
+        localconv.layers.Dense(3)(wrong)

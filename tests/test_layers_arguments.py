@@ -3,6 +3,8 @@
 Their strings are case-insensitive where its are.
 """
 
+import inspect
+
 import numpy as np
 import pytest
 
@@ -257,3 +259,52 @@ def test_convert_implementation_arguments():
 def test_values_refused(call):
     with pytest.raises(ValueError):  # noqa: PT011  # many messages
         call()
+
+
+# --- names of arguments -----------------------------------------------------------------------------------------------
+
+# What each layer must be given.
+NEEDED = {maker: {"filters": 2, "kernel_size": 3} for maker in ALL} | {
+    layers.Dense: {"units": 2},
+    layers.Activation: {"activation": "relu"},
+    layers.Dropout: {"rate": 0.5},
+    layers.InputLayer: {"input_shape": (3,)},
+    layers.Flatten: {},
+    layers.MaxPooling1D: {},
+    layers.MaxPooling2D: {},
+    layers.MaxPooling3D: {},
+    layers.Sequential: {},
+}
+
+
+def test_needed_has_all_layers():
+    assert set(NEEDED) == set(layers.sequential.LAYERS.values())
+
+
+class Own(layers.Conv2D):
+    """A user's: it takes what it inherits."""
+
+
+@pytest.mark.parametrize("maker", [*NEEDED, Own], ids=lambda maker: maker.__name__)
+def test_wrong_names_blame_the_layer(maker):
+    needed = NEEDED.get(maker, NEEDED[layers.Conv2D])
+    name = maker.__name__
+    with pytest.raises(TypeError, match=rf"^{name}\.__init__\(\) got an unexpected keyword argument 'kernel_sise'$"):
+        maker(**needed, kernel_sise=3)
+    with pytest.raises(TypeError, match=f"^{name}.*'k{{999}}\\.\\.\\.$"):
+        maker(**needed, **{"k" * 10**6: 3})
+    owner = "Conv2D" if maker is Own else name
+    if needed and maker is not layers.InputLayer:
+        with pytest.raises(TypeError, match=rf"^{owner}\.__init__\(\) missing {len(needed)} required positional"):
+            maker()
+    with pytest.raises(TypeError, match=rf"^{owner}\.__init__\(\) takes .* but 41 were given$"):
+        maker(*[1] * 40)
+
+
+def test_constructors_are_as_they_were():
+    """Of one class only in name: what they take, and what help shows."""
+    for maker in (layers.LocallyConnected2D, layers.Conv2D, layers.MaxPooling2D):
+        inherited = maker.__mro__[1].__init__
+        assert inspect.signature(maker.__init__) == inspect.signature(inherited)
+        assert maker.__init__.__qualname__ == f"{maker.__name__}.__init__"
+        assert inherited.__qualname__ == f"{maker.__mro__[1].__name__}.__init__"

@@ -61,6 +61,52 @@ def test_variable():
     v.grad = None
 
 
+@pytest.mark.parametrize("name", ["float32", "float64"])
+def test_variable_adds_and_subtracts(name):
+    v = layers.Variable([1.0, 2.0], "w:0", name)
+    seen, before = v.value, v.version
+    v.assign_add(np.array([0.5, 1e-3]))
+    expected = np.array([1.0, 2.0], name) + np.array([0.5, 1e-3]).astype(name)
+    assert (v.dtype, v.numpy().tolist()) == (name, expected.tolist())
+    assert v.version is not before, "layers know of it"
+    assert seen.tolist() == [1, 2], "what was taken earlier holds what it held"
+    v.assign_sub([1, 2])
+    assert v.numpy().tolist() == (expected - np.array([1, 2], name)).tolist()
+    with pytest.raises(ValueError, match="read-only"):
+        v.value[0] = 1
+
+
+def test_what_becomes_too_large_is_infinite():
+    v = layers.Variable(np.array([3e38, -3e38], "float32"), "w:0")
+    with np.errstate(all="raise"):
+        v.assign_add([3e38, 1e300])
+    assert v.numpy().tolist() == [np.inf, np.inf]
+
+
+@pytest.mark.parametrize("method", ["assign_add", "assign_sub"])
+@pytest.mark.parametrize(
+    ("wrong", "error"), [(1.0, ValueError), ([1.0], ValueError), (["a", "b"], TypeError), (None, TypeError)]
+)
+def test_wrong_deltas(method, wrong, error):
+    v = layers.Variable([1.0, 2.0], "w:0")
+    before = v.version
+    with pytest.raises(error, match="delta of w:0"):
+        getattr(v, method)(wrong)
+    assert v.numpy().tolist() == [1, 2]
+    assert v.version is before
+
+
+def test_weights_by_keras_other_names():
+    layer = layers.Dense(2, input_shape=(3,))
+    layer.build((None, 3))
+    model = layers.Sequential([layers.Flatten(input_shape=(3,)), layer])
+    for found in (layer, model):
+        assert found.variables == found.weights == found.trainable_variables == [layer.kernel, layer.bias]
+        found.trainable = False
+        assert (found.trainable_variables, found.non_trainable_variables) == ([], [layer.kernel, layer.bias])
+        found.trainable = True
+
+
 def test_values_cannot_be_written_to():
     source = np.zeros(3)
     v = layers.Variable(source, "w:0")

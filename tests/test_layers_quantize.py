@@ -272,6 +272,9 @@ def test_set_weights(mode):
             layer.set_weights([np.zeros(weights[0].shape, dtype), *other[1:]])
     with pytest.raises(TypeError, match="kernel:0 must have dtype"):
         layer.kernel.assign(weights[0].tolist())
+    for add in (layer.kernel.assign_add, layer.kernel.assign_sub):
+        with pytest.raises(TypeError, match="of a quantized layer"):  # int8 would overflow
+            add(weights[0])
     with pytest.raises(TypeError):
         layer.set_weights([*other[:-1], np.full(weights[-1].shape, "x")])
     with pytest.raises(ValueError, match="shape"):

@@ -1,8 +1,14 @@
 """Sequential: stacking, running, its table and its bar; the documented examples as printed."""
 
 import copy
+import importlib.util
 import io
 import json
+import pathlib
+import pickle
+import re
+import sys
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -47,6 +53,95 @@ def test_it_is_its_layers_in_order():
     assert [variable.shape for variable in model.weights] == [(8, 9, 4), (8, 4), (32, 2), (2,)]
     assert model.count_params() == sum(w.size for w in model.get_weights())
     assert model.input_shape == (None, 10, 3)
+
+
+def test_it_is_a_sequence_of_its_layers():
+    model = model_1d()
+    assert len(model) == 3
+    bottom, middle, top = model
+    assert list(model) == model.layers
+    assert [model[0], model[1], model[-1]] == model.layers
+    assert model[1:] == model.layers[1:]
+    assert model.layers[1] in model
+    assert Dense(1) not in model
+    assert [model.pop() for _ in model] == [top, middle, bottom], "the list as it was when the loop began"
+    assert top not in model
+    assert len(model) == 0
+    assert model, "also without layers"
+
+
+@pytest.mark.parametrize(("key", "error"), [(3, IndexError), (-4, IndexError), ("dense", TypeError), (1.0, TypeError)])
+def test_no_such_index(key, error):
+    with pytest.raises(error):
+        model_1d()[key]
+
+
+@pytest.mark.parametrize("name", ["fit", "compile", "evaluate", "optimizer", "loss", "metrics", "train_on_batch"])
+def test_what_keras_trains_with(name):
+    model = model_1d()
+    assert not hasattr(model, name)
+    assert name not in dir(model)
+    with pytest.raises(AttributeError, match=rf"no '{name}'.*docs/training-loop\.md.*localconv\.keras") as caught:
+        getattr(model, name)
+    assert (caught.value.name, caught.value.obj) == (name, model)
+
+
+def test_the_page_that_errors_name_is_there():
+    page = pathlib.Path(__file__).parent.parent / "docs" / "training-loop.md"
+    if not page.exists():
+        pytest.skip("a test of a checkout; this is not one")
+    assert page.read_text(encoding="utf-8").startswith("# Writing a training loop\n")
+
+
+def test_attributes_that_are_missing_otherwise():
+    with pytest.raises(AttributeError, match="'Sequential' object has no attribute 'fits'"):
+        model_1d().fits  # noqa: B018
+    with pytest.raises(AttributeError, match="never been called and thus has no defined input shape"):
+        Sequential().input_shape  # noqa: B018
+
+    class Own(Sequential):
+        def fit(self, x):
+            return len(x)
+
+    assert Own().fit(X) == 70
+    assert len(pickle.loads(pickle.dumps(model_1d()))) == len(copy.copy(model_1d())) == 3
+
+
+def test_it_lists_its_layers():
+    model = Sequential([Conv1D(2, 3, name="c")], name="outer")
+    assert repr(model) == "<Sequential 'outer', 1 layer\n  [0] Conv1D 'c': not built>"
+    inner = Sequential([Conv1D(2, 3, name="<c>"), Flatten(name="f")], name="inner")
+    model = Sequential([Conv1D(4, 3, input_shape=(10, 3), name="first"), inner, Dense(2, name="last")], name="outer")
+    model[0].quantize("int8")
+    assert repr(model).splitlines() == [
+        "<Sequential 'outer', 3 layers",
+        "  [0] Conv1D, int8 'first': (None, 8, 4), 52 parameters",
+        "  [1] Sequential 'inner': (None, 12), 26 parameters",
+        "    [0] Conv1D '<c>': (None, 6, 2), 26 parameters",
+        "    [1] Flatten 'f': (None, 12), 0 parameters",
+        "  [2] Dense 'last': (None, 2), 26 parameters>",
+    ]
+    assert repr(Sequential(name="none")) == "<Sequential 'none', 0 layers>"
+    assert len(repr(Sequential(name="n" * 10**6))) < 2000
+
+
+def test_a_notebook_shows_a_table():
+    model = Sequential([Conv1D(4, 3, input_shape=(10, 3), name="<script>"), Flatten()], name="a & b")
+    table = ElementTree.fromstring(model._repr_html_())
+    rows = [["".join(cell.itertext()) for cell in row] for row in table]
+    assert rows == [
+        ["", "Sequential", "'a & b'", ""],
+        ["[0]", "Conv1D", "'<script>'", "(None, 8, 4), 40 parameters"],
+        ["[1]", "Flatten", repr(model[1].name), "(None, 32), 0 parameters"],
+    ]
+
+
+def test_models_may_be_deep():
+    model = Sequential([Flatten(name="f")])
+    for _ in range(1500):  # deeper than Python's calls
+        model = Sequential([model])
+    assert repr(model).endswith("[0] Flatten 'f': not built>")
+    assert model._repr_html_().count("<tr>") == 1502
 
 
 def test_add_and_pop():
@@ -306,17 +401,25 @@ def test_predict_refuses():
             model.predict(**({"x": X} | wrong))
 
 
-def test_progress(capsys):
+NEEDS_TQDM = pytest.mark.skipif(not importlib.util.find_spec("tqdm"), reason="the bar is tqdm's, of the extra test")
+
+
+def test_progress_in_no_terminal(capsys):
     model = model_1d()
     for quiet in ("auto", 0):
         model.predict(X, 10, verbose=quiet)
         assert capsys.readouterr() == ("", ""), "no terminal, or not wanted"
-    model.predict(X, 10, verbose=1)
-    text = capsys.readouterr().err
-    assert text.endswith("\n")
-    assert text.split("\r")[-1].startswith("7/7 [==============================]")
     model.predict(X, 10, verbose=2)
-    assert capsys.readouterr().err.startswith("7/7 [==")
+    assert re.fullmatch(r"7/7, 0\.\d s\n", capsys.readouterr().err)
+
+
+@NEEDS_TQDM
+def test_progress_that_is_asked_for(capsys):
+    model_1d().predict(X, 10, verbose=1)
+    text = capsys.readouterr().err
+    assert text.split("\r")[-1].startswith("100%|")
+    assert " 7/7 [" in text
+    assert text.endswith("\n")
 
 
 class Terminal(io.StringIO):
@@ -324,19 +427,74 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_bar_of_long_work_only(monkeypatch):
+# As ipykernel's for a notebook, which says that it is no terminal.
+Notebook = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still until the test moves it."""
     now = [0.0]
     monkeypatch.setattr(layers.progress.time, "monotonic", lambda: now[0])
-    for seconds, shown in ((0.01, False), (0.5, True)):
-        file = Terminal()
-        bar = layers.ProgressBar(10, file=file)
-        for step in range(1, 11):
-            now[0] += seconds
-            bar.update(step, note=f"loss {step}")
+    return now
+
+
+@NEEDS_TQDM
+@pytest.mark.parametrize(("kind", "watched"), [(Terminal, True), (Notebook, True), (io.StringIO, False)])
+def test_bar_of_long_work_only(clock, kind, watched):
+    for seconds, shown in ((0.19, False), (0.5, watched)):
+        file = kind()
+        with layers.ProgressBar(10, file=file) as bar:
+            for step in range(1, 11):
+                clock[0] += seconds
+                assert ("loss" in file.getvalue()) <= (step > 4), "not before two seconds are over"
+                bar.update(step, note=f"loss {step}")
         assert bool(file.getvalue()) == shown
         if shown:
-            assert " 5/10 [===============>..............] 2 s left   loss 5" in file.getvalue()
-            assert file.getvalue().endswith("loss 10\n")
+            assert " 5/10 [" in file.getvalue()
+            assert file.getvalue().endswith("loss 10]\n")
+
+
+@NEEDS_TQDM
+def test_bar_ends_when_work_fails(clock):
+    file = Terminal()
+
+    def work():
+        with layers.ProgressBar(10, file=file) as bar:
+            clock[0] = 3.0
+            bar.update(4)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert file.getvalue().endswith("\n")
+
+
+def test_one_step_has_no_bar(clock):
+    """It would appear when the work is done."""
+    file = Terminal()
+    bar = layers.ProgressBar(1, file=file)
+    clock[0] = 60.0
+    bar.update(1)
+    assert file.getvalue() == ""
+
+
+def test_without_tqdm(clock, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    file = Terminal()
+    bar = layers.ProgressBar(10, file=file)
+    for step in range(1, 11):
+        clock[0] += 1
+        bar.update(step)
+    assert file.getvalue() == ""
+    with pytest.raises(ImportError, match="pip install tqdm"):
+        model_1d().predict(X, verbose=1)
+
+
+def test_short_work_imports_no_tqdm(python):
+    code = "import sys, numpy as np; from localconv.layers import Dense, Sequential;"
+    code += "Sequential([Dense(2)]).predict(np.ones((3, 2)), 1); print('tqdm' in sys.modules)"
+    assert python(code) == "False\n"
 
 
 # --- the table --------------------------------------------------------------------------------------------------------

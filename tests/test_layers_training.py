@@ -1,5 +1,9 @@
 """Backward against central differences in float64, and what training needs besides."""
 
+import copy
+import pickle
+import threading
+
 import numpy as np
 import pytest
 from layer_cases import away_from, central_differences
@@ -399,3 +403,122 @@ def test_bias_gradient_sums_a_million_terms(first, rank):
     y = layer(np.zeros(shape, np.float32), training=True)
     layer.backward(np.full_like(y, 0.1))
     np.testing.assert_allclose(layer.bias.grad, y.size * float(np.float32(0.1)), rtol=1e-6)
+
+
+# --- memory of gradients ----------------------------------------------------------------------------------------------
+
+LARGE = {
+    "local": lambda: layers.LocallyConnected1D(32, 3, input_shape=(40, 32), kernel_regularizer="l2"),
+    "conv": lambda: layers.Conv1D(96, 5, input_shape=(40, 96)),
+    "dense": lambda: layers.Dense(300, input_shape=(200,), kernel_regularizer="l2", bias_regularizer="l1"),
+    "another dtype": lambda: layers.Dense(300, input_shape=(200,), dtype="float64"),
+}
+
+
+def trained(kind):
+    """A layer with a large kernel, whose gradient is another one for every number."""
+    layer = LARGE[kind]()
+    layer.build(layer._batch_input_shape)
+    assert layer.kernel.value.nbytes > layers.memory.LEAST_BYTES
+    layer.set_weights([np.random.default_rng(1).standard_normal(w.shape) for w in layer.weights])
+
+    def step(number):
+        rng = np.random.default_rng(number)
+        y = layer(rng.standard_normal((2, *layer.input_shape[1:])), training=True)
+        layer.backward(rng.standard_normal(y.shape))
+        return layer.kernel.grad
+
+    return layer, step
+
+
+def address(array):
+    return array.__array_interface__["data"][0]
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_gradients_that_nobody_kept_give_their_memory(kind):
+    layer, step = trained(kind)
+    _, fresh = trained(kind)
+    places = set()
+    for number in range(6):
+        found = step(number)
+        places.add(address(found))
+        assert found.flags.writeable
+        assert found.flags.c_contiguous
+        assert found.tobytes() == fresh(number).tobytes()
+        del found
+        if number == 3:
+            layer.kernel.grad = layer.kernel.grad * 0.5  # clipped, for instance
+    assert len(places) == 1
+
+
+KEPT = {
+    "array": lambda grad: grad,
+    "view": lambda grad: grad[..., 1:2],
+    "view of a view": lambda grad: grad.reshape(-1)[5:][::2],
+    "memoryview": memoryview,
+    "flat": lambda grad: grad.flat,
+    "array of a memoryview": lambda grad: np.frombuffer(memoryview(grad).cast("B"), np.uint8),
+    "matrix": lambda grad: grad.reshape(-1, 4).view(np.matrix),
+    "dlpack": lambda grad: np.from_dlpack(grad),
+}
+
+
+@pytest.mark.parametrize("how", KEPT)
+@pytest.mark.parametrize("kind", ["local", "dense"])
+def test_a_gradient_that_is_kept_keeps_its_values(kind, how):
+    """Whatever part of it is kept, and in whatever form; and it is used again when that is over."""
+    layer, step = trained(kind)
+    kept, places = [], []
+    for number in range(4):
+        found = step(number)
+        kept.append((KEPT[how](found), np.array(KEPT[how](found))))
+        del found
+        places.append(address(layer.kernel.grad))
+    assert len(set(places)) == 4
+    for one, values in kept:
+        np.testing.assert_array_equal(np.array(one), values)
+    del kept, one
+    assert address(step(5)) in places
+
+
+def test_gradients_in_threads_of_one_layer():
+    """Each has memory of its own, also while another one's is given back."""
+    variable, wrong = layers.Variable(np.zeros(2**16), "v:0"), []
+
+    def work(number):
+        for repeat in range(300):
+            array = variable.gradient_array()
+            array[...] = number + 1000 * repeat
+            if (array != number + 1000 * repeat).any():
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_setting_none_gives_the_memory_back():
+    layer, step = trained("dense")
+    step(0)
+    step(1)
+    layer.kernel.grad = None
+    assert not layer.kernel._gradients._free
+    kept = step(2)
+    assert kept.any()
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda v: pickle.loads(pickle.dumps(v))])
+def test_copies_have_memory_of_their_own(duplicate):
+    layer, step = trained("dense")
+    step(0)
+    other, expected = duplicate(layer.kernel), layer.kernel.grad.copy()
+    step(1)
+    assert other.grad.tobytes() == expected.tobytes()
+    array = other.gradient_array()
+    array[...] = 7
+    assert not (layer.kernel.grad == 7).any()
+    assert len(pickle.dumps(layer.kernel)) < 3 * layer.kernel.value.nbytes

@@ -58,10 +58,25 @@ __all__ = [
 ]
 
 
+# Not in __all__: `from localconv import *` must not import what they need.
+_BRIDGES = ("jax", "keras", "torch")
+
+
 def __getattr__(name: str) -> Any:
-    """Import the layers when they are first asked for: the functions alone must not wait for them."""
+    """Import the layers when they are first asked for: the functions alone must not wait for them.
+
+    A bridge waits for the first use of what is in it.
+    """
     if name == "layers":
         import importlib
 
         return importlib.import_module(f"{__name__}.layers")
+    if name in _BRIDGES:
+        from .bridges import Bridge
+
+        return Bridge(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_BRIDGES})

@@ -41,6 +41,17 @@ FLOAT32, FLOAT64 = SINGLE.dtype, DOUBLE.dtype
 INT8 = STORES.index("int8")
 ACCEPTED = "float16, bfloat16, float32 and float64"
 
+# Where the arrays of other libraries belong that NumPy cannot read: tensors that require gradients, values that are
+# being traced, symbolic ones. By the first part of the module that a class is of.
+BRIDGES = {
+    "jax": "localconv.jax",
+    "jaxlib": "localconv.jax",
+    "keras": "localconv.keras",
+    "tensorflow": "localconv.keras",
+    "tf_keras": "localconv.keras",
+    "torch": "localconv.torch",
+}
+
 
 @lru_cache(maxsize=64)
 def _single(store: int, result: np.dtype[Any]) -> ElementType:
@@ -60,6 +71,41 @@ def half_store(dtype: np.dtype[Any]) -> int:
     return STORES.index(dtype.name) if dtype.itemsize == 2 and dtype.name in STORES else 0
 
 
+def bridge_for(value: object) -> str | None:
+    """The package for values of another library, by the module of their class: nothing is imported for it."""
+    for kind in type(value).__mro__:
+        found = BRIDGES.get(str(kind.__module__).partition(".")[0])
+        if found is not None:
+            return found
+    return None
+
+
+def as_array(value: ArrayLike, name: str, expected: str) -> Array:
+    """`value` as an ndarray of whatever dtype.
+
+    ValueError if it is no array-like; TypeError if it is of a library that does not let NumPy read it, which names the
+    package for that.
+    """
+    try:
+        return np.asarray(value)
+    except Exception as error:
+        bridge = bridge_for(value)
+        if bridge is not None and not isinstance(error, MemoryError):
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise TypeError(
+                f"{name} must be an array that NumPy can read, got {type(value).__name__} ({reason}); {bridge} "
+                "computes with these"
+            ) from error
+        if isinstance(error, ValueError):
+            raise ValueError(f"{name} must be an array-like of {expected}: {error}") from None
+        raise
+
+
+def remedy_for(dtype: np.dtype[Any], name: str) -> str:
+    """How numbers of a dtype that is refused become floats, for the end of an error message."""
+    return f": {name}.astype(np.float32) is one" if dtype.kind in "biuf" or half_store(dtype) else ""
+
+
 def as_float_array(value: ArrayLike, name: str) -> Array:
     """`value` as an ndarray of float16, bfloat16, float32 or float64 in any layout and byte order.
 
@@ -73,17 +119,13 @@ def as_float_array(value: ArrayLike, name: str) -> Array:
             )
         if isinstance(value, QuantizedKernel):
             raise TypeError(f"{name} must be an array of {ACCEPTED}: only a kernel may be a QuantizedKernel")
-        try:
-            value = np.asarray(value)
-        except ValueError as error:
-            raise ValueError(f"{name} must be an array-like of {ACCEPTED}: {error}") from None
+        value = as_array(value, name, ACCEPTED)
     dtype = value.dtype
     if dtype is FLOAT32 or dtype is FLOAT64:
         return value
     if (dtype.kind == "f" and dtype.itemsize in (4, 8)) or half_store(dtype):
         return value
-    remedy = f": {name}.astype(np.float32) is one" if dtype.kind in "biuf" else ""
-    raise TypeError(f"{name} must have one of the dtypes {ACCEPTED}, got {dtype}{remedy}")
+    raise TypeError(f"{name} must have one of the dtypes {ACCEPTED}, got {dtype}{remedy_for(dtype, name)}")
 
 
 def element_type(kernel: Array | QuantizedKernel | None, first: Array, second: Array | None = None) -> ElementType:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .arguments import Ints, PaddingLike, ints, is_masked
-from .arrays import Array
+from .arrays import Array, as_array
 from .connections import Connections
 from .geometry import windows_of
 from .spec import Spec, local_spec
@@ -281,7 +281,7 @@ def _layout(name: str, role: str) -> Layout:
 
 
 def _plain(value: ArrayLike, name: str) -> Array:
-    array = np.asarray(value)
+    array = as_array(value, name, "numbers")
     if is_masked(value) or array.dtype.hasobject:
         raise TypeError(f"{name} must be a plain array of numbers, got {type(value).__name__} of {array.dtype}")
     return array

@@ -38,6 +38,11 @@ __all__ = [
     "local_conv3d_kernel",
 ]
 
+
+def __dir__() -> list[str]:
+    return list(__all__)
+
+
 # What the arguments are called that errors speak of.
 FOR_INPUT = Names("input_shape", "kernel")
 FOR_LOCAL_KERNEL = Names("inputs", "kernel_shape")

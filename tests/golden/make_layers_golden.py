@@ -1,8 +1,8 @@
 """Makes what tests/golden/layers/ holds with real Keras 2.15: `python tests/golden/make_layers_golden.py [FAMILY ...]`.
 
 Needs a Python 3.11 environment with `pip install 'tensorflow-cpu==2.15.*'` (which brings h5py). Families: functions,
-local1d, local2d, local3d, conv, around, volumes, structure, files, deepface, scopes; all of them unless some are
-named.
+local1d, local2d, local3d, conv, around, volumes, structure, files, deepface, scopes, saved; all of them unless some
+are named. `saved` reads what saved_models.py wrote.
 
 An .npz holds the array `cases`, JSON text: a list of dicts, in which {"array": [dtype, start, shape]} stands for an
 array, in the flat array of that dtype. A case of a layer says: a layer of class `layer` made with `arguments` and given
@@ -605,6 +605,17 @@ def face():
     return np.sin(0.3 * rows + 0.2 * columns * (channels + 1) + channels)[None].astype("float32")
 
 
+def saved():
+    """Models that localconv saved, as Keras has them."""
+    family = Family("saved")
+    rng = np.random.default_rng(16)
+    for path in sorted(HERE.glob("ours_*")):
+        model = keras.models.load_model(path)
+        x = rng.standard_normal((3, *model.input_shape[1:])).astype("float32")
+        family.add(file=path.name, config=model.to_json(), weights=model.get_weights(), x=x, y=model.predict(x))
+    family.save()
+
+
 def scopes():
     """What TensorFlow answers to the programs of scope_programs.py, each in a graph of its own."""
     found = {}
@@ -651,7 +662,7 @@ def answer(program, session):
 
 FAMILIES = {
     f.__name__: f
-    for f in (functions, local1d, local2d, local3d, conv, around, volumes, structure, files, deepface, scopes)
+    for f in (functions, local1d, local2d, local3d, conv, around, volumes, structure, files, deepface, scopes, saved)
 }
 
 if __name__ == "__main__":

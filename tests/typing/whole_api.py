@@ -105,9 +105,9 @@ layers.LocallyConnected3D(2, 3, strides=(1, 2, 2), implementation=2)(volume)
 layers.Conv3D(2, 3, dilation_rate=1).convolution_op(volume, shared3)
 layers.Convolution3D(2, 3)(volume)
 layers.MaxPooling3D((1, 2, 2), padding="same")(volume)
-small = layers.Sequential([layers.Conv1D(4, 3, input_shape=(6, 2))])
-small.quantize("int8")
-mode: str | None = small.layers[0].quantization_mode
+small_model = layers.Sequential([layers.Conv1D(4, 3, input_shape=(6, 2))])
+small_model.quantize("int8")
+mode: str | None = small_model.layers[0].quantization_mode
 layers.clear_session()
 with layers.variable_scope(
     "scope", initializer="ones", regularizer=layers.regularizers.L2(0.1), reuse=layers.AUTO_REUSE
@@ -209,14 +209,20 @@ progress.update(1, "one")
 
 
 def round_trip(folder: Path) -> layers.Sequential:
-    """Files; the last one is Keras's to write."""
+    """Files: of weights, and of the whole model."""
     model.save_weights(folder / "weights.npz")
     model.load_weights(folder / "weights.npz")
+    model.save(folder / "model.keras")
     return layers.load_model(folder / "model.keras")
 
 
 with TemporaryDirectory() as name:
-    try:
-        round_trip(Path(name))
-    except FileNotFoundError as error:
-        print(error)
+    read_back = round_trip(Path(name))
+depth: int = len(read_back)
+bottom: layers.Layer = read_back[0]
+upper: list[layers.Layer] = read_back[1:]
+names_of_layers: list[str] = [layer.name for layer in read_back]
+for variable in read_back.trainable_variables:
+    variable.assign_add(variable.value)
+    variable.assign_sub(variable.value)
+every: list[layers.Variable] = read_back.variables + read_back.non_trainable_variables

@@ -69,3 +69,7 @@ __all__ = [
     "trainable_variables",
     "variable_scope",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

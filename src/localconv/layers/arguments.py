@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any
+from types import FunctionType
+from typing import Any, TypeVar
 
 from ..arguments import Ints, parts_of
 from ..config import DATA_FORMATS, image_data_format
 
 Shape = tuple[int | None, ...]
 
+_T = TypeVar("_T", bound=type)
+
 LARGEST = 2**63 - 1  # of an array's sizes
 MOST_AXES = 64  # of an array
 LONGEST_SHOWN = 1000
 PADDINGS = ("valid", "same", "causal")
+
+
+def named_constructor(layer: _T) -> _T:
+    """Give a class the constructor that it inherits as its own, so that Python's errors of missing arguments name it
+    and not the private class that the constructor is from.
+    """
+    inherited: Any = layer.__init__  # type: ignore[misc]
+    own = FunctionType(
+        inherited.__code__, inherited.__globals__, "__init__", inherited.__defaults__, inherited.__closure__
+    )
+    own.__qualname__, own.__annotations__ = f"{layer.__qualname__}.__init__", inherited.__annotations__
+    layer.__init__ = own  # type: ignore[misc]
+    return layer
 
 
 def shown(value: Any) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from ..arguments import is_masked
-from ..arrays import Array
+from ..arrays import Array, as_array, remedy_for
 from . import initializers, regularizers
 from .arguments import Shape, flag, shape_tuple, shortened, shown
 from .naming import automatic_name
@@ -137,7 +137,11 @@ class Layer:
         batch_input_shape: Sequence[int | None] | None = None,
         activity_regularizer: Any = None,
         seed: int | None = None,
+        **unknown: Any,
     ) -> None:
+        if unknown:  # Python would say that it was this constructor's, and not the layer's
+            wrong = shown(next(iter(unknown)))
+            raise TypeError(f"{type(self).__name__}.__init__() got an unexpected keyword argument {wrong}")
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a string, got {shown(name)}")
         self._name = automatic_name(type(self).__name__) if name is None else name
@@ -388,6 +392,21 @@ class Layer:
         """All weights, the trainable ones first."""
         return self.trainable_weights + self.non_trainable_weights
 
+    @property
+    def trainable_variables(self) -> list[Variable]:
+        """`trainable_weights` by Keras's other name."""
+        return self.trainable_weights
+
+    @property
+    def non_trainable_variables(self) -> list[Variable]:
+        """`non_trainable_weights` by Keras's other name."""
+        return self.non_trainable_weights
+
+    @property
+    def variables(self) -> list[Variable]:
+        """`weights` by Keras's other name."""
+        return self.weights
+
     def get_weights(self) -> list[Array]:
         """Return copies of all weights' values, in the order of `weights`."""
         return [variable.numpy() for variable in self.weights]
@@ -508,13 +527,12 @@ class Layer:
 
     def _as_input(self, value: ArrayLike, name: str) -> Array:
         """Any array-like of floats in the layer's dtype."""
-        try:
-            array = np.asarray(value)
-        except ValueError as error:
-            raise ValueError(f"{name} of layer {self.name} must be an array-like of floats: {error}") from None
+        whose = f"{name} of layer {self.name}"
+        array = as_array(value, whose, "floats")
         if array.dtype.kind != "f" or is_masked(value):
-            got = "a masked array" if is_masked(value) else f"dtype {array.dtype}"
-            raise TypeError(f"{name} of layer {self.name} must be an array of floats, got {got}")
+            masked = is_masked(value)
+            got = "a masked array" if masked else f"dtype {array.dtype}{remedy_for(array.dtype, name)}"
+            raise TypeError(f"{whose} must be an array of floats, got {got}")
         return converted(array, self.dtype)
 
     def _run(self, x: Array, training: bool) -> Array:

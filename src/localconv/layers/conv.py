@@ -12,7 +12,7 @@ from ..arrays import Array
 from ..docstrings import as_in_2d
 from ..geometry import layout_of
 from ..spec import CONV, conv_spec
-from .arguments import Shape, check_output, int_tuple, positive_int, shape_tuple
+from .arguments import Shape, check_output, int_tuple, named_constructor, positive_int, shape_tuple
 from .base import InputSpec
 from .weighted import ConvolvingLayer, terms_of
 
@@ -207,6 +207,7 @@ class Conv1D(_Conv):
         )
 
 
+@named_constructor
 class Conv2D(_Conv):
     """2D convolution.
 
@@ -248,6 +249,7 @@ class Conv2D(_Conv):
     rank = 2
 
 
+@named_constructor
 @as_in_2d(
     Conv2D,
     """

@@ -17,7 +17,17 @@ from ..engine import sum_of_rows
 from ..geometry import axis_windows
 from ..spec import CONV
 from . import activations
-from .arguments import Shape, check_output, data_format_name, int_tuple, padding_name, positive_int, shape_tuple, shown
+from .arguments import (
+    Shape,
+    check_output,
+    data_format_name,
+    int_tuple,
+    named_constructor,
+    padding_name,
+    positive_int,
+    shape_tuple,
+    shown,
+)
 from .base import InputSpec, Layer
 from .weighted import WeightedLayer, terms_of
 
@@ -125,7 +135,8 @@ class Dense(WeightedLayer):
         return np.asarray(np.maximum(z, 0, out=z) if relu else z)
 
     def _kernel_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
-        return np.asarray(x.reshape(-1, x.shape[-1]).T @ gradient.reshape(-1, self.units))
+        out = self.kernel.gradient_array()
+        return np.matmul(x.reshape(-1, x.shape[-1]).T, gradient.reshape(-1, self.units), out=out)
 
     def _bias_gradient(self, gradient: Array) -> Array:
         return sum_of_rows(gradient.reshape(-1, self.units))
@@ -372,6 +383,7 @@ class MaxPooling1D(_MaxPooling):
         super().__init__(pool_size, strides, padding, data_format, **base)
 
 
+@named_constructor
 class MaxPooling2D(_MaxPooling):
     """The maximum of each window of rows and columns.
 
@@ -403,6 +415,7 @@ class MaxPooling2D(_MaxPooling):
     rank = 2
 
 
+@named_constructor
 @as_in_2d(
     MaxPooling2D,
     """

@@ -9,12 +9,15 @@ name is that of the layer's class, numbered, and not the layer's own; the config
 from __future__ import annotations
 
 import contextlib
+import io
+import json
 import os
+import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -48,21 +51,76 @@ ATTRIBUTE_LIMIT = 64512
 WEIGHTS = "model.weights.h5"
 CONFIG = "config.json"
 
+METADATA = "metadata.json"
+
 SHORT_TEXT = 1024
+
+
+class NewerLayer(NamedTuple):
+    """A layer to be written in the newer layout: its class, its weights and, of a model, the layers inside it."""
+
+    kind: str
+    weights: list[Array]
+    inner: list[NewerLayer] | None = None
+
+
+def _newer_key(kind: str, seen: Counter[str]) -> str:
+    """What the newer layout calls the next layer of a class, of which so many have been seen."""
+    base = snake_case(kind)
+    seen[base] += 1
+    return f"{base}_{seen[base] - 1}" if seen[base] > 1 else base
 
 
 # ------------------------------------------------------------------------------------------------------------- to files
 
 
-def write(layers: list[tuple[str, dict[str, Array]]], file: BinaryIO) -> None:
-    """Write layers, each a name and its weights by name, in the older layout."""
+def write(layers: list[tuple[str, dict[str, Array]]], file: BinaryIO, config: str | None = None) -> None:
+    """Write layers, each a name and its weights by name, in the older layout; with a config, as a whole model."""
     with h5py().File(file, "w") as root:
-        _write_names(root, "layer_names", [layer for layer, _ in layers])
-        root.attrs["backend"] = BACKEND.encode()
-        root.attrs["keras_version"] = KERAS_VERSION.encode()
-        for layer, weights in layers:
-            _write_group(root.create_group(layer), weights)
-        _write_group(root.create_group("top_level_model_weights"), {})
+        _write_versions(root)
+        if config is None:
+            _write_layers(root, layers)
+        else:
+            root.attrs["model_config"] = config.encode()
+            _write_layers(root.create_group("model_weights"), layers)
+
+
+def write_archive(layers: list[NewerLayer], file: BinaryIO, config: str) -> None:
+    """Write a whole model in the newer layout: a .keras."""
+    content = io.BytesIO()
+    with h5py().File(content, "w") as root:
+        _write_newer(root, layers)
+        root.create_group("vars")
+    metadata = {"keras_version": KERAS_VERSION, "date_saved": time.strftime("%Y-%m-%d@%H:%M:%S")}
+    with zipfile.ZipFile(file, "w") as members:
+        members.writestr(METADATA, json.dumps(metadata))
+        members.writestr(CONFIG, config)
+        members.writestr(WEIGHTS, content.getbuffer())
+
+
+def _write_newer(parent: Any, layers: list[NewerLayer]) -> None:
+    group = parent.create_group("layers")
+    seen: Counter[str] = Counter()
+    for layer in layers:
+        found = group.create_group(_newer_key(layer.kind, seen))
+        if layer.inner is not None:
+            _write_newer(found, layer.inner)
+        variables = found.create_group("vars")
+        for number, value in enumerate(layer.weights):
+            variables.create_dataset(str(number), data=value)
+
+
+def _write_versions(group: Any) -> None:
+    group.attrs["backend"] = BACKEND.encode()
+    group.attrs["keras_version"] = KERAS_VERSION.encode()
+
+
+def _write_layers(group: Any, layers: list[tuple[str, dict[str, Array]]]) -> None:
+    _write_names(group, "layer_names", [layer for layer, _ in layers])
+    _write_versions(group)
+    for layer, weights in layers:
+        _write_group(group.create_group(layer), weights)
+    _write_group(group.create_group("top_level_model_weights"), {})
 
 
 def _write_group(group: Any, weights: dict[str, Array]) -> None:
@@ -199,20 +257,19 @@ class ModelFile:
         """Layers are named by their class and number among those of that class."""
         seen: Counter[str] = Counter()
         for layer in model.layers:
-            base = snake_case(type(layer).__name__)
-            key = f"{base}_{seen[base]}" if seen[base] else base
-            seen[base] += 1
+            key = _newer_key(type(layer).__name__, seen)
             if not layer.weights:
                 continue
             if key not in group:
                 raise Refused(f"has no layer {key!r} for the layer {layer.name}, it has {shown(sorted(group))}")
             if hasattr(layer, "layers"):
-                inner = self._newer(_group(_group(group, key), "layers"), layer)
-                yield StoredLayer(None, [array for stored in inner for array in stored.weights])
+                yield from self._newer(_group(_group(group, key), "layers"), layer)
             else:
                 variables = _group(_group(group, key), "vars")
                 names = [str(number) for number in range(len(variables))]
-                yield StoredLayer(None, [Dataset(self.path, f"{key}/vars/{name}", variables, name) for name in names])
+                yield StoredLayer(
+                    None, [Dataset(self.path, f"{key}/vars/{name}", variables, name) for name in names], layer
+                )
         expected = {f"{base}_{number}" if number else base for base, count in seen.items() for number in range(count)}
         more = [
             key for key in group if key not in expected and "vars" in _group(group, key) and len(group[key]["vars"])

@@ -20,7 +20,7 @@ from ..docstrings import as_in_2d
 from ..geometry import layout_of
 from ..quantized import QuantizedKernel
 from ..spec import LOCAL, local_spec
-from .arguments import Shape, check_output, shape_tuple, shortened, shown
+from .arguments import Shape, check_output, named_constructor, shape_tuple, shortened, shown
 from .base import InputSpec
 from .weighted import ConvolvingLayer, terms_of
 
@@ -146,6 +146,7 @@ class _LocallyConnected(ConvolvingLayer):
         return self._connections.stored(super()._kernel_gradient(x, kernel, gradient), self.implementation)
 
 
+@named_constructor
 class LocallyConnected1D(_LocallyConnected):
     """1D convolution with weights of its own at every position.
 
@@ -214,6 +215,7 @@ class LocallyConnected1D(_LocallyConnected):
     rank = 1
 
 
+@named_constructor
 class LocallyConnected2D(_LocallyConnected):
     """2D convolution with weights of its own at every position.
 
@@ -265,6 +267,7 @@ class LocallyConnected2D(_LocallyConnected):
     rank = 2
 
 
+@named_constructor
 @as_in_2d(
     LocallyConnected2D,
     """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import warnings
 from collections.abc import Callable, Iterator
 from os import PathLike
@@ -20,7 +21,7 @@ from . import hdf5, npz
 from .arguments import shortened, shown
 from .atomic import write_whole
 from .base import Layer, weights_from_file
-from .stored import StoredArray, StoredLayer, reading
+from .stored import JSON_LIMIT, MOST_PARTS, StoredArray, StoredLayer, has_too_many_parts, reading
 from .variables import QuantizedVariable, Variable, assign_all
 
 # Zip archives and HDF5 hold names of a little less than 64 KiB, and one of a weight is behind that of its layer.
@@ -41,7 +42,7 @@ def save_weights(model: Any, filepath: str | PathLike[str], overwrite: bool) -> 
             f"filepath must end in .npz, .h5 or .hdf5 (and not in .weights.h5, another format), got {str(path)!r}"
         )
     _check_built(model)
-    layers = [(_stored_name(layer.name), _weights_by_name(layer)) for layer in model.layers]
+    layers = [(_stored_name(layer.name), _weights_by_name(layer, _stored_order(layer))) for layer in model.layers]
 
     def write(file: BinaryIO) -> None:
         if suffix == ".npz":
@@ -55,8 +56,72 @@ def save_weights(model: Any, filepath: str | PathLike[str], overwrite: bool) -> 
     write_whole(path, write, overwrite)
 
 
-def _weights_by_name(layer: Layer) -> dict[str, Array]:
-    weights = {_stored_name(variable.name): _to_file(variable) for variable in _stored_order(layer)}
+def save_model(model: Any, filepath: str | PathLike[str], overwrite: bool) -> None:
+    """Write a whole model, in the format of the file's suffix; see `Sequential.save`."""
+    path = Path(filepath)
+    suffix = path.suffix.lower()
+    if suffix not in (".keras", ".h5", ".hdf5") or path.name.endswith(".weights.h5"):
+        raise ValueError(
+            "filepath must end in .keras, .h5 or .hdf5 for a whole model (and not in .weights.h5, which is for "
+            f"weights), got {str(path)!r}"
+        )
+    _check_built(model)
+    config = _model_config(model, suffix == ".keras")
+
+    def write(file: BinaryIO) -> None:
+        if suffix == ".keras":
+            hdf5.write_archive(_newer_layers(model), file, config)
+            return
+        layers = [(_stored_name(layer.name), _weights_by_name(layer, _loaded_order(layer))) for layer in model.layers]
+        content = io.BytesIO()  # as in save_weights
+        hdf5.write(layers, content, config)
+        file.write(content.getbuffer())
+
+    write_whole(path, write, overwrite)
+
+
+def _model_config(model: Any, newer: bool) -> str:
+    """The JSON text that describes a model, as Keras 2.15 writes it into .keras files or .h5 files."""
+    described = _for_keras({"module": "keras", "class_name": "Sequential", "config": model.get_config()})
+    if newer:
+        described |= {"registered_name": None, "build_config": {"input_shape": model.input_shape}}
+    else:
+        # What says whose class it is, is left out where that is Keras's, as versions before 2.12 did for all.
+        entries = [
+            entry if entry["registered_name"] else {key: entry[key] for key in ("class_name", "config")}
+            for entry in described["config"]["layers"]
+        ]
+        described = {"class_name": "Sequential", "config": described["config"] | {"layers": entries}}
+    text = json.dumps(described)
+    if len(text) > JSON_LIMIT or has_too_many_parts(text):
+        raise ValueError(
+            f"the config of a model must be at most {JSON_LIMIT} characters of JSON with {MOST_PARTS} lists and dicts "
+            f"to be saved, that of {model.name} has {len(text)} characters"
+        )
+    return text
+
+
+def _for_keras(entry: dict[str, Any]) -> dict[str, Any]:
+    """What describes a layer, without the seeds that Keras's layers do not have: of use to initializers alone."""
+    config = entry["config"]
+    if entry["class_name"] == "Sequential" and entry.get("registered_name") is None:
+        config = config | {"layers": [_for_keras(inner) for inner in config["layers"]]}
+    elif entry.get("registered_name") is None and entry["class_name"] != "Dropout":
+        config = {key: value for key, value in config.items() if key != "seed"}
+    return entry | {"config": config}
+
+
+def _newer_layers(model: Any) -> list[hdf5.NewerLayer]:
+    return [
+        hdf5.NewerLayer(type(layer).__name__, [], _newer_layers(layer))
+        if hasattr(layer, "layers")
+        else hdf5.NewerLayer(type(layer).__name__, [_to_file(variable) for variable in _loaded_order(layer)])
+        for layer in model.layers
+    ]
+
+
+def _weights_by_name(layer: Layer, variables: list[Variable]) -> dict[str, Array]:
+    weights = {_stored_name(variable.name): _to_file(variable) for variable in variables}
     if len(weights) < len(layer.weights):
         names = [variable.name for variable in layer.weights]
         raise ValueError(
@@ -137,6 +202,8 @@ def _from_file(variable: Variable, array: Array) -> Array:
 
 def _by_order(model: Any, stored: list[StoredLayer], path: Path) -> list[tuple[Variable, StoredArray]]:
     layers, found = [layer for layer in model.layers if layer.weights], [layer for layer in stored if layer.weights]
+    if any(entry.layer is not None for entry in stored):
+        layers, found = [entry.layer for entry in stored], stored
     if len(layers) != len(found):
         raise ValueError(
             f"Layer count mismatch when loading weights from file. Model expected {len(layers)} layers, found "
@@ -217,6 +284,25 @@ def _mismatch(number: int, layer: Layer, entry: StoredLayer) -> str | None:
 def _stored_order(layer: Layer) -> list[Variable]:
     """A layer's weights in the order of files: those that train first."""
     return layer.trainable_weights + layer.non_trainable_weights
+
+
+def _loaded_order(layer: Any) -> list[Variable]:
+    """A layer's weights in the order that `_stored_order` has them in once a model is made of the config: that knows
+    which layers train, and not which variables have been frozen since.
+    """
+    leaves, stack = [], [layer]
+    while stack:
+        found = stack.pop()
+        if hasattr(found, "layers"):
+            stack += found.layers[::-1]
+        else:
+            leaves.append(found)
+    trains = {
+        variable: leaf.trainable and leaf.quantization_mode is None and variable._made_trainable
+        for leaf in leaves
+        for variable in leaf._variables
+    }
+    return sorted(trains, key=trains.__getitem__, reverse=True)
 
 
 def _check_built(model: Any) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
-from typing import Any, Self
+from typing import Any, Self, SupportsIndex, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..arrays import Array
+from ..arrays import Array, as_array, bridge_for
 from . import saving
 from .arguments import Shape, positive_int, shape_tuple, shortened, shown
 from .base import Layer
@@ -24,6 +24,12 @@ from .registry import Registry, custom_object_scope, is_of_keras
 from .variables import Variable, converted
 
 __all__ = ["Sequential", "load_model"]
+
+# What Keras's models have for training and this one has not.
+OF_KERAS = (
+    *("compile", "evaluate", "fit", "fit_generator", "history", "loss", "metrics", "metrics_names", "minimize"),
+    *("optimizer", "optimizers", "reset_metrics", "stop_training", "test_on_batch", "train_on_batch", "train_step"),
+)
 
 
 class Sequential(Layer):
@@ -45,7 +51,11 @@ class Sequential(Layer):
     Notes
     -----
     If the first layer knows its `input_shape` (or is an `InputLayer`), every layer is built when it is added; otherwise
-    by the first call or by `build`. A Sequential is a layer, and can be added to another.
+    by the first call or by `build`. A Sequential is a layer, and can be added to another. ``len(model)``, ``model[0]``
+    and ``for layer in model`` are those of its layers.
+
+    Training is a loop of the caller's, as below: no optimizers, no ``compile`` or ``fit``, no models but a stack. Who
+    wants those takes `localconv.keras` or `localconv.torch`.
 
     Examples
     --------
@@ -59,7 +69,7 @@ class Sequential(Layer):
     >>> model.backward(y - 1).shape
     (5, 8, 8, 1)
     >>> for variable in model.trainable_weights:  # gradient descent
-    ...     variable.assign(variable.value - 0.01 * variable.grad)
+    ...     variable.assign_sub(0.01 * variable.grad)
     """
 
     def __init__(self, layers: Sequence[Layer] | None = None, name: str | None = None, **base: Any) -> None:
@@ -83,6 +93,38 @@ class Sequential(Layer):
     def layers(self) -> list[Layer]:
         """The layers in their order; a new list."""
         return list(self._layers)
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __bool__(self) -> bool:
+        """A model is one without layers too: ``model or default`` takes it."""
+        return True
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)
+
+    @overload
+    def __getitem__(self, key: SupportsIndex) -> Layer: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> list[Layer]: ...
+
+    def __getitem__(self, key: SupportsIndex | slice) -> Layer | list[Layer]:
+        """The layer at a place, or a list of layers for a slice; `get_layer` has them by name."""
+        return self._layers[key]
+
+    def __getattr__(self, name: str) -> Any:
+        if name in OF_KERAS:
+            raise AttributeError(
+                f"localconv.layers.Sequential has no {name!r}: it is trained by a loop of yours, as the page 'Writing "
+                "a training loop' (docs/training-loop.md) shows; or take localconv.keras, whose layers are Keras 3's "
+                "and are compiled and fitted by Keras",
+                name=name,
+                obj=self,
+            )
+        # Raises what has been raised just now: AttributeError, perhaps one of a property that is there.
+        return object.__getattribute__(self, name)
 
     def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
         """Return a layer by its name or its place.
@@ -131,8 +173,11 @@ class Sequential(Layer):
             below gives. The model is then as before.
         """
         if not isinstance(layer, Layer):
+            bridge = bridge_for(layer)
+            other = "" if bridge is None else f" It is of another library, for whose models {bridge} has layers."
             raise TypeError(
                 f"The added layer must be an instance of class Layer. Received: layer={layer!r} of type {type(layer)}."
+                f"{other}"
             )
         if _holds(layer, self):
             raise ValueError(
@@ -325,8 +370,8 @@ class Sequential(Layer):
         batch_size : int, optional
             Inputs at a time; 32 by default.
         verbose : {'auto', 0, 1, 2}, optional
-            The progress bar, on stderr. 'auto': on a terminal, once the work has taken a second; 0: none; 1: always; 2:
-            one line at the end.
+            The progress bar, on stderr, as for `ProgressBar`. 'auto': in a terminal or a notebook, once the work has
+            taken two seconds, and if tqdm is installed; 0: none; 1: always; 2: one line at the end.
 
         Returns
         -------
@@ -336,20 +381,22 @@ class Sequential(Layer):
         ------
         TypeError, ValueError
             As calling the model; also for another `batch_size` or `verbose`.
+        ImportError
+            With ``verbose=1``, if tqdm is missing.
         """
         size = 32 if batch_size is None else positive_int(batch_size, "batch_size")
-        array = np.asarray(x)
+        array = as_array(x, "x", "floats")
         if array.ndim == 0:
             raise ValueError(f"x must have a batch axis, got shape {array.shape}")
-        bar = ProgressBar(-(-len(array) // size), verbose)
-        result = first = self(array[:size])
-        if len(array) > size:
-            result = np.empty((len(array), *first.shape[1:]), first.dtype)
-            result[:size] = first
-        for step, start in enumerate(range(0, len(array), size), 1):
-            if start:
-                result[start : start + size] = self(array[start : start + size])
-            bar.update(step)
+        with ProgressBar(-(-len(array) // size), verbose) as bar:
+            result = first = self(array[:size])
+            if len(array) > size:
+                result = np.empty((len(array), *first.shape[1:]), first.dtype)
+                result[:size] = first
+            for step, start in enumerate(range(0, len(array), size), 1):
+                if start:
+                    result[start : start + size] = self(array[start : start + size])
+                bar.update(step)
         return result
 
     # ----------------------------------------------------------------------------------------------------------- config
@@ -441,6 +488,52 @@ class Sequential(Layer):
 
     # ---------------------------------------------------------------------------------------------------------- storage
 
+    def save(self, filepath: str | PathLike[str], overwrite: bool = True) -> None:
+        """Write the whole model to a file, its layers and its weights: what `load_model` reads.
+
+        Parameters
+        ----------
+        filepath : path
+            ``.keras`` for the archive that Keras has had since 2.12; ``.h5`` or ``.hdf5`` for the file that every Keras
+            2 reads. Both need h5py (``pip install localconv[h5]``).
+        overwrite : bool, optional
+            Whether a file of that name may be replaced.
+
+        Raises
+        ------
+        ValueError
+            For another suffix, if `filepath` is there and is no regular file, if the model is not built, if a user's
+            function or class in it has no name that a file can hold, or if its names and config are more than
+            `load_model` reads.
+        FileExistsError
+            Without `overwrite`, if the name is taken.
+        OSError
+            If the file cannot be written.
+        ImportError
+            If h5py is missing.
+
+        Notes
+        -----
+        The file is written whole or not at all, as by `save_weights`.
+
+        Keras 2.15 reads the file too, and Keras 3 after `localconv.keras.install`, unless the model has what they have
+        not: quantized layers, `LocallyConnected3D`, padding 'same' with implementation 1, ``fans='position'`` of an
+        initializer. The seeds of layers, which are for their initializers, are left out, that of `Dropout` is not.
+        Users' own functions and classes are in the file by their names, and `load_model` must be given them.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from localconv.layers import Dense, Sequential, load_model
+        >>> model = Sequential([Dense(2, input_shape=(3,))], name='tiny')
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.save(f"{folder}/model.keras")
+        ...     again = load_model(f"{folder}/model.keras")
+        >>> again.name, bool((again.get_weights()[0] == model.get_weights()[0]).all())
+        ('tiny', True)
+        """
+        saving.save_model(self, filepath, overwrite)
+
     def save_weights(self, filepath: str | PathLike[str], overwrite: bool = True) -> None:
         """Write all weights to a file, whole or not at all.
 
@@ -523,6 +616,17 @@ class Sequential(Layer):
         saving.load_weights(self, filepath, by_name, skip_mismatch)
 
     # ---------------------------------------------------------------------------------------------------------- summary
+
+    def __repr__(self) -> str:
+        from .summary import text_of
+
+        return text_of(self)
+
+    def _repr_html_(self) -> str:
+        """The table that a notebook shows."""
+        from .summary import html_of
+
+        return html_of(self)
 
     def summary(
         self,

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -156,7 +156,10 @@ class StoredArray(ABC):
 
 @dataclass
 class StoredLayer:
-    """A layer's weights in a file: its name, where the file has one, and the arrays in order."""
+    """A layer's weights in a file: its name, where the file has one, the arrays in order, and which of the model's
+    layers they are for, where the file says that itself.
+    """
 
     name: str | None
     weights: list[StoredArray]
+    layer: Any = None

@@ -1,12 +1,13 @@
-"""The table that `Sequential.summary` prints, in the layout of Keras 2.15."""
+"""The table that `Sequential.summary` prints, in the layout of Keras 2.15; and what shells and notebooks show."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import html
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..arguments import parts_of
-from .arguments import positive_int
+from .arguments import positive_int, shown
 from .variables import Variable
 
 LINE = 65
@@ -38,8 +39,7 @@ def print_summary(
     _write_row(header, columns, write)
     write("=" * length)
     for number, layer in enumerate(model.layers, 1):
-        kind = ", ".join([type(layer).__name__, *([layer.quantization_mode] if layer.quantization_mode else [])])
-        fields = [f"{layer.name} ({kind})", str(layer.output_shape), str(layer.count_params())]
+        fields = [f"{layer.name} ({_kind(layer)})", str(layer.output_shape), str(layer.count_params())]
         _write_row([*fields, "Y" if layer.trainable else "N"] if show_trainable else fields, columns, write)
         if number < len(model.layers):
             write(" " * length)
@@ -53,6 +53,49 @@ def print_summary(
     ):
         write(f"{title} params: {sum(variable.size for variable in variables)} ({_memory(variables)})")
     write("_" * length)
+
+
+def text_of(model: Any) -> str:
+    """A line for the model, and one for each layer at its index; those of models inside it are indented."""
+    count = len(model.layers)
+    lines = [f"<Sequential {shown(model.name)}, {count} layer{'' if count == 1 else 's'}"]
+    lines += [
+        f"{'  ' * depth}[{index}] {_kind(layer)} {shown(layer.name)}: {_facts(layer)}"
+        for depth, index, layer in _walk(model)
+    ]
+    return "\n".join(lines) + ">"
+
+
+def html_of(model: Any) -> str:
+    """The same as a table."""
+    rows = [
+        f'<tr><td style="text-align: left; padding-left: {depth}em">[{index}]</td>'
+        f"<td>{html.escape(_kind(layer))}</td><td>{html.escape(shown(layer.name))}</td>"
+        f"<td>{html.escape(_facts(layer))}</td></tr>"
+        for depth, index, layer in _walk(model)
+    ]
+    title = f"<tr><th></th><th>Sequential</th><th>{html.escape(shown(model.name))}</th><th></th></tr>"
+    return f"<table>{title}{''.join(rows)}</table>"
+
+
+def _walk(model: Any) -> Iterator[tuple[int, int, Any]]:
+    """All layers, also those of models inside this one, with how deep they are and their index there."""
+    stack = [(1, index, layer) for index, layer in enumerate(model.layers)][::-1]
+    while stack:
+        depth, index, layer = stack.pop()
+        yield depth, index, layer
+        inner = layer.layers if hasattr(layer, "layers") else []
+        stack += [(depth + 1, place, below) for place, below in enumerate(inner)][::-1]
+
+
+def _kind(layer: Any) -> str:
+    """A layer's class, and how it is quantized."""
+    return ", ".join([type(layer).__name__, *([layer.quantization_mode] if layer.quantization_mode else [])])
+
+
+def _facts(layer: Any) -> str:
+    """A layer's output and how many parameters it has, as far as that is known."""
+    return f"{layer.output_shape}, {layer.count_params()} parameters" if layer.built else "not built"
 
 
 def _columns(line_length: int | None, positions: Sequence[float] | None) -> tuple[int, list[int]]:

@@ -10,9 +10,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from ..arrays import FLOAT32, FLOAT64, Array
+from ..arrays import FLOAT32, FLOAT64, Array, as_array
 from ..config import floatx
 from .arguments import shown
+from .memory import ReusedMemory
 
 FLOATS: dict[str, np.dtype[Any]] = {"float32": FLOAT32, "float64": FLOAT64}
 
@@ -67,7 +68,8 @@ class Variable:
     ----------
     grad : ndarray or None
         The gradient from the layer's last `backward`; replaced by every one, not added up. May be set, to clip it for
-        instance.
+        instance. An array taken from it keeps what it holds. Where none has been kept, the next gradient is on the
+        memory of the last: training makes no large array anew. None gives that memory back.
 
     Notes
     -----
@@ -95,12 +97,13 @@ class Variable:
     ) -> None:
         if not isinstance(name, str):
             raise TypeError(f"name must be a string, got {shown(name)}")
-        array = np.asarray(value)
+        array = as_array(value, f"value of {name}", "real numbers")
         self.name = name
-        self.trainable = bool(trainable)
+        self.trainable = self._made_trainable = bool(trainable)
         self.regularizer = regularizer
         self.constraint = constraint
         self._grad: Array | None = None
+        self._gradients = ReusedMemory()
         _check_real(array, f"value of {name}")
         found = float_dtype(array.dtype if dtype is None and array.dtype.name in FLOATS else dtype)
         # Array and version are one object, so that one assignment replaces both: see `assign_all`.
@@ -163,8 +166,17 @@ class Variable:
     def grad(self, value: ArrayLike | None) -> None:
         if value is None:
             self._grad = None
+            self._gradients.clear()
             return
         self._grad = converted(self._checked(value, "grad"), self.dtype)
+
+    def gradient_array(self) -> Array:
+        """Return an array of any values that is to be filled, and to become `grad`; until then that is None.
+
+        It is made on the memory of an earlier one, if nobody has that any more.
+        """
+        self._grad = None
+        return self._gradients.array(self.shape, self.dtype)
 
     def numpy(self) -> Array:
         """Return a copy of the value that may be written to."""
@@ -188,16 +200,54 @@ class Variable:
         """
         self._held = self.accepted(value), object()
 
+    def assign_add(self, delta: ArrayLike) -> None:
+        """Add to the value.
+
+        Parameters
+        ----------
+        delta : array_like of real numbers
+            The variable's shape; converted to its dtype before it is added.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `assign`. The variable then keeps its value.
+
+        Notes
+        -----
+        An update that another thread makes meanwhile is lost, as with ``assign(value + delta)``.
+        """
+        self._add(np.add, delta)
+
+    def assign_sub(self, delta: ArrayLike) -> None:
+        """Subtract from the value: as `assign_add`.
+
+        Examples
+        --------
+        >>> from localconv.layers import Variable
+        >>> v = Variable([1.0, 2.0], 'w:0')
+        >>> v.grad = [10.0, 20.0]
+        >>> v.assign_sub(0.05 * v.grad)
+        >>> v.numpy()
+        array([0.5, 1. ])
+        """
+        self._add(np.subtract, delta)
+
+    def _add(self, operation: Callable[..., Array], delta: ArrayLike) -> None:
+        array = converted(self._checked(delta, "delta"), self.dtype)
+        result = np.empty(self.shape, self.dtype)
+        with np.errstate(all="ignore"):
+            operation(self._array, array, out=result)
+        result.setflags(write=False)
+        self._held = result, object()
+
     def accepted(self, value: ArrayLike) -> Array:
         """Return `value` as `assign` would hold it: checked, converted, copied and read-only; the same errors."""
         return _frozen(self._checked(value, "value"), self.dtype)
 
     def _checked(self, value: ArrayLike, what: str) -> Array:
         """An array of real numbers of the variable's shape."""
-        try:
-            array = np.asarray(value)
-        except ValueError as error:
-            raise ValueError(f"{what} of {self.name} must be an array-like of shape {self.shape}: {error}") from None
+        array = as_array(value, f"{what} of {self.name}", f"shape {self.shape}")
         self._check_dtype(array, f"{what} of {self.name}")
         if array.shape != self.shape:
             raise ValueError(f"{what} of {self.name} must have shape {self.shape}, got {array.shape}")
@@ -250,6 +300,9 @@ class QuantizedVariable(Variable):
     def of_zeros(cls, shape: tuple[int, ...], name: str, dtype: np.dtype[Any]) -> Self:
         """A variable whose value is still to be assigned: until then zeros that take no memory."""
         return cls(np.broadcast_to(np.zeros((), dtype), shape), name)
+
+    def _add(self, operation: Callable[..., Array], delta: ArrayLike) -> None:
+        raise TypeError(f"{self.name} is of a quantized layer: it can be assigned, and nothing can be added to it")
 
     def _checked(self, value: ArrayLike, what: str) -> Array:
         array = super()._checked(value, what)

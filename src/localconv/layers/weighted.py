@@ -134,7 +134,7 @@ class WeightedLayer(Layer):
         raise NotImplementedError
 
     def _kernel_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
-        """The gradient for the stored kernel."""
+        """The gradient for the stored kernel: nobody else's array, as that for the bias."""
         raise NotImplementedError
 
     def _bias_gradient(self, gradient: Array) -> Array:
@@ -255,17 +255,19 @@ class ConvolvingLayer(WeightedLayer):
         return engine.forward(self._spec, x, kernel, bias, None, relu)
 
     def _kernel_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
-        return engine.grad_kernel(self._spec, x, kernel.shape, gradient)
+        # What is computed is not always what is stored.
+        out = self.kernel.gradient_array() if kernel.shape == self.kernel.shape else None
+        return engine.grad_kernel(self._spec, x, kernel.shape, gradient, out)
 
     def _input_gradient(self, x: Array, kernel: Array | QuantizedKernel, gradient: Array) -> Array:
         return engine.grad_input(self._spec, x.shape, kernel, gradient)
 
     def _bias_gradient(self, gradient: Array) -> Array:
         assert self.bias is not None
-        return engine.grad_bias(self._spec, self.bias.shape, gradient)
+        return engine.grad_bias(self._spec, self.bias.shape, gradient, self.bias.gradient_array())
 
 
 def _set_gradient(variable: Variable, gradient: Array) -> None:
     if variable.regularizer is not None:
-        gradient = gradient + regularizers.gradient_of(variable.regularizer, variable.value)
+        gradient += regularizers.gradient_of(variable.regularizer, variable.value)
     variable.grad = gradient

@@ -130,3 +130,13 @@ def test_wrong_calls_of_the_handlers():
     ]:
         with pytest.raises(jax.errors.JaxRuntimeError, match=words):
             custom(*args, **options).block_until_ready()
+
+
+def test_functions_for_numpy_name_this_package():
+    def function(x):
+        return localconv.local_conv1d(x, KERNEL, 3, 1, "channels_last").sum()
+
+    for transform in (jax.jit, jax.grad, lambda f: jax.vmap(f, 1)):
+        with pytest.raises(TypeError, match=r"^inputs must be .*on traced array.*; localconv\.jax computes"):
+            transform(function)(X)
+    assert np.isfinite(function(X))

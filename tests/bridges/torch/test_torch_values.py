@@ -6,6 +6,7 @@ torch = pytest.importorskip("torch", reason="localconv.torch needs PyTorch: make
 
 from torch_cases import Case, assert_near, random_cases, reference, sizes_of_sums  # noqa: E402
 
+import localconv  # noqa: E402
 from localconv.torch import autograd, fallback, functional, native  # noqa: E402
 
 FUNCTIONS = {1: functional.local_conv1d, 2: functional.local_conv2d, 3: functional.local_conv3d}
@@ -224,3 +225,16 @@ def test_what_is_direct_and_what_goes_through_the_dispatcher():
     with fallback.forced():
         assert not autograd._direct(x, weight, bias)
     assert not autograd._direct(x.to("meta"), weight, bias)
+
+
+def test_functions_for_numpy_name_this_package():
+    """What they say to tensors that NumPy cannot read, and that they take the others."""
+    kernel = torch.nn.Parameter(torch.ones(7, 9, 4))
+    x = torch.ones(2, 9, 3)
+    with pytest.raises(TypeError, match=r"^kernel must be .*got Parameter \(Can't call numpy.*; localconv\.torch "):
+        localconv.local_conv1d(x, kernel, 3, 1, "channels_last")
+    with pytest.raises(TypeError, match=r"inputs of layer .*requires grad.*; localconv\.torch "):
+        localconv.layers.Dense(2)(x.clone().requires_grad_())
+    with pytest.raises(TypeError, match=r"^The added layer.*localconv\.torch has layers"):
+        localconv.layers.Sequential([torch.nn.Linear(2, 2)])
+    assert localconv.local_conv1d(x, kernel.detach(), 3, 1, "channels_last").shape == (2, 7, 4)

@@ -11,6 +11,7 @@ import pytest
 from keras import ops
 from keras_tools import BACKEND, TRAINS, array
 
+import localconv.layers
 from localconv.convert import convert
 from localconv.keras import LocallyConnected1D, LocallyConnected2D, LocallyConnected3D
 
@@ -439,3 +440,12 @@ def test_refused_inputs():
             layer(normal(*shape))
     with pytest.raises(ValueError, match="large enough for kernel_size"):
         LocallyConnected1D(2, 9).compute_output_shape((None, 6, 2))
+
+
+def test_the_layers_for_numpy_name_these():
+    """Keras's symbols and layers, given to what only looks alike."""
+    for use in (lambda x: localconv.layers.LocallyConnected1D(2, 3)(x), localconv.layers.Sequential().predict):
+        with pytest.raises(TypeError, match=r"got KerasTensor .*; localconv\.keras computes with these"):
+            use(keras.Input((6, 2)))
+    with pytest.raises(TypeError, match=r"^The added layer.*localconv\.keras has layers"):
+        localconv.layers.Sequential([keras.layers.Dense(2)])

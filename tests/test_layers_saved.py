@@ -1,0 +1,255 @@
+"""Whole models in files: what `Sequential.save` writes, real Keras and `load_model` read."""
+
+import io
+import json
+import pathlib
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+from layer_cases import GOLDEN, assert_close, golden
+
+from localconv import layers
+from localconv.layers import stored
+
+h5py = pytest.importorskip("h5py")
+
+sys.path.insert(0, str(GOLDEN.parent))
+import saved_models  # noqa: E402
+
+SUFFIXES = ("keras", "h5")
+
+
+def plain(attribute):
+    """Names as texts, however HDF5 holds them."""
+    listed = np.asarray(attribute).tolist()
+    names = [listed] if isinstance(listed, (str, bytes)) else listed
+    return [name.decode() if isinstance(name, bytes) else name for name in names]
+
+
+def content(path):
+    """All that a model's file holds but the date: its config, and groups, attributes and datasets by name."""
+    found = {}
+
+    def look(name, item):
+        attributes = {key: plain(value) for key, value in item.attrs.items() if key != "model_config"}
+        found[name] = attributes, item[()].tobytes() if isinstance(item, h5py.Dataset) else None
+
+    if path.suffix == ".keras":
+        with zipfile.ZipFile(path) as archive:
+            parts = {name: archive.read(name) for name in archive.namelist()}
+        assert list(parts) == ["metadata.json", "config.json", "model.weights.h5"]
+        assert json.loads(parts["metadata.json"]).pop("date_saved")
+        found["version"], config = json.loads(parts["metadata.json"])["keras_version"], parts["config.json"]
+        source = io.BytesIO(parts["model.weights.h5"])
+    else:
+        source = path
+    with h5py.File(source) as file:
+        if path.suffix != ".keras":
+            config = file.attrs["model_config"]
+        look("", file)
+        file.visititems(look)
+    return json.loads(config), found
+
+
+def same(first, second):
+    pairs = list(zip(first.get_weights(), second.get_weights(), strict=True))
+    return all(a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in pairs)
+
+
+# --- Keras ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", golden("saved"), ids=lambda case: case["file"])
+def test_keras_reads_what_is_saved(case):
+    """What real Keras found in the files of saved_models.py: the same config, weights and answers."""
+    model = saved_models.made(case["file"])
+    mine, keras = json.loads(model.to_json()), json.loads(case["config"])
+    for entry in mine["config"]["layers"]:
+        if entry["class_name"] != "Dropout":
+            entry["config"].pop("seed", None)
+    mine["config"].pop("dtype", None)
+    assert mine == keras
+    for ours, theirs in zip(model.get_weights(), case["weights"], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    y = model.predict(case["x"])
+    assert_close(y, case["y"].astype(y.dtype))  # of the model's dtype, and not of its last layer's as in Keras
+    assert same(model, layers.load_model(GOLDEN / case["file"]))
+
+
+@pytest.mark.parametrize("file", saved_models.FILES)
+def test_what_keras_read_is_what_is_saved_today(file, tmp_path):
+    saved_models.made(file).save(tmp_path / file)
+    assert content(tmp_path / file) == content(GOLDEN / file)
+
+
+WHOLE = [(case, name) for case in golden("files") for name in case["files"] if name.endswith((".keras", ".model.h5"))]
+
+
+@pytest.mark.parametrize(("case", "name"), WHOLE, ids=[name for _, name in WHOLE])
+def test_it_is_the_file_that_keras_wrote(case, name, tmp_path):
+    """Byte by byte in config and weights, attribute by attribute."""
+    path = tmp_path / name
+    layers.load_model(GOLDEN / name).save(path)
+    assert content(path) == content(GOLDEN / name)
+    assert_close(layers.load_model(path).predict(case["x"]), case["y"])
+
+
+# --- round trips ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [*SUFFIXES, "hdf5", "KERAS"])
+@pytest.mark.parametrize("name", saved_models.MODELS)
+def test_round_trip(name, suffix, tmp_path):
+    model = saved_models.made(f"ours_{name}.{suffix}")
+    model.save(tmp_path / f"model.{suffix}")
+    again = layers.load_model(tmp_path / f"model.{suffix}")
+    x = np.random.default_rng(0).standard_normal((2, *model.input_shape[1:])).astype("float32")
+    assert same(model, again)
+    assert model(x).tobytes() == again(x).tobytes()
+    assert [v.name for v in again.weights] == [v.name for v in model.weights]
+    assert [layer.trainable for layer in again] == [layer.trainable for layer in model]
+    assert [path.name for path in tmp_path.iterdir()] == [f"model.{suffix}"]
+    again.save(tmp_path / f"twice.{suffix.lower()}")
+    assert same(model, layers.load_model(tmp_path / f"twice.{suffix.lower()}"))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("mode", ["int8", "float16", "bfloat16"])
+def test_quantized_models(mode, suffix, tmp_path):
+    if mode == "bfloat16":
+        pytest.importorskip("ml_dtypes", reason="bfloat16 is its")
+    model = saved_models.made("ours_nest.keras")
+    model.quantize(mode)
+    model.save(tmp_path / f"small.{suffix}")
+    again = layers.load_model(tmp_path / f"small.{suffix}")
+    assert [layer.quantization_mode for layer in again] == [layer.quantization_mode for layer in model]
+    assert same(model, again)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_weights_that_do_not_train(suffix, tmp_path):
+    """The order in the file is that of a model made of its config, which knows of layers and not of variables."""
+
+    def made(name):
+        return layers.LocallyConnected1D(2, 1, input_shape=(2, 2), name=name)
+
+    model = layers.Sequential([made("a"), layers.Sequential([made("b"), made("c")], name="inner")])
+    model.set_weights([np.full(w.shape, number) for number, w in enumerate(model.get_weights())])
+    model[0].kernel.trainable = model[1][0].kernel.trainable = False
+    model[1].trainable = False
+    model[1][1].trainable = True
+    model.save(tmp_path / f"model.{suffix}")
+    again = layers.load_model(tmp_path / f"model.{suffix}")
+    values = {v.name: v.numpy().tolist() for v in model.weights}
+    assert {v.name: v.numpy().tolist() for v in again.weights} == values
+
+
+def twice(x):
+    return 2 * x
+
+
+class Scale(layers.Layer):
+    """A user's layer with a weight."""
+
+    def _build(self, shape):
+        self.factor = self.add_weight("factor", (1,), "ones")
+
+    def _forward(self, x, training):
+        return x * self.factor.value, x
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_users_own(suffix, tmp_path):
+    model = layers.Sequential([layers.Dense(2, activation=twice, input_shape=(3,)), Scale(seed=4, name="scale")])
+    model[1].factor.assign([3.0])
+    model.save(tmp_path / f"own.{suffix}")
+    own = {"twice": twice, "Scale": Scale}
+    again = layers.load_model(tmp_path / f"own.{suffix}", own)
+    assert same(model, again)
+    assert again[1].seed == 4, "what a user's config holds stays"
+    assert (again[0].activation, type(again[1])) == (twice, Scale)
+    with pytest.raises(ValueError, match="must be named in a custom_object_scope"):
+        layers.load_model(tmp_path / f"own.{suffix}")
+
+
+def test_a_users_class_of_keras_name(tmp_path):
+    """Is not taken for Keras's."""
+    own = type("Dense", (Scale,), {})
+    model = layers.Sequential([own(input_shape=(2,), name="d")])
+    for suffix in SUFFIXES:
+        model.save(tmp_path / f"own.{suffix}")
+        assert type(layers.load_model(tmp_path / f"own.{suffix}", {"Dense": own})[0]) is own
+        with pytest.raises(ValueError, match="must be named in a custom_object_scope"):
+            layers.load_model(tmp_path / f"own.{suffix}")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_large_configs(suffix, tmp_path):
+    """More than the 64 KiB of an ordinary attribute of HDF5."""
+    model = layers.Sequential([layers.Dense(1, input_shape=(1,), name=f"layer {number}") for number in range(150)])
+    model.save(tmp_path / f"deep.{suffix}")
+    assert len(model.to_json()) > 2**16
+    assert same(model, layers.load_model(tmp_path / f"deep.{suffix}"))
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+def tiny():
+    return layers.Sequential([layers.Dense(1, input_shape=(1,), name="d")])
+
+
+@pytest.mark.parametrize("name", ["model", "model.npz", "model.weights.h5", "model.txt", "keras"])
+def test_suffix(name, tmp_path):
+    with pytest.raises(ValueError, match=r"filepath must end in \.keras, \.h5 or \.hdf5"):
+        tiny().save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_nothing_is_left_of_what_fails(suffix, tmp_path, monkeypatch):
+    """The old file stays whatever goes wrong: a name that no file holds, a lambda, no h5py, a full disk."""
+    path = tmp_path / f"model.{suffix}"
+    tiny().save(path)
+    before = path.read_bytes()
+    with pytest.raises(FileExistsError, match="overwrite is False"):
+        tiny().save(path, overwrite=False)
+    with pytest.raises(ValueError, match="have not yet been created"):
+        layers.Sequential([layers.Dense(1)]).save(path)
+    with pytest.raises(ValueError, match="give it a name"):
+        layers.Sequential([layers.Dense(1, activation=lambda x: x, input_shape=(1,))]).save(path)
+    if suffix == "h5":
+        with pytest.raises(ValueError, match="no NUL"):
+            layers.Sequential([layers.Dense(1, input_shape=(1,), name="a\0b")]).save(path)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "h5py", None)
+        with pytest.raises(ImportError, match=r"localconv\[h5\]"):
+            tiny().save(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(layers.hdf5, "_write_versions" if suffix == "h5" else "_write_newer", full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            tiny().save(path)
+    assert path.read_bytes() == before
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+
+def full_disk(*arguments):
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize(("limit", "least"), [("JSON_LIMIT", 100), ("MOST_PARTS", 3)])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_could_not_be_loaded_is_not_saved(limit, least, suffix, tmp_path, monkeypatch):
+    for module in (stored, layers.saving):
+        monkeypatch.setattr(module, limit, least)
+    with pytest.raises(ValueError, match="the config of a model must be at most"):
+        tiny().save(tmp_path / f"model.{suffix}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_paths_of_every_kind(tmp_path):
+    for path in (str(tmp_path / "a.keras"), tmp_path / "b.keras", pathlib.PurePath(tmp_path, "c.keras")):
+        tiny().save(path)
+    assert len(list(tmp_path.iterdir())) == 3

@@ -1,0 +1,106 @@
+"""What `localconv` shows, and what it imports when it is looked at."""
+
+import copy
+import pickle
+
+import pytest
+
+import localconv
+
+BRIDGES = ("jax", "keras", "torch")
+FRAMEWORKS = (*BRIDGES, "jaxlib", "tensorflow")
+
+# Each of these is a look at the package, not a use of a bridge.
+LOOKS = {
+    "import": "",
+    "star": "from localconv import *",
+    "dir": "dir(localconv)",
+    "hasattr": "assert all(hasattr(localconv, name) for name in ('jax', 'keras', 'torch'))",
+    "repr": "[repr(getattr(localconv, name)) for name in dir(localconv)]",
+    "members": "import inspect; [inspect.unwrap(value) for _, value in inspect.getmembers(localconv)]",
+    "doctest": "import doctest; doctest.DocTestFinder().find(localconv)",
+    "help": "import io, pydoc; pydoc.Helper(output=io.StringIO()).help(localconv)",
+    "completion": (
+        "import rlcompleter\n"
+        "assert 'localconv.torch' in rlcompleter.Completer({'localconv': localconv}).attr_matches('localconv.to')"
+    ),
+    "jupyter": "[hasattr(localconv.torch, name) for name in ('_repr_html_', '_ipython_display_', '__wrapped__')]",
+    "copy": "import copy\ntry: copy.copy(localconv)\nexcept TypeError: pass",
+    "deepcopy": "import copy\ntry: copy.deepcopy(localconv)\nexcept TypeError: pass",
+    "pickle": "import pickle\ntry: pickle.dumps(localconv)\nexcept TypeError: pass",
+    "pickle a bridge": "import pickle\ntry: pickle.dumps(localconv.torch)\nexcept TypeError: pass",
+}
+
+
+def test_dir_shows_what_is_public():
+    assert dir(localconv) == sorted({*localconv.__all__, *BRIDGES})
+    assert {"conv2d", "local_conv2d", "layers", "grad", *BRIDGES} <= set(dir(localconv))
+    assert not {"Any", "TYPE_CHECKING", "backend"} & set(dir(localconv))
+
+
+@pytest.mark.parametrize("module", [localconv.grad, localconv.layers], ids=lambda module: module.__name__)
+def test_dir_of_parts(module):
+    assert dir(module) == sorted(module.__all__)
+
+
+def test_whatever_dir_shows_is_there():
+    for name in dir(localconv):
+        assert hasattr(localconv, name)
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_look_imports_no_framework(python, look):
+    code = f"import sys, localconv\n{LOOKS[look]}\nprint(*sorted({{*{FRAMEWORKS}}} & {{*sys.modules}}))"
+    assert python(code) == "\n"
+
+
+def test_import_waits_for_nothing_that_is_asked_for_later(python):
+    code = "import sys, localconv; print([m for m in sys.modules if m.startswith('localconv.')])"
+    assert not {"bridges", *BRIDGES, "layers"} & {name.split(".")[1] for name in eval(python(code))}
+
+
+@pytest.mark.parametrize(("bridge", "framework"), [("jax", "jax"), ("keras", "keras"), ("torch", "torch")])
+@pytest.mark.parametrize(
+    "use", ["LocallyConnected1D", "local_conv1d", "__all__", "dir"], ids=["class", "function", "all", "dir"]
+)
+def test_use_of_an_absent_framework_says_what_to_install(python, bridge, framework, use):
+    """sys.modules holds None for a module that cannot be imported."""
+    used = f"dir(localconv.{bridge})" if use == "dir" else f"localconv.{bridge}.{use}"
+    code = (
+        f"import sys, localconv\nsys.modules[{framework!r}] = None\n"
+        f"try: {used}\nexcept ImportError as error: print(error)"
+    )
+    assert f"pip install 'localconv[{bridge}]'" in python(code)
+
+
+def test_a_bridge_becomes_its_package(python):
+    """A package in place of localconv.torch, so that the test needs no library."""
+    code = """
+import sys, types, localconv
+early = localconv.torch
+package = types.ModuleType("localconv.torch")
+package.__all__, package.answer = ["answer"], 42
+sys.modules["localconv.torch"] = package
+print(early.answer, dir(early) == dir(package), early.__all__)
+early.answer = 43
+print(package.answer, early)
+del early.answer
+print(hasattr(package, "answer"), hasattr(early, "answer"), hasattr(early, "_private"))
+"""
+    assert python(code).splitlines() == [
+        "42 True ['answer']",
+        "43 <module 'localconv.torch', imported when it is first used>",
+        "False False False",
+    ]
+
+
+@pytest.mark.parametrize("function", [copy.copy, pickle.dumps])
+def test_the_package_itself_is_no_copy(function):
+    """As of every module."""
+    with pytest.raises(TypeError, match="cannot pickle 'module' object"):
+        function(localconv)
+
+
+def test_unknown_names():
+    with pytest.raises(AttributeError, match="module 'localconv' has no attribute 'dask'"):
+        localconv.dask  # noqa: B018
