@@ -1,6 +1,5 @@
 """Configuration of the documentation: `make docs`."""
 
-import re
 import sys
 from pathlib import Path
 
@@ -9,7 +8,6 @@ from sphinx.ext.autodoc.mock import mock
 sys.path.insert(0, str(Path(__file__).parent))
 
 import pictures  # beside this file
-
 from localconv import __version__
 
 project = "localconv"
@@ -47,17 +45,26 @@ html_theme_options = {
     "show_prev_next": True,
     "navbar_end": ["theme-switcher"],
     "header_links_before_dropdown": 8,
-    "secondary_sidebar_items": ["page-toc"],
+    # Not on a function's page, which has nothing to list and the longest lines.
+    "secondary_sidebar_items": {
+        "*": ["page-toc"],
+        "api/*": ["page-toc"],
+        "api/generated/*.[A-Z]*": ["page-toc"],
+    },
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-# A page that is a section by itself has no pages of a section to list.
-html_sidebars = {"index": []}
+html_sidebars = {"index": []}  # the front page has no section
+html_context = {"default_mode": "auto"}
 
 # The bridges' interfaces are described without their libraries, each of which is larger than all else here. What runs
 # at import inside them, and needs more of a library than a name, is left out too.
 MOCKED = ["torch", "keras", "jax", "tensorflow"]
-INSIDES = ["localconv.torch.autograd", "localconv.torch.runtime", "localconv.jax.primitives"]
+INSIDES = [
+    "localconv.torch.autograd",
+    "localconv.torch.runtime",
+    "localconv.jax.primitives",
+]
 
 
 def import_bridges():
