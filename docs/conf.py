@@ -29,6 +29,7 @@ numpydoc_show_class_members = False
 autodoc_typehints = "none"
 autosummary_ignore_module_all = False
 maximum_signature_line_length = 80
+toc_object_entries_show_parents = "hide"
 templates_path = ["_templates"]
 exclude_patterns = ["build", "_templates"]
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
@@ -71,7 +72,8 @@ def import_bridges():
     """Import them on imitations of their libraries; autodoc finds them imported."""
     with mock([*MOCKED, *INSIDES]):
         import jax
-        import keras
+        import keras.layers
+        import keras.saving
         import torch
 
         torch.Tensor = type("Tensor", (), {"__module__": "torch"})

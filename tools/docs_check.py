@@ -54,12 +54,12 @@ PROBE = """
   const root = document.documentElement;
   // Code and tables may scroll in boxes of their own; nothing else may.
   const boxes = "pre, .pst-scrollable-table-container";
-  for (const e of document.querySelectorAll("article *, header *, .bd-sidebar-secondary *")) {
+  for (const e of document.querySelectorAll("article *, header *, .bd-sidebar-secondary a *, .bd-sidebar-primary a")) {
     const right = e.getBoundingClientRect().right, inside = e.parentElement.closest(boxes);
-    const column = e.closest("article, .bd-sidebar-secondary") ?? root;
+    const column = e.closest("article") ?? root;
     const limit = Math.min(column.getBoundingClientRect().right, root.clientWidth);
     if (right > limit + 1 && !inside && e.checkVisibility() && e.getBoundingClientRect().width)
-      wide.push(e.tagName.toLowerCase() + ": " + e.textContent.trim().slice(0, 60));
+      wide.push(e.tagName.toLowerCase() + ": " + e.textContent.trim().replace(/\\s+/g, " ").slice(0, 60));
   }
   for (const e of document.querySelectorAll("article pre")) {
     if (e.scrollWidth > e.clientWidth + 1) {
