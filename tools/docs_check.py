@@ -1,11 +1,11 @@
 """Look at the built documentation in a browser: `make docs-check`.
 
 Every page is opened at the widths of a laptop, a large screen and a telephone. Wrong is: a page that scrolls sideways
-or an element that sticks out of it, code that is cut, an article squeezed by the columns beside it, a top bar of more
-than one line or without the API reference, an empty left column, a picture that is missing or has no text for who
-cannot see it, a link inside the site that leads nowhere, a request to anybody else's server, an error in the console,
-and a search that does not find what readers look for. Screenshots of the pages that are written by hand go into a
-folder.
+or an element that sticks out of it, code or a table that is cut, an article squeezed by the columns beside it, a top
+bar of more than one line or without the API reference, an empty left column, a picture that is missing or has no text
+for who cannot see it, a link inside the site that leads nowhere, a request to anybody else's server, an error in the
+console, and a search that does not find what readers look for. Screenshots of the pages that are written by hand go
+into a folder.
 
     python tools/docs_check.py build/docs --screenshots build/screenshots
 
@@ -50,7 +50,7 @@ ALONE = ("index.html", "genindex.html", "search.html", "py-modindex.html")
 
 PROBE = """
 () => {
-  const wide = [], cut = [], pictures = [];
+  const wide = [], cut = [], tables = [], pictures = [];
   const root = document.documentElement;
   // Code and tables may scroll in boxes of their own; nothing else may.
   const boxes = "pre, .pst-scrollable-table-container";
@@ -67,6 +67,8 @@ PROBE = """
       cut.push(lines[0].trim().slice(0, 100));
     }
   }
+  for (const e of document.querySelectorAll("article .pst-scrollable-table-container"))
+    if (e.scrollWidth > e.clientWidth + 1) tables.push(e.textContent.trim().replace(/\\s+/g, " ").slice(0, 60));
   for (const e of document.querySelectorAll("article img"))
     if (!e.naturalWidth || !e.alt.trim()) pictures.push(e.getAttribute("src") + (e.alt ? "" : " (no text)"));
   const items = [...document.querySelectorAll(".bd-header .navbar-nav > .nav-item")].filter(e => e.checkVisibility());
@@ -74,7 +76,7 @@ PROBE = """
   const article = document.querySelector("article");
   return {
     sideways: root.scrollWidth - root.clientWidth,
-    wide, cut, pictures,
+    wide, cut, tables, pictures,
     article: article ? article.clientWidth : 0,
     bar: items.map(e => [e.textContent.trim(), Math.round(e.getBoundingClientRect().top)]),
     column: column && column.checkVisibility() ? column.querySelectorAll(".bd-links a").length : null,
@@ -120,10 +122,12 @@ def looks_wrong(name: str, width: int, found: dict[str, Any]) -> Iterator[str]:
     for picture in found["pictures"]:
         yield f"picture missing: {picture}"
     if width == TELEPHONE:
-        # Code scrolls in its box there, and the columns and the bar are behind buttons.
+        # Code and tables scroll in their boxes there, and the columns and the bar are behind buttons.
         return
     for line in found["cut"]:
         yield f"code is cut: {line}"
+    for table in found["tables"]:
+        yield f"a table is cut: {table}"
     if name != "search.html" and found["article"] < 700:
         yield f"the article is squeezed to {found['article']} pixels"
     names, heights = [text for text, _ in found["bar"]], {top for _, top in found["bar"]}
