@@ -3,7 +3,7 @@
 # make test-bridges         the tests and examples of localconv.torch, .jax and .keras, in an environment of their own (.venv-bridges)
 # make lint                 everything that reads the code; format: writes it as lint wants it
 # make bench                against NumPy, PyTorch and JAX; bench-busy: beside processes that keep every core busy
-# make docs                 the documentation, in build/docs
+# make docs                 the documentation, in build/docs; docs-check: looks at every page in a browser, at three widths
 # make wheel, wheel-test    sdist and wheel, checked and repaired; the tests against both, for every Python in PYTHONS
 # make cross                the C headers for Windows, macOS, AArch64 and musl
 # make kernel-test          the kernels in C; kernel-test-aarch64: under qemu; kernel-test-windows: under Wine; valgrind
@@ -24,7 +24,7 @@ CFLAGS_TEST := -std=c11 -O2 -Wall -Wextra -Wno-unused-parameter -Werror -Iinclud
 PEERS ?=
 BENCH_FLAGS ?=
 
-.PHONY: demo test test-bridges lint format bench bench-busy docs wheel wheel-test cross kernel-test kernel-test-aarch64 kernel-test-windows valgrind fuzz soak mutants coverage sanitize sanitize-threads clean
+.PHONY: demo test test-bridges lint format bench bench-busy docs docs-check wheel wheel-test cross kernel-test kernel-test-aarch64 kernel-test-windows valgrind fuzz soak mutants coverage sanitize sanitize-threads clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -42,7 +42,7 @@ BRIDGES := torch jax keras
 BRIDGES_PEERS := torch==2.13.0 tensorflow-cpu pydot
 BRIDGES_VENV := .venv-bridges
 test-bridges: $(BRIDGES_VENV)/.installed
-	$(BRIDGES_VENV)/bin/python -m pytest tests/bridges
+	$(BRIDGES_VENV)/bin/python -m pytest tests/bridges tests/test_documents.py
 	$(BRIDGES_VENV)/bin/python examples/torch_digits.py
 	$(BRIDGES_VENV)/bin/python examples/kernel_prediction.py
 	$(BRIDGES_VENV)/bin/python examples/keras3_migration.py
@@ -82,6 +82,10 @@ bench-busy: $(VENV)/.demo
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 	@echo build/docs/index.html
+
+# In the Chromium or Chrome of this system, or what CHROMIUM names; screenshots come to build/screenshots.
+docs-check: docs $(VENV)/.docs-check
+	$(BIN)/python tools/docs_check.py build/docs --screenshots build/screenshots
 
 # A wheel for the oldest system that its symbols allow, with the OpenMP runtime inside; at most 3 MB.
 wheel: $(VENV)/.wheel
@@ -220,6 +224,6 @@ $(VENV)/.package: $(SOURCES)
 	$(BIN)/python -m pip install --quiet localconv
 	mv $@.begun $@
 
-$(VENV)/.test $(VENV)/.demo $(VENV)/.lint $(VENV)/.bench $(VENV)/.wheel $(VENV)/.cross $(VENV)/.docs: $(VENV)/.%: $(VENV)/.package
+$(VENV)/.test $(VENV)/.demo $(VENV)/.lint $(VENV)/.bench $(VENV)/.wheel $(VENV)/.cross $(VENV)/.docs $(VENV)/.docs-check: $(VENV)/.%: $(VENV)/.package
 	$(BIN)/python -m pip install --quiet 'localconv[$*]'
 	touch $@

@@ -3,10 +3,11 @@
 import sys
 from pathlib import Path
 
+from sphinx.ext.autodoc.mock import mock
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 import pictures  # beside this file
-
 from localconv import __version__
 
 project = "localconv"
@@ -14,17 +15,76 @@ author = "The localconv developers"
 copyright = "The localconv developers"
 release = version = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "numpydoc",
+    "sphinx_copybutton",
+]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 default_role = "py:obj"  # single backticks in docstrings are names
 numpydoc_show_class_members = False
 autodoc_typehints = "none"
-exclude_patterns = ["build"]
+autosummary_ignore_module_all = False
+maximum_signature_line_length = 80
+toc_object_entries_show_parents = "hide"
+templates_path = ["_templates"]
+exclude_patterns = ["build", "_templates"]
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
 
 html_theme = "pydata_sphinx_theme"
 html_title = "localconv"
-html_theme_options = {"navigation_with_keys": False, "show_prev_next": False, "navbar_end": ["theme-switcher"]}
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+autosummary_filename_map = {"localconv.layers.conv1d": "localconv.layers.conv1d_function"}
 html_show_sourcelink = False
+html_theme_options = {
+    "navigation_with_keys": False,
+    "show_prev_next": True,
+    "navbar_end": ["theme-switcher"],
+    "header_links_before_dropdown": 8,
+    # Not on a function's page, which has nothing to list and the longest lines.
+    "secondary_sidebar_items": {
+        "*": ["page-toc"],
+        "api/*": ["page-toc"],
+        "api/generated/*.[A-Z]*": ["page-toc"],
+    },
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+html_sidebars = {"index": []}  # the front page has no section
+html_context = {"default_mode": "auto"}
 
+# The bridges' interfaces are described without their libraries, each of which is larger than all else here. What runs
+# at import inside them, and needs more of a library than a name, is left out too.
+MOCKED = ["torch", "keras", "jax", "tensorflow"]
+INSIDES = [
+    "localconv.torch.autograd",
+    "localconv.torch.runtime",
+    "localconv.jax.primitives",
+]
+
+
+def import_bridges():
+    """Import them on imitations of their libraries; autodoc finds them imported."""
+    with mock([*MOCKED, *INSIDES]):
+        import jax
+        import keras.layers
+        import keras.saving
+        import torch
+
+        torch.Tensor = type("Tensor", (), {"__module__": "torch"})
+        jax.Array = type("Array", (), {"__module__": "jax"})
+        keras.__version__ = "3.15"
+        keras.layers.Layer = type("Layer", (), {"__module__": "keras.layers"})
+        keras.saving.register_keras_serializable = lambda **_: lambda layer: layer
+        import localconv.jax
+        import localconv.keras
+        import localconv.torch  # noqa: F401
+
+
+import_bridges()
 pictures.draw_all(Path(__file__).parent / "build")

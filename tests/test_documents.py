@@ -1,9 +1,15 @@
 """Every Python block of the README and the documentation runs, page by page,
 and the examples of all docstrings hold.
+
+A block that imports one of the bridges is a program by itself, which runs where
+the bridge's library is installed; the others of its page are one program. On the
+pages of NEEDS all blocks are one program.
 """
 
+import ast
 import doctest
 import importlib
+import importlib.util
 import os
 import pkgutil
 import re
@@ -18,8 +24,16 @@ import localconv
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BRIDGE = re.compile(r"^(?:import|from) localconv\.(torch|jax|keras)\b", re.MULTILINE)
 # What a page needs beside the package and the tests' own tools.
-NEEDS = {"tutorial": "sklearn", "coming-from-jax": "jax"}
+NEEDS = {
+    "tutorial": ("sklearn",),
+    "gallery": ("PIL",),
+    "spatially-varying-filters": ("PIL", "sklearn"),
+    "coming-from-numpy": ("scipy",),
+    "coming-from-jax": ("jax",),
+    "coming-from-torch": ("torch",),
+}
 SKIPPED = ("__main__", "_core", "_xla")
 # Bridges whose docstrings tests/bridges runs.
 ELSEWHERE = ("localconv.keras", "localconv.torch")
@@ -36,13 +50,34 @@ def blocks(page):
     return BLOCK.findall(page.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.exists() and blocks(page)], ids=lambda page: page.stem)
-def test_blocks_run(page, tmp_path):
+def programs(page):
+    """What each program of a page needs, and its code."""
+    needed = NEEDS.get(page.stem, ())
+    plain, others = [], []
+    for block in blocks(page):
+        bridge = BRIDGE.search(block)
+        if bridge is None or bridge[1] in needed:
+            plain.append(block)
+        else:
+            others.append(((bridge[1],), block))
+    return [(needed, "\n".join(plain)), *others] if plain else others
+
+
+PROGRAMS = [
+    pytest.param(needed, code, id=f"{page.stem}-{number}" if number else page.stem)
+    for page in PAGES
+    if page.exists()
+    for number, (needed, code) in enumerate(programs(page))
+]
+
+
+@pytest.mark.parametrize(("needed", "code"), PROGRAMS)
+def test_blocks_run(needed, code, tmp_path):
     """In a process and a folder of their own, one after the other in one namespace."""
-    if page.stem in NEEDS:
-        pytest.importorskip(NEEDS[page.stem], reason=f"the page needs {NEEDS[page.stem]}")
-    environment = os.environ | {"KERAS_HOME": str(tmp_path)}
-    code = "\n".join(blocks(page))
+    for library in needed:
+        if importlib.util.find_spec(library) is None:
+            pytest.skip(f"needs {library}, which is not installed")
+    environment = os.environ | {"KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "numpy"}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
@@ -74,24 +109,42 @@ PARTS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("page", "module"),
-    [
-        *(
-            (page, module)
-            for page in ("docs/api.md", "tests/typing/whole_api.py")
-            for module in (localconv, localconv.grad, localconv.layers)
-        ),
-        *(("tests/typing/whole_api.py", module) for module in PARTS),
-    ],
-)
-def test_everything_public_is_on(page, module):
-    """The reference, and the file that a strict type checker reads, leave nothing out."""
-    page = ROOT / page
+@pytest.mark.parametrize("module", [localconv, localconv.grad, localconv.layers, *PARTS])
+def test_everything_public_is_typed(module):
+    """The file that a strict type checker reads leaves nothing out."""
+    page = ROOT / "tests" / "typing" / "whole_api.py"
     if not page.exists():
         pytest.skip("a test of a checkout; this is not one")
     words = set(re.findall(r"\w+", page.read_text(encoding="utf-8")))
     assert set(module.__all__) <= words
+
+
+def names_for_all(module):
+    """`__all__` of a module that need not be importable here."""
+    file = Path(localconv.__file__).parent / f"{module.replace('.', '/')}"
+    source = file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
+    for statement in ast.parse(source.read_text(encoding="utf-8")).body:
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "__all__":
+            return set(ast.literal_eval(statement.value))
+    raise AssertionError(f"{source} has no __all__")
+
+
+@pytest.mark.parametrize("module", ["", "grad", "layers", "torch", "jax", "keras", "convert"])
+def test_everything_public_is_in_the_reference(module):
+    folder = ROOT / "docs" / "api"
+    if not folder.exists():
+        pytest.skip("a test of a checkout; this is not one")
+    words = set()
+    for page in folder.glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        # What autosummary lists, what automodule describes, and what the text names.
+        for block in re.findall(r"^```{eval-rst}\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+            current = re.search(r"^\.\. currentmodule:: localconv\.?(\w*)$", block, re.MULTILINE)
+            if current and current[1] == module:
+                words |= set(re.findall(r"^   (\w+)$", block, re.MULTILINE))
+        words |= set(re.findall(rf"^\.\. automodule:: localconv\.{module}\.(\w+)$", text, re.MULTILINE))
+        words |= set(re.findall(rf"`(?:localconv\.{module}\.?)?(\w+)`", text))
+    assert names_for_all(module) <= words
 
 
 def test_the_whole_interface_runs(tmp_path):

@@ -356,7 +356,8 @@ class LocallyConnected1D(LocallyConnected):
     --------
     >>> import keras
     >>> from localconv.keras import LocallyConnected1D
-    >>> model = keras.Sequential([keras.Input((10, 32)), LocallyConnected1D(64, 3), LocallyConnected1D(32, 3)])
+    >>> layers = [keras.Input((10, 32)), LocallyConnected1D(64, 3), LocallyConnected1D(32, 3)]
+    >>> model = keras.Sequential(layers)
     >>> model.output_shape
     (None, 6, 32)
     """

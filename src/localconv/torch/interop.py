@@ -206,14 +206,14 @@ def from_snippet(
 ) -> LocalConv:
     """A module from the parameters of the locally connected layers that are passed on as snippets.
 
-    They unfold the input, multiply it by a weight of shape (1, out_channels, in_channels, *output_size,
-    prod(kernel_size)) and sum.
+    They unfold the input, multiply it by a weight of shape
+    ``(1, out_channels, in_channels, *output_size, prod(kernel_size))`` and sum.
 
     Parameters
     ----------
     weight : Tensor or array_like
     bias : Tensor or array_like, optional
-        (1, out_channels, *output_size), or (out_channels,).
+        ``(1, out_channels, *output_size)``, or (out_channels,).
     kernel_size : int or sequence of ints, optional
         Default: a window that is as large along all axes.
     stride, padding : optional
@@ -277,7 +277,7 @@ def from_snippet(
 
 
 def to_snippet(module: LocalConv) -> tuple[Tensor, Tensor | None]:
-    """Weight (1, out_channels, in_channels, *output_size, prod(kernel_size)) and bias of a module.
+    """Weight and bias of a module, as the snippets that `from_snippet` reads have them.
 
     Parameters
     ----------
@@ -287,8 +287,9 @@ def to_snippet(module: LocalConv) -> tuple[Tensor, Tensor | None]:
     Returns
     -------
     weight : Tensor
+        ``(1, out_channels, in_channels, *output_size, prod(kernel_size))``.
     bias : Tensor or None
-        (1, out_channels, *output_size), or (out_channels,). Both are copies of the module's dtype and device.
+        ``(1, out_channels, *output_size)``, or (out_channels,). Both are copies of the module's dtype and device.
 
     Raises
     ------

@@ -293,7 +293,7 @@ class LocalConv1d(_LocalConv):
         (positions, kernel_size * in_channels / groups, out_channels), row ``i * in_channels / groups + c`` for tap i
         and channel c: a kernel of Keras's LocallyConnected1D as it is.
     bias : Parameter or None
-        (out_channels, *output_size), or (out_channels,).
+        ``(out_channels, *output_size)``, or (out_channels,).
     output_size : tuple of int
 
     Raises
@@ -337,7 +337,7 @@ class LocalConv2d(_LocalConv):
         (positions, kh * kw * in_channels / groups, out_channels), row ``(i * kw + j) * in_channels / groups + c`` for
         tap (i, j) and channel c.
     bias : Parameter or None
-        (out_channels, *output_size), or (out_channels,).
+        ``(out_channels, *output_size)``, or (out_channels,).
     output_size : tuple of int
 
     Raises
@@ -543,7 +543,7 @@ class LocalConvTranspose1d(_LocalConvTranspose):
         (prod(input_size), prod(kernel_size) * out_channels / groups, in_channels): that of the `LocalConv1d` from
         out_channels to in_channels whose transpose this is.
     bias : Parameter or None
-        (out_channels, *output_size), or (out_channels,).
+        ``(out_channels, *output_size)``, or (out_channels,).
     output_size : tuple of int
 
     Raises

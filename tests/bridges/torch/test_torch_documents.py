@@ -1,9 +1,15 @@
-"""The examples of the docstrings of `localconv.torch`, and its page."""
+"""The examples of the docstrings of `localconv.torch`, and the program for several processes on its page.
+
+tests/test_documents.py runs the page's other blocks.
+"""
 
 import doctest
 import importlib
 import pkgutil
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -31,3 +37,20 @@ def test_three_dimensions_are_not_described_as_two(name):
 def test_everything_public_has_an_example():
     for name in localconv.torch.__all__:
         assert ">>>" in getattr(localconv.torch, name).__doc__, name
+
+
+@pytest.mark.skipif(
+    not (torch.distributed.is_available() and torch.distributed.is_gloo_available()), reason="this PyTorch has no gloo"
+)
+def test_the_program_for_several_processes(tmp_path):
+    page = Path(__file__).parents[3] / "docs" / "coming-from-torch.md"
+    if not page.exists():
+        pytest.skip("a test of a checkout; this is not one")
+    (program,) = re.findall(r"^```py\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    (tmp_path / "ddp.py").write_text(program, encoding="utf-8")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "ddp.py"]
+    done = subprocess.run(launch, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    sums = dict(re.findall(r"(\d): (-?[\d.]+)", done.stdout))
+    assert set(sums) == {"0", "1"}
+    assert sums["0"] == sums["1"]
