@@ -381,7 +381,6 @@ cdef class Job:
         else:
             _bind(<double *> NULL, self, &call, result, input, kernel, gradient, bias)
 
-
     def run_at(self, uintptr_t result, uintptr_t input, uintptr_t kernel, uintptr_t gradient, uintptr_t bias=0,
                ptrdiff_t bias_size=0, bint by_filter=False, uintptr_t scales=0):
         """`run` for a bridge that knows where its arrays' elements begin and keeps them alive; 0: there is none.
