@@ -1,9 +1,10 @@
-"""The examples of the docstrings of `localconv.torch`, and its page."""
+"""The examples of the docstrings of `localconv.torch`, and of the pages that speak of it."""
 
 import doctest
 import importlib
 import pkgutil
 import re
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ torch = pytest.importorskip("torch", reason="localconv.torch needs PyTorch: make
 
 import localconv.torch  # noqa: E402
 
+PAGE = Path(__file__).parents[3] / "docs" / "small-kernels.md"
 MODULES = [m.name for m in pkgutil.iter_modules(localconv.torch.__path__, "localconv.torch.")]
 
 
@@ -31,3 +33,11 @@ def test_three_dimensions_are_not_described_as_two(name):
 def test_everything_public_has_an_example():
     for name in localconv.torch.__all__:
         assert ">>>" in getattr(localconv.torch, name).__doc__, name
+
+
+def test_page(python):
+    if not PAGE.exists():
+        pytest.skip("a test of a checkout; this is not one")
+    blocks = re.findall(r"^```py\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    (block,) = [block for block in blocks if "localconv.torch" in block]
+    python(block)
