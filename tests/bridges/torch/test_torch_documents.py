@@ -17,6 +17,7 @@ torch = pytest.importorskip("torch", reason="localconv.torch needs PyTorch: make
 
 import localconv.torch  # noqa: E402
 
+PAGE = Path(__file__).parents[3] / "docs" / "small-kernels.md"
 MODULES = [m.name for m in pkgutil.iter_modules(localconv.torch.__path__, "localconv.torch.")]
 
 
@@ -54,3 +55,11 @@ def test_the_program_for_several_processes(tmp_path):
     sums = dict(re.findall(r"(\d): (-?[\d.]+)", done.stdout))
     assert set(sums) == {"0", "1"}
     assert sums["0"] == sums["1"]
+
+
+def test_page(python):
+    if not PAGE.exists():
+        pytest.skip("a test of a checkout; this is not one")
+    blocks = re.findall(r"^```py\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    (block,) = [block for block in blocks if "localconv.torch" in block]
+    python(block)

@@ -1,4 +1,4 @@
-"""The examples in the docstrings hold, and the documentation's page on Keras 3 runs."""
+"""The examples in the docstrings hold, and what the documentation's pages say of Keras 3 runs."""
 
 import doctest
 import importlib
@@ -20,7 +20,9 @@ MODULES = [
     # Another backend's.
     if BACKEND == "tensorflow" or not name.endswith("tensorflow_functions")
 ]
-PAGE = Path(__file__).parents[4] / "docs" / "coming-from-keras3.md"
+DOCS = Path(__file__).parents[4] / "docs"
+# The pages, and a word of their blocks that are meant for Keras.
+PAGES = {"coming-from-keras3.md": "", "small-kernels.md": "localconv.keras"}
 BLOCK = re.compile(r"^```py\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -30,10 +32,11 @@ def test_docstrings(name):
     assert failed == 0
 
 
-def test_page(tmp_path):
-    if not PAGE.exists():
+@pytest.mark.parametrize("page", PAGES)
+def test_page(page, tmp_path):
+    if not DOCS.exists():
         pytest.skip("a test of a checkout; this is not one")
-    blocks = BLOCK.findall(PAGE.read_text(encoding="utf-8"))
+    blocks = [block for block in BLOCK.findall((DOCS / page).read_text(encoding="utf-8")) if PAGES[page] in block]
     if BACKEND == "numpy":
         blocks = [block for block in blocks if ".fit(" not in block]
     assert blocks

@@ -16,6 +16,12 @@ from localconv.keras import LocallyConnected1D, LocallyConnected2D, LocallyConne
 
 rng = np.random.default_rng(15)
 
+# Keras's own words on layers that have nothing to quantize, and on its Dense in int8.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Layer (InputLayer|Flatten) does not have a `quantize`:UserWarning"),
+    pytest.mark.filterwarnings("ignore:`custom_gradient` for the numpy backend:UserWarning"),
+]
+
 LAYERS = {1: LocallyConnected1D, 2: LocallyConnected2D, 3: LocallyConnected3D}
 ENGINES = ("compiled", "ops")
 
@@ -204,13 +210,12 @@ def test_whole_model(engine):
 
 
 @pytest.mark.parametrize("way", ["keras", "weights", "pickle", "deepcopy", "clone", "json"])
-@pytest.mark.parametrize("engine", ENGINES)
-def test_copies_and_files(way, engine, tmp_path):
-    model = quantize_local_layers(model_of(engine=engine))
+def test_copies_and_files(way, tmp_path):
+    model = quantize_local_layers(model_of(engine="compiled"))
     x = normal(3, 8, 7, 2)
 
     def loaded():
-        other = quantize_local_layers(model_of(engine=engine))
+        other = quantize_local_layers(model_of(engine="compiled"))
         model.save_weights(tmp_path / "model.weights.h5")
         other.load_weights(tmp_path / "model.weights.h5")
         return other
@@ -231,10 +236,10 @@ def test_copies_and_files(way, engine, tmp_path):
         if way in ("clone", "json"):
             for name in ("kernel", "kernel_scale", "bias"):
                 if getattr(one, name, None) is not None:
-                    getattr(other, name).assign(getattr(one, name))
+                    getattr(other, name).assign(array(getattr(one, name)))
         assert {w.name: w.dtype for w in other.weights} == {w.name: w.dtype for w in one.weights}
     assert [layer.quantization_mode for layer in again.layers] == ["int8", "int8", None, None]
-    assert again.layers[0].engine == engine
+    assert again.layers[0].engine == "compiled"
     np.testing.assert_array_equal(array(again(x)), array(model(x)))
     np.testing.assert_array_equal(again.predict(x, verbose=0), model.predict(x, verbose=0))
 
