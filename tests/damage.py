@@ -10,6 +10,8 @@ import numpy as np
 from layer_cases import GOLDEN, write_model
 
 from localconv import layers
+from localconv.layers.contents import contents_of
+from localconv.layers.conversion import convert_file
 
 # Files of the same model: those that Keras wrote, and a .npz, which it cannot write; and those of the model quantized.
 FORMS = {"npz": None, "int8.npz": None}
@@ -283,3 +285,14 @@ def load(what, path, made, **options):
     if not all(map(np.array_equal, before, made.get_weights())):
         raise RuntimeError(f"half-loaded: {message}")
     return None
+
+
+def look(path):
+    """Looks into a file, and converts it: each a result or a ValueError that names the file, else it raises."""
+    for act in (contents_of, lambda path: convert_file(path, path.with_name("new.npz"), overwrite=True)):
+        try:
+            with np.errstate(all="ignore"):
+                act(path)
+        except ValueError as error:
+            if str(path) not in str(error) and "ismatch" not in str(error):
+                raise RuntimeError(f"a message without the file: {error}") from error

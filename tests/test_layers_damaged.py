@@ -39,6 +39,7 @@ for seed in range(first, first + count):
     try:
         made = damage.load(what, path, damage.model(form), by_name=rng.random() < 0.2)
         counts["loaded" if made else "refused"] += 1
+        damage.look(path)
     except Exception as error:
         traceback.print_exc()
         print("seed", seed, way, what, repr(error))

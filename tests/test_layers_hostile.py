@@ -23,9 +23,10 @@ BOMB = 256 * MIB
 
 # Prints by how much the process grew and what came of it: the weights' sum, or the error.
 LOAD = """
-import sys
+import contextlib, io, sys
 from pathlib import Path
 import h5py, numpy as np
+import localconv.command_line, localconv.layers.conversion, localconv.layers.contents
 from localconv import layers
 
 def peak():
@@ -45,6 +46,15 @@ try:
     print(peak() - before, "loaded", sum(float(w.sum()) for w in model.get_weights()), sep="|")
 except ValueError as error:
     print(peak() - before, "ValueError", error, sep="|")
+
+del model
+outcome = []
+for command in (["inspect"], ["inspect", "--json"], ["convert", "--overwrite"], ["convert", "--quantize=int8"]):
+    command += [path] if command[0] == "inspect" else [path, f"new{len(outcome)}.npz"]
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        outcome += [localconv.command_line.main(command), peak() - before]
+with open("commands.txt", "w") as file:
+    print(*outcome, file=file)
 """
 
 
@@ -58,6 +68,11 @@ def load(python, tmp_path):
     def run(name, what="weights", size=4, limit=48 * MIB):
         grown, outcome, text = python(LOAD, what, tmp_path / name, size).strip().split("|", 2)
         assert int(grown) < limit, f"{int(grown) // MIB} MiB, {outcome}: {text}"
+        # The command line looks into the same file, and converts it, which holds its weights.
+        numbers = [int(word) for word in (tmp_path / "commands.txt").read_text().split()]
+        assert set(numbers[::2]) <= {0, 2}
+        assert max(numbers[1:4:2]) < limit, f"inspect: {numbers[3] // MIB} MiB"
+        assert numbers[-1] < limit + 300 * MIB, f"convert: {numbers[-1] // MIB} MiB"
         return f"{outcome}: {text}"
 
     return run

@@ -1,5 +1,7 @@
-"""``python -m localconv`` prints the configuration."""
+"""``python -m localconv``: see `localconv.command_line`."""
 
-from .machine import show_config
+import sys
 
-show_config()
+from .command_line import main
+
+sys.exit(main())

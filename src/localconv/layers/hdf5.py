@@ -64,7 +64,7 @@ class NewerLayer(NamedTuple):
     inner: list[NewerLayer] | None = None
 
 
-def _newer_key(kind: str, seen: Counter[str]) -> str:
+def newer_key(kind: str, seen: Counter[str]) -> str:
     """What the newer layout calls the next layer of a class, of which so many have been seen."""
     base = snake_case(kind)
     seen[base] += 1
@@ -102,7 +102,7 @@ def _write_newer(parent: Any, layers: list[NewerLayer]) -> None:
     group = parent.create_group("layers")
     seen: Counter[str] = Counter()
     for layer in layers:
-        found = group.create_group(_newer_key(layer.kind, seen))
+        found = group.create_group(newer_key(layer.kind, seen))
         if layer.inner is not None:
             _write_newer(found, layer.inner)
         variables = found.create_group("vars")
@@ -126,6 +126,8 @@ def _write_layers(group: Any, layers: list[tuple[str, dict[str, Array]]]) -> Non
 def _write_group(group: Any, weights: dict[str, Array]) -> None:
     _write_names(group, "weight_names", list(weights))
     for name, value in weights.items():
+        if not name:  # h5py would leave it without one
+            raise ValueError(f"weights must have names to be saved, one of {group.name} has none")
         group.create_dataset(name, data=value)
 
 
@@ -186,6 +188,8 @@ class ModelFile:
     ----------
     elements : int
         How many numbers all datasets together declare.
+    is_older, is_newer : bool
+        Which layout the weights have; neither, if there are none.
     """
 
     def __init__(self, path: Path, size: int, content: Source, root: Any, members: zipfile.ZipFile | None) -> None:
@@ -195,16 +199,29 @@ class ModelFile:
         self._names, self._strings = NameLimit(), Strings(content, root.userblock_size)
         found = Survey(root)
         self.elements, self._declared = found.elements, found.size
+        self._weights = root.get("model_weights", root)
+        older = "layer_names" in self._weights.attrs or "layer_names0" in self._weights.attrs
+        self.is_older, self.is_newer = older, not older and "layers" in self._weights
 
     # -------------------------------------------------------------------------------------------------------- the model
+
+    @property
+    def has_config(self) -> bool:
+        """Whether this is a whole model's file."""
+        with reading(self.path):
+            return self.members is not None or "model_config" in self.root.attrs
+
+    def check_size(self) -> None:
+        """ValueError if the file declares far more than it holds."""
+        if self._declared > limit_of(self.size):
+            raise Refused(
+                f"declares {self._declared} bytes of weights and has {self.size}: that is too much to be a model"
+            )
 
     def config(self) -> str:
         """The JSON text that describes the model. ValueError if there is none, or one that is too much."""
         with reading(self.path):
-            if self._declared > limit_of(self.size):
-                raise Refused(
-                    f"declares {self._declared} bytes of weights and has {self.size}: that is too much to be a model"
-                )
+            self.check_size()
             if self.members is not None:
                 text = (
                     archive.unpacked(self.members, archive.member(self.members, CONFIG), JSON_LIMIT).getvalue().decode()
@@ -222,16 +239,39 @@ class ModelFile:
     def layers(self, model: Any, by_name: bool) -> list[StoredLayer]:
         """The layers in the file; the newer layout needs the model to tell their order."""
         with reading(self.path):
-            root = self.root.get("model_weights", self.root)
-            if "layer_names" in root.attrs or "layer_names0" in root.attrs:
+            root = self._weights
+            if self.is_older:
                 return self._older(root)
-            if "layers" in root:
+            if self.is_newer:
                 if by_name:
                     raise Refused(
                         "does not hold the layers' names (files .weights.h5 and .keras do not): load it by order"
                     )
                 return list(self._newer(_group(root, "layers"), model))
             raise Refused("is an HDF5 file, but does not hold weights as Keras 2 writes them")
+
+    def listed(self) -> list[StoredLayer]:
+        """The layers in a file of the newer layout by what they are called there; no model is needed."""
+        with reading(self.path):
+            found: list[StoredLayer] = []
+            # Groups that are still to be looked at, and what they are called; a group may be inside itself.
+            stack, seen = [("", _group(self._weights, "layers"))], set[int]()
+            while stack:
+                path, group = stack.pop()
+                if (address := h5py().h5o.get_info(group.id).addr) in seen:
+                    continue
+                seen.add(address)
+                for key in group:
+                    layer, name = _group(group, key), f"{path}{key}"
+                    self._names.take(1, len(name))
+                    variables = _group(layer, "vars") if "vars" in layer else {}
+                    weights = [str(number) for number in range(len(variables))]
+                    found.append(
+                        StoredLayer(name, [Dataset(self.path, f"{name}/vars/{one}", variables, one) for one in weights])
+                    )
+                    if "layers" in layer:
+                        stack.append((f"{name}/", _group(layer, "layers")))
+            return found
 
     def _older(self, root: Any) -> list[StoredLayer]:
         version, backend = (
@@ -257,7 +297,7 @@ class ModelFile:
         """Layers are named by their class and number among those of that class."""
         seen: Counter[str] = Counter()
         for layer in model.layers:
-            key = _newer_key(type(layer).__name__, seen)
+            key = newer_key(type(layer).__name__, seen)
             if not layer.weights:
                 continue
             if key not in group:

@@ -35,17 +35,30 @@ BITS = np.dtype(np.uint16)
 
 def save_weights(model: Any, filepath: str | PathLike[str], overwrite: bool) -> None:
     """Write a model's weights, in the format of the file's suffix; see `Sequential.save_weights`."""
+    path = checked_weights_path(filepath)
+    _check_built(model)
+    layers = [(layer.name, _weights_by_name(layer, _stored_order(layer))) for layer in model.layers]
+    write_weights(layers, path, overwrite)
+
+
+def checked_weights_path(filepath: str | PathLike[str]) -> Path:
+    """The path of a file for weights alone. ValueError for another suffix."""
     path = Path(filepath)
-    suffix = path.suffix.lower()
-    if suffix not in (".npz", ".h5", ".hdf5") or path.name.endswith(".weights.h5"):
+    if path.suffix.lower() not in (".npz", ".h5", ".hdf5") or path.name.endswith(".weights.h5"):
         raise ValueError(
             f"filepath must end in .npz, .h5 or .hdf5 (and not in .weights.h5, another format), got {str(path)!r}"
         )
-    _check_built(model)
-    layers = [(_stored_name(layer.name), _weights_by_name(layer, _stored_order(layer))) for layer in model.layers]
+    return path
+
+
+def write_weights(layers: list[tuple[str, dict[str, Array]]], path: Path, overwrite: bool) -> None:
+    """Write layers, each a name and its weights by name, in the format of the file's suffix."""
+    for layer, weights in layers:
+        for name in (layer, *weights):
+            _stored_name(name)
 
     def write(file: BinaryIO) -> None:
-        if suffix == ".npz":
+        if path.suffix.lower() == ".npz":
             npz.write(layers, file)
             return
         # In memory first: if the disk is full, it is Python that finds out, and HDF5 has nothing left to write.

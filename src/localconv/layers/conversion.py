@@ -1,0 +1,105 @@
+"""Files of models and weights in other formats."""
+
+from __future__ import annotations
+
+from math import prod
+from os import PathLike
+from pathlib import Path
+
+from ..arrays import Array
+from . import hdf5, npz
+from .quantization import checked_mode
+from .saving import checked_weights_path, write_weights
+from .sequential import load_model
+from .stored import Refused, StoredLayer, limit_of, reading
+
+SUFFIXES = (".keras", ".h5", ".hdf5", ".npz")
+
+
+def convert_file(
+    old: str | PathLike[str], new: str | PathLike[str], mode: str | None = None, overwrite: bool = False
+) -> None:
+    """Write what a file holds as another file.
+
+    Parameters
+    ----------
+    old : path
+        A model (.keras, .h5) or weights (.h5, .npz).
+    new : path
+        .keras for a model, .npz for weights, .h5 for either. Of a model, .npz takes the weights alone.
+    mode : {'int8', 'float16', 'bfloat16'}, optional
+        Quantize the model, as `Sequential.quantize` does, which warns of what cannot be.
+    overwrite : bool, optional
+        Whether a file of the name `new` may be replaced.
+
+    Raises
+    ------
+    ValueError
+        If `old` is damaged or holds no model where one is needed, for another suffix of `new`, and as `load_model` and
+        `Sequential.quantize`.
+    OSError
+        If a file cannot be read or written; FileExistsError if `new` is there, without `overwrite`.
+    ImportError
+        If h5py is needed and missing.
+
+    Notes
+    -----
+    `old` may be anybody's, with the limits of `load_model`.
+    """
+    source, target = Path(old), Path(new)
+    if target.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"the new file must end in one of {', '.join(SUFFIXES)}, got {str(target)!r}")
+    if mode is not None:
+        checked_mode(mode, "mode")
+    if _holds_model(source):
+        model = load_model(source)
+        if mode is not None:
+            model.quantize(mode)
+        if target.suffix.lower() == ".npz":
+            model.save_weights(target, overwrite)
+        else:
+            model.save(target, overwrite)
+        return
+    if mode is not None or target.suffix.lower() == ".keras":
+        wanted = "be quantized" if mode is not None else "become a .keras"
+        raise ValueError(f"{source} holds weights only, and what is to {wanted} must hold a model")
+    checked = checked_weights_path(target)
+    write_weights(_weights_of(source), checked, overwrite)
+
+
+def _holds_model(path: Path) -> bool:
+    if path.suffix.lower() == ".npz":
+        return False
+    with hdf5.opened_hdf5(path) as file:
+        return file.has_config
+
+
+def _weights_of(path: Path) -> list[tuple[str, dict[str, Array]]]:
+    """All weights of a file, by the names of layers and their own."""
+    if path.suffix.lower() == ".npz":
+        with npz.stored_layers(path) as stored:
+            return _read(path, stored)
+    with hdf5.opened_hdf5(path) as file:
+        if file.is_newer:
+            with reading(path):
+                raise Refused(
+                    "does not hold the layers' names (.weights.h5 files do not): make the model, load_weights, and save"
+                )
+        return _read(path, file.layers(None, True))
+
+
+def _read(path: Path, stored: list[StoredLayer]) -> list[tuple[str, dict[str, Array]]]:
+    with reading(path):
+        declared = sum(prod(array.shape) * array.dtype.itemsize for layer in stored for array in layer.weights)
+        if declared > limit_of(path.stat().st_size):
+            raise Refused(f"declares {declared} bytes of weights, far more than it has")
+        names = [layer.name for layer in stored]
+        if len(set(names)) < len(names):
+            raise Refused("has layers of one name")
+        found = []
+        for layer in stored:
+            weights = {array.name.removeprefix(f"{layer.name}/"): array.read() for array in layer.weights}
+            if len(weights) < len(layer.weights):
+                raise Refused("has weights of one name in a layer")
+            found.append((str(layer.name), weights))
+    return found
