@@ -61,11 +61,7 @@ html_context = {"default_mode": "auto"}
 # The bridges' interfaces are described without their libraries, each of which is larger than all else here. What runs
 # at import inside them, and needs more of a library than a name, is left out too.
 MOCKED = ["torch", "keras", "jax", "tensorflow"]
-INSIDES = [
-    "localconv.torch.autograd",
-    "localconv.torch.runtime",
-    "localconv.jax.primitives",
-]
+INSIDES = ["localconv.torch.autograd", "localconv.torch.runtime", "localconv.jax.primitives"]
 
 
 def import_bridges():
@@ -74,9 +70,12 @@ def import_bridges():
         import jax
         import keras.layers
         import keras.saving
-        import torch
+        import torch.nn
+        import torch.nn.modules.lazy
 
         torch.Tensor = type("Tensor", (), {"__module__": "torch"})
+        torch.nn.Module = type("Module", (), {"__module__": "torch.nn"})
+        torch.nn.modules.lazy.LazyModuleMixin = type("LazyModuleMixin", (), {})
         jax.Array = type("Array", (), {"__module__": "jax"})
         keras.__version__ = "3.15"
         keras.layers.Layer = type("Layer", (), {"__module__": "keras.layers"})

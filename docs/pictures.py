@@ -16,24 +16,14 @@ INK, PALE, SHADES = "#2b2f33", "#d9dde1", ("#2f6f9f", "#d9822b", "#4f8f5b", "#8a
 def draw_all(folder: Path) -> None:
     """Write every picture into the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    for draw in (
-        shared_and_unshared,
-        strategies,
-        register_tile,
-        runs,
-        zones,
-        small_kernels,
-    ):
+    for draw in (shared_and_unshared, strategies, register_tile, runs, zones, small_kernels):
         draw(folder / f"{draw.__name__}.png")
     figures = (folder.parent / "benchmark.md").read_text(encoding="utf-8")
     forward, step = figures.split("### A training step")
     speeds(forward, "Forward", folder / "speed_forward.png")
     speeds(step, "Training step", folder / "speed_step.png")
     docs = folder.parent
-    for page, saved in (
-        ("spatially-varying-filters", "bilateral.png"),
-        ("gallery", "lights.png"),
-    ):
+    for page, saved in (("spatially-varying-filters", "bilateral.png"), ("gallery", "lights.png")):
         if is_newer(docs / f"{page}.md", folder / saved):
             run(plain_blocks(docs / f"{page}.md"), folder)
     digits = docs.resolve().parent / "examples" / "digits.py"
@@ -54,9 +44,7 @@ def plain_blocks(page: Path) -> str:
     return "\n".join(
         block
         for block in blocks
-        if not re.search(
-            r"^(import|from) localconv\.(torch|jax|keras)", block, re.MULTILINE
-        )
+        if not re.search(r"^(import|from) localconv\.(torch|jax|keras)", block, re.MULTILINE)
     )
 
 
@@ -83,19 +71,11 @@ def _figure(width: float, height: float):
 
 
 def _box(
-    axes,
-    x: float,
-    y: float,
-    colour: str,
-    text: str = "",
-    width: float = 0.86,
-    height: float = 0.86,
+    axes, x: float, y: float, colour: str, text: str = "", width: float = 0.86, height: float = 0.86
 ) -> None:
     from matplotlib.patches import Rectangle
 
-    axes.add_patch(
-        Rectangle((x, y), width, height, facecolor=colour, edgecolor=INK, linewidth=0.8)
-    )
+    axes.add_patch(Rectangle((x, y), width, height, facecolor=colour, edgecolor=INK, linewidth=0.8))
     axes.text(
         x + width / 2,
         y + height / 2,
@@ -121,10 +101,7 @@ def shared_and_unshared(path: Path) -> None:
             _box(axes, left + p + 1, 3, colour, f"y{p}")
             for tap in range(3):
                 axes.plot(
-                    [left + p + tap + 0.43, left + p + 1.43],
-                    [0.9, 3],
-                    color=colour,
-                    linewidth=1.4,
+                    [left + p + tap + 0.43, left + p + 1.43], [0.9, 3], color=colour, linewidth=1.4
                 )
     axes.set_xlim(-0.2, 15.2)
     axes.set_ylim(-0.3, 5.4)
@@ -165,12 +142,7 @@ def strategies(path: Path) -> None:
     ways = (
         ("convolution", "positions", "filters", "one kernel,\nfor all positions"),
         ("unshared, many filters", "images", "filters", "a kernel for\nthis position"),
-        (
-            "unshared, few filters",
-            "filters",
-            "images",
-            "the images' windows\nat this position",
-        ),
+        ("unshared, few filters", "filters", "images", "the images' windows\nat this position"),
     )
     for axes, (title, rows, lanes, loaded) in zip(panels, ways, strict=True):
         axes.set_axis_off()
@@ -186,13 +158,7 @@ def strategies(path: Path) -> None:
                 _box(axes, 2.2 + j, 4.7 + depth, SHADES[0])
         axes.text(0.65, -0.6, rows, ha="center", va="top", fontsize=11, color=SHADES[2])
         axes.text(
-            4.6,
-            -0.6,
-            f"sums: {rows} x {lanes}",
-            ha="center",
-            va="top",
-            fontsize=10,
-            color=INK,
+            4.6, -0.6, f"sums: {rows} x {lanes}", ha="center", va="top", fontsize=10, color=INK
         )
         axes.text(4.6, 6.9, f"lanes: {lanes}", ha="center", fontsize=11, color=SHADES[0])
         axes.text(1.9, 5.7, loaded, ha="right", va="center", fontsize=8.5, color=INK)
@@ -224,17 +190,8 @@ def runs(path: Path) -> None:
             y, x = divmod(pixel, width)
             inside = y in rows and x in columns
             at = left + pixel * 6 / 24
-            _box(
-                axes,
-                at,
-                0.4,
-                SHADES[y - rows[0]] if inside else PALE,
-                width=0.25,
-                height=0.8,
-            )
-        axes.text(
-            left, -0.2, "the same pixels as they lie in memory", fontsize=10.5, color=INK
-        )
+            _box(axes, at, 0.4, SHADES[y - rows[0]] if inside else PALE, width=0.25, height=0.8)
+        axes.text(left, -0.2, "the same pixels as they lie in memory", fontsize=10.5, color=INK)
     axes.set_xlim(-0.2, 15.2)
     axes.set_ylim(-0.5, 7.1)
     figure.savefig(path, dpi=150)
@@ -279,11 +236,7 @@ def small_kernels(path: Path) -> None:
         y = localconv.local_conv2d(x, fewer, 5, data_format="channels_last")
         shares = abs(y - exact).ravel() / abs(exact).max()
         axes.hist(
-            shares,
-            edges,
-            color=colour,
-            alpha=0.75,
-            label=f"{name}: largest {shares.max():.1e}",
+            shares, edges, color=colour, alpha=0.75, label=f"{name}: largest {shares.max():.1e}"
         )
     axes.set_xscale("log")
     axes.set_xlabel("difference from float32, by the largest result")
@@ -301,8 +254,7 @@ def measured(text: str) -> dict[str, list[tuple[str, float, str]]]:
     tables: dict[str, list[tuple[str, float, str]]] = {}
     for title, body in re.findall(r"^\*\*(.+?)\*\*\n\n((?:\|.*\n)+)", text, re.MULTILINE):
         header, _, *rows = (
-            [cell.strip() for cell in line.strip("|").split("|")]
-            for line in body.splitlines()
+            [cell.strip() for cell in line.strip("|").split("|")] for line in body.splitlines()
         )
         peer, speed = header.index("best peer"), header.index("speed")
         tables[title] = [
@@ -317,9 +269,7 @@ def speeds(text: str, title: str, path: Path) -> None:
 
     tables = measured(text)
     if not tables:
-        raise ValueError(
-            "the benchmark page has no table of speeds where the charts look for them"
-        )
+        raise ValueError("the benchmark page has no table of speeds where the charts look for them")
     rows = sum(map(len, tables.values()))
     figure = Figure(figsize=(9, 0.36 * rows + 2), layout="constrained", facecolor="white")
     figure.suptitle(f"{title}: times as fast as the fastest peer", fontsize=14, color=INK)
@@ -337,11 +287,7 @@ def speeds(text: str, title: str, path: Path) -> None:
         for place, (ratio, peer) in enumerate(zip(ratios, peers, strict=True)):
             at = {"xytext": (6, 0), "textcoords": "offset points"}
             axes.annotate(
-                f"{ratio:.2f}x  {peer}",
-                (max(1, ratio), place),
-                va="center",
-                fontsize=11,
-                **at,
+                f"{ratio:.2f}x  {peer}", (max(1, ratio), place), va="center", fontsize=11, **at
             )
         axes.axvline(1, color=INK, linewidth=1)
         axes.invert_yaxis()
