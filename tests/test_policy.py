@@ -94,8 +94,13 @@ def test_local_workspaces_are_bounded(shape, forced, element):
 MANY_FILTERS = geometry.geometry_of(conv_spec(2, 1, "valid", "channels_first", 1, 1), (1, 1, 8, 1), (8, 1, 1, 87_381))
 
 
+# A gradient for the input whose kernel, stored in fewer bytes, is too large to be widened tap by tap.
+WIDE_TAPS = geometry.geometry_of(conv_spec(1, 1, "valid", "channels_first", 1, 1), (1, 49, 1), (1, 49, 65_531))
+
+
 @given(geometries(local=False), st.sampled_from([(), *ways.ALL["conv"]]), elements)
 @example(MANY_FILTERS, ("conv_narrow",), ELEMENT_TYPES[0])
+@example(WIDE_TAPS, (), STORED[0])
 def test_shared_workspaces_are_bounded(shape, forced, element):
     """A packed kernel or a partial gradient has the kernel's size,
     its filters and channels rounded up to whole vectors.

@@ -15,7 +15,7 @@
 
 #include "../zones.h"
 
-enum { LC_PACKED_ROWS = 64, LC_LATENCY_ROWS = 5, LC_AHEAD_STEPS = 6 };
+enum { LC_PACKED_ROWS = 64, LC_LATENCY_ROWS = 5, LC_AHEAD_STEPS = 6, LC_WIDENED_COLUMNS = 256 };
 
 /* One of the convolutions that a job consists of. */
 typedef struct lc_part {
@@ -193,7 +193,7 @@ static inline int lc_finish_conv_forward(lc_job *job) {
     lc_cut_parts(job, p);
     const ptrdiff_t stage = g->channels_first ? job->kernels->rows[job->choices.vectors] * p->panel_width : 0;
     p->kernel_at = p->stage_at + lc_align(stage * job->kernels->itemsize);
-    const ptrdiff_t widened = job->store != LC_plain && p->by_filters ? p->panel_width * g->group_filters : 0;
+    const ptrdiff_t widened = job->store != LC_plain && p->by_filters ? p->panel_width * LC_WIDENED_COLUMNS : 0;
     job->thread_bytes = p->kernel_at + lc_align(widened * job->kernels->itemsize);
     return LC_OK;
 }
@@ -276,25 +276,32 @@ LC_TASK(conv_pack) {
                     share = (task - part->first_pack) % part->pack_parts;
     const ptrdiff_t end = lc_share(g->taps, part->pack_parts, share + 1);
     const lc_panel panel = lc_find_panel(g, p->panel_width, index);
+    const ptrdiff_t size = lc_kernel_size(job);
     LC_REAL *packed = (LC_REAL *)shared + part->packed_at + index * g->window * p->panel_width;
     const ptrdiff_t row_tap = g->along_taps ? 1 : g->group_channels, row_channel = g->along_taps ? g->taps : 1;
     for (ptrdiff_t tap = lc_share(g->taps, part->pack_parts, share); tap < end; ++tap) {
         const ptrdiff_t channel = row_channel * p->panel_width;
+        const lc_tap_block block = lc_find_tap(job, p, part, &panel, tap);
+        const char *source = (const char *)c->kernel + block.first * size;
         LC_REAL *target = packed + tap * row_tap * p->panel_width;
-        lc_tap_block block = lc_find_tap(job, p, part, &panel, tap);
-        const LC_REAL *source = (const LC_REAL *)c->kernel + block.first;
-        if (job->store != LC_plain) {
-            LC_REAL *widened = p->by_filters ? (LC_REAL *)(workspace + p->kernel_at) : target;
-            const ptrdiff_t stride = p->by_filters ? block.columns : channel;
-            LC_NAME(widen)(job->store, (const char *)c->kernel + block.first * lc_kernel_size(job), block.stride,
-                           block.rows, block.columns, c->scales ? c->scales + block.scale : NULL, widened, stride);
-            if (!p->by_filters) continue; /* they are in their places */
-            source = widened;
-            block.stride = stride;
+        if (job->store == LC_plain) {
+            LC_NAME(move)((const LC_REAL *)source, target,
+                          lc_copy_plane(g->group_channels, p->by_filters ? 1 : block.stride, channel, panel.count,
+                                        p->by_filters ? block.stride : 1, 1));
+            continue;
         }
-        const ptrdiff_t channel_step = p->by_filters ? 1 : block.stride, filter_step = p->by_filters ? block.stride : 1;
-        LC_NAME(move)(source, target,
-                      lc_copy_plane(g->group_channels, channel_step, channel, panel.count, filter_step, 1));
+        /* In the caller's order a panel's filters lie side by side; where they are rows, some columns at a time are
+         * widened before they change places. */
+        const ptrdiff_t together = p->by_filters ? LC_WIDENED_COLUMNS : block.columns;
+        for (ptrdiff_t from = 0; from < block.columns; from += together) {
+            const ptrdiff_t count = lc_min(together, block.columns - from);
+            LC_REAL *widened = p->by_filters ? (LC_REAL *)(workspace + p->kernel_at) : target;
+            LC_NAME(widen)(job->store, source + from * size, block.stride, block.rows, count,
+                           c->scales ? c->scales + block.scale + from : NULL, widened, p->by_filters ? count : channel);
+            if (p->by_filters)
+                LC_NAME(move)(widened, target + from * channel,
+                              lc_copy_plane(count, 1, channel, panel.count, count, 1));
+        }
     }
 }
 
