@@ -23,11 +23,12 @@ import numpy as np
 from compare import available_cpus, instruction_set, limit_threads, processor
 from shapes import SHARED, Case
 
-# (batch, spatial, channels, kernel_size, strides, filters): deepface's locally connected layers, and larger batches.
+# (spatial, channels, kernel_size, strides, filters): deepface's locally connected layers, and one of more filters.
 LAYERS = {
     "deepface-L4 63x63x16 k9 f16": ((63, 63), 16, (9, 9), (1, 1), 16),
     "deepface-L5 55x55x16 k7s2 f16": ((55, 55), 16, (7, 7), (2, 2), 16),
     "deepface-L6 25x25x16 k5 f16": ((25, 25), 16, (5, 5), (1, 1), 16),
+    "2d 28x28x64 k3 f64": ((28, 28), 64, (3, 3), (1, 1), 64),
 }
 BATCHES = (1, 8, 32)
 TYPES = ("float32", "float16", "bfloat16", "int8")
