@@ -45,7 +45,7 @@ def convolve(case: Case, x: Any, w: Any) -> Any:
     options = {"kernel_size": case.kernel_size, "strides": case.strides, "data_format": "channels_last"}
     if case.rank == 1:
         return lj.local_conv1d(x, w, **options)
-    return lj.local_conv2d(x, w, output_shape=case.out, **options)
+    return getattr(lj, f"local_conv{case.rank}d")(x, w, output_shape=case.out, **options)
 
 
 def by_numpy(case: Case, x: np.ndarray, w: np.ndarray) -> np.ndarray:

@@ -88,7 +88,7 @@ def by_einsum(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, case: C
 
 def ours(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, case: Case) -> torch.Tensor:
     """Return the layer's output by localconv.torch."""
-    function = functional.local_conv1d if case.rank == 1 else functional.local_conv2d
+    function = getattr(functional, f"local_conv{case.rank}d")
     return function(x, weight, case.kernel_size, bias, case.strides)
 
 
@@ -118,10 +118,9 @@ def in_numpy(case: Case, given: list[torch.Tensor], training: bool) -> Call:
     x, weight, bias, gradient = [t.detach() for t in given]
     x, gradient = x.movedim(1, -1).numpy(), gradient.movedim(1, -1).numpy()
     kernel, terms = weight.numpy(), np.ascontiguousarray(bias.movedim(0, -1).numpy())
-    options = (case.kernel_size, case.strides, *((None,) if case.rank == 2 else ()), "channels_last")
-    forward = localconv.local_conv1d if case.rank == 1 else localconv.local_conv2d
-    to_input = grad.local_conv1d_input if case.rank == 1 else grad.local_conv2d_input
-    to_kernel = grad.local_conv1d_kernel if case.rank == 1 else grad.local_conv2d_kernel
+    options = (case.kernel_size, case.strides, *((None,) if case.rank > 1 else ()), "channels_last")
+    forward = getattr(localconv, f"local_conv{case.rank}d")
+    to_input, to_kernel = (getattr(grad, f"local_conv{case.rank}d_{of}") for of in ("input", "kernel"))
 
     def call() -> object:
         y = forward(x, kernel, *options, bias=terms)

@@ -38,6 +38,7 @@ cdef extern from "localconv/machine.h" nogil:
     ctypedef struct lc_caches:
         ptrdiff_t first, second, last
     lc_caches lc_read_caches()
+    void lc_ask_for_huge_pages(uintptr_t address, size_t size)
 
 cdef extern from "localconv/kernels.h" nogil:
     ctypedef struct lc_geometry:
@@ -158,6 +159,11 @@ def cache_sizes():
     """Bytes of the first-level data cache, the second-level and the last-level one; 0: the system does not tell."""
     cdef lc_caches caches = lc_read_caches()
     return caches.first, caches.second, caches.last
+
+
+def ask_for_huge_pages(uintptr_t address, size_t size):
+    """Ask for huge pages for an array that nobody has touched yet, as NumPy does for its own."""
+    lc_ask_for_huge_pages(address, size)
 
 
 # -------------------------------------------------------------------------------------------------------------- threads

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .. import engine
-from .._core import Job, num_threads
+from .._core import Job, ask_for_huge_pages, num_threads
 from ..arrays import DOUBLE, SINGLE, ElementType, single_with
 from ..geometry import Mismatch
 from ..settings import current
@@ -33,6 +33,9 @@ ELEMENTS: dict[torch.dtype, ElementType] = {
 INT8 = single_with("int8")
 INT8_INPUTS = (torch.float32, torch.bfloat16, torch.float16)
 
+# Bytes from which NumPy asks for huge pages, too.
+LARGE = 2**22
+
 # Names that PyTorch keeps to itself, all of them questions.
 _transforms_active = torch._C._are_functorch_transforms_active
 _modes_active = torch._C._len_torch_dispatch_stack
@@ -40,7 +43,7 @@ _tracing = torch._C._get_tracing_state
 _profiled = torch._C._autograd._profiler_enabled
 _is_legacy_batched = torch._C._functorch.is_legacy_batchedtensor
 
-_empty, _empty_strided = torch.empty, torch.empty_strided
+_empty_strided = torch.empty_strided
 _get_num_threads = torch.get_num_threads
 
 
@@ -105,6 +108,14 @@ def _channels_last(tensor: Tensor, element: ElementType) -> Tensor:
     return _ready(tensor.movedim(1, -1), element)
 
 
+def _made(size: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """A new tensor, in huge pages if it is large: a training step makes a gradient as large as the weight."""
+    made = _empty_strided(size, strides, dtype=dtype)
+    if made.nbytes >= LARGE:
+        ask_for_huge_pages(made.data_ptr(), made.nbytes)
+    return made
+
+
 @lru_cache(maxsize=1024)
 def _as_channels_last(shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Size (N, C, ...) and strides of what lies in memory as (N, ..., C), the shape given."""
@@ -161,7 +172,7 @@ def _forward(
                 f"Expected bias to have size {[size[1]]} or {list(size[1:])}, but got {list(bias.shape)}"
             )
         bias = _ready(bias, element)
-    result = _empty_strided(size, strides, dtype=x.dtype)
+    result = _made(size, strides, x.dtype)
     scales = None if scales is None else scales.contiguous()
     _run(prepared.job, result, x, weight, None, bias, scales)
     return result.to(common) if element.store else result
@@ -190,7 +201,7 @@ def _grad_input(
     shape = (n, *spatial, channels)
     prepared = _prepare("local_grad_input", window, shape, weight.shape, element)
     _check_gradient(gradient, prepared.output)
-    result = _empty_strided(*_as_channels_last(shape), dtype=gradient.dtype)
+    result = _made(*_as_channels_last(shape), gradient.dtype)
     scales = None if scales is None else scales.contiguous()
     _run(prepared.job, result, None, weight, gradient, None, scales)
     return result.to(common) if element.store else result
@@ -204,7 +215,8 @@ def grad_weight(x: Tensor, size: Sequence[int], gradient: Tensor, window: Window
     x, gradient, shape = _channels_last(x, element), _channels_last(gradient, element), tuple(size)
     prepared = _prepare("local_grad_kernel", window, x.shape, shape, SINGLE if element.store else element)
     _check_gradient(gradient, prepared.output)
-    result = _empty(shape, dtype=gradient.dtype)
+    _, depth, filters = shape
+    result = _made(shape, (depth * filters, filters, 1), gradient.dtype)
     _run(prepared.job, result, x, None, gradient)
     return result.to(common) if element.store else result
 
