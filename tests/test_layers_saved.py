@@ -1,5 +1,6 @@
 """Whole models in files: what `Sequential.save` writes, real Keras and `load_model` read."""
 
+import importlib.util
 import io
 import json
 import pathlib
@@ -15,8 +16,10 @@ from localconv.layers import stored
 
 h5py = pytest.importorskip("h5py")
 
-sys.path.insert(0, str(GOLDEN.parent))
-import saved_models  # noqa: E402
+# By its path: beside it is a directory `keras`, which is not to be found as that package.
+spec = importlib.util.spec_from_file_location("saved_models", GOLDEN.parent / "saved_models.py")
+saved_models = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(saved_models)
 
 SUFFIXES = ("keras", "h5")
 
