@@ -386,6 +386,16 @@ def test_dilation_that_fits_no_workspace(solve_gradients, dtype, exponent):
     solve_gradients(Case("conv2d", (6, 18), (3, 3), dilation_rate=2**exponent, **shape))
 
 
+def test_no_window_meets_a_pixel(isa):
+    """All of the gradient is 0, and the kernels say that they ran."""
+    case = Case("conv2d", (1, 12), (1, 1), 3, 3, 1, strides=(2, 3), padding=((1, 0), (0, 0)))
+    gradient = Gradient(case, "input")
+    result = gradient.run(grad, gradient.arrays())
+    gradient.check(result)
+    assert not result.any()
+    assert _core.last_run()["isa"] == isa
+
+
 # --- transposed convolution -------------------------------------------------------------------------------------------
 
 

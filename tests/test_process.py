@@ -13,6 +13,7 @@ import os, signal, threading, time
 import numpy as np
 import localconv
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who is started in the background ignores it
 localconv.set_num_threads(1)
 x, kernel = np.ones((64, 512, 128), np.float32), np.ones((5, 128, 256), np.float32)
 started, finished = threading.Event(), []

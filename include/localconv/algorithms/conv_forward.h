@@ -266,6 +266,7 @@ typedef struct lc_conv_work {
 LC_TASK(conv_pack) {
     const lc_conv_plan *p = LC_CONST_PLAN(lc_conv_plan, job);
     if (task >= p->first_clear) {
+        if (task == 0) LC_NAME(sign)(c->ran); /* there may be no phase at all, and nothing but this */
         const ptrdiff_t size = job->geometry.x.image;
         memset((LC_REAL *)c->result + (task - p->first_clear) * size, 0, (size_t)size * sizeof(LC_REAL));
         return;
