@@ -33,7 +33,7 @@ LOOKS = {
 
 
 def test_dir_shows_what_is_public():
-    assert dir(localconv) == sorted({*localconv.__all__, *BRIDGES})
+    assert dir(localconv) == sorted({*localconv.__all__, *BRIDGES, "convert"})
     assert {"conv2d", "local_conv2d", "layers", "grad", *BRIDGES} <= set(dir(localconv))
     assert not {"Any", "TYPE_CHECKING", "backend"} & set(dir(localconv))
 

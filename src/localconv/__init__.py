@@ -58,19 +58,20 @@ __all__ = [
 ]
 
 
+_LATER = ("convert", "layers")
 # Not in __all__: `from localconv import *` must not import what they need.
 _BRIDGES = ("jax", "keras", "torch")
 
 
 def __getattr__(name: str) -> Any:
-    """Import the layers when they are first asked for: the functions alone must not wait for them.
+    """Import the layers, and layouts, when they are first asked for: the functions alone must not wait for them.
 
     A bridge waits for the first use of what is in it.
     """
-    if name == "layers":
+    if name in _LATER:
         import importlib
 
-        return importlib.import_module(f"{__name__}.layers")
+        return importlib.import_module(f"{__name__}.{name}")
     if name in _BRIDGES:
         from .bridges import Bridge
 
@@ -79,4 +80,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, *_BRIDGES})
+    return sorted({*__all__, *_LATER, *_BRIDGES})

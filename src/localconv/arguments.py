@@ -31,20 +31,28 @@ def ints(value: IntOrInts, count: int | None, name: str, minimum: int = 1, scala
             return value
     wanted = "ints" if count is None else "an int" if scalar and count == 1 else f"{count} ints"
     if isinstance(value, (str, bytes, set, frozenset, dict)):
-        raise TypeError(f"{name} must be {wanted}, got {value!r}")
+        raise TypeError(f"{name} must be {wanted}, got {brief(value)}")
     parts: tuple[Any, ...]
     try:
         parts = parts_of(value)
     except TypeError:
         if not scalar or count is None:
-            raise TypeError(f"{name} must be a sequence of {wanted}, got {value!r}") from None
+            raise TypeError(f"{name} must be a sequence of {wanted}, got {brief(value)}") from None
         parts = (value,) * count
     result = tuple(_int(part, name, wanted, value) for part in parts)
     if count is not None and len(result) != count:
-        raise ValueError(f"{name} must be {wanted}, got {value!r}")
+        raise ValueError(f"{name} must be {wanted}, got {brief(value)}")
     if result and min(result) < minimum:
-        raise ValueError(f"{name} must be at least {minimum}, got {value!r}")
+        raise ValueError(f"{name} must be at least {minimum}, got {brief(value)}")
     return result
+
+
+def brief(value: Any) -> str:
+    """`value` as errors show it: of an array the shape, and not all of what is long."""
+    if isinstance(value, np.ndarray) and value.ndim > 0 and value.size > 8:
+        return f"an array of shape {value.shape}"
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def parts_of(value: Any) -> tuple[Any, ...]:
@@ -59,11 +67,11 @@ def parts_of(value: Any) -> tuple[Any, ...]:
 
 def _int(part: Any, name: str, wanted: str, value: Any) -> int:
     if isinstance(part, (bool, np.bool)):
-        raise TypeError(f"{name} must be {wanted}, got {value!r}")
+        raise TypeError(f"{name} must be {wanted}, got {brief(value)}")
     try:
         return operator.index(part)
     except TypeError:
-        raise TypeError(f"{name} must be {wanted}, got {value!r}") from None
+        raise TypeError(f"{name} must be {wanted}, got {brief(value)}") from None
 
 
 def groups_of(groups: int) -> int:

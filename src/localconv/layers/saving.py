@@ -264,7 +264,7 @@ def _mismatch(number: int, layer: Layer, entry: StoredLayer) -> str | None:
     variables = _stored_order(layer)
     other = entry.name is not None and entry.name != layer.name
     in_file = f", {shortened(str(entry.name))} in the save file" if other else ""
-    quantized = f", quantized by {layer.quantization_mode!r}," if layer.quantization_mode else ""
+    quantized = f", quantized by {layer.quantization_mode!r}" if layer.quantization_mode else ""
     where = f"layer #{number} (named {layer.name} in the current model{quantized}{in_file})"
     if len(variables) != len(entry.weights):
         return (
