@@ -314,3 +314,11 @@ def test_missing_parts():
         QuantizedKernel(VALUES)
     with pytest.raises(TypeError):
         QuantizedKernel()
+
+
+@pytest.mark.parametrize("name", ["values", "scales"])
+def test_parts_are_not_assigned(name):
+    """The core reads them by sizes that were checked once."""
+    kernel = localconv.quantize(np.ones((2, 3, 4), np.float32))
+    with pytest.raises(AttributeError, match=name):
+        setattr(kernel, name, np.ones(1))

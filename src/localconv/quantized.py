@@ -60,10 +60,8 @@ class QuantizedKernel:
     QuantizedKernel(shape=(8, 12, 2), nbytes=256)
     """
 
-    __slots__ = ("scales", "values")
-
-    values: NDArray[np.int8]
-    scales: NDArray[np.float32]
+    # Read by the core without another look at their sizes: not to be assigned.
+    __slots__ = ("_scales", "_values")
 
     def __init__(self, values: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
         if not isinstance(values, np.ndarray) or values.dtype != np.int8 or is_masked(values):
@@ -79,15 +77,25 @@ class QuantizedKernel:
             )
         if not (np.abs(scales) <= LARGEST_SCALE).all():  # written so that a NaN fails
             raise ValueError(f"scales must be finite, and at most {LARGEST_SCALE:.4g} in size")
-        self.values = np.ascontiguousarray(values)
-        self.scales = np.require(scales, np.float32, ("C", "A"))
+        self._values: NDArray[np.int8] = np.ascontiguousarray(values)
+        self._scales: NDArray[np.float32] = np.require(scales, np.float32, ("C", "A"))
 
     @classmethod
     def of_checked(cls, values: NDArray[np.int8], scales: NDArray[np.float32]) -> Self:
         """Make one of parts that are known to be what the constructor asks for, contiguous too."""
         made = cls.__new__(cls)
-        made.values, made.scales = values, scales
+        made._values, made._scales = values, scales
         return made
+
+    @property
+    def values(self) -> NDArray[np.int8]:
+        """The int8 values, of the kernel's shape."""
+        return self._values
+
+    @property
+    def scales(self) -> NDArray[np.float32]:
+        """The scales, one for each filter of every position or tap."""
+        return self._scales
 
     @property
     def shape(self) -> tuple[int, ...]:

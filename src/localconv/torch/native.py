@@ -70,6 +70,16 @@ def is_plain(*tensors: Tensor | None) -> bool:
     return True
 
 
+def _address(name: str, tensor: Tensor | None) -> int:
+    """Where a tensor's elements begin; 0: there is no tensor."""
+    if tensor is None:
+        return 0
+    address = tensor.data_ptr()
+    if not address:
+        raise RuntimeError(f"Expected {name} to have memory, but its storage was freed or is not allocated yet")
+    return address
+
+
 def _run(
     job: Any,
     result: Tensor,
@@ -84,14 +94,14 @@ def _run(
         result.zero_()
         return
     job.run_at(
-        result.data_ptr(),
-        0 if x is None else x.data_ptr(),
-        0 if weight is None else weight.data_ptr(),
-        0 if gradient is None else gradient.data_ptr(),
-        0 if bias is None else bias.data_ptr(),
+        _address("the result", result),
+        _address("input", x),
+        _address("weight", weight),
+        _address("gradient", gradient),
+        _address("bias", bias),
         0 if bias is None else bias.numel(),
         True,
-        0 if scales is None else scales.data_ptr(),
+        _address("scales", scales),
     )
 
 

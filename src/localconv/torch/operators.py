@@ -115,11 +115,22 @@ def check_weight(window: Window, input_size: Sequence[Any], weight_size: Sequenc
     )
 
 
+def check_devices(first: Tensor, *others: Tensor | None) -> None:
+    """RuntimeError unless all tensors are on one device: where one is on meta, no kernel would say so."""
+    for other in others:
+        if other is not None and other.device != first.device:
+            raise RuntimeError(
+                f"Expected all tensors to be on the same device, but got at least two, {first.device} and "
+                f"{other.device}"
+            )
+
+
 @torch.library.register_fake("localconv::local_conv", lib=library)
 def _(x: Tensor, weight: Tensor, bias: Tensor | None, *arguments: Any) -> Tensor:
     window = window_from(*arguments)
     check_weight(window, x.shape, weight.shape)
     _check_dtypes(x, weight, bias)
+    check_devices(x, weight, bias)
     return permuted(x, x.shape[0], weight.shape[2], window.output_size(x.shape[2:]))
 
 
@@ -127,6 +138,7 @@ def _(x: Tensor, weight: Tensor, bias: Tensor | None, *arguments: Any) -> Tensor
 def _(size: Sequence[Any], weight: Tensor, gradient: Tensor, *arguments: Any) -> Tensor:
     check_weight(window_from(*arguments), size, weight.shape)
     _check_dtypes(gradient, weight)
+    check_devices(gradient, weight)
     return permuted(gradient, size[0], size[1], size[2:])
 
 
@@ -134,6 +146,7 @@ def _(size: Sequence[Any], weight: Tensor, gradient: Tensor, *arguments: Any) ->
 def _(x: Tensor, size: Sequence[Any], gradient: Tensor, *arguments: Any) -> Tensor:
     check_weight(window_from(*arguments), x.shape, size)
     _check_dtypes(gradient, x)
+    check_devices(gradient, x)
     return gradient.new_empty(size)
 
 

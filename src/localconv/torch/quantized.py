@@ -25,6 +25,7 @@ from .operators import (
     WINDOW,
     as_output,
     batched,
+    check_devices,
     check_weight,
     library,
     once,
@@ -102,6 +103,7 @@ def _(x: Tensor, values: Tensor, scales: Tensor, bias: Tensor | None, *arguments
     window = window_from(*arguments)
     native.check_int8(values, scales, input=x, bias=bias)
     check_weight(window, x.shape, values.shape)
+    check_devices(x, values, scales, bias)
     return permuted(x, x.shape[0], values.shape[2], window.output_size(x.shape[2:]))
 
 
@@ -109,6 +111,7 @@ def _(x: Tensor, values: Tensor, scales: Tensor, bias: Tensor | None, *arguments
 def _(size: Sequence[Any], values: Tensor, scales: Tensor, gradient: Tensor, *arguments: Any) -> Tensor:
     native.check_int8(values, scales, gradient=gradient)
     check_weight(window_from(*arguments), size, values.shape)
+    check_devices(gradient, values, scales)
     return permuted(gradient, size[0], size[1], size[2:])
 
 

@@ -375,3 +375,24 @@ def test_wrong_layers_of_others(name):
     call, kind, message = OTHERS[name]
     with pytest.raises(kind, match=message):
         call()
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_freed_storages_are_refused(name):
+    """As sharded training frees them: their memory must not be read."""
+    layer = LocalConv2d(3, 4, 3, (8, 8))
+    getattr(layer, name).data.untyped_storage().resize_(0)
+    for context in (torch.no_grad(), torch.enable_grad()):
+        with context, pytest.raises(RuntimeError, match=name):
+            layer(torch.ones(2, 3, 8, 8))
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+def test_modules_on_meta_refuse_inputs_of_the_processor(quantized):
+    """Whose result would be memory that nobody has written."""
+    layer = LocalConv2d(3, 4, 3, (8, 8), device="meta")
+    if quantized:
+        layer.quantize("int8")
+    with pytest.raises(RuntimeError, match="device"):
+        layer(torch.ones(2, 3, 8, 8))
+    assert layer(torch.ones(2, 3, 8, 8, device="meta")).shape == (2, 4, 6, 6)
