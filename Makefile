@@ -75,6 +75,7 @@ format: $(VENV)/.lint
 bench: $(VENV)/.bench
 	$(if $(PEERS),$(BIN)/python -m pip install --quiet $(PEERS))
 	$(BIN)/python benchmarks/compare.py $(BENCH_FLAGS)
+	$(BIN)/python benchmarks/small_kernels.py
 
 bench-busy: $(VENV)/.demo
 	$(BIN)/python benchmarks/busy.py
