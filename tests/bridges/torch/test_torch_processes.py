@@ -68,7 +68,8 @@ def train(rank, file):
 
 
 if __name__ == "__main__":
-    mp.spawn(train, (os.path.abspath("rendezvous"),), nprocs=2)
+    # A file of this run alone: what another one left behind would be waited for.
+    mp.spawn(train, (os.path.abspath(f"rendezvous-{os.getpid()}"),), nprocs=2)
 """
 
 
