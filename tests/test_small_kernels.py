@@ -454,6 +454,17 @@ def test_gradient_for_the_bias(half, data_format):
             assert_same_bits(out, whole.astype(out_type))
 
 
+def test_gradients_go_into_a_mapped_file_of_16_bits(tmp_path):
+    """As into any other `out` of 16 bits, and of a subclass."""
+    x, grad_output = np.ones((2, 7, 3), np.float32), np.ones((2, 5, 4), np.float32)
+    kernel = np.memmap(tmp_path / "kernel", np.float16, "w+", shape=(5, 9, 4))
+    bias = np.memmap(tmp_path / "bias", np.float16, "w+", shape=(4,))
+    assert grad.local_conv1d_kernel(x, kernel.shape, grad_output, 3, 1, "channels_last", out=kernel) is kernel
+    assert grad.bias(bias.shape, grad_output, "channels_last", out=bias) is bias
+    assert (kernel == 2).all()
+    assert (bias == 10).all()
+
+
 # --- int8 -------------------------------------------------------------------------------------------------------------
 
 

@@ -156,6 +156,11 @@ LC_INLINE const char *lc_kernel_of(const lc_job *job, const lc_call *call, ptrdi
     return (const char *)call->kernel + position * g->window * g->filters * lc_kernel_size(job);
 }
 
+/* An int8 kernel's scales from one on; NULL: it has none. */
+LC_INLINE const float *lc_scales_from(const lc_call *call, ptrdiff_t first) {
+    return call->scales ? call->scales + first : NULL;
+}
+
 /* Width of a register tile in lanes. */
 LC_INLINE ptrdiff_t lc_tile_lanes(const lc_job *job) { return job->choices.vectors * job->kernels->lanes; }
 

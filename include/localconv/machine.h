@@ -1,5 +1,6 @@
-/* What the system tells of the processor's caches: bytes of the first-level data cache, of the second-level cache and
- * of the last-level one, 0 where it does not tell. */
+/* The machine by way of its system. Of the processor's caches it tells the bytes of the first-level data cache, of the
+ * second-level cache and of the last-level one, 0 where it does not tell; for fresh memory it is asked for huge pages.
+ */
 #ifndef LOCALCONV_MACHINE_H
 #define LOCALCONV_MACHINE_H
 

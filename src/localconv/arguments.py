@@ -18,6 +18,9 @@ IntOrInts = int | Sequence[int]
 Padding = str | tuple[tuple[int, int], ...]
 PaddingLike = str | Sequence[Sequence[int]]
 
+# Letters of what a file holds, in messages.
+LONGEST_SHOWN = 1000
+
 
 def ints(value: IntOrInts, count: int | None, name: str, minimum: int = 1, scalar: bool = True) -> Ints:
     """`value` as a tuple of `count` ints (None: any number);
@@ -51,8 +54,12 @@ def brief(value: Any) -> str:
     """`value` as errors show it: of an array the shape, and not all of what is long."""
     if isinstance(value, np.ndarray) and value.ndim > 0 and value.size > 8:
         return f"an array of shape {value.shape}"
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."
+    return shortened(repr(value), 200)
+
+
+def shortened(text: str, longest: int = LONGEST_SHOWN) -> str:
+    """A text in messages: of a very long one the beginning."""
+    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 def parts_of(value: Any) -> tuple[Any, ...]:

@@ -159,19 +159,17 @@ def _promoted(kernel: np.dtype[Any] | None, first: np.dtype[Any], second: np.dty
 
 def rounded_into(element: ElementType, out: Any) -> ElementType:
     """The element type whose results are rounded to the dtype of `out` if that has 16 bits."""
-    if type(out) is np.ndarray and half_store(out.dtype) and element.dtype is FLOAT32:
+    if issubclass(type(out), ndarray) and half_store(out.dtype) and element.dtype is FLOAT32:
         return _single(element.store, out.dtype)
     return element
 
 
 def copied_type(array: Array) -> ElementType:
     """The element type in which elements are copied, or summed, and come back as they are."""
-    element = element_type(None, array)
-    store = half_store(array.dtype)
-    return _single(0, array.dtype.newbyteorder("=")) if store else element
+    return _single(0, array.dtype.newbyteorder("=")) if half_store(array.dtype) else element_type(None, array)
 
 
-def stored_elements(kernel: Array | QuantizedKernel, element: ElementType) -> Array | tuple[Array, Array]:
+def stored_elements(kernel: Array | QuantizedKernel) -> Array | tuple[Array, Array]:
     """A kernel of fewer bytes as the core reads it: its bytes in C order; of int8 with the scales."""
     if isinstance(kernel, QuantizedKernel):
         return kernel.values.reshape(-1).view(np.uint8), kernel.scales.reshape(-1)

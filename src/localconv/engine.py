@@ -306,7 +306,7 @@ def _prepare_columns(
 def stored(kernel: Array | QuantizedKernel, element: ElementType, job: Any) -> Any:
     """A kernel of another dtype as a job takes it: its bytes if the core widens them, else an array of its dtype."""
     if element.store and type(job) is Job:
-        return stored_elements(kernel, element)
+        return stored_elements(kernel)
     return flat(widened(kernel, element.dtype), element.dtype)
 
 

@@ -77,8 +77,8 @@ class Planner:
 
     def job(self, algorithm: str, geometry: Geometry | None = None, **choices: Any) -> Job:
         """The job of a proposal; `Refused` if the algorithm cannot do it."""
-        kernel = (self.element.number, self.element.store)
-        return Job(geometry or self.geometry, self.settings.isa, *kernel, algorithm, choices, self.threads)
+        geometry, element = geometry or self.geometry, self.element
+        return Job(geometry, self.settings.isa, element.number, element.store, algorithm, choices, self.threads)
 
     def shrunk(self, chunk: int, tile: int, job: Callable[[int], Job]) -> Job:
         """The job of the largest chunk of images, up to `chunk`, whose workspace keeps the limit.

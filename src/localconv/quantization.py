@@ -12,8 +12,8 @@ __all__ = ["quantize"]
 
 # The largest value: symmetric, so that a kernel and its negative have the same error.
 LARGEST = 127
-# Elements that are quantized at once.
-BLOCK = 2**20
+# Elements that are quantized at once: few enough for a cache.
+BLOCK = 2**18
 
 
 def quantize(kernel: ArrayLike, mode: str = "int8") -> QuantizedKernel:

@@ -36,8 +36,7 @@ typedef struct lc_conv_plan {
     int by_filters;                /* of phases: the caller's kernel has their filters for channels */
     ptrdiff_t step[3], kernel[3];  /* of phases: from one of their taps to the next, and taps, in the caller's kernel */
     ptrdiff_t first_clear; /* tasks of the first pass from here on set an image to 0: there are pixels in no phase */
-    ptrdiff_t stage_at,
-        kernel_at; /* in a thread's workspace, these and a tap's widened kernel; in front lie the runs */
+    ptrdiff_t stage_at, kernel_at; /* in a thread's workspace, the latter a tap's widened kernel; in front: the runs */
 } lc_conv_plan;
 LC_PLAN_FITS(lc_conv_plan);
 
@@ -298,7 +297,7 @@ LC_TASK(conv_pack) {
             const ptrdiff_t count = lc_min(together, block.columns - from);
             LC_REAL *widened = p->by_filters ? (LC_REAL *)(workspace + p->kernel_at) : target;
             LC_NAME(widen)(job->store, source + from * size, block.stride, block.rows, count,
-                           c->scales ? c->scales + block.scale + from : NULL, widened, p->by_filters ? count : channel);
+                           lc_scales_from(c, block.scale + from), widened, p->by_filters ? count : channel);
             if (p->by_filters)
                 LC_NAME(move)(widened, target + from * channel,
                               lc_copy_plane(count, 1, channel, panel.count, count, 1));

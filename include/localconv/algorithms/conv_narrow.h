@@ -194,7 +194,7 @@ LC_TASK(narrow_pack) {
                     LC_NAME(move)((const LC_REAL *)c->kernel + first, target, copy);
                 else
                     LC_NAME(widen)(job->store, (const char *)c->kernel + first * lc_kernel_size(job), g->filters,
-                                   g->group_channels, g->group_filters, c->scales ? c->scales + scale : NULL, target,
+                                   g->group_channels, g->group_filters, lc_scales_from(c, scale), target,
                                    g->group_filters);
                 header->finite = header->finite && LC_NAME(all_finite)(target, block);
             }

@@ -207,8 +207,8 @@ LC_INLINE const char *LC_NAME(kernel_at)(const lc_job *job, const lc_call *c, co
     const char *stored = lc_kernel_of(job, c, index);
     if (!p->widened) return stored;
     LC_NAME(widen)(job->store, stored + b->first_filter * lc_kernel_size(job), g->filters, g->window, b->kernel_step,
-                   c->scales ? c->scales + index * g->filters + b->first_filter : NULL,
-                   (LC_REAL *)(workspace + p->kernel_at), b->kernel_step);
+                   lc_scales_from(c, index * g->filters + b->first_filter), (LC_REAL *)(workspace + p->kernel_at),
+                   b->kernel_step);
     return workspace + p->kernel_at;
 }
 
@@ -223,7 +223,7 @@ LC_NOINLINE void LC_NAME(position_by_images)(const lc_job *job, const lc_call *c
     for (ptrdiff_t i = b->first_panel; i < b->last_panel; ++i) {
         const lc_panel panel = lc_find_panel(g, width, i);
         t->vector = here->kernel + (panel.first - b->kernel_first) * b->kernel_size;
-        t->scales = c->scales ? c->scales + here->index * g->filters + panel.first : NULL;
+        t->scales = lc_scales_from(c, here->index * g->filters + panel.first);
         t->lane_count = panel.count;
         t->broadcast_base = here->window + panel.group * g->group_channels * b->layout.channel;
         t->bias = here->bias ? (const LC_REAL *)here->bias + panel.first : NULL;

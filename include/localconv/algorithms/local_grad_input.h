@@ -4,9 +4,8 @@
  * with the taps clipped to the block as padding clips them elsewhere. So no two tasks write one pixel, every kernel
  * value is read once, and an input value's sum has the same order whatever the blocks. Rows are window elements:
  *
- *   local_input_placed   lanes along the filters, one image at a time; LANES window elements are reduced together; of
- * an int8 kernel, the gradients take the scales local_input_boxed    lanes = images, summed over the filters, in a box
- * [element][image] that is brought to the caller at the end
+ *   local_input_placed   lanes along the filters, one image at a time; LANES window elements are reduced together
+ *   local_input_boxed    lanes = images, summed over the filters, in a box [element][image], which goes out at the end
  */
 #ifndef LOCALCONV_LOCAL_GRAD_INPUT_H
 #define LOCALCONV_LOCAL_GRAD_INPUT_H
@@ -117,8 +116,7 @@ LC_INLINE void LC_NAME(placed_body)(const lc_job *job, const lc_call *c, const l
             LC_REAL *out = inputs + strip->input + group * g->group_channels * w->layout.channel;
             for (ptrdiff_t row = 0; row < strip->n; row += LC_LANES) {
                 const lc_kernel_rows rows = {kernel + row * stride, stride, lc_min(LC_LANES, strip->n - row),
-                                             c->scales ? c->scales + index * g->filters + group * g->group_filters
-                                                       : NULL};
+                                             lc_scales_from(c, index * g->filters + group * g->group_filters)};
                 for (ptrdiff_t image = 0; image < images; ++image)
                     LC_NAME(dot_rows)(rows, gradient + image * gradient_image + group * g->group_filters,
                                       g->group_filters, out + image * g->x.image + row * w->way.input_step,
@@ -172,8 +170,8 @@ LC_NOINLINE void LC_NAME(input_gradient_boxed)(const lc_job *job, const lc_call 
                 if (job->store != LC_plain) {
                     t->broadcast = widened;
                     LC_NAME(widen)(job->store, kernel + at, stride, end - row, g->group_filters,
-                                   c->scales ? c->scales + index * g->filters + group * g->group_filters : NULL,
-                                   widened, g->group_filters);
+                                   lc_scales_from(c, index * g->filters + group * g->group_filters), widened,
+                                   g->group_filters);
                 }
                 for (ptrdiff_t tile = 0; tile * tile_images < images; ++tile) {
                     const int vectors = LC_NAME(vectors_for)(lc_min(tile_images, images - tile * tile_images));

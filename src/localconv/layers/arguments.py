@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from types import FunctionType
 from typing import Any, TypeVar
 
-from ..arguments import Ints, parts_of
+from ..arguments import LONGEST_SHOWN, Ints, parts_of, shortened
 from ..config import DATA_FORMATS, image_data_format
 
 Shape = tuple[int | None, ...]
@@ -16,7 +16,6 @@ _T = TypeVar("_T", bound=type)
 
 LARGEST = 2**63 - 1  # of an array's sizes
 MOST_AXES = 64  # of an array
-LONGEST_SHOWN = 1000
 PADDINGS = ("valid", "same", "causal")
 
 
@@ -37,11 +36,6 @@ def shown(value: Any) -> str:
     """A value in messages: of a very long one, as a file may hold it, the beginning."""
     # Of a text no more is escaped than is shown.
     return shortened(repr(value[: LONGEST_SHOWN + 1] if isinstance(value, str) else value))
-
-
-def shortened(text: str, longest: int = LONGEST_SHOWN) -> str:
-    """A text in messages: of a very long one the beginning."""
-    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 def positive_int(value: Any, name: str) -> int:

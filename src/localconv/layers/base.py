@@ -13,10 +13,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from ..arguments import is_masked
+from ..arguments import is_masked, shortened
 from ..arrays import Array, as_array, remedy_for
 from . import initializers, regularizers
-from .arguments import Shape, flag, shape_tuple, shortened, shown
+from .arguments import Shape, flag, shape_tuple, shown
 from .naming import automatic_name
 from .quantization import checked_mode
 from .variables import QuantizedVariable, Variable, assign_all, converted, float_dtype

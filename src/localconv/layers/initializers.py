@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from ..arguments import parts_of
+from ..arguments import parts_of, shortened
 from ..arrays import Array
-from .arguments import shortened, shown
+from .arguments import shown
 from .registry import Configurable, Registry
 from .variables import float_dtype
 

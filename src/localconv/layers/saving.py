@@ -16,9 +16,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from ..arguments import shortened
 from ..arrays import Array
 from . import hdf5, npz
-from .arguments import shortened, shown
+from .arguments import shown
 from .atomic import write_whole
 from .base import Layer, weights_from_file
 from .stored import JSON_LIMIT, MOST_PARTS, StoredArray, StoredLayer, has_too_many_parts, reading

@@ -11,9 +11,10 @@ from typing import Any, Self, SupportsIndex, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..arguments import shortened
 from ..arrays import Array, as_array, bridge_for
 from . import saving
-from .arguments import Shape, positive_int, shape_tuple, shortened, shown
+from .arguments import Shape, positive_int, shape_tuple, shown
 from .base import Layer
 from .conv import Conv1D, Conv2D, Conv3D
 from .core import Activation, Dense, Dropout, Flatten, InputLayer, MaxPooling1D, MaxPooling2D, MaxPooling3D

@@ -6,7 +6,8 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def settings_of_keras():
-    """Afterwards Keras's settings are those that it started with."""
+    """The same initial weights every time; afterwards Keras's settings are those that it started with."""
+    keras.utils.set_random_seed(1)
     data_format, floatx, policy = keras.config.image_data_format(), keras.config.floatx(), keras.config.dtype_policy()
     yield
     keras.config.set_image_data_format(data_format)
