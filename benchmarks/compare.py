@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from statistics import median
 
-from shapes import FORWARD, STEP, cases, smallest_call
+from shapes import FORWARD, SETS, STEP, cases, smallest_call
 
 KNOWN_PEERS = ("numpy", "torch", "jax")
 
@@ -28,7 +28,17 @@ THREAD_VARIABLES = (
     "NPROC",
 )
 
-OUT_HELP = "where compare.md and compare.png go (default: results, beside this file)"
+# What holds each library to AVX2.
+AVX2_VARIABLES = {
+    "LOCALCONV_ISA": "avx2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    "OPENBLAS_CORETYPE": "Haswell",
+    "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
+}
+
+OUT_HELP = "where compare.md, compare.json and compare.png go (default: results, beside this file)"
 
 IMPORT_TIMER = """
 import time, numpy
@@ -45,6 +55,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--threads", type=int, default=available_cpus(), help="threads for everyone (default: %(default)s)")
     add("--quick", action="store_true", help="fewer and shorter rounds: a first look, not figures to quote")
     add("--filter", default="", metavar="SUBSTRING", help="only shapes whose name or family contains this")
+    add("--set", choices=tuple(SETS), default="usual", help="which shapes (default: %(default)s)")
+    add("--isa", choices=("avx2",), help="hold every library to it, and the limits")
     add("--only", choices=("forward", "step"), help="only the forward results, or only the training steps")
     add("--out", type=Path, default=Path(__file__).parent / "results", metavar="DIR", help=OUT_HELP)
     add("--peers", default=",".join(KNOWN_PEERS), metavar="NAMES", help="separated by commas (default: %(default)s)")
@@ -55,7 +67,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     if options.threads < 1:
         parser.error(f"--threads must be at least 1, got {options.threads}")
     options.work = {None: (FORWARD, STEP), "forward": (FORWARD,), "step": (STEP,)}[options.only]
-    if not cases(options.filter):
+    if not cases(options.filter, which=options.set):
         parser.error(f"no shape's name contains {options.filter!r}")
     return options
 
@@ -63,6 +75,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def available_cpus() -> int:
     """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def limit_isa(isa: str | None) -> None:
+    """Tell every library to use nothing wider; they listen only while they are being loaded."""
+    if isa == "avx2":
+        os.environ.update(AVX2_VARIABLES)
 
 
 def limit_threads(threads: int) -> None:
@@ -122,7 +140,7 @@ def open_probe(options: argparse.Namespace, remarks: list[str]):
     from limits import Probe, ProbeUnavailable
 
     try:
-        return Probe(options.threads, 0.01 if options.quick else 0.03)
+        return Probe(options.threads, 0.01 if options.quick else 0.03, options.isa)
     except ProbeUnavailable as error:
         remarks.append(f"no limits column: {error}")
         print(f"compare.py: {remarks[-1]}", file=sys.stderr)
@@ -153,7 +171,7 @@ def run(options: argparse.Namespace):
     report = Report(setting, [rival.name for rival in rivals], [])
     pace = Pace(block=0.01, rounds=3) if options.quick else Pace(block=0.03, rounds=7)
     probe = open_probe(options, report.remarks)
-    selected = cases(options.filter, options.work)
+    selected = cases(options.filter, options.work, options.set)
     progress = Progress(len(selected) + 1)
     for case in selected:
         progress.start(f"{case.family} {case.name}, {case.work}")
@@ -172,12 +190,15 @@ def run(options: argparse.Namespace):
 
 
 def write(report, directory: Path) -> list[Path]:
-    """Write the Markdown page and, where there is something to draw, the chart; return what was written."""
-    from report import chart, markdown
+    """Write the Markdown page, the JSON file and, where there is something to draw, the chart;
+    return what was written.
+    """
+    from report import as_json, chart, markdown
 
     directory.mkdir(parents=True, exist_ok=True)
-    page, picture = directory / "compare.md", directory / "compare.png"
-    written = [page]
+    page, data, picture = (directory / f"compare.{ending}" for ending in ("md", "json", "png"))
+    data.write_text(as_json(report), encoding="utf-8")
+    written = [page, data]
     if any(row.best for row in report.rows):
         try:
             chart(report, picture)
@@ -192,6 +213,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the comparison; return the exit status."""
     options = parse(arguments)
     limit_threads(options.threads)
+    limit_isa(options.isa)
     try:
         report = run(options)
     except ImportError as error:

@@ -28,10 +28,14 @@ class Probe:
         Threads that read, or multiply and add, at the same time.
     seconds : float
         How long one measurement takes.
+    isa : str or None
+        'avx2': nothing wider is used.
     """
 
-    def __init__(self, threads: int, seconds: float):
+    def __init__(self, threads: int, seconds: float, isa: str | None = None):
         self._library = _compile()
+        if isa and self._library.probe_limit(isa.encode()) != 0:
+            raise ProbeUnavailable(f"it has no {isa} here")
         self._threads = threads
         self._seconds = seconds
         self.isa = self._library.probe_isa().decode()
@@ -43,8 +47,12 @@ class Probe:
 
     def bandwidth(self) -> float:
         """Bytes read from memory a second."""
-        self.seen["bandwidth"].append(self._library.probe_read(self._threads, self._seconds))
+        self.seen["bandwidth"].append(self.bandwidth_of(BUFFER_BYTES))
         return self.seen["bandwidth"][-1]
+
+    def bandwidth_of(self, nbytes: int) -> float:
+        """Bytes read a second where so many are read again and again: a cache's bandwidth if they lie in one."""
+        return self._library.probe_read(self._threads, self._seconds, nbytes)
 
     def peak(self) -> float:
         """Float32 operations a second; a multiply-add is two."""
@@ -90,7 +98,8 @@ def _compile() -> ctypes.CDLL:
     library.probe_isa.restype = ctypes.c_char_p
     library.probe_open.argtypes = [ctypes.c_longlong]
     library.probe_close.restype = None
-    for function in (library.probe_read, library.probe_peak):
-        function.argtypes = [ctypes.c_int, ctypes.c_double]
-        function.restype = ctypes.c_double
+    library.probe_limit.argtypes = [ctypes.c_char_p]
+    library.probe_read.argtypes = [ctypes.c_int, ctypes.c_double, ctypes.c_longlong]
+    library.probe_peak.argtypes = [ctypes.c_int, ctypes.c_double]
+    library.probe_read.restype = library.probe_peak.restype = ctypes.c_double
     return library

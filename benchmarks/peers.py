@@ -38,6 +38,16 @@ def _as_it_is(result: Any) -> tuple[np.ndarray]:
     return (result,)
 
 
+def _padded(case: Case, x: np.ndarray) -> np.ndarray:
+    """The input with its zeros; itself where there are none."""
+    return np.pad(x, ((0, 0), *case.pads, (0, 0))) if case.padded != case.spatial else x
+
+
+def _inner(case: Case) -> tuple[slice, ...]:
+    """Where the input lies in the padded one."""
+    return (slice(None), *(slice(before, before + n) for (before, _), n in zip(case.pads, case.spatial, strict=True)))
+
+
 def _channels_first_patches(case: Case, kernel: np.ndarray) -> np.ndarray:
     """Reorder the rows of an unshared kernel from (tap, channel) to (channel, tap)."""
     taps = kernel.reshape(case.positions, -1, case.channels, case.filters)
@@ -71,29 +81,49 @@ class LocalConv:
         return {name: partial(self._step if case.work == STEP else self._forward, name)}
 
     @staticmethod
-    def _arguments(case: Case) -> tuple:
+    def _arguments(case: Case) -> dict[str, Any]:
         if case.family == "shared":
             single = case.rank == 1
             strides, dilation = (case.strides[0], case.dilation[0]) if single else (case.strides, case.dilation)
-            return strides, "valid", "channels_last", dilation
-        return case.kernel_size, case.strides, *([case.out] if case.rank > 1 else []), "channels_last"
+            more = {"strides": strides, "dilation_rate": dilation}
+        else:
+            more = {"kernel_size": case.kernel_size, "strides": case.strides}
+        data_format = "channels_first" if case.channels_first else "channels_last"
+        return more | {"padding": case.padding, "data_format": data_format, "groups": case.groups}
+
+    @staticmethod
+    def _layouts(case: Case) -> tuple[Layout, Layout, Layout]:
+        """Those of input, kernel and output: what is given in channels_first is laid out so before."""
+        if not case.channels_first:
+            return PLAIN, PLAIN, PLAIN
+        return CHANNELS_FIRST, FIRST_PATCHES if case.family == "unshared" else PLAIN, CHANNELS_FIRST
 
     def _forward(self, name: str, case: Case, x: np.ndarray, w: np.ndarray) -> tuple[Call, Fetch]:
-        return partial(getattr(self.module, name), x, w, *self._arguments(case)), _as_it_is
+        for_x, for_w, for_y = self._layouts(case)
+        call = partial(getattr(self.module, name), for_x.lay(case, x), for_w.lay(case, w), **self._arguments(case))
+        return call, lambda result: (for_y.back(case, result),)
 
     def _step(self, name: str, case: Case, x: np.ndarray, w: np.ndarray, dy: np.ndarray) -> tuple[Call, Fetch]:
         """All three results into arrays that are kept from step to step."""
         forward, grad, arguments = getattr(self.module, name), self.module.grad, self._arguments(case)
         for_input, for_kernel = getattr(grad, f"{name}_input"), getattr(grad, f"{name}_kernel")
+        for_x, for_w, for_y = layouts = self._layouts(case)
+        x, w, dy = for_x.lay(case, x), for_w.lay(case, w), for_y.lay(case, dy)
         y, dx, dw = (np.empty_like(a) for a in (dy, x, w))
 
         def call() -> tuple[np.ndarray, ...]:
-            forward(x, w, *arguments, out=y)
-            for_input(x.shape, w, dy, *arguments, out=dx)
-            for_kernel(x, w.shape, dy, *arguments, out=dw)
+            forward(x, w, **arguments, out=y)
+            for_input(x.shape, w, dy, **arguments, out=dx)
+            for_kernel(x, w.shape, dy, **arguments, out=dw)
             return y, dx, dw
 
-        return call, tuple
+        def fetch(results: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+            return tuple(
+                layout.back(case, array)
+                for layout, array in zip((layouts[2], layouts[0], layouts[1]), results, strict=True)
+            )
+
+        return call, fetch
 
 
 class NumPy:
@@ -107,7 +137,9 @@ class NumPy:
     def formulations(self, case: Case) -> dict[str, Builder]:
         """Return the formulations for the family of the case."""
         if case.work == STEP:
-            return {"windows and taps": self._step}
+            return {"windows and taps": self._step_of_groups if case.groups > 1 else self._step}
+        if case.groups > 1:
+            return {"a product per tap": self._groups}
         if case.family == "shared":
             return {"windows @ kernel": self._windows_matmul, "a matmul per tap": self._tap_matmul}
         return {
@@ -121,7 +153,7 @@ class NumPy:
     def _folded(case: Case, x: np.ndarray) -> np.ndarray:
         """Return windows (B, *out, *kernel_size[:-1], k*C): the last axis and the channels slide as one, uncopied."""
         c = case.channels
-        flat = x.reshape(case.batch, *case.spatial[:-1], -1)
+        flat = _padded(case, x).reshape(case.batch, *case.padded[:-1], -1)
         sizes = (*case.kernel_size[:-1], case.kernel_size[-1] * c)
         steps = (*case.strides[:-1], case.strides[-1] * c)
         axes = tuple(range(1, case.rank + 1))
@@ -159,7 +191,8 @@ class NumPy:
         every += [slice(None, None, d) for d in case.dilation]
 
         def call() -> np.ndarray:
-            windows = np.moveaxis(sliding_window_view(x, spans, axes)[(slice(None), *every)], case.rank + 1, -1)
+            windows = sliding_window_view(_padded(case, x), spans, axes)[(slice(None), *every)]
+            windows = np.moveaxis(windows, case.rank + 1, -1)
             return windows.reshape(-1, case.window) @ w.reshape(case.window, case.filters)
 
         return call, _as_it_is
@@ -170,9 +203,10 @@ class NumPy:
         slices = [(slice(None), *_tap_slices(case, tap)) for tap in taps]
 
         def call() -> np.ndarray:
-            total = x[slices[0]] @ w[taps[0]]
+            given = _padded(case, x)
+            total = given[slices[0]] @ w[taps[0]]
             for tap, where in zip(taps[1:], slices[1:], strict=True):
-                total += x[where] @ w[tap]
+                total += given[where] @ w[tap]
             return total
 
         return call, _as_it_is
@@ -188,24 +222,92 @@ class NumPy:
         places = [(slice(None), *_tap_slices(case, tap)) for tap in taps]
 
         def call() -> tuple[np.ndarray, ...]:
+            given = _padded(case, x)
             pieces = [
-                np.moveaxis(x[place].reshape(case.batch, case.positions, -1), 0, int(unshared)) for place in places
+                np.moveaxis(given[place].reshape(case.batch, case.positions, -1), 0, int(unshared)) for place in places
             ]
             windows = np.concatenate(pieces, axis=-1).reshape(*dy.shape[:-1], case.window)
             dwindows = np.matmul(dy, kernel.swapaxes(-1, -2)).reshape(*pieces[0].shape[:2], case.window)
-            dx = np.zeros(case.input_shape, x.dtype)
+            dx = np.zeros_like(given)
             for number, place in enumerate(places):
                 part = np.moveaxis(
                     dwindows[..., number * case.channels : (number + 1) * case.channels], int(unshared), 0
                 )
                 dx[place] += part.reshape(case.batch, *case.out, case.channels)
-            return np.matmul(windows, kernel), dx, np.matmul(windows.swapaxes(-1, -2), dy)
+            return np.matmul(windows, kernel), dx[_inner(case)], np.matmul(windows.swapaxes(-1, -2), dy)
 
         def fetch(results: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
             y, dx, dw = results
             return (y.transpose(1, 0, 2) if unshared else y), dx, dw
 
         return call, fetch
+
+    @staticmethod
+    def _groups(case: Case, x: np.ndarray, w: np.ndarray) -> tuple[Call, Fetch]:
+        """Of each tap the products of its pixels, by groups."""
+        groups = _Groups(case)
+        kernel = groups.kernel(w)
+
+        def call() -> np.ndarray:
+            given = _padded(case, x)
+            pairs = groups.pairs(kernel)
+            return sum(np.einsum(groups.forward, groups.pixels(given[place]), tap) for place, tap in pairs)
+
+        return call, _as_it_is
+
+    @staticmethod
+    def _step_of_groups(case: Case, x: np.ndarray, w: np.ndarray, dy: np.ndarray) -> tuple[Call, Fetch]:
+        """Of each tap all three products."""
+        groups = _Groups(case)
+        kernel, gradient = groups.kernel(w), groups.outputs(dy)
+
+        def call() -> tuple[np.ndarray, ...]:
+            given = _padded(case, x)
+            y, dx, dw = np.zeros_like(gradient), np.zeros_like(given), np.empty_like(kernel)
+            for number, (place, tap) in enumerate(groups.pairs(kernel)):
+                pixels = groups.pixels(given[place])
+                y += np.einsum(groups.forward, pixels, tap)
+                dx[place] += np.einsum(groups.for_input, gradient, tap).reshape(given[place].shape)
+                dw[number] = np.einsum(groups.for_kernel, pixels, gradient)
+            return y, dx[_inner(case)], dw
+
+        return call, lambda results: (*results[:2], groups.kernel_back(results[2]))
+
+
+class _Groups:
+    """How the arrays of a convolution in groups are taken apart, tap by tap, for einsum."""
+
+    def __init__(self, case: Case):
+        self._case = case
+        own = "p" if case.family == "unshared" else ""
+        self.forward = f"bpgc,{own}cgo->bpgo"
+        self.for_input = f"bpgo,{own}cgo->bpgc"
+        self.for_kernel = f"bpgc,bpgo->{own}cgo"
+        self._inside = (case.channels // case.groups, case.groups, case.filters // case.groups)
+        taps = itertools.product(*map(range, case.kernel_size))
+        self.places = [(slice(None), *_tap_slices(case, tap)) for tap in taps]
+
+    def pixels(self, x: Any) -> Any:
+        """(B, P, G, channels of a group)."""
+        return x.reshape(self._case.batch, self._case.positions, self._case.groups, -1)
+
+    def outputs(self, y: Any) -> Any:
+        """(B, P, G, filters of a group)."""
+        return y.reshape(self._case.batch, self._case.positions, self._case.groups, -1)
+
+    def kernel(self, w: Any) -> Any:
+        """(taps, of an unshared one positions, channels of a group, G, filters of a group)."""
+        if self._case.family == "unshared":
+            return w.reshape(self._case.positions, self._case.taps, *self._inside).swapaxes(0, 1)
+        return w.reshape(self._case.taps, *self._inside)
+
+    def kernel_back(self, kernel: Any) -> Any:
+        """What `kernel` made, in the kernel's shape."""
+        return (kernel.swapaxes(0, 1) if self._case.family == "unshared" else kernel).reshape(self._case.kernel_shape)
+
+    def pairs(self, kernel: Any) -> Any:
+        """Of every tap its pixels' places and its kernel."""
+        return zip(self.places, kernel, strict=True)
 
 
 def _tap_slices(case: Case, tap: tuple[int, ...]) -> list[slice]:
@@ -303,11 +405,16 @@ class Torch:
         """Return the formulations for the family of the case and its work."""
         build = self._autograd if case.work == STEP else self._forward
         found = self._formulations(case)
-        if case.work == STEP and case.family == "unshared":
+        if case.work == STEP and case.family == "unshared" and case.groups == 1:
             found["autograd.Function"] = Formulation(PLAIN, PLAIN, POSITIONS_FIRST, self._own_function)
         return {label: partial(build, formulation) for label, formulation in found.items()}
 
     def _formulations(self, case: Case) -> dict[str, Formulation]:
+        if case.groups > 1 and case.family == "unshared":
+            return {
+                "a product per tap": Formulation(PLAIN, PLAIN, PLAIN, self._taps_of_groups),
+                "windows * kernel, einsum": Formulation(PLAIN, PLAIN, FLAT_PIXELS, self._einsum_of_groups),
+            }
         if case.family == "shared":
             row, last = ", 1 row," if case.rank == 1 else "", f"conv{max(2, case.rank)}d"
             found = {
@@ -315,7 +422,7 @@ class Torch:
                 f"{last}{row} channels_last": Formulation(ROW_PIXELS, ROW_KERNEL, ROW_PIXELS, self._conv),
             }
             windows = Formulation(PLAIN, PLAIN, FLAT_PIXELS, self._windows_matmul)
-            return found | ({"windows @ kernel": windows} if set(case.dilation) == {1} else {})
+            return found | ({"windows @ kernel": windows} if {*case.dilation, case.groups} == {1} else {})
         found = {
             "bmm, windows (B,P,D)": Formulation(PLAIN, PLAIN, POSITIONS_FIRST, self._bmm),
             "bmm, windows (P,B,D)": Formulation(PLAIN, PLAIN, POSITIONS_FIRST, self._bmm_copied),
@@ -376,26 +483,31 @@ class Torch:
                 windows, w = ctx.saved_tensors
                 dwindows = torch.bmm(dy, w.transpose(1, 2))
                 by_tap = dwindows.view(*case.out, case.batch, len(places), case.channels).movedim(case.rank, 0)
-                dx = torch.zeros(case.input_shape)
+                dx = torch.zeros((case.batch, *case.padded, case.channels), dtype=dy.dtype)
                 for number, place in enumerate(places):
                     dx[place] += by_tap[..., number, :]
-                return dx, torch.bmm(windows.transpose(1, 2), dy)
+                return dx[_inner(case)], torch.bmm(windows.transpose(1, 2), dy)
 
         return Local.apply(x, w)
 
-    @staticmethod
-    def _folded(case: Case, x: Any) -> Any:
+    def _padded(self, case: Case, x: Any, last: bool = True) -> Any:
+        """The input with its zeros, channels last or first; itself where there are none."""
+        if case.padded == case.spatial:
+            return x
+        pads = [n for pair in reversed(case.pads) for n in pair]
+        return self._torch.nn.functional.pad(x, [0, 0, *pads] if last else pads)
+
+    def _folded(self, case: Case, x: Any) -> Any:
         """Return windows (B, *out, *kernel_size[:-1], k*C): the last axis and the channels slide as one, uncopied."""
         c = case.channels
-        windows = x.view(case.batch, *case.spatial[:-1], -1)
+        windows = self._padded(case, x).view(case.batch, *case.padded[:-1], -1)
         for axis in range(case.rank):
             width = c if axis == case.rank - 1 else 1
             windows = windows.unfold(axis + 1, case.kernel_size[axis] * width, case.strides[axis] * width)
         return windows
 
-    @classmethod
-    def _flat_windows(cls, case: Case, x: Any) -> Any:
-        return cls._folded(case, x).reshape(case.batch, case.positions, case.window)
+    def _flat_windows(self, case: Case, x: Any) -> Any:
+        return self._folded(case, x).reshape(case.batch, case.positions, -1)
 
     def _bmm(self, case: Case, x: Any, w: Any) -> Any:
         return self._torch.bmm(self._flat_windows(case, x).transpose(0, 1), w)
@@ -412,19 +524,43 @@ class Torch:
 
     def _bmm_channels_first(self, case: Case, x: Any, w: Any) -> Any:
         order = (*range(2, case.rank + 2), 0, 1, *range(case.rank + 2, 2 * case.rank + 2))
-        windows = x
+        windows = self._padded(case, x, last=False)
         for axis in range(case.rank):
             windows = windows.unfold(axis + 2, case.kernel_size[axis], case.strides[axis])
         return self._torch.bmm(windows.permute(order).reshape(case.positions, case.batch, case.window), w)
 
     def _bmm_unfold(self, case: Case, x: Any, w: Any) -> Any:
+        x = self._padded(case, x, last=False)
         columns = self._torch.nn.functional.unfold(x, case.kernel_size, stride=case.strides)
         return self._torch.bmm(columns.permute(2, 0, 1), w)
 
     def _conv(self, case: Case, x: Any, w: Any) -> Any:
         functional, row = self._torch.nn.functional, (1,) * (x.ndim - 2 - case.rank)
         function = (functional.conv1d, functional.conv2d, functional.conv3d)[x.ndim - 3]
-        return function(x, w, stride=(*row, *case.strides), dilation=(*row, *case.dilation))
+        even = all(before == after for before, after in case.pads)
+        x, pads = (x, [before for before, _ in case.pads]) if even else (self._padded(case, x, last=False), [0])
+        padding = (*([0] * len(row)), *(pads if even else [0] * case.rank))
+        strides, dilation = (*row, *case.strides), (*row, *case.dilation)
+        return function(x, w, stride=strides, padding=padding, dilation=dilation, groups=case.groups)
+
+    def _taps_of_groups(self, case: Case, x: Any, w: Any) -> Any:
+        groups, x = _Groups(case), self._padded(case, x)
+        if case.channels == case.groups == case.filters:  # plain products
+            kernel = w.view(case.positions, case.taps, -1).unbind(1)
+            pixels = [x[place].reshape(case.batch, case.positions, -1) for place in groups.places]
+            total = pixels[0] * kernel[0]
+            for some, tap in zip(pixels[1:], kernel[1:], strict=True):
+                total = self._torch.addcmul(total, some, tap)
+            return total.view(case.output_shape)
+        pairs = groups.pairs(groups.kernel(w))
+        total = sum(self._torch.einsum(groups.forward, groups.pixels(x[place]), tap) for place, tap in pairs)
+        return total.reshape(case.output_shape)
+
+    def _einsum_of_groups(self, case: Case, x: Any, w: Any) -> Any:
+        sizes = (case.positions, case.taps, case.groups, -1)
+        windows = self._flat_windows(case, x).view(case.batch, *sizes)
+        kernel = w.view(*sizes[:2], case.channels // case.groups, case.groups, -1)
+        return self._torch.einsum("bptgc,ptcgo->bpgo", windows, kernel).reshape(case.batch, case.positions, -1)
 
     def _windows_matmul(self, case: Case, x: Any, w: Any) -> Any:
         return self._flat_windows(case, x) @ w.view(case.window, case.filters)
@@ -438,8 +574,8 @@ class TorchByHand(Torch):
     name = "torch by hand"
 
     def formulations(self, case: Case) -> dict[str, Builder]:
-        """Return the formulations of a training step, none for other work."""
-        if case.work != STEP or case.family != "unshared":
+        """Return the formulations of a training step, none for other work, or in groups."""
+        if case.work != STEP or case.family != "unshared" or case.groups > 1:
             return {}
         found = {
             "bmm, taps": partial(self._by_hand, reused=False),
@@ -455,13 +591,14 @@ class TorchByHand(Torch):
         tx, tw, tdy = torch.from_numpy(x), torch.from_numpy(w), torch.from_numpy(POSITIONS_FIRST.lay(case, dy))
         taps = list(itertools.product(*map(range, case.kernel_size)))
         places = [(slice(None), *_tap_slices(case, tap)) for tap in taps]
-        held = [torch.empty(case.input_shape), *(torch.empty_like(t) for t in (tdy, tw))] if reused else None
+        padded_shape = (case.batch, *case.padded, case.channels)
+        held = [tx.new_empty(padded_shape), *(torch.empty_like(t) for t in (tdy, tw))] if reused else None
         windows_shape = (case.positions, case.batch, case.window)
-        held_windows = [torch.empty(windows_shape) for _ in range(2)] if reused else None
+        held_windows = [tx.new_empty(windows_shape) for _ in range(2)] if reused else None
 
         def call() -> Any:
             with torch.inference_mode():
-                dx, y, dw = held or (torch.empty(case.input_shape), None, None)
+                dx, y, dw = held or (tx.new_empty(padded_shape), None, None)
                 unfolded = self._folded(case, tx).movedim(0, case.rank)
                 if held_windows:
                     windows, dwindows = held_windows
@@ -475,7 +612,7 @@ class TorchByHand(Torch):
                 dx.zero_()
                 for number, place in enumerate(places):
                     dx[place] += by_tap[..., number, :]
-                return y, dx, dw
+                return y, dx[_inner(case)], dw
 
         return call, partial(self._fetch_step, case, (POSITIONS_FIRST, PLAIN, PLAIN))
 
@@ -487,10 +624,12 @@ class TorchByHand(Torch):
 
         def call() -> Any:
             with torch.inference_mode():
-                windows = functional.unfold(tx, case.kernel_size, stride=case.strides).permute(2, 0, 1).contiguous()
+                given = self._padded(case, tx, last=False)
+                windows = functional.unfold(given, case.kernel_size, stride=case.strides).permute(2, 0, 1).contiguous()
                 y, dw = torch.bmm(windows, tw), torch.bmm(windows.transpose(1, 2), tdy)
                 columns = torch.bmm(tdy, tw.transpose(1, 2)).permute(1, 2, 0)
-                return y, functional.fold(columns, case.spatial, case.kernel_size, stride=case.strides), dw
+                dx = functional.fold(columns, case.padded, case.kernel_size, stride=case.strides)
+                return y, dx[(slice(None), *_inner(case))], dw
 
         return call, partial(self._fetch_step, case, layouts)
 
@@ -506,12 +645,15 @@ class Jax:
     def __init__(self, threads: int):  # XLA has read the environment
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
         self._jax = importlib.import_module("jax")
+        self._jax.config.update("jax_enable_x64", True)
         self.version = self._jax.__version__
 
     def formulations(self, case: Case) -> dict[str, Builder]:
         """Return the formulations for the family of the case and its work."""
         if case.family == "shared":
             found = {"conv_general_dilated": Formulation(PLAIN, PLAIN, PLAIN, self._conv)}
+        elif case.groups > 1:
+            found = {"a product per tap": Formulation(PLAIN, PLAIN, PLAIN, self._taps_of_groups)}
         else:
             found = {
                 "conv_general_dilated_local": Formulation(PLAIN, FIRST_PATCHES, PLAIN, self._conv_local),
@@ -551,16 +693,32 @@ class Jax:
 
     def _conv(self, case: Case, x: Any, w: Any) -> Any:
         return self._jax.lax.conv_general_dilated(
-            x, w, case.strides, "VALID", rhs_dilation=case.dilation, dimension_numbers=self._dimensions(case)
+            x,
+            w,
+            case.strides,
+            case.pads,
+            rhs_dilation=case.dilation,
+            dimension_numbers=self._dimensions(case),
+            feature_group_count=case.groups,
         )
 
     def _conv_local(self, case: Case, x: Any, w: Any) -> Any:
         w = w.reshape(*case.out, case.window, case.filters)
         return self._jax.lax.conv_general_dilated_local(
-            x, w, case.strides, "VALID", case.kernel_size, dimension_numbers=self._dimensions(case)
+            x, w, case.strides, case.pads, case.kernel_size, dimension_numbers=self._dimensions(case)
         )
 
+    def _padded(self, case: Case, x: Any) -> Any:
+        return self._jax.numpy.pad(x, ((0, 0), *case.pads, (0, 0)))
+
+    def _taps_of_groups(self, case: Case, x: Any, w: Any) -> Any:
+        groups, x = _Groups(case), self._padded(case, x)
+        pairs = groups.pairs(groups.kernel(w))
+        total = sum(self._jax.numpy.einsum(groups.forward, groups.pixels(x[place]), tap) for place, tap in pairs)
+        return total.reshape(case.output_shape)
+
     def _einsum(self, case: Case, x: Any, w: Any) -> Any:
+        x = self._padded(case, x)
         taps = list(itertools.product(*map(range, case.kernel_size)))
         pieces = [x[(slice(None), *_tap_slices(case, tap))] for tap in taps]
         windows = self._jax.numpy.concatenate(pieces, axis=-1)
@@ -585,14 +743,12 @@ def tolerance(case: Case, arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, .
     windows' filters that meet it; one of the gradient for the kernel the images, and shared the positions too.
     """
     kind = NumPy(1)
-    label = "windows @ kernel" if case.family == "shared" else "matmul, windows (P,B,D)"
-    call, fetch = kind.formulations(case)["windows and taps" if case.work == STEP else label](
-        case, *map(np.abs, arrays)
-    )
+    formulations = list(kind.formulations(case).values())
+    call, fetch = formulations[0](case, *map(np.abs, arrays))
     images = case.batch * (case.positions if case.family == "shared" else 1)
-    terms = (case.window, math.prod(case.kernel_size) * case.filters, images)
+    terms = (case.window, case.taps * case.filters // case.groups, images)
     return tuple(
-        np.ascontiguousarray(bound).reshape(shape) * (np.finfo(np.float32).eps * n)
+        np.ascontiguousarray(bound).reshape(shape) * (np.finfo(case.dtype).eps * n)
         for bound, shape, n in zip(fetch(call()), result_shapes(case), terms, strict=False)
     )
 
@@ -606,4 +762,4 @@ def random_arrays(case: Case) -> tuple[np.ndarray, ...]:
     """Return an input, a kernel and for a training step the forward result's gradient; the same ones in every run."""
     generator = np.random.default_rng(math.prod(case.input_shape))
     shapes = (case.input_shape, case.kernel_shape, case.output_shape)[: 3 if case.work == STEP else 2]
-    return tuple(generator.standard_normal(shape, dtype=np.float32) for shape in shapes)
+    return tuple(generator.standard_normal(shape, dtype=np.dtype(case.dtype)) for shape in shapes)

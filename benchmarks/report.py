@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 from shapes import FORWARD, STEP
 from timing import Row
@@ -14,9 +17,9 @@ NOTES = (
     "Times are milliseconds a call, medians over alternating blocks. 'speed' is the median over the rounds of the best "
     "peer's time divided by localconv's in the same round: above 1, localconv is faster. The best peer is the fastest "
     "formulation of the fastest other library. A training step is the forward result and both gradients.",
-    "'limit' is what this machine could do in the same minutes: reading memory at full bandwidth, every array touched "
-    "once, or multiplying and adding at its peak, whichever takes longer; 'reached' is the share of it that localconv "
-    "gets. A shape whose arrays stay in the caches can exceed the limit of memory.",
+    "'limit' is what this machine could do in the same minutes: reading as many bytes as the arrays have, again and "
+    "again, at full bandwidth, every array touched once in a pass and a kernel gradient's lines twice, or multiplying "
+    "and adding at its peak, whichever takes longer; 'reached' is the share of it that localconv gets.",
 )
 
 
@@ -82,12 +85,25 @@ def summary(report: Report) -> list[tuple[str, str]]:
             lines.append(
                 (f"over torch's autograd alone, {name}", f"{mean:.2f}x; lowest {ratios[0][0]:.2f}x  {ratios[0][1]}")
             )
+    lines += _reached(report)
     wins = sum(row.best.ratio >= 1 for row in report.rows if row.best)
     losses = sum(row.best.ratio < 1 for row in report.rows if row.best)
     if wins or losses:
         lines.append(("faster than every peer", f"{wins} of {wins + losses} shapes"))
         lines.append(("slower than a peer", f"{losses} of {wins + losses} shapes"))
     return lines + _costs(report) + [("limits during the run", words) for words in report.limits]
+
+
+def _reached(report: Report) -> list[tuple[str, str]]:
+    """Return the lowest shares of the limit, of the shapes that take over 0.1 ms."""
+    lines = []
+    for title, rows in report.tables():
+        long = sorted((row.reached, row.case.name) for row in rows if row.limit and row.ours.time > 1e-4)
+        if long:
+            middle = median(share for share, _ in long)
+            lowest = ", ".join(f"{share:.0%} {name}" for share, name in long[:3])
+            lines.append((f"of the limit, {title[:1].lower()}{title[1:]}", f"median {middle:.0%}; lowest {lowest}"))
+    return lines
 
 
 def _costs(report: Report) -> list[tuple[str, str]]:
@@ -165,6 +181,25 @@ def markdown(report: Report, picture: str | None) -> str:
     text += [f"- {name}: {' '.join(value.split())}" for name, value in summary(report)]
     text += [f"- {remark}" for remark in report.remarks] + [f"- FAILED: {failure}" for failure in report.failures]
     return "\n".join(text) + "\n"
+
+
+def as_json(report: Report) -> str:
+    """Return the report for machines, and for runs.py: times are seconds, rates a second."""
+    rows = [_row_for_machines(row) for row in [*report.rows, *([report.overhead] if report.overhead else [])]]
+    return json.dumps({"setting": report.setting, "limits": report.limits, "rows": rows}, indent=1)
+
+
+def _row_for_machines(row: Row) -> dict[str, Any]:
+    case = row.case
+    found: dict[str, Any] = {"family": case.family, "name": case.name, "work": case.work, "seconds": row.ours.time}
+    found["peers"] = {
+        name: {"label": peer.label, "seconds": peer.time, "speed": peer.ratio} for name, peer in row.peers.items()
+    }
+    if row.best:
+        found |= {"best": row.best.library, "speed": row.best.ratio}
+    if row.limit:
+        found |= {"limit": row.limit, "rate": row.limit_rate, "reached": row.reached}
+    return found
 
 
 def _table_line(cells: list[str]) -> str:

@@ -5,16 +5,19 @@
  * that processor and operating system offer is used: AVX-512F or AVX2+FMA on x86-64, NEON on aarch64, and elsewhere
  * whatever the compiler makes of a plain loop.
  *
- *   probe_isa()               the name of the instruction set in use
- *   probe_open(bytes)         allocate the buffer to read; 0 when it worked
- *   probe_read(threads, s)    bytes read a second by that many threads at once, over about s seconds
- *   probe_peak(threads, s)    floating-point operations a second likewise; a fused multiply-add counts as two
- *   probe_close()             free the buffer
+ *   probe_isa()                     the name of the instruction set in use
+ *   probe_limit(name)               use no wider one than that; 0 when there is one of that name
+ *   probe_open(bytes)               allocate the buffer to read; 0 when it worked
+ *   probe_read(threads, s, bytes)   bytes read a second by that many threads at once, over about s seconds, again and
+ *                                   again through so many bytes of the buffer, a share for each thread
+ *   probe_peak(threads, s)          floating-point operations a second likewise; a fused multiply-add counts as two
+ *   probe_close()                   free the buffer
  */
 #define _POSIX_C_SOURCE 200809L
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #if defined(__x86_64__)
@@ -24,7 +27,8 @@
 #endif
 
 #define MAX_THREADS 256
-#define PIECE (1L << 18)      /* floats read between two looks at the clock: 1 MiB */
+#define PIECE (1L << 18)      /* floats read between two looks at the clock: 1 MiB, in one go or several */
+#define LEAST (1L << 10)      /* floats of a thread's share: 4 KiB */
 #define STEPS 20000L          /* multiply-add steps between two looks at the clock */
 #define UNROLL _Pragma("GCC unroll 16")
 
@@ -106,11 +110,13 @@ static inline float32x4_t neon_fma(float32x4_t x, float32x4_t y, float32x4_t acc
 DEFINE_VECTOR(neon, , float32x4_t, 4, 16, vdupq_n_f32, vld1q_f32, vaddq_f32, neon_fma, vst1q_f32)
 #endif
 
+static int only_avx2;
+
 static isa_t widest(void)
 {
     /* the compiler's cpu check asks the operating system (XGETBV) too */
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f")) return (isa_t){"AVX-512", read_avx512, peak_avx512, 16, 16};
+    if (__builtin_cpu_supports("avx512f") && !only_avx2) return (isa_t){"AVX-512", read_avx512, peak_avx512, 16, 16};
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
         return (isa_t){"AVX2", read_avx2, peak_avx2, 8, 12};
 #elif defined(__aarch64__)
@@ -149,8 +155,12 @@ static void *work(void *argument)
     start = now();
     do {
         if (job->begin) {
-            job->sink = job->isa.read(job->begin + at, PIECE);
-            at = at + 2 * PIECE > job->floats ? 0 : at + PIECE;
+            long length = 0;
+            for (long left = PIECE; left > 0; left -= length) {
+                length = job->floats - at < left ? job->floats - at : left;
+                job->sink = job->isa.read(job->begin + at, length);
+                at = at + length == job->floats ? 0 : at + length;
+            }
             done += (double)PIECE * sizeof(float);
         } else {
             job->sink = job->isa.peak(STEPS);
@@ -163,7 +173,7 @@ static void *work(void *argument)
 }
 
 /* The sum of the threads' own rates; every thread runs for the same time, so they overlap but for a last piece. */
-static double measure(int threads, double seconds, int reading)
+static double measure(int threads, double seconds, long floats)
 {
     static job_t jobs[MAX_THREADS];
     pthread_t ids[MAX_THREADS];
@@ -171,12 +181,14 @@ static double measure(int threads, double seconds, int reading)
     double rate = 0;
     long share;
     if (threads < 1 || threads > MAX_THREADS) return -1;
-    share = buffer_floats / threads / PIECE * PIECE;
-    if (reading && share < PIECE) return -1;
+    if (floats > buffer_floats) floats = buffer_floats;
+    share = floats / threads / LEAST * LEAST;
+    if (floats > 0 && share < LEAST) share = LEAST;
+    if (threads * share > buffer_floats) return -1;
     waiting = threads;
     for (int t = 0; t < threads; t++) {
         jobs[t] = (job_t){.isa = widest(), .floats = share, .seconds = seconds, .waiting = &waiting};
-        jobs[t].begin = reading ? buffer + t * share : NULL;
+        jobs[t].begin = floats > 0 ? buffer + t * share : NULL;
         if (t > 0 && pthread_create(&ids[t], NULL, work, &jobs[t]) != 0) break;
         started = t + 1;
     }
@@ -189,6 +201,12 @@ static double measure(int threads, double seconds, int reading)
 
 const char *probe_isa(void) { return widest().name; }
 
+int probe_limit(const char *name)
+{
+    if (strcmp(name, "avx2") == 0) only_avx2 = 1;
+    return strcmp(name, "avx2") == 0 && strcmp(widest().name, "AVX2") == 0 ? 0 : -1;
+}
+
 int probe_open(long long bytes)
 {
     void *memory = NULL;
@@ -199,7 +217,10 @@ int probe_open(long long bytes)
     return 0;
 }
 
-double probe_read(int threads, double seconds) { return measure(threads, seconds, 1); }
+double probe_read(int threads, double seconds, long long bytes)
+{
+    return measure(threads, seconds, (long)(bytes / (long long)sizeof(float)));
+}
 
 double probe_peak(int threads, double seconds) { return measure(threads, seconds, 0); }
 

@@ -135,15 +135,24 @@ def _checker(case: Case, arrays: tuple[np.ndarray, ...]) -> Callable[[str, str, 
     return check
 
 
-def _limit(case: Case, probe: Probe | None, row: Row) -> tuple[float, float] | None:
-    """Measure both limits; return the time they allow the case and the rate of the one that binds."""
-    if probe is None:
-        return None
-    bandwidth, peak = probe.bandwidth(), probe.peak()
-    by_memory, by_compute = case.nbytes / bandwidth, case.flops / peak
-    if not row.limit:  # the first round decides: a row has one limit
-        row.limit = "memory" if by_memory > by_compute else "compute"
-    return (by_memory, bandwidth) if row.limit == "memory" else (by_compute, peak)
+def _rates(case: Case, probe: Probe) -> tuple[float, float]:
+    """Bytes and operations a second that the machine has for the case just now.
+
+    Arrays that lie in a cache between calls are read from there: the bandwidth is that of reading as many bytes, again
+    and again.
+    """
+    probe.bandwidth()
+    peak = probe.peak() * 4 / case.itemsize  # a vector holds half as many float64
+    return probe.bandwidth_of(case.resident), peak
+
+
+def _set_limit(row: Row, rates: list[tuple[float, float]], times: list[float]) -> None:
+    """The limit that binds by the medians of all rounds, and the median of how much of it was reached in each."""
+    bandwidth, peak = (median(column) for column in zip(*rates, strict=True))
+    bound_by_memory = row.case.nbytes / bandwidth > row.case.flops / peak
+    row.limit, row.limit_rate = ("memory", bandwidth) if bound_by_memory else ("compute", peak)
+    work, which = (row.case.nbytes, 0) if bound_by_memory else (row.case.flops, 1)
+    row.reached = median(work / rate[which] / own for rate, own in zip(rates, times, strict=True))
 
 
 def measure(case: Case, ours, libraries: list, probe: Probe | None, pace: Pace, progress: Callable[[str], None]) -> Row:
@@ -176,15 +185,14 @@ def measure(case: Case, ours, libraries: list, probe: Probe | None, pace: Pace, 
         progress(f"checking {library.name}")
         rivals += _prepare(library.name, library.formulations(case), case, arrays, check, pace)
     row = Row(case, own, {})
-    limits = []
+    rates, times = [], []
     for number in range(pace.rounds):
         progress(f"round {number + 1} of {pace.rounds}")
-        own_times = _round(own, rivals, number, pace)
-        allowed = _limit(case, probe, row)
-        if allowed:
-            limits.append((allowed[0] / median(own_times), allowed[1]))
-    if limits:
-        row.reached, row.limit_rate = (median(column) for column in zip(*limits, strict=True))
+        times.append(median(_round(own, rivals, number, pace)))
+        if probe:
+            rates.append(_rates(case, probe))
+    if rates:
+        _set_limit(row, rates, times)
     for rival in rivals:
         if rival.library not in row.peers or rival.fastest < row.peers[rival.library].fastest:
             row.peers[rival.library] = rival
