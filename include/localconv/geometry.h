@@ -21,7 +21,8 @@ typedef struct lc_geometry {
     ptrdiff_t taps, positions, group_channels, group_filters;
     ptrdiff_t window; /* elements of one group's window, rows of its kernel: taps * group_channels */
     int along_taps;   /* runs go along the width's taps, else along the channels */
-    lc_layout x, y;   /* of the input, and of the output, whose channels are the filters */
+    int lanewise;   /* depthwise, and pixels' channels neighbours: a tile's lanes are channels, each with its filter */
+    lc_layout x, y; /* of the input, and of the output, whose channels are the filters */
 } lc_geometry;
 
 /* Pixels of these sizes, the channels inside or in front. */
@@ -54,6 +55,7 @@ LC_INLINE void lc_derive(lc_geometry *g) {
     g->group_filters = g->filters / g->groups;
     g->window = g->taps * g->group_channels;
     g->along_taps = g->channels_first || g->group_channels == 1;
+    g->lanewise = g->groups > 1 && g->group_channels == 1 && g->group_filters == 1 && !g->channels_first;
     g->x = lc_layout_of(g->input, g->channels, g->channels_first);
     g->y = lc_layout_of(g->output, g->filters, g->channels_first);
 }
@@ -216,19 +218,25 @@ static inline ptrdiff_t lc_build_strips(const lc_geometry *g, const lc_layout *l
 
 /* ----------------------------------------------------------------------------------- panels and blocks */
 
-/* A panel: up to `width` filters of one group, first .. first+count-1, that a register tile takes at once. */
+/* A panel: up to `width` filters of one group, first .. first+count-1, that a register tile takes at once. Lanewise:
+ * of as many groups, `group` being that of the first lane. */
 typedef struct lc_panel {
     ptrdiff_t group, first, count;
 } lc_panel;
 
 /* The panels of all groups. */
 LC_INLINE ptrdiff_t lc_count_panels(const lc_geometry *g, ptrdiff_t width) {
-    return lc_ceil_div(g->group_filters, width) * g->groups;
+    return g->lanewise ? lc_ceil_div(g->filters, width) : lc_ceil_div(g->group_filters, width) * g->groups;
 }
 
 LC_INLINE lc_panel lc_find_panel(const lc_geometry *g, ptrdiff_t width, ptrdiff_t index) {
-    lc_panel panel = {0, 0, lc_min(width, g->group_filters)};
+    lc_panel panel = {0, 0, lc_min(width, g->lanewise ? g->filters : g->group_filters)};
     if (index == 0) return panel; /* few filters: the only panel, without a division for every position */
+    if (g->lanewise) {
+        panel.group = panel.first = index * width;
+        panel.count = lc_min(width, g->filters - panel.first);
+        return panel;
+    }
     const ptrdiff_t per_group = lc_ceil_div(g->group_filters, width), inside = index % per_group * width;
     panel.group = index / per_group;
     panel.first = panel.group * g->group_filters + inside;

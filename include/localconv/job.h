@@ -107,6 +107,9 @@ typedef struct lc_call {
 
 /* ------------------------------------------------------------------------------------------------ jobs */
 
+/* Register tiles of lanes that have a row operand each: their width in vectors, and their rows. */
+enum { LC_LANEWISE_VECTORS = 2, LC_LANEWISE_ROWS = 4 };
+
 typedef struct lc_job lc_job;
 typedef void lc_task(const lc_job *job, const lc_call *call, ptrdiff_t task, char *shared, char *workspace);
 
@@ -166,7 +169,27 @@ LC_INLINE ptrdiff_t lc_tile_lanes(const lc_job *job) { return job->choices.vecto
 
 /* Whether a register tile can be so wide. */
 LC_INLINE int lc_vectors_fit(const lc_job *job) {
-    return job->choices.vectors >= 1 && job->choices.vectors <= LC_TILE_VECTORS;
+    const ptrdiff_t most = job->geometry.lanewise ? LC_LANEWISE_VECTORS : LC_TILE_VECTORS;
+    return job->choices.vectors >= 1 && job->choices.vectors <= most;
+}
+
+/* Rows of the largest register tile of a width. */
+LC_INLINE ptrdiff_t lc_rows(const lc_job *job, ptrdiff_t vectors) {
+    return job->geometry.lanewise ? LC_LANEWISE_ROWS : job->kernels->rows[vectors];
+}
+
+/* Whether an algorithm's tiles can be lanewise; the others go group by group. */
+LC_INLINE int lc_can_be_lanewise(int algorithm) {
+    switch (algorithm) {
+        case LC_local_stream:
+        case LC_local_kernel_placed:
+        case LC_local_kernel_boxed:
+        case LC_local_input_placed:
+        case LC_conv_direct:
+        case LC_conv_phases:
+        case LC_conv_reduction: return 1;
+        default: return 0;
+    }
 }
 
 /* Whether the choice of a block makes sense for what is cut. */

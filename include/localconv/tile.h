@@ -9,8 +9,8 @@
  *
  * R rows times V vectors of accumulators stay in registers; a step loads V vectors, broadcasts R elements and does R*V
  * multiply-adds. Which operand of a convolution is broadcast and which is in the lanes is the caller's choice, by
- * offsets and strides alone. The order of summation is that of the runs, whatever R and V: how work is cut never
- * changes a result.
+ * offsets and strides alone; lanewise, both are in the lanes. The order of summation is that of the runs, whatever R
+ * and V: how work is cut never changes a result.
  */
 
 #ifndef LOCALCONV_TILE_H
@@ -27,6 +27,7 @@ typedef struct lc_tile {
     ptrdiff_t broadcast_base, row_stride, broadcast_step;
     ptrdiff_t vector_base, vector_step, lane_count;
     const float *scales; /* the lanes', of what is stored as int8 */
+    int lanewise;        /* the "broadcast" operand has an element of its own for every lane */
     const void *bias;
     int bias_axis, relu;
     int accumulate; /* add to what `out` holds */
@@ -76,8 +77,15 @@ LC_INLINE LC_VEC LC_NAME(scaled)(LC_VEC v, LC_VEC scale, const int store) {
 /* Cache lines that one step of a tile V vectors wide consumes. */
 #define LC_STEP_LINES(V, size) (((V) * LC_LANES * (size) + 63) / 64)
 
+/* What row r's element multiplies vector v with. */
+LC_INLINE LC_VEC LC_NAME(row_operand)(const char *row, int v, LC_MASK last, const int whole, const int lanewise) {
+    const LC_REAL *lanes = (const LC_REAL *)row + v * LC_LANES;
+    if (!lanewise) return LC_NAME(splat)((const LC_REAL *)row);
+    return whole ? LC_NAME(load)(lanes) : LC_NAME(load_first)(lanes, last);
+}
+
 LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, const int unit, const int whole,
-                                  const int store) {
+                                  const int store, const int lanewise) {
     LC_VEC acc[LC_TILE_ROWS][LC_TILE_VECTORS];
     const int size = LC_NAME(stored_size)(store);
     const ptrdiff_t in_last = t->lane_count - (V - 1) * LC_LANES;
@@ -124,9 +132,11 @@ LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, co
             LC_UNROLL
             for (int r = 0; r < R; ++r) {
                 const char *row = group[r / 5] + (r % 5 == 3 ? stride3 : r % 5 * stride);
-                const LC_VEC b = LC_NAME(splat)((const LC_REAL *)row);
                 LC_UNROLL
-                for (int v = 0; v < V; ++v) acc[r][v] = LC_NAME(fma)(b, x[v], acc[r][v]);
+                for (int v = 0; v < V; ++v) {
+                    const LC_VEC b = LC_NAME(row_operand)(row, v, last, whole || v < V - 1, lanewise);
+                    acc[r][v] = LC_NAME(fma)(b, x[v], acc[r][v]);
+                }
             }
             LC_UNROLL
             for (int g = 0; g <= (R - 1) / 5; ++g) group[g] += broadcast_step;
@@ -184,21 +194,42 @@ LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, co
 
 /* One function per shape, so that each has the registers to itself. Whole: every lane of the last vector is in use;
  * unit: rows are neighbours. Both spare the loop a little work; tiles at an edge do without. */
-#define LC_TILE(name, R, V, unit, whole, store)                           \
+#define LC_TILE(name, R, V, unit, whole, store, lanewise)                 \
     LC_NOINLINE void LC_NAME(tile_##name##_##R##x##V)(const lc_tile *t) { \
-        LC_NAME(tile_body)(t, R, V, unit, whole, store);                  \
+        LC_NAME(tile_body)(t, R, V, unit, whole, store, lanewise);        \
     }
-#define LC_TILE_SHAPE(R, V)                \
-    LC_TILE(unit, R, V, 1, 1, LC_plain)    \
-    LC_TILE(strided, R, V, 0, 1, LC_plain) \
-    LC_TILE(edge, R, V, 0, 0, LC_plain)
+#define LC_TILE_SHAPE(R, V)                   \
+    LC_TILE(unit, R, V, 1, 1, LC_plain, 0)    \
+    LC_TILE(strided, R, V, 0, 1, LC_plain, 0) \
+    LC_TILE(edge, R, V, 0, 0, LC_plain, 0)
 LC_TILE_SHAPES(LC_TILE_SHAPE)
 #undef LC_TILE_SHAPE
+
+#define LC_TILE_SHAPE(R, V)                    \
+    LC_TILE(lanewise, R, V, 0, 1, LC_plain, 1) \
+    LC_TILE(lanewise_edge, R, V, 0, 0, LC_plain, 1)
+LC_LANEWISE_SHAPES(LC_TILE_SHAPE)
+#undef LC_TILE_SHAPE
+
+LC_NOINLINE void LC_NAME(run_lanewise_tile)(const lc_tile *t, int rows, int vectors) {
+    const int whole = t->lane_count == (ptrdiff_t)vectors * LC_LANES;
+    switch (vectors * 16 + rows) {
+#define LC_TILE_CASE(R, V) \
+    case V * 16 + R: (whole ? LC_NAME(tile_lanewise_##R##x##V) : LC_NAME(tile_lanewise_edge_##R##x##V))(t); break;
+        LC_LANEWISE_SHAPES(LC_TILE_CASE)
+#undef LC_TILE_CASE
+        default: lc_impossible("a lanewise register tile of a shape that is not compiled");
+    }
+}
 
 /* Runs the tile of `rows` rows that is `vectors` (1 to 4) vectors wide; rows <= the instruction set's LC_ROWS of that
  * width. */
 LC_INLINE void LC_NAME(run_tile)(const lc_tile *t, int rows, int vectors) {
     const int whole = t->lane_count == (ptrdiff_t)vectors * LC_LANES, unit = t->row_stride == 1;
+    if (t->lanewise) {
+        LC_NAME(run_lanewise_tile)(t, rows, vectors);
+        return;
+    }
     switch (vectors * 16 + rows) {
 #define LC_TILE_CASE(R, V)                             \
     case V * 16 + R:                                   \
@@ -214,13 +245,13 @@ LC_INLINE void LC_NAME(run_tile)(const lc_tile *t, int rows, int vectors) {
 
 /* The same where the vector operand is stored in fewer bytes. */
 #if LC_WIDENS
-#define LC_TILE_SHAPE(R, V)                  \
-    LC_TILE(whole_f16, R, V, 0, 1, LC_f16)   \
-    LC_TILE(edge_f16, R, V, 0, 0, LC_f16)    \
-    LC_TILE(whole_bf16, R, V, 0, 1, LC_bf16) \
-    LC_TILE(edge_bf16, R, V, 0, 0, LC_bf16)  \
-    LC_TILE(whole_i8, R, V, 0, 1, LC_i8)     \
-    LC_TILE(edge_i8, R, V, 0, 0, LC_i8)
+#define LC_TILE_SHAPE(R, V)                     \
+    LC_TILE(whole_f16, R, V, 0, 1, LC_f16, 0)   \
+    LC_TILE(edge_f16, R, V, 0, 0, LC_f16, 0)    \
+    LC_TILE(whole_bf16, R, V, 0, 1, LC_bf16, 0) \
+    LC_TILE(edge_bf16, R, V, 0, 0, LC_bf16, 0)  \
+    LC_TILE(whole_i8, R, V, 0, 1, LC_i8, 0)     \
+    LC_TILE(edge_i8, R, V, 0, 0, LC_i8, 0)
 LC_TILE_SHAPES(LC_TILE_SHAPE)
 #undef LC_TILE_SHAPE
 

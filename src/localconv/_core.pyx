@@ -93,6 +93,8 @@ cdef extern from "localconv/kernels.h" nogil:
     const lc_isa *lc_isas
     int lc_algorithm_count, lc_choice_count, lc_dtype_count, lc_store_count, lc_isa_count
     int LC_OK, LC_NO_MEMORY, LC_f32, LC_plain, LC_ALIGNMENT, LC_TILE_VECTORS, LC_PASSES
+    int LC_LANEWISE_ROWS, LC_LANEWISE_VECTORS
+    int lc_can_be_lanewise(int algorithm) noexcept nogil
     int lc_cpu_features()
     ptrdiff_t lc_align(ptrdiff_t)
     double lc_products(const lc_geometry *)
@@ -119,6 +121,8 @@ cdef int _i
 ALGORITHMS = {
     lc_algorithms[_i].name.decode(): lc_algorithms[_i].operation.decode() for _i in range(lc_algorithm_count)
 }
+# Those whose tiles can be lanewise.
+LANEWISE = frozenset([name for _i, name in enumerate(ALGORITHMS) if lc_can_be_lanewise(_i)])
 # NumPy's names of the element types, in the order of the list in dtypes.h.
 DTYPES = tuple([lc_dtypes[_i].numpy.decode() for _i in range(lc_dtype_count)])
 
@@ -148,10 +152,14 @@ cdef const lc_kernels *_find_kernels(str isa, int dtype) except NULL:
     raise ValueError(f"instruction set {isa!r} is unknown or cannot run here; available: {', '.join(available_isas())}")
 
 
-def tile_limits(str isa not None, int dtype):
-    """Elements of a vector, bytes of an element, rows of the largest register tile that is 1, 2, 3, 4 vectors wide."""
+def tile_limits(str isa not None, int dtype, bint lanewise=False):
+    """Elements of a vector, bytes of an element, rows of the largest register tile that is 1, 2, 3, 4 vectors wide;
+    of lanewise tiles there are fewer widths.
+    """
     cdef const lc_kernels *kernels = _find_kernels(isa, dtype)
     cdef int vectors
+    if lanewise:
+        return kernels.lanes, kernels.itemsize, (LC_LANEWISE_ROWS,) * LC_LANEWISE_VECTORS
     return kernels.lanes, kernels.itemsize, tuple([kernels.rows[vectors] for vectors in range(1, LC_TILE_VECTORS + 1)])
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from math import ceil, prod
 from typing import Any
 
-from ._core import Job, Refused, tile_limits
+from ._core import LANEWISE, Job, Refused, tile_limits
 from .arguments import Ints
 from .arrays import ElementType
 from .columns import ColumnsForward, ColumnsGradInput, ColumnsGradKernel
@@ -62,18 +62,22 @@ SLICE_TARGET = 384 * 2**10
 class Planner:
     """Makes jobs of proposals for one operation on one geometry.
 
-    `limit`: threads that may be used. `lanes`, `rows`: elements of a vector, and rows of the largest register tile by
-    its width in vectors, minus one.
+    `limit`: threads that may be used; `lanewise`: tiles take the channels of a depthwise geometry side by side, as
+    though they were one group. `lanes`, `rows`: elements of a vector, and rows of the largest register tile by its
+    width in vectors, minus one. `groups`, `filters`, `channels`: groups that tiles keep apart, and of one of them.
     """
 
-    def __init__(self, geometry: Geometry, element: ElementType, settings: Settings, limit: int) -> None:
-        self.geometry, self.element, self.settings = geometry, element, settings
-        self.lanes, self.itemsize, self.rows = tile_limits(settings.isa, element.number)
+    def __init__(
+        self, geometry: Geometry, element: ElementType, settings: Settings, limit: int, lanewise: bool
+    ) -> None:
+        self.geometry, self.element, self.settings, self.lanewise = geometry, element, settings, lanewise
+        self.lanes, self.itemsize, self.rows = tile_limits(settings.isa, element.number, lanewise)
         self.threads = max(1, min(limit, geometry.products // PRODUCTS_PER_THREAD))
         self.tasks = 1
         if self.threads > 1:
             self.tasks = max(self.threads, min(self.threads * TASKS_PER_THREAD, geometry.products // PRODUCTS_PER_TASK))
-        self.filters, self.channels = geometry.filters // geometry.groups, geometry.channels // geometry.groups
+        self.groups = 1 if lanewise else geometry.groups
+        self.filters, self.channels = geometry.filters // self.groups, geometry.channels // self.groups
 
     def job(self, algorithm: str, geometry: Geometry | None = None, **choices: Any) -> Job:
         """The job of a proposal; `Refused` if the algorithm cannot do it."""
@@ -124,14 +128,14 @@ class Planner:
         last panel is fullest.
         """
         needed = ceil(filters / self.lanes)
-        widest = 4 if self.rows[3] >= 6 else 2
+        widest = 4 if self.rows[-1] >= 6 else 2
         if needed <= widest:
             return needed
         return max(range(2, widest + 1), key=lambda v: (((needed - 1) % v + 1) / v, v))
 
     def filter_parts(self, panel_filters: int, blocks: int) -> int:
         """Tasks that share a block where there are few blocks."""
-        panels = ceil(self.filters / panel_filters) * self.geometry.groups
+        panels = ceil(self.filters / panel_filters) * self.groups
         return max(1, min(panels, self.threads * 2 // blocks)) if self.threads > 1 else 1
 
     def segment(self, width: int, images: int) -> int:
@@ -144,12 +148,12 @@ def plan(operation: str, geometry: Geometry, element: ElementType, settings: Set
 
     ValueError if a forced algorithm cannot do the geometry.
     """
-    planner = Planner(geometry, element, settings, limit)
+    planners = [Planner(geometry, element, settings, limit, lanewise) for lanewise in (False, geometry.lanewise)]
     candidates, make = _PLANS[operation]
-    chosen: Iterable[str] = [name for name in settings.forced if name in make] or candidates(planner)
+    chosen: Iterable[str] = [name for name in settings.forced if name in make] or candidates(planners[True])
     for name in chosen:
         try:
-            job = make[name](planner, name)
+            job = make[name](planners[name in LANEWISE], name)
         except Refused:
             continue
         if job is not None:
@@ -163,6 +167,8 @@ def plan(operation: str, geometry: Geometry, element: ElementType, settings: Set
 def _local_algorithms(p: Planner) -> list[str]:
     """The best algorithm for a locally connected convolution, and what does any geometry."""
     g = p.geometry
+    if p.lanewise:
+        return ["local_stream"]
     images, filters = _filled(g.batch, p.lanes), _filled(p.filters, p.lanes)
     if (g.batch >= p.lanes and images > filters) or (
         g.batch >= 2 * p.lanes and images == filters and (p.filters <= p.lanes or g.window >= IMAGES_WINDOW)
@@ -183,7 +189,7 @@ def _local(p: Planner, algorithm: str) -> Job | None:
         vectors = min(ceil(g.batch / p.lanes), 2 if p.filters > p.rows[3] else 4)
         panel_filters, tile = _even(p.filters, p.rows[vectors - 1]), vectors * p.lanes
     else:
-        vectors = min(ceil(p.filters / p.lanes), 4 if g.batch <= IN_PLACE_UP_TO // 2 else 2)
+        vectors = min(ceil(p.filters / p.lanes), len(p.rows), 4 if g.batch <= IN_PLACE_UP_TO // 2 else 2)
         panel_filters, tile = vectors * p.lanes, _even(g.batch, p.rows[vectors - 1])
 
     def job(block: Ints, chunk: int, tile: int = tile, parts: int = 1) -> Job:
@@ -238,6 +244,8 @@ def _local_grad_input_algorithms(p: Planner) -> list[str]:
 
     One image: its products, half a cycle each, and a transpose with additions, some five for each of them.
     """
+    if p.lanewise:
+        return ["local_input_placed"]
     one_image = ceil(p.filters / p.lanes) * p.lanes / 2 + 5 * p.lanes
     together = ceil(p.geometry.batch / p.lanes) * p.filters * p.lanes / 2
     boxed = together < p.geometry.batch * one_image
@@ -295,7 +303,7 @@ def _conv_grad_input_algorithms(p: Planner) -> list[str]:
     g = p.geometry
     if prod(min(s, k, n) for s, k, n in zip(g.strides, g.kernel, g.input, strict=True)) > PHASES_LIMIT:
         return [COLUMNS]
-    narrow = p.channels * 2 <= p.lanes and g.output[2] >= p.lanes and g.strides[2] <= g.kernel[2]
+    narrow = not p.lanewise and p.channels * 2 <= p.lanes and g.output[2] >= p.lanes and g.strides[2] <= g.kernel[2]
     return _conv_algorithms(p, *(["conv_narrow"] if narrow else []), "conv_phases")
 
 
@@ -347,7 +355,7 @@ def _conv_reduction(p: Planner, algorithm: str) -> Job:
     """Nothing but the geometry and the element type cuts the sums."""
     g = p.geometry
     vectors = p.width(p.filters)
-    panels = ceil(p.filters / (vectors * p.lanes)) * g.groups
+    panels = ceil(p.filters / (vectors * p.lanes)) * p.groups
     tasks = max(1, min(REDUCTION_TASKS, g.products // PRODUCTS_PER_TASK))
     slices = ceil(g.window * g.filters * p.itemsize / SLICE_TARGET)
     position_parts = min(ceil(tasks / slices), max(1, g.batch * g.positions // REDUCTION_POSITIONS))

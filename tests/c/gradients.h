@@ -75,14 +75,15 @@ static int count_gradient_wrong(const expected *e, const array *result) {
 static int run_gradient(const lc_geometry *g, const lc_kernels *kernels, int store, int algorithm, int way,
                         const lc_call *call) {
     const int boxed = algorithm == LC_local_kernel_boxed || algorithm == LC_local_input_boxed;
+    const lc_geometry own = seen_by(g, algorithm);
     lc_choices choices = whole();
-    choices.vectors = algorithm == LC_conv_reduction ? 1 + way : 2;
+    choices.vectors = widest(&own, algorithm == LC_conv_reduction ? 1 + way : 2);
     choices.segment = choices.panel_parts = choices.row_parts = 2;
     choices.tasks = choices.tile_block = 3;
     choices.panel_bytes = 3 * 64 * g->window;
     choices.position_parts = 1 + 2 * (way % 2);
     if (algorithm == LC_local_kernel_placed || boxed)
-        choices.filter_parts = lc_min(2, lc_count_panels(g, 2 * kernels->lanes));
+        choices.filter_parts = lc_min(2, lc_count_panels(&own, 2 * kernels->lanes));
     if (algorithm == LC_local_input_boxed) choices.batch_tile = 2 * kernels->lanes;
     choices.batch_chunk = lc_max(choices.batch_tile, g->batch / 2 / choices.batch_tile * choices.batch_tile);
     for (int axis = 0; axis < 3; ++axis) {

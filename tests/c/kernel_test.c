@@ -70,16 +70,18 @@ static int count_wrong(const lc_geometry *g, const lc_call *c, int local, int fu
 /* One forward way: choices that cut it so that every loop has an end inside. */
 static int run_forward(const lc_geometry *g, const lc_kernels *kernels, int store, int algorithm, int way,
                        const lc_call *call) {
+    const lc_geometry own = seen_by(g, algorithm);
     lc_choices choices = whole();
     if (algorithm == LC_conv_direct) {
-        choices.vectors = 1 + way;
+        choices.vectors = widest(&own, 1 + way);
         choices.tasks = 7;
         choices.tile_block = 1 + way;
         choices.panel_bytes = lc_max(1, choices.vectors * kernels->lanes * kernels->itemsize * g->window);
         return run_job(g, kernels, store, algorithm, &choices, call);
     }
-    choices.vectors = algorithm == LC_local_dot ? 1 : algorithm == LC_local_stream ? 4 : 2;
-    const ptrdiff_t rows = kernels->rows[choices.vectors], lanes = choices.vectors * kernels->lanes;
+    choices.vectors = algorithm == LC_local_dot ? 1 : algorithm == LC_local_stream ? widest(&own, 4) : 2;
+    const ptrdiff_t rows = own.lanewise ? LC_LANEWISE_ROWS : kernels->rows[choices.vectors];
+    const ptrdiff_t lanes = choices.vectors * kernels->lanes;
     const ptrdiff_t width = algorithm == LC_local_dot      ? 1
                             : algorithm == LC_local_images ? lc_even(g->group_filters, rows)
                                                            : lanes;
@@ -87,7 +89,7 @@ static int run_forward(const lc_geometry *g, const lc_kernels *kernels, int stor
                          : algorithm == LC_local_images ? lanes
                                                         : lc_even(g->batch, rows);
     choices.batch_chunk = lc_max(choices.batch_tile, g->batch / 2 / choices.batch_tile * choices.batch_tile);
-    choices.filter_parts = lc_min(1 + way % 2, lc_count_panels(g, width));
+    choices.filter_parts = lc_min(1 + way % 2, lc_count_panels(&own, width));
     for (int axis = 0; axis < 3; ++axis) choices.block[axis] = lc_min(g->output[axis], 1 + way);
     return run_job(g, kernels, store, algorithm, &choices, call);
 }

@@ -127,6 +127,18 @@ static lc_choices whole(void) {
     return choices;
 }
 
+/* A geometry as an algorithm sees it. */
+static lc_geometry seen_by(const lc_geometry *g, int algorithm) {
+    lc_geometry own = *g;
+    own.lanewise = g->lanewise && lc_can_be_lanewise(algorithm);
+    return own;
+}
+
+/* As many vectors, or as many as there are of its tiles. */
+static ptrdiff_t widest(const lc_geometry *g, ptrdiff_t vectors) {
+    return g->lanewise ? lc_min(vectors, LC_LANEWISE_VECTORS) : vectors;
+}
+
 static void free_array(array *a) {
     free(a->data);
     free(a->scales);
@@ -152,6 +164,7 @@ static lc_geometry draw(int round) {
     g.batch = batches[DRAW(9)];
     g.filters = filters[DRAW(12)] * g.groups;
     g.channels = (1 + DRAW(4)) * g.groups;
+    if (DRAW(4) == 0) g.groups = g.channels = g.filters; /* depthwise */
     g.channels_first = (int)DRAW(2);
     for (int axis = 0; axis < 3; ++axis) {
         const int flat = axis < 2 - round % 3; /* 1D, 2D and 3D in turn */

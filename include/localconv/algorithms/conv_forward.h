@@ -77,6 +77,7 @@ static inline int lc_make_phase(const lc_geometry *g, const ptrdiff_t first_tap[
         phase->before[axis] = (phase->kernel[axis] - 1) * g->dilation[axis] - (pixel + g->before[axis] - tap) / step;
     }
     lc_derive(phase);
+    phase->lanewise = g->lanewise;
     phase->y = g->x;
     part->origin = lc_offset(&g->x, first_pixel);
     for (int axis = 0; axis < 3; ++axis) phase->y.pixel[axis] *= g->strides[axis];
@@ -111,7 +112,7 @@ static inline int lc_make_parts(lc_job *job, lc_conv_plan *p) {
 
 /* Gives the parts their zones, which lie behind them in the job's memory, cut into register tiles. */
 static inline int lc_make_tiles(lc_job *job, lc_conv_plan *p) {
-    const ptrdiff_t rows = job->kernels->rows[job->choices.vectors];
+    const ptrdiff_t rows = lc_rows(job, job->choices.vectors);
     ptrdiff_t zones = 0;
     for (ptrdiff_t i = 0; i < p->part_count; ++i)
         zones += p->parts[i].zone_count = lc_count_zones(&p->parts[i].geometry);
@@ -173,19 +174,20 @@ static inline void lc_cut_parts(lc_job *job, lc_conv_plan *p) {
 static inline int lc_finish_conv_forward(lc_job *job) {
     lc_conv_plan *p = LC_PLAN(lc_conv_plan, job);
     const lc_geometry *g = &job->geometry;
-    const ptrdiff_t filters = job->algorithm == LC_conv_direct ? g->filters : g->channels;
+    const int phases = job->algorithm == LC_conv_phases;
+    const ptrdiff_t filters = phases ? g->channels : g->filters, groups = g->lanewise ? 1 : g->groups;
     if (!lc_vectors_fit(job) || job->choices.tasks < 1 || job->choices.panel_bytes < 1 || job->choices.tile_block < 1)
         return LC_REFUSED;
-    p->by_filters = job->algorithm == LC_conv_phases;
+    p->by_filters = phases && !g->lanewise;
     p->panel_width = lc_tile_lanes(job);
-    p->panels = lc_ceil_div(filters / g->groups, p->panel_width) * g->groups;
+    p->panels = lc_ceil_div(filters / groups, p->panel_width) * groups;
     for (int axis = 0; axis < 3; ++axis) {
         p->step[axis] = g->strides[axis];
         p->kernel[axis] = g->kernel[axis];
     }
     /* Rows that lie in the order of the runs, all filters in one panel: such a kernel is read where it is. */
-    p->in_place = job->store == LC_plain && job->algorithm == LC_conv_direct &&
-                  (!g->channels_first || g->channels == 1) && g->groups == 1 && g->filters <= p->panel_width;
+    p->in_place = job->store == LC_plain && !phases && (!g->channels_first || g->channels == 1) && groups == 1 &&
+                  g->filters <= p->panel_width;
     int status = lc_make_parts(job, p);
     if (status == LC_OK) status = lc_make_tiles(job, p);
     if (status != LC_OK) return status;
@@ -220,8 +222,8 @@ LC_INLINE lc_tap_block lc_find_tap(const lc_job *job, const lc_conv_plan *p, con
                                    ptrdiff_t tap) {
     const lc_geometry *g = &part->geometry;
     lc_tap_block block = {panel->first, g->filters, g->group_channels, panel->count, panel->first};
+    if (job->algorithm == LC_conv_phases) tap = lc_phase_tap(p, part, tap);
     if (p->by_filters) {
-        tap = lc_phase_tap(p, part, tap);
         block.scale = panel->group * g->group_channels;
         block.first = (panel->first - panel->group * g->group_filters) * g->channels + block.scale;
         block.stride = g->channels;
@@ -376,6 +378,7 @@ LC_TASK(conv_tiles) {
     t.vector_step = p->in_place ? g->filters : p->panel_width;
     t.prefetch_step = t.vector_step * (ptrdiff_t)sizeof(LC_REAL);
     t.relu = c->relu;
+    t.lanewise = g->lanewise;
     t.bias_axis = c->bias ? LC_BIAS_LANES : LC_BIAS_NONE;
     for (ptrdiff_t i = 0; i < part->zone_count; ++i) {
         const lc_zone *z = part->zones + i;

@@ -131,7 +131,8 @@ LC_NOINLINE void LC_NAME(reduce_block)(const lc_job *job, const lc_kernel_slice 
                                        const lc_strips *way, const lc_strip *strips, ptrdiff_t strip_count,
                                        lc_tile *t) {
     const lc_geometry *g = &job->geometry;
-    const int vectors = LC_NAME(vectors_for)(panel->count), limit = job->kernels->rows[vectors];
+    const int vectors = LC_NAME(vectors_for)(panel->count);
+    const ptrdiff_t limit = lc_rows(job, vectors);
     const ptrdiff_t group = panel->group * g->group_channels * g->x.channel;
     for (ptrdiff_t s = 0; s < strip_count; ++s) {
         const lc_strip *strip = strips + s;
@@ -199,6 +200,7 @@ LC_TASK(reduce_part) {
     if (task == 0) LC_NAME(sign)(c->ran);
     memset(&t, 0, sizeof t);
     t.broadcast = c->input;
+    t.lanewise = g->lanewise;
     t.accumulate = 1;
     slice.first_panel = lc_share(p->panels, p->panel_parts, panels);
     slice.last_panel = lc_share(p->panels, p->panel_parts, panels + 1);

@@ -32,11 +32,11 @@ static inline int lc_finish_local_forward(lc_job *job) {
     lc_local_plan *p = LC_PLAN(lc_local_plan, job);
     p->images_in_lanes = job->algorithm == LC_local_images;
     p->interleaved = p->images_in_lanes || job->algorithm == LC_local_rows;
-    /* Tiles of many images meet a kernel value many times, and few could widen it on its way. */
-    p->widened = p->interleaved && job->store != LC_plain;
+    /* Tiles of many images meet a kernel value many times, and few could widen it on its way; lanewise ones cannot. */
+    p->widened = (p->interleaved || g->lanewise) && job->store != LC_plain;
     p->staged = p->images_in_lanes || (g->channels_first && g->filters > 1);
     if (!lc_vectors_fit(job) || !lc_block_fits(job, g->output) || choices->batch_tile < 1) return LC_REFUSED;
-    const ptrdiff_t rows = job->kernels->rows[choices->vectors];
+    const ptrdiff_t rows = lc_rows(job, choices->vectors);
     if (job->algorithm == LC_local_dot) {
         if (!lc_dot_fits(g) || choices->batch_tile > LC_DOT_ROWS) return LC_REFUSED;
         p->panel_filters = 1;
@@ -334,6 +334,7 @@ LC_TASK(local_task) {
     memset(&t, 0, sizeof t);
     t.runs = (const lc_run *)workspace;
     t.relu = c->relu;
+    t.lanewise = g->lanewise;
     t.bias_axis = !c->bias ? LC_BIAS_NONE : p->images_in_lanes ? LC_BIAS_ROWS : LC_BIAS_LANES;
     t.row_stride = p->interleaved ? 1 : g->x.image;
     t.broadcast_step = p->images_in_lanes ? b.kernel_step : lc_run_step(g, &b.layout);

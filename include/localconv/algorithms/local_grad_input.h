@@ -4,8 +4,9 @@
  * with the taps clipped to the block as padding clips them elsewhere. So no two tasks write one pixel, every kernel
  * value is read once, and an input value's sum has the same order whatever the blocks. Rows are window elements:
  *
- *   local_input_placed   lanes along the filters, one image at a time; LANES window elements are reduced together
- *   local_input_boxed    lanes = images, summed over the filters, in a box [element][image], which goes out at the end
+ *   local_input_placed   lanes along the filters, one image at a time; LANES window elements are reduced together.
+ * Where the geometry is lanewise there is nothing to reduce local_input_boxed    lanes = images, summed over the
+ * filters, in a box [element][image], which goes out at the end
  */
 #ifndef LOCALCONV_LOCAL_GRAD_INPUT_H
 #define LOCALCONV_LOCAL_GRAD_INPUT_H
@@ -100,6 +101,44 @@ LC_INLINE void LC_NAME(dot_rows)(const lc_kernel_rows rows, const LC_REAL *gradi
     for (ptrdiff_t r = 0; r < rows.count; ++r) out[r * out_step] += sum[r];
 }
 
+/* Adds to n values, the lanes' own, the products of a kernel row and as many gradients. */
+LC_INLINE void LC_NAME(add_products)(const char *row, const float *scales, const LC_REAL *gradient, ptrdiff_t n,
+                                     LC_REAL *out, const int store) {
+    const ptrdiff_t size = LC_NAME(stored_size)(store);
+    LC_VEC scale = LC_NAME(zero)();
+    ptrdiff_t f = 0;
+    for (; f + LC_LANES <= n; f += LC_LANES) {
+        if (store == LC_i8) scale = LC_NAME(load)((const LC_REAL *)scales + f);
+        const LC_VEC w = LC_NAME(scaled)(LC_NAME(load_stored)(row + f * size, store), scale, store);
+        LC_NAME(store)(out + f, LC_NAME(fma)(w, LC_NAME(load)(gradient + f), LC_NAME(load)(out + f)));
+    }
+    if (f == n) return;
+    const LC_MASK tail = LC_NAME(first)(n - f);
+    if (store == LC_i8) scale = LC_NAME(load_first)((const LC_REAL *)scales + f, tail);
+    const LC_VEC w = LC_NAME(scaled)(LC_NAME(load_stored_first)(row + f * size, n - f, tail, store), scale, store);
+    const LC_VEC sum = LC_NAME(fma)(w, LC_NAME(load_first)(gradient + f, tail), LC_NAME(load_first)(out + f, tail));
+    LC_NAME(store_first)(out + f, tail, sum);
+}
+
+/* One position, lanewise: `placed_body` for all groups at once. */
+LC_INLINE void LC_NAME(lanewise_placed_body)(const lc_job *job, const lc_call *c, const lc_walk *w, ptrdiff_t index,
+                                             ptrdiff_t first, ptrdiff_t images, const LC_REAL *gradient,
+                                             ptrdiff_t gradient_image, const int store) {
+    const lc_geometry *g = &job->geometry;
+    const ptrdiff_t bytes = g->filters * LC_NAME(stored_size)(store);
+    const char *kernel = lc_kernel_of(job, c, index), *next = lc_next_kernel(job, c, index);
+    for (ptrdiff_t s = 0; s < w->strip_count; ++s)
+        for (ptrdiff_t i = 0; i < w->strips[s].n; ++i) {
+            const ptrdiff_t row = (w->strips[s].row + i * w->way.row_step) * bytes;
+            LC_REAL *out = (LC_REAL *)c->result + first * g->x.image + w->window + w->strips[s].input;
+            for (ptrdiff_t byte = 0; byte < bytes; byte += 64) LC_PREFETCH_L1(next + row + byte);
+            for (ptrdiff_t image = 0; image < images; ++image)
+                LC_NAME(add_products)(kernel + row, lc_scales_from(c, index * g->filters),
+                                      gradient + image * gradient_image, g->filters,
+                                      out + image * g->x.image + i * w->way.input_step, store);
+        }
+}
+
 /* One position for images first .. first+images-1, one after the other; gradient: of the first, contiguous over the
  * filters. */
 LC_INLINE void LC_NAME(placed_body)(const lc_job *job, const lc_call *c, const lc_walk *w, ptrdiff_t index,
@@ -129,8 +168,13 @@ LC_NOINLINE void LC_NAME(input_gradient_placed)(const lc_job *job, const lc_call
                                                 ptrdiff_t first, ptrdiff_t images, const LC_REAL *gradient,
                                                 ptrdiff_t gradient_image) {
     switch (job->store) {
-#define LC_STORE_CASE(store) \
-    case store: LC_NAME(placed_body)(job, c, w, index, first, images, gradient, gradient_image, store); break;
+#define LC_STORE_CASE(store)                                                                                 \
+    case store:                                                                                              \
+        if (job->geometry.lanewise)                                                                          \
+            LC_NAME(lanewise_placed_body)(job, c, w, index, first, images, gradient, gradient_image, store); \
+        else                                                                                                 \
+            LC_NAME(placed_body)(job, c, w, index, first, images, gradient, gradient_image, store);          \
+        break;
         LC_STORE_CASE(LC_plain)
 #if LC_WIDENS
         LC_STORE_CASE(LC_f16)

@@ -57,7 +57,8 @@ LC_NOINLINE void LC_NAME(kernel_gradient_at)(const lc_job *job, const lc_call *c
     t->out_stride = w->way.row_step * g->filters;
     for (ptrdiff_t k = panels[0]; k < panels[1]; ++k) {
         const lc_panel panel = lc_find_panel(g, lc_tile_lanes(job), k);
-        const int vectors = LC_NAME(vectors_for)(panel.count), limit = job->kernels->rows[vectors];
+        const int vectors = LC_NAME(vectors_for)(panel.count);
+        const ptrdiff_t limit = lc_rows(job, vectors);
         t->lane_count = panel.count;
         t->vector = gradient + panel.first;
         t->prefetch = (const char *)t->vector;
@@ -133,6 +134,7 @@ LC_TASK(local_grad_kernel_task) {
     t.runs = &batch;
     t.run_count = 1;
     t.row_stride = w.way.input_step;
+    t.lanewise = g->lanewise;
     t.broadcast_step = p->boxed ? w.elements : g->x.image;
     for (ptrdiff_t first = 0; first < g->batch; first += chunk) {
         const ptrdiff_t images = lc_min(chunk, g->batch - first);
