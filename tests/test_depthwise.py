@@ -81,12 +81,14 @@ def test_nothing_spreads(isa, function):
     assert not np.isfinite(result[..., 18]).any()
 
 
-@pytest.mark.parametrize("name", ["local_rows", "local_images", "local_input_boxed", "conv_narrow", "columns"])
+@pytest.mark.parametrize(
+    "name", ["local_rows", "local_images", "local_input_boxed", "conv_lines", "conv_narrow", "columns"]
+)
 def test_algorithms_that_go_group_by_group(isa, name):
     """Forced, they give the same."""
     case = depthwise("local_conv2d" if name.startswith("local") else "conv2d", 9, 17)
     with settings.forced(name):
-        if name in ("local_rows", "local_images", "columns"):
+        if name in ("local_rows", "local_images", "conv_lines", "columns"):
             case.check(case.run(localconv, case.arrays()))
         if name in ("local_input_boxed", "conv_narrow", "columns"):
             for_input = gradients(case)[0]

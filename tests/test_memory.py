@@ -39,6 +39,8 @@ def operations():
     yield "conv_forward", "conv_direct", lambda out: localconv.conv1d(turned, k, **first, out=out), ones(16, 128, 38)
     yield "conv_grad_input", "conv_phases", lambda out: grad.conv1d_input(a.shape, k, z, **last, out=out), a
     yield "conv_grad_kernel", "conv_reduction", lambda out: grad.conv1d_kernel(a, k.shape, z, **last, out=out), k
+    few, row = ones(3, 64, 2), ones(4, 300, 64)
+    yield "conv_forward lines", "conv_lines", lambda out: localconv.conv1d(row, few, **last, out=out), ones(4, 298, 2)
     n, m, o = ones(8, 300, 1), ones(3, 1, 64), ones(8, 298, 64)
     yield "conv_grad_input narrow", "conv_narrow", lambda out: grad.conv1d_input(n.shape, m, o, **last, out=out), n
     wide = ones(1, 2000, 1)

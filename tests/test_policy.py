@@ -391,11 +391,19 @@ def shifted(image, i, j):
     ("limit", "operations"), [(1023, ("im2col", "im2col")), (1024, ("conv_forward", "conv_grad_kernel"))]
 )
 def test_as_many_zones_as_positions(monkeypatch, limit, operations):
-    """Where there are too many, such a convolution goes through im2col; the gradient for few channels has none."""
+    """Where there are too many, such a convolution goes through im2col; the gradient for few channels has none, and
+    that to few filters only those of a line.
+    """
     engine.plans.clear()
     monkeypatch.setattr(policy, "ZONES_LIMIT", limit)
     x, g = values(1, SIZE, SIZE, 1), values(1, SIZE, SIZE, 1)[:, ::-1].copy()
-    y = localconv.conv2d(x, sparse_kernel(), padding="same", data_format="channels_last")
+    lines = localconv.conv2d(x, sparse_kernel(), padding="same", data_format="channels_last")
+    assert _core.last_run()["algorithm"] == "conv_lines"
+    with monkeypatch.context() as without_lines:
+        without_lines.setattr(policy, "LINES_FILLED", 0)
+        engine.plans.clear()
+        y = localconv.conv2d(x, sparse_kernel(), padding="same", data_format="channels_last")
+    np.testing.assert_array_equal(lines, y)
     ran = [_core.last_run()["operation"]]
     np.testing.assert_array_equal(y[0, :, :, 0], sum(w * shifted(x[0, :, :, 0], i, j) for i, j, w in TAPS))
     for_x = grad.conv2d_input(x.shape, sparse_kernel(), g, padding="same", data_format="channels_last")

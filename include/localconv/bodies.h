@@ -6,4 +6,5 @@
 #include "algorithms/conv_forward.h"
 #include "algorithms/conv_reduction.h"
 #include "algorithms/conv_narrow.h"
+#include "algorithms/conv_lines.h"
 #include "algorithms/columns.h"

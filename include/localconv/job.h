@@ -24,6 +24,7 @@
     X(local_input_placed, local_grad_input, local_grad_input, local_grad_input_task, no_task)     \
     X(local_input_boxed, local_grad_input, local_grad_input, local_grad_input_task, no_task)      \
     X(conv_direct, conv_forward, conv_forward, conv_pack, conv_tiles)                             \
+    X(conv_lines, conv_forward, conv_lines, lines_pack, lines_block)                              \
     X(conv_phases, conv_grad_input, conv_forward, conv_pack, conv_tiles)                          \
     X(conv_narrow, conv_grad_input, conv_narrow, narrow_pack, narrow_lines)                       \
     X(conv_reduction, conv_grad_kernel, conv_reduction, reduce_part, sum_parts)                   \

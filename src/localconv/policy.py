@@ -48,6 +48,8 @@ IMAGES_WINDOW = 200
 # overhead.
 ZONES_LIMIT = 50_000
 PHASES_LIMIT = 256
+# What a vector of positions costs a vector of filters, which needs no box.
+LINES_FILLED = 0.85
 # Register tiles that go through all panels of a task before the next tiles do.
 TILE_BLOCK = 16
 # Images that a kernel gradient is summed over before it is added to the sum so far.
@@ -295,7 +297,10 @@ def _conv_algorithms(p: Planner, *compiled: str) -> list[str]:
 
 
 def _conv_forward_algorithms(p: Planner) -> list[str]:
-    return _conv_algorithms(p, "conv_direct")
+    """Positions in the lanes where filters would leave more of them empty."""
+    width = p.geometry.output[2]
+    lines = not p.lanewise and width >= p.lanes and _filled(p.filters, p.lanes) < LINES_FILLED * _filled(width, p.lanes)
+    return _conv_algorithms(p, *(["conv_lines"] if lines else []), "conv_direct")
 
 
 def _conv_grad_input_algorithms(p: Planner) -> list[str]:
@@ -324,15 +329,23 @@ def _conv(p: Planner, algorithm: str) -> Job:
 
 
 def _conv_narrow(p: Planner, algorithm: str) -> Job | None:
-    """None: even the smallest workspace is too large."""
+    """Cut along the width are pixels of the padded input in steps of the stride (conv_narrow.h has the letters)."""
     g = p.geometry
-    # What is cut along the width: pixels of the padded input in steps of the stride (conv_narrow.h has the letters).
     step, before = g.strides[2], g.before[2]
-    size = (*g.input[:2], (before + g.input[2] - 1) // step + 1 - before // step)
-    tasks = ceil(p.tasks / g.batch)
+    return _by_lines(p, algorithm, (*g.input[:2], (before + g.input[2] - 1) // step + 1 - before // step))
+
+
+def _conv_lines(p: Planner, algorithm: str) -> Job | None:
+    return _by_lines(p, algorithm, p.geometry.output)
+
+
+def _by_lines(p: Planner, algorithm: str, size: Ints) -> Job | None:
+    """Blocks of lines, as large as fit. None: even the smallest workspace is too large."""
+    tasks = ceil(p.tasks / p.geometry.batch)
 
     def job(vectors: int, block: Ints) -> Job:
-        return p.job(algorithm, vectors=vectors, block=tuple(_even(n, b) for n, b in zip(size, block, strict=True)))
+        blocks = tuple(_even(n, b) for n, b in zip(size, block, strict=True))
+        return p.job(algorithm, vectors=vectors, block=blocks, zone_limit=ZONES_LIMIT)
 
     for vectors in range(min(4, ceil(size[2] / p.lanes)), 0, -1):
         block: Ints = (1, 1, min(size[2], vectors * p.lanes))
@@ -402,7 +415,10 @@ _PLANS: dict[str, tuple[Callable[[Planner], list[str]], dict[str, Callable[[Plan
         _local_grad_input_algorithms,
         dict.fromkeys(("local_input_placed", "local_input_boxed"), _local_grad_input),
     ),
-    "conv_forward": (_conv_forward_algorithms, {"conv_direct": _conv, COLUMNS: _columns(ColumnsForward)}),
+    "conv_forward": (
+        _conv_forward_algorithms,
+        {"conv_direct": _conv, "conv_lines": _conv_lines, COLUMNS: _columns(ColumnsForward)},
+    ),
     "conv_grad_input": (
         _conv_grad_input_algorithms,
         {"conv_phases": _conv, "conv_narrow": _conv_narrow, COLUMNS: _columns(ColumnsGradInput)},

@@ -72,6 +72,13 @@ static int run_forward(const lc_geometry *g, const lc_kernels *kernels, int stor
                        const lc_call *call) {
     const lc_geometry own = seen_by(g, algorithm);
     lc_choices choices = whole();
+    if (algorithm == LC_conv_lines) {
+        choices.vectors = 1 + way;
+        choices.block[0] = lc_min(g->output[0], 2);
+        choices.block[1] = lc_min(g->output[1], 1 + way);
+        choices.block[2] = lc_min(g->output[2], way % 2 ? 7 : 1000);
+        return run_job(g, kernels, store, algorithm, &choices, call);
+    }
     if (algorithm == LC_conv_direct) {
         choices.vectors = widest(&own, 1 + way);
         choices.tasks = 7;
@@ -97,7 +104,7 @@ static int run_forward(const lc_geometry *g, const lc_kernels *kernels, int stor
 /* One geometry, one algorithm, one way. Returns whether it went wrong. */
 static int check_forward(const lc_geometry *g, const lc_kernels *kernels, int algorithm, int way, int bias_kind,
                          int relu, const array *x, const array *k, const array *bias, array *y) {
-    const int local = algorithm != LC_conv_direct, full = local && bias_kind == 2;
+    const int local = algorithm != LC_conv_direct && algorithm != LC_conv_lines, full = local && bias_kind == 2;
     lc_ran ran = {"", ""};
     lc_call call;
     memset(&call, 0, sizeof call);
@@ -113,6 +120,7 @@ static int check_forward(const lc_geometry *g, const lc_kernels *kernels, int al
     for (ptrdiff_t i = 0; i < y->size; ++i) put(y, i, NAN);
     const int refused = !run_forward(g, kernels, k->store, algorithm, way, &call);
     if (refused && algorithm == LC_local_dot && !lc_dot_fits(g)) return 0;
+    if (refused && algorithm == LC_conv_lines && g->strides[2] > 1 && g->dilation[2] > 1) return 0;
     const int wrong = count_wrong(g, &call, local, full, x, k, bias_kind ? bias : NULL, y);
     const int other = strcmp(ran.isa, kernels->isa) != 0 || strcmp(ran.dtype, kernels->dtype) != 0;
     if (wrong || other) {
@@ -127,15 +135,16 @@ static int check_forward(const lc_geometry *g, const lc_kernels *kernels, int al
 /* One geometry on one set of kernels: all ways to run it. Returns the number of ways that went wrong. */
 static int check(const lc_geometry *g, const lc_kernels *kernels, int wide, int store, int bias_kind, int relu,
                  long *ways) {
-    static const int algorithms[2][4] = {{LC_conv_direct, LC_conv_direct, LC_conv_direct, LC_conv_direct},
+    static const int algorithms[2][8] = {{LC_conv_direct, LC_conv_direct, LC_conv_direct, LC_conv_direct, LC_conv_lines,
+                                          LC_conv_lines, LC_conv_lines, LC_conv_lines},
                                          {LC_local_dot, LC_local_stream, LC_local_rows, LC_local_images}};
     int failures = 0;
     array x = make(g->batch * g->x.image, wide), y = make(g->batch * g->positions * g->filters, wide);
     array bias = make(bias_kind == 2 ? g->positions * g->filters : g->filters, wide);
     for (int local = 0; local < 2; ++local) {
         array k = make_kernel(g, local, wide, store);
-        for (int way = 0; way < 4; ++way, ++*ways)
-            failures += check_forward(g, kernels, algorithms[local][way], way, bias_kind, relu, &x, &k, &bias, &y);
+        for (int way = 0; way < (local ? 4 : 8); ++way, ++*ways)
+            failures += check_forward(g, kernels, algorithms[local][way], way % 4, bias_kind, relu, &x, &k, &bias, &y);
         free_array(&k);
     }
     free_array(&x);

@@ -31,9 +31,9 @@ typedef struct lc_narrow_plan {
 LC_PLAN_FITS(lc_narrow_plan);
 
 /* In front of a packed kernel. */
-typedef struct lc_narrow_header {
+typedef struct lc_packed_header {
     int finite;
-} lc_narrow_header;
+} lc_packed_header;
 
 static inline int lc_finish_conv_narrow(lc_job *job) {
     const lc_geometry *g = &job->geometry;
@@ -180,7 +180,7 @@ LC_TASK(narrow_pack) {
     const lc_narrow_plan *p = LC_CONST_PLAN(lc_narrow_plan, job);
     const ptrdiff_t taps = g->kernel[0] * g->kernel[1], block = g->group_channels * g->group_filters;
     LC_REAL *target = (LC_REAL *)(shared + LC_ALIGNMENT);
-    lc_narrow_header *header = (lc_narrow_header *)shared;
+    lc_packed_header *header = (lc_packed_header *)shared;
     const lc_copy copy = lc_copy_plane(g->group_channels, g->filters, g->group_filters, g->group_filters, 1, 1);
     header->finite = 1;
     for (ptrdiff_t group = 0; group < g->groups; ++group)
@@ -274,7 +274,7 @@ LC_NOINLINE void LC_NAME(narrow_line)(const lc_job *job, const lc_call *c, const
                                       const ptrdiff_t pixel[2], const char *shared, char *workspace, lc_tile *t) {
     const lc_geometry *g = &job->geometry;
     const lc_narrow_plan *p = LC_CONST_PLAN(lc_narrow_plan, job);
-    const int finite = ((const lc_narrow_header *)shared)->finite;
+    const int finite = ((const lc_packed_header *)shared)->finite;
     const ptrdiff_t runs = g->kernel[0] * g->kernel[1] * p->turns, group_kernel = runs * p->rows * g->group_filters;
     const ptrdiff_t full_rows = at->finite ? p->rows : p->full_rows;
     const lc_range rows[2] = {{0, full_rows}, {full_rows, p->rows}};
