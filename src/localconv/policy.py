@@ -178,8 +178,16 @@ def _local_algorithms(p: Planner) -> list[str]:
         best = "local_images"
     else:
         best = "local_stream" if g.batch <= IN_PLACE_UP_TO else "local_rows"
-    # One filter and few images: dot products, where a window's elements are neighbours.
-    return [*(["local_dot"] if g.filters == 1 and g.batch < p.lanes else []), best, "local_stream"]
+    # One filter: dot products, where a window's elements are neighbours; full vectors of them, or few images.
+    dots = g.filters == 1 and (_neighbours(g) >= p.lanes or g.batch < p.lanes)
+    return [*(["local_dot"] if dots else []), best, "local_stream"]
+
+
+def _neighbours(g: Geometry) -> int:
+    """Elements of one image's window, all of one group, that lie side by side."""
+    if g.channels_first or g.channels == 1:
+        return g.kernel[2]
+    return g.channels * (g.kernel[2] if g.dilation[2] == 1 else 1)
 
 
 def _local(p: Planner, algorithm: str) -> Job | None:
