@@ -21,14 +21,15 @@ import time
 from statistics import median
 
 from compare import available_cpus, limit_threads
-from shapes import FORWARD, STEP, cases, smallest_call
+from shapes import FORWARD, SETS, STEP, cases, smallest_call
 
 PAUSE = 0.01
 
 
-def every_case(substring: str) -> list:
+def every_case(options: argparse.Namespace) -> list:
     """The cases in the order in which both processes number them."""
-    return [case for case in [*cases(substring), smallest_call()] if substring in f"{case.family} {case.name}"]
+    every = [*cases(options.filter, which=options.set), smallest_call()]
+    return [case for case in every if options.filter in f"{case.family} {case.name}"]
 
 
 class Build:
@@ -41,6 +42,8 @@ class Build:
             "--worker",
             "--filter",
             options.filter,
+            "--set",
+            options.set,
             "--threads",
             str(options.threads),
             path,
@@ -74,7 +77,7 @@ def work(options: argparse.Namespace) -> None:
     from peers import LocalConv, random_arrays
 
     ours = LocalConv(options.threads)
-    numbered, call = every_case(options.filter), None
+    numbered, call = every_case(options), None
     for line in sys.stdin:
         request, number = json.loads(line)
         if request == "make":
@@ -116,6 +119,7 @@ def main() -> int:
     parser.add_argument("after")
     parser.add_argument("--threads", type=int, default=available_cpus())
     parser.add_argument("--filter", default="")
+    parser.add_argument("--set", choices=tuple(SETS), default="usual", help="which shapes (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--block", type=float, default=0.03, help="seconds of a block of calls (default: %(default)s)")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
@@ -127,7 +131,7 @@ def main() -> int:
     builds = [Build(path, options) for path in (options.before, options.after)]
     ratios: dict[str, list[float]] = {FORWARD: [], STEP: []}
     print(f"{'shape':58} {'before':>10} {'after':>10}  speed   (milliseconds)")
-    for number, case in enumerate(every_case(options.filter)):
+    for number, case in enumerate(every_case(options)):
         times, ratio = measure(builds, number, options.rounds, options.block)
         if math.isnan(ratio):
             continue

@@ -160,6 +160,14 @@ LC_INLINE const char *lc_kernel_of(const lc_job *job, const lc_call *call, ptrdi
     return (const char *)call->kernel + position * g->window * g->filters * lc_kernel_size(job);
 }
 
+/* Bytes of one position's kernel that leave room in a first-level cache, of 32 KiB or more, for the next one's. */
+enum { LC_NEAR_BYTES = 24 << 10 };
+
+/* Whether the next position's kernel is too far away to be brought into the first-level cache. */
+LC_INLINE int lc_next_is_far(const lc_job *job) {
+    return job->geometry.window * job->geometry.filters * lc_kernel_size(job) > LC_NEAR_BYTES;
+}
+
 /* An int8 kernel's scales from one on; NULL: it has none. */
 LC_INLINE const float *lc_scales_from(const lc_call *call, ptrdiff_t first) {
     return call->scales ? call->scales + first : NULL;

@@ -36,10 +36,13 @@
 
 #if defined(LC_X86_64)
 #define LC_PREFETCH_L1(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
+#define LC_PREFETCH_L2(p) _mm_prefetch((const char *)(p), _MM_HINT_T1)
 #elif defined(__GNUC__) || defined(__clang__)
 #define LC_PREFETCH_L1(p) __builtin_prefetch((p), 0, 3)
+#define LC_PREFETCH_L2(p) __builtin_prefetch((p), 0, 2)
 #else
 #define LC_PREFETCH_L1(p) ((void)(p))
+#define LC_PREFETCH_L2(p) ((void)(p))
 #endif
 
 /* Hides from the optimizer where a pointer came from, so that it keeps its own register: left alone, compilers turn a

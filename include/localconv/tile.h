@@ -35,6 +35,7 @@ typedef struct lc_tile {
     ptrdiff_t out_stride;
     const char *prefetch; /* what a later tile will need; read a little at every step, never needed */
     ptrdiff_t prefetch_step;
+    int prefetch_far; /* into the second-level cache: the first would lose it again before it is needed */
 } lc_tile;
 
 #else
@@ -125,9 +126,16 @@ LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, co
                              : LC_NAME(load_stored_first)(vector + (V - 1) * LC_LANES * size, in_last, last, store);
             LC_UNROLL
             for (int v = 0; store == LC_i8 && v < V; ++v) x[v] = LC_NAME(scaled)(x[v], scale[v], store);
-            LC_UNROLL
-            for (int line = 0; line < LC_TILE_VECTORS; ++line) {
-                if (line < lines) LC_PREFETCH_L1(ahead + line * 64);
+            if (t->prefetch_far) {
+                LC_UNROLL
+                for (int line = 0; line < LC_TILE_VECTORS; ++line) {
+                    if (line < lines) LC_PREFETCH_L2(ahead + line * 64);
+                }
+            } else {
+                LC_UNROLL
+                for (int line = 0; line < LC_TILE_VECTORS; ++line) {
+                    if (line < lines) LC_PREFETCH_L1(ahead + line * 64);
+                }
             }
             LC_UNROLL
             for (int r = 0; r < R; ++r) {

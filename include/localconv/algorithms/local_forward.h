@@ -334,6 +334,7 @@ LC_TASK(local_task) {
     memset(&t, 0, sizeof t);
     t.runs = (const lc_run *)workspace;
     t.relu = c->relu;
+    t.prefetch_far = lc_next_is_far(job);
     t.lanewise = g->lanewise;
     t.bias_axis = !c->bias ? LC_BIAS_NONE : p->images_in_lanes ? LC_BIAS_ROWS : LC_BIAS_LANES;
     t.row_stride = p->interleaved ? 1 : g->x.image;

@@ -321,6 +321,7 @@ LC_TASK(local_grad_input_task) {
     t.runs = &filters;
     t.run_count = 1;
     t.broadcast_step = 1;
+    t.prefetch_far = lc_next_is_far(job);
     t.vector_step = tile;
     t.accumulate = 1;
     if (!p->boxed) LC_NAME(clear_block)(g, c, &w);
