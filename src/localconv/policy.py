@@ -160,6 +160,14 @@ def plan(operation: str, geometry: Geometry, element: ElementType, settings: Set
 # ---------------------------------------------------------------------------------------- locally connected convolution
 
 
+def sums_by_lanes(filters: int, batch: int, lanes: int) -> bool:
+    """Whether a locally connected convolution is a matter of dot products: one filter and few images.
+
+    Their lanes sum parts of a window; everything else sums it in the kernel's order, one element after the other.
+    """
+    return filters == 1 and batch < lanes
+
+
 def _local_algorithms(p: Planner) -> list[str]:
     """The best algorithm for a locally connected convolution, and what does any geometry."""
     g = p.geometry
@@ -170,8 +178,8 @@ def _local_algorithms(p: Planner) -> list[str]:
         best = "local_images"
     else:
         best = "local_stream" if g.batch <= IN_PLACE_UP_TO else "local_rows"
-    # One filter and few images: dot products, where a window's elements are neighbours.
-    return [*(["local_dot"] if g.filters == 1 and g.batch < p.lanes else []), best, "local_stream"]
+    # Where a window's elements are neighbours.
+    return [*(["local_dot"] if sums_by_lanes(g.filters, g.batch, p.lanes) else []), best, "local_stream"]
 
 
 def _local(p: Planner, algorithm: str) -> Job | None:
