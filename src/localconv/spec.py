@@ -34,7 +34,7 @@ class Spec:
     output: Ints | None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Through the makers: what another process unpickles is the object that its plans are kept by."""
+        """Through the makers: a process unpickles the same object every time, which its plans are kept by."""
         if self.family == LOCAL:
             return _local_spec, (
                 self.rank,

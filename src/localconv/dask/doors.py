@@ -27,7 +27,8 @@ def convolve(spec: Spec, inputs: Any, kernel: Any, bias: Any, names: Names) -> d
     if added is not None:
         check_bias(added.shape, results_of(spec, x.shape, geometry)[1])
         if added.ndim > 1 and spec.channels_first:
-            added = added.reshape(geometry.filters, *added.shape[:-1])
+            # In two steps: dask merges axes, or splits one, but does not do both at once.
+            added = added.reshape(-1).reshape(geometry.filters, *added.shape[:-1])
     return forward_layer(cut_by_kernel(spec, geometry, weights), x, weights, added, element)
 
 

@@ -65,9 +65,8 @@ def local_conv1d(
     Nothing is computed until it is asked for; arguments are checked at once. A task computes one chunk of the result
     from one chunk of the kernel, or from rows that it reads of a file; only rows of the input travel to it.
 
-    The values have the bits of `localconv.local_conv1d` of the whole arrays, computed under the same instruction set,
-    with one exception: one filter and, in one dimension or under kernels as wide as the input, channels_first. There
-    the order of a sum may follow the chunks, and two results differ within its rounding.
+    The values have the bits of `localconv.local_conv1d` of the whole arrays, whatever the chunks, where the workers
+    compute with the same instruction set.
 
     Examples
     --------
