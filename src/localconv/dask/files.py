@@ -8,6 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import dask.array as da
 import numpy as np
 from numpy.typing import DTypeLike
 
@@ -64,10 +65,11 @@ class KernelFile:
     See Also
     --------
     KernelFile.create : makes a file to store into.
+    KernelFile.array : the kernel as a dask array.
 
     Notes
     -----
-    ``dask.array.from_array(file)`` is the kernel as a dask array, for anything else that is to be done with it, and
+    `array` is the kernel as a dask array, for anything else that is to be done with it, and
     ``dask.array.store(gradient, file)`` writes a gradient, or new weights, part by part.
 
     A task that finds another shape, another dtype or fewer bytes than were there when the object was made raises
@@ -106,10 +108,8 @@ class KernelFile:
             self._check_scales()
         elif self._scales is not None:
             raise TypeError(f"scales belong to a kernel of int8, got one of {self.dtype}")
-        elif not (self.dtype.kind == "f" and self.dtype.itemsize in (4, 8)) and not half_store(self.dtype):
-            unknown = self.dtype.kind == "V" and self.dtype.itemsize == 2
-            hint = ": with dtype=ml_dtypes.bfloat16 it may be one" if unknown else ""
-            raise TypeError(f"path must hold a kernel of {ACCEPTED} or int8, got {self.dtype}{hint}")
+        else:
+            _check_float(self.dtype, "path")
 
     def _check_scales(self) -> None:
         expected = Stored((self.shape[0], self.shape[2]), np.dtype(np.float32))
@@ -165,7 +165,8 @@ class KernelFile:
         """
         whole, kind, name = ints(shape, 3, "shape", scalar=False), np.dtype(dtype), os.path.abspath(path)
         if kind == np.int8:
-            raise TypeError("dtype must be one of floats to be stored into: make kernels of int8 by localconv.quantize")
+            raise TypeError("dtype must be one of floats to be stored into: localconv.quantize makes kernels of int8")
+        _check_float(kind, "dtype")
         if os.path.lexists(name):
             raise FileExistsError(f"path must name nothing that exists, got {name}")
         if name.endswith(".zarr"):
@@ -179,6 +180,34 @@ class KernelFile:
         else:
             np.lib.format.open_memmap(name, "w+", kind, whole)
         return cls(name, dtype=kind, part_bytes=part_bytes)
+
+    def array(self, chunks: Any = "auto") -> da.Array:
+        """Return the kernel as a dask array whose tasks read the file.
+
+        Parameters
+        ----------
+        chunks : optional
+            As ``dask.array.from_array`` takes them: those of a gradient, ``gradient.chunks``, for new weights.
+
+        Returns
+        -------
+        dask.array.Array
+            Of int8 without its scales.
+
+        Notes
+        -----
+        Every task has the path in itself (``inline_array``). With an object that all of them share, a scheduler moves
+        gradients to the worker that has it.
+
+        Examples
+        --------
+        >>> import tempfile, localconv.dask
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = localconv.dask.KernelFile.create(f"{folder}/kernel.npy", (676, 36, 8))
+        ...     print(file.array((100, -1, -1)).sum().compute())
+        0.0
+        """
+        return da.from_array(self, chunks=chunks, inline_array=True)
 
     @property
     def nbytes(self) -> int:
@@ -230,6 +259,14 @@ class Rows(NamedTuple):
     file: KernelFile
     first: int
     last: int
+
+
+def _check_float(dtype: np.dtype[Any], name: str) -> None:
+    """TypeError unless these are floats of a kernel."""
+    if not (dtype.kind == "f" and dtype.itemsize in (4, 8)) and not half_store(dtype):
+        unknown = dtype.kind == "V" and dtype.itemsize == 2
+        hint = ": with dtype=ml_dtypes.bfloat16 it may be one" if unknown else ""
+        raise TypeError(f"{name} must be of a kernel of {ACCEPTED} or int8, got {dtype}{hint}")
 
 
 def _known(dtype: np.dtype[Any], stored: np.dtype[Any], path: str) -> np.dtype[Any]:

@@ -183,21 +183,40 @@ def grad_input_layer(cut: Cut, kernel: Kernel, gradient: da.Array, element: Elem
 
 
 def grad_kernel_layer(cut: Cut, x: da.Array, gradient: da.Array, element: ElementType) -> da.Array:
-    """The gradient for the kernel: for every band and part of the filters a chain of tasks, each of which adds what a
-    chunk of images gives. No more than two sums of a band are there at a time, and no sum need travel.
+    """The gradient for the kernel: a task for every band and part of the filters, which sums over all images. Where the
+    rows of all images are more than a task should have, a chain of tasks, each of which goes on with the last one's
+    sum; sums of several chunks of images at once would be many times the kernel.
     """
     layer = _layer(f"local_conv{cut.spec.rank}d_kernel", cut, [x, gradient])
-    batches = x.chunks[0]
-    sums: dict[tuple[int, int], Any] = {}
-    for (n, images), (r, f, part, band) in _tasks(batches, cut):
-        inputs = layer.piece(x, cut.within_input(images, band.reach, part.channels))
-        values = layer.piece(gradient, cut.within_output(images, band.rows, part.filters))
-        shape = (band.positions[1] - band.positions[0], cut.depth, part.filters[1] - part.filters[0])
-        key = (layer.name, r, 0, f) if n == len(batches) - 1 else (f"{layer.name}_images", n, r, f)
-        layer.tasks[key] = (partial(grad_kernel, band.spec, shape), inputs, values, sums.get((r, f)))
-        sums[r, f] = key
+    for f, part in enumerate(cut.parts):
+        for r, band in enumerate(part.bands):
+            key = None
+            groups = _groups(x.chunks[0], _bytes_of_an_image(cut, part, band, element))
+            for number, group in enumerate(groups):
+                inputs = [layer.piece(x, cut.within_input(images, band.reach, part.channels)) for images in group]
+                values = [layer.piece(gradient, cut.within_output(images, band.rows, part.filters)) for images in group]
+                shape = (band.positions[1] - band.positions[0], cut.depth, part.filters[1] - part.filters[0])
+                last = number == len(groups) - 1
+                before, key = key, (layer.name, r, 0, f) if last else (f"{layer.name}_images", number, r, f)
+                layer.tasks[key] = (partial(grad_kernel, band.spec, shape), inputs, values, before)
     positions = tuple(height * prod(cut.output[1:]) for height in cut.heights)
     return layer.array((positions, (cut.depth,), cut.widths), element.result)
+
+
+def _groups(batches: Ints, image_bytes: int) -> list[list[Range]]:
+    """Chunks of images in groups of no more bytes than a part has, or of one chunk."""
+    groups: list[list[Range]] = [[]]
+    for images in ranges(batches):
+        if groups[-1] and (images[1] - groups[-1][0][0]) * image_bytes > PART_BYTES:
+            groups.append([])
+        groups[-1].append(images)
+    return groups
+
+
+def _bytes_of_an_image(cut: Cut, part: Part, band: Band, element: ElementType) -> int:
+    """Of the rows of an image, and of the output's gradient, that a band's windows meet."""
+    within = cut.within_input((0, 1), band.reach, part.channels), cut.within_output((0, 1), band.rows, part.filters)
+    return element.dtype.itemsize * sum(prod(high - low for low, high in axes) for axes in within)
 
 
 def _layer(prefix: str, cut: Cut, operands: list[Any]) -> Layer:

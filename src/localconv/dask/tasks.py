@@ -47,13 +47,14 @@ def grad_input(spec: Spec, shape: Ints, kernel: Any, gradient: Array) -> Array:
     return engine.grad_input(spec, shape, _loaded(kernel), _wide(gradient), under=_under())
 
 
-def grad_kernel(spec: Spec, shape: Ints, x: Array, gradient: Array, before: Array | None) -> Array:
-    """The gradient for a part of the kernel, added to what other images gave."""
-    if before is None:
-        return engine.grad_kernel(spec, x, shape, gradient, under=_under())
+def grad_kernel(spec: Spec, shape: Ints, xs: list[Array], gradients: list[Array], before: Array | None) -> Array:
+    """The gradient for a part of the kernel: what several chunks of images give, added to what others gave."""
     # A copy: a task that runs twice must find what it found before.
-    total = before.copy()
-    return engine.grad_kernel(spec, x, shape, gradient, total, True, under=_under())
+    total = None if before is None else before.copy()
+    for x, gradient in zip(xs, gradients, strict=True):
+        total = engine.grad_kernel(spec, x, shape, gradient, total, total is not None, under=_under())
+    assert total is not None
+    return total
 
 
 def add(shape: Ints, dtype: np.dtype[Any], places: tuple[tuple[Range, ...], ...], parts: list[Array]) -> Array:
