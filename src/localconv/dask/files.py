@@ -70,7 +70,8 @@ class KernelFile:
     Notes
     -----
     `array` is the kernel as a dask array, for anything else that is to be done with it, and
-    ``dask.array.store(gradient, file)`` writes a gradient, or new weights, part by part.
+    ``dask.array.store(gradient, file, lock=False)`` writes a gradient, or new weights, part by part. No lock is needed:
+    no two parts meet.
 
     A task that finds another shape, another dtype or fewer bytes than were there when the object was made raises
     ValueError. Values that change while tasks run are not noticed: a task that is run again, because a worker was lost,

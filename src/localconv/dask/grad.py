@@ -121,8 +121,8 @@ def local_conv1d_kernel(
 
     Notes
     -----
-    A chunk is summed over the images of one chunk of `inputs` after the other. ``dask.array.store(gradient, file)``
-    writes chunks into a `KernelFile` as they come.
+    A task sums over the images of one chunk of `inputs` after the other. ``dask.array.store(gradient, file,
+    lock=False)`` writes what it gives into a `KernelFile` as it comes; ``compute()`` brings all of it together.
 
     Examples
     --------

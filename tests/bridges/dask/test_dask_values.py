@@ -1,6 +1,7 @@
 """Values: the oracle's, and forward the very bits of the functions for NumPy, however the arrays are cut."""
 
 import dataclasses
+import io
 import random
 
 import dask
@@ -10,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import oracle
 import pytest
+from dask.diagnostics import ProgressBar
 from dask_cases import chunked
 from hypothesis import given, settings
 from oracle import Case, Gradient
@@ -175,6 +177,15 @@ def test_only_the_rows_travel_that_windows_reach():
     assert len(cuts) == 2 * (4 - 1)
     users = [key for key, needed in result.dask.get_all_dependencies().items() if (dk.name, 2, 0, 0) in needed]
     assert users == [(result.name, 0, 2, 0, 0)]
+
+
+def test_progress_bars_work():
+    drawn = dask_cases.in_chunks(random.Random(9), PADDED)
+    for result in (forward(drawn), of_input(drawn), of_kernel(drawn)):
+        shown = io.StringIO()
+        with ProgressBar(out=shown):
+            result.compute(scheduler="threads")
+        assert "100% Completed" in shown.getvalue()
 
 
 @pytest.mark.parametrize("shape", [(0, 9, 3), (2, 9, 3)])
