@@ -42,7 +42,7 @@ BATCH, CHANNELS, FILTERS = 8, 16, 16
 # The input's side in memory, and rows of the output in a chunk of the kernel.
 SIDE, HEIGHT = 128, 16
 # Of the kernel in a file: 500 MB a worker, and 2.5 times as many bytes.
-LIMIT, LARGE_SIDE, PART_BYTES = 500 * 10**6, 226, 16 * 2**20
+LIMIT, LARGE_SIDE, PART_BYTES = 500 * 10**6, 226, 64 * 2**20
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -151,6 +151,13 @@ def random_kernel(path: Path) -> KernelFile:
     return file
 
 
+def random_rows(shape: tuple[int, ...], height: int) -> da.Array:
+    """Random images in chunks of rows, in the workers' memory."""
+    made = da.random.default_rng(2).standard_normal(shape, chunks=(-1, height, -1, -1)).astype(np.float32).persist()
+    distributed.wait(made)
+    return made
+
+
 def by_one_process(x: np.ndarray, file: KernelFile, gradient: np.ndarray, path: Path) -> dict[str, Callable[[], Any]]:
     """The three operations on maps of the whole files."""
     kernel = np.load(file.path, mmap_mode="r")
@@ -164,16 +171,12 @@ def by_one_process(x: np.ndarray, file: KernelFile, gradient: np.ndarray, path: 
 
 def in_a_file(folder: Path, rounds: int) -> None:
     """Print the times of a kernel that is larger than the workers' memory, and what the workers did."""
-    rng = np.random.default_rng(2)
-    x, gradient = (rng.standard_normal(shapes(LARGE_SIDE)[part], np.float32) for part in (0, 2))
     file, stored = random_kernel(folder / "kernel.npy"), KernelFile.create(folder / "gradient.npy", shapes(LARGE_SIDE)[1])
-    height = PART_BYTES // (file.nbytes // gradient.shape[1])
+    height = PART_BYTES // (file.nbytes // shapes(LARGE_SIDE)[2][1])
     print(f"in a file: a kernel of {file.nbytes / 1e6:.0f} MB, workers of {LIMIT / 1e6:.0f} MB")
-    plain = by_one_process(x, file, gradient, folder / "gradient.npy")
     with cluster() as client:
-        dx, dg = (da.from_array(array, chunks=(-1, 4 * height, -1, -1)).persist() for array in (x, gradient))
-        distributed.wait([dx, dg])
-        dg = dg.rechunk({1: height})
+        dx, dg = (random_rows(shapes(LARGE_SIDE)[part], height) for part in (0, 2))
+        plain = by_one_process(dx.compute(), file, dg.compute(), folder / "gradient.npy")
         lazy = {
             "forward": lambda: ld.local_conv2d(dx, file, **OPTIONS),
             "for the input": lambda: ld.grad.local_conv2d_input(x.shape, file, dg, **OPTIONS),
