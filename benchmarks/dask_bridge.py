@@ -101,7 +101,9 @@ def in_memory(rounds: int) -> None:
         np.testing.assert_array_equal(calls["forward"][0](), calls["forward"][1]())
         for name, (whole, chunks) in calls.items():
             one, many, ratio = in_turns(whole, chunks, rounds)
-            print(f"  {name:15} one call {one * 1e3:7.1f} ms, chunks {many * 1e3:7.1f} ms, ratio {ratio:.2f}", flush=True)
+            print(
+                f"  {name:15} one call {one * 1e3:7.1f} ms, chunks {many * 1e3:7.1f} ms, ratio {ratio:.2f}", flush=True
+            )
 
 
 class AnonymousMemory(threading.Thread):
@@ -171,7 +173,10 @@ def by_one_process(x: np.ndarray, file: KernelFile, gradient: np.ndarray, path: 
 
 def in_a_file(folder: Path, rounds: int) -> None:
     """Print the times of a kernel that is larger than the workers' memory, and what the workers did."""
-    file, stored = random_kernel(folder / "kernel.npy"), KernelFile.create(folder / "gradient.npy", shapes(LARGE_SIDE)[1])
+    file, stored = (
+        random_kernel(folder / "kernel.npy"),
+        KernelFile.create(folder / "gradient.npy", shapes(LARGE_SIDE)[1]),
+    )
     height = PART_BYTES // (file.nbytes // shapes(LARGE_SIDE)[2][1])
     print(f"in a file: a kernel of {file.nbytes / 1e6:.0f} MB, workers of {LIMIT / 1e6:.0f} MB")
     with cluster() as client:
@@ -179,7 +184,7 @@ def in_a_file(folder: Path, rounds: int) -> None:
         plain = by_one_process(dx.compute(), file, dg.compute(), folder / "gradient.npy")
         lazy = {
             "forward": lambda: ld.local_conv2d(dx, file, **OPTIONS),
-            "for the input": lambda: ld.grad.local_conv2d_input(x.shape, file, dg, **OPTIONS),
+            "for the input": lambda: ld.grad.local_conv2d_input(dx.shape, file, dg, **OPTIONS),
             "for the kernel": lambda: da.store(
                 ld.grad.local_conv2d_kernel(dx, file.shape, dg, **OPTIONS), stored, lock=False, compute=False
             ),

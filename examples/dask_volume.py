@@ -57,7 +57,7 @@ def stack_of_photographs() -> np.ndarray:
 
 
 def gaussians(first: int, rows: int, height: int, width: int, size: int) -> np.ndarray:
-    """The kernels of some rows of pixels, (rows * width, size * size, 1), each normalized over the taps in the picture."""
+    """The kernels of some rows of pixels, (rows * width, size * size, 1), normalized over the picture's taps."""
     taps = np.arange(size, dtype=np.float32) - size // 2
     i, j = np.mgrid[first : first + rows, 0:width].astype(np.float32)
     distance = np.hypot((i - height / 2) / (height / 2), (j - width / 2) / (width / 2))
@@ -148,10 +148,11 @@ def main(arguments: list[str] | None = None) -> int:
         report(client, file, options.memory, time.time() - before, before)
         kernel = np.load(file.path, mmap_mode="r")
         whole = localconv.local_conv2d(stack, kernel, options.size, **OPTIONS)
-    print(f"bits                {'those' if np.array_equal(whole, after) else 'NOT those'} of one process on the whole stack")
+    same = np.array_equal(whole, after)
+    print(f"bits                {'those' if same else 'NOT those'} of one process on the whole stack")
     draw(stack, after, options.output)
     print(f"written             {os.fspath(options.output)}")
-    return 0 if np.array_equal(whole, after) else 1
+    return 0 if same else 1
 
 
 if __name__ == "__main__":

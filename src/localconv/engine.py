@@ -121,12 +121,7 @@ _find = plans.get
 
 
 def prepare(
-    operation: str,
-    spec: Spec,
-    x_shape: Ints,
-    kernel_shape: Ints,
-    element: ElementType,
-    under: Under | None = None,
+    operation: str, spec: Spec, x_shape: Ints, kernel_shape: Ints, element: ElementType, under: Under | None = None
 ) -> Prepared:
     """The plan of an operation on arrays of these shapes and this element type.
 

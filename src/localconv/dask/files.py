@@ -97,8 +97,11 @@ class KernelFile:
     ) -> None:
         (self.part_bytes,) = ints(part_bytes, 1, "part_bytes")
         self.path, self._stored = _opened(path, "path")
-        self.dtype = self._stored.dtype if dtype is None else _known(np.dtype(dtype), self._stored.dtype, self.path)
-        self.scales, self._scales = (None, None) if scales is None else _opened(scales, "scales")
+        self.dtype = self._stored.dtype if dtype is None else _known(np.dtype(dtype), self._stored.dtype)
+        self.scales: str | None = None
+        self._scales: Stored | None = None
+        if scales is not None:
+            self.scales, self._scales = _opened(scales, "scales")
         self.shape, self.ndim = self._stored.shape, len(self._stored.shape)
         self._check()
 
@@ -270,11 +273,11 @@ def _check_float(dtype: np.dtype[Any], name: str) -> None:
         raise TypeError(f"{name} must be of a kernel of {ACCEPTED} or int8, got {dtype}{hint}")
 
 
-def _known(dtype: np.dtype[Any], stored: np.dtype[Any], path: str) -> np.dtype[Any]:
+def _known(dtype: np.dtype[Any], stored: np.dtype[Any]) -> np.dtype[Any]:
     """The dtype that the user names for a file's elements."""
     if dtype == stored or (dtype.name == "bfloat16" and stored.itemsize == 2 and stored.kind in "Vu"):
         return dtype
-    raise TypeError(f"dtype must be that of the file, {stored}, or ml_dtypes.bfloat16 for what has no name, got {dtype}")
+    raise TypeError(f"dtype must be that of the file, {stored}, or ml_dtypes.bfloat16 where it has none, got {dtype}")
 
 
 def _opened(path: str | os.PathLike[str], name: str) -> tuple[str, Stored]:
@@ -316,7 +319,9 @@ def _zarr() -> Any:
     try:
         import zarr
     except ImportError as error:
-        raise ImportError(f"a kernel in a folder is a Zarr array, which needs zarr ({error}): pip install zarr") from None
+        raise ImportError(
+            f"a kernel in a folder is a Zarr array, which needs zarr: pip install zarr ({error})"
+        ) from None
     return zarr
 
 
@@ -326,7 +331,7 @@ def _create_zarr(path: str, shape: Ints, chunks: Ints, dtype: np.dtype[Any]) -> 
 
 
 def _check_whole_chunks(target: Any, index: Any, path: str) -> None:
-    """ValueError unless an index is one of whole chunks: two tasks that write to one would lose what one of them wrote."""
+    """ValueError unless an index is one of whole chunks: of two tasks that write to one, the last would win."""
     parts = index if isinstance(index, tuple) else (index,)
     parts += (slice(None),) * (len(target.shape) - len(parts))
     for part, size, chunk in zip(parts, target.shape, target.chunks, strict=True):

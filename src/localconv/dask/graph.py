@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import dask.array as da
-import numpy as np
 
 from ..arguments import Ints
 from ..arrays import ElementType
@@ -25,7 +24,7 @@ from .files import PART_BYTES, KernelFile, Rows
 from .layer import Chunks, Layer, numbered
 from .tasks import Whole, add, forward, grad_input, grad_kernel
 
-Kernel = da.Array | KernelFile
+Kernel: TypeAlias = da.Array | KernelFile
 
 
 class Part(NamedTuple):
@@ -141,7 +140,7 @@ def _uncut(spec: Spec, geometry: Geometry) -> Cut:
     return Cut(spec, geometry.batch, spatial, geometry.channels, output, filters, output[:1], (filters,))
 
 
-# ------------------------------------------------------------------------------------------------------------ the layers
+# ----------------------------------------------------------------------------------------------------------- the layers
 
 
 def forward_layer(cut: Cut, x: da.Array, kernel: Kernel, bias: da.Array | None, element: ElementType) -> da.Array:
@@ -190,7 +189,7 @@ def grad_kernel_layer(cut: Cut, x: da.Array, gradient: da.Array, element: Elemen
     layer = _layer(f"local_conv{cut.spec.rank}d_kernel", cut, [x, gradient])
     for f, part in enumerate(cut.parts):
         for r, band in enumerate(part.bands):
-            key = None
+            key: Any = None
             groups = _groups(x.chunks[0], _bytes_of_an_image(cut, part, band, element))
             for number, group in enumerate(groups):
                 inputs = [layer.piece(x, cut.within_input(images, band.reach, part.channels)) for images in group]

@@ -32,7 +32,8 @@ class Layer:
     def __init__(self, prefix: str, sources: list[da.Array], *arguments: Any) -> None:
         token = tokenize(prefix, [source.name for source in sources], *arguments)
         self.name, self.pieces_name = f"{prefix}-{token}", f"{prefix}_rows-{token}"
-        self.sources, self.tasks = sources, {}  # type: list[da.Array], dict[Any, Any]
+        self.sources = sources
+        self.tasks: dict[Any, Any] = {}
         self._pieces: dict[Any, Any] = {}
         self._starts: dict[Ints, Ints] = {}
 
@@ -55,7 +56,7 @@ class Layer:
         if starts is None:
             starts = self._starts[sizes] = tuple(accumulate(sizes, initial=0))
         number = min(bisect_right(starts, low) - 1, len(sizes) - 1)
-        found = []
+        found: list[tuple[int, Range | None]] = []
         while number < len(sizes) and (starts[number] < high or not found):
             part = (low - starts[number], min(high, starts[number + 1]) - starts[number])
             part = (max(part[0], 0), part[1])

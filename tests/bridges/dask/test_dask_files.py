@@ -44,7 +44,9 @@ def save(path, array):
     else:
         import zarr
 
-        target = zarr.open_array(str(path), mode="w", shape=array.shape, chunks=(5, *array.shape[1:]), dtype=array.dtype)
+        target = zarr.open_array(
+            str(path), mode="w", shape=array.shape, chunks=(5, *array.shape[1:]), dtype=array.dtype
+        )
         target[...] = array
 
 
@@ -176,14 +178,14 @@ def test_what_is_no_kernel(tmp_path, write, error, words):
 
 def test_wrong_arguments(tmp_path):
     np.save(tmp_path / "k.npy", CASE.arrays()[1])
-    with pytest.raises(TypeError, match="^path must be a path, got int"):
+    with pytest.raises(TypeError, match=r"^path must be a path, got int"):
         KernelFile(3)
-    with pytest.raises(ValueError, match="^part_bytes must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"^part_bytes must be at least 1, got 0"):
         KernelFile(tmp_path / "k.npy", part_bytes=0)
-    with pytest.raises(TypeError, match="^dtype must be that of the file, float32, or ml_dtypes.bfloat16 .*got float64"):
+    with pytest.raises(TypeError, match=r"^dtype must be that of the file, float32, or .*got float64"):
         KernelFile(tmp_path / "k.npy", dtype="float64")
     file = KernelFile(tmp_path / "k.npy")
-    with pytest.raises(ValueError, match="^kernel must have shape"):
+    with pytest.raises(ValueError, match=r"^kernel must have shape"):
         ld.local_conv2d(da.ones((1, 9, 7, 4)), file, **(CASE.options() | {"padding": "valid", "output_shape": None}))
 
 

@@ -229,8 +229,16 @@ def test_a_training_step_over_a_kernel_larger_than_the_workers(large_kernel, tmp
             value, found, _ = (future.result(timeout=SECONDS) for future in futures)
             moved = client.run(bytes_moved)
         # Of the kernel and its gradient nothing: what moves has the input's size, or the output's.
-        assert set().union(*moved.values()) <= {"local_conv2d", "local_conv2d_rows", "local_conv2d_input",
-            "local_conv2d_input_band", "local_conv2d_input_rows", "local_conv2d_kernel_rows", "array", "store-map"}
+        assert set().union(*moved.values()) <= {
+            "local_conv2d",
+            "local_conv2d_rows",
+            "local_conv2d_input",
+            "local_conv2d_input_band",
+            "local_conv2d_input_rows",
+            "local_conv2d_kernel_rows",
+            "array",
+            "store-map",
+        }
         assert sum(sum(of.values()) for of in moved.values()) < 4 * (value.nbytes + x.nbytes)
         assert len(most) == 2
         assert max(most.values()) < 200e6, most
