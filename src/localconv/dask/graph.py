@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise
 from math import prod
 from typing import Any, NamedTuple, TypeAlias
@@ -21,7 +21,7 @@ from ..geometry import Geometry, layout_of
 from ..spec import Spec
 from .bands import Band, Range, bands_of, even, ranges
 from .files import PART_BYTES, KernelFile, Rows
-from .layer import Chunks, Layer, numbered
+from .layer import Chunks, Layer
 from .tasks import Whole, add, forward, grad_input, grad_kernel
 
 Kernel: TypeAlias = da.Array | KernelFile
@@ -58,7 +58,7 @@ class Cut:
         assert self.spec.kernel_size is not None
         return prod(self.spec.kernel_size) * self.channels // self.spec.groups
 
-    @property
+    @cached_property
     def parts(self) -> list[Part]:
         """The filters' parts, each of whole groups."""
         each = self.filters // self.spec.groups
@@ -172,12 +172,12 @@ def grad_input_layer(cut: Cut, kernel: Kernel, gradient: da.Array, element: Elem
         layer.tasks[key] = (partial(grad_input, band.spec, tuple(shape)), _weights(kernel, r, f, band), values)
         found[n].append((band.reach, part.channels, key))
     rows = _stretches(cut)
-    for (n, images), (a, stretch) in _pairs(batches, rows):
-        inside = [one for one in found[n] if one[0][0] < stretch[1] and one[0][1] > stretch[0]]
-        places, parts = _overlaps(layer, cut, images[1] - images[0], stretch, inside)
-        shape = [high - low for low, high in cut.within_input(images, stretch, (0, cut.channels))]
-        task = partial(add, tuple(shape), element.result, places)
-        layer.tasks[layer.name, *_block(cut, n, a, 0)] = (task, parts)
+    for n, images in enumerate(ranges(batches)):
+        for a, (stretch, inside) in enumerate(_meeting(found[n], ranges(rows))):
+            places, parts = _overlaps(layer, cut, images[1] - images[0], stretch, inside)
+            shape = [high - low for low, high in cut.within_input(images, stretch, (0, cut.channels))]
+            task = partial(add, tuple(shape), element.result, places)
+            layer.tasks[layer.name, *_block(cut, n, a, 0)] = (task, parts)
     return layer.array(_chunks(cut, batches, cut.spatial, rows, (cut.channels,)), element.result)
 
 
@@ -226,12 +226,6 @@ def _layer(prefix: str, cut: Cut, operands: list[Any]) -> Layer:
     return Layer(prefix, arrays, files, told, cut.spatial, cut.channels, cut.heights, cut.widths)
 
 
-def _pairs(batches: Ints, heights: Ints) -> Iterator[Any]:
-    """Every chunk of images with every stretch of rows, as their numbers and ranges."""
-    for (n, a), (images, rows) in numbered((batches, heights)):
-        yield (n, images), (a, rows)
-
-
 def _tasks(batches: Ints, cut: Cut) -> Iterator[Any]:
     """Every chunk of images with every band of every part of the filters."""
     parts = cut.parts
@@ -271,6 +265,18 @@ def _stretches(cut: Cut) -> Ints:
     bands = cut.parts[0].bands
     starts = [0, *(band.reach[0] for band in bands[1:]), cut.spatial[0]]
     return tuple(after - before for before, after in pairwise(starts) if after > before) or (0,)
+
+
+def _meeting(pieces: list[Any], stretches: list[Range]) -> Iterator[tuple[Range, list[Any]]]:
+    """Every stretch of rows with the pieces that meet it. Both come in the order of their rows, first and last."""
+    first = 0
+    for stretch in stretches:
+        while first < len(pieces) and pieces[first][0][1] <= stretch[0]:
+            first += 1
+        end = first
+        while end < len(pieces) and pieces[end][0][0] < stretch[1]:
+            end += 1
+        yield stretch, pieces[first:end]
 
 
 def _overlaps(layer: Layer, cut: Cut, images: int, stretch: Range, inside: list[Any]) -> tuple[Any, list[Any]]:

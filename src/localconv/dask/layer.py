@@ -7,7 +7,7 @@ chunk only the rows travel that a window reaches.
 from __future__ import annotations
 
 from bisect import bisect_right
-from itertools import accumulate, product
+from itertools import accumulate
 from operator import getitem
 from typing import Any
 
@@ -18,7 +18,7 @@ from dask.highlevelgraph import HighLevelGraph
 
 from ..arguments import Ints
 from ..arrays import Array
-from .bands import Range, ranges
+from .bands import Range
 
 Chunks = tuple[Ints, ...]
 
@@ -84,10 +84,3 @@ class Layer:
         graph = HighLevelGraph.from_collections(self.name, self.tasks, dependencies=self.sources)
         meta: Array = np.empty((0,) * len(chunks), dtype)
         return da.Array(graph, self.name, chunks, meta=meta)
-
-
-def numbered(chunks: Chunks) -> Any:
-    """The numbers of every block, and the range of each along every axis."""
-    axes = [list(enumerate(ranges(sizes))) for sizes in chunks]
-    for block in product(*axes):
-        yield tuple(number for number, _ in block), tuple(part for _, part in block)
