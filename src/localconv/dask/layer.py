@@ -57,11 +57,9 @@ class Layer:
             starts = self._starts[sizes] = tuple(accumulate(sizes, initial=0))
         number = min(bisect_right(starts, low) - 1, len(sizes) - 1)
         found: list[tuple[int, Range | None]] = []
-        while number < len(sizes) and (starts[number] < high or not found):
-            part = (low - starts[number], min(high, starts[number + 1]) - starts[number])
-            part = (max(part[0], 0), part[1])
-            if part[0] < part[1] or low == high:
-                found.append((number, None if part == (0, sizes[number]) else part))
+        while not found or (number < len(sizes) and starts[number] < high):
+            part = (max(low - starts[number], 0), min(high, starts[number + 1]) - starts[number])
+            found.append((number, None if part == (0, sizes[number]) else part))
             number += 1
         return found
 

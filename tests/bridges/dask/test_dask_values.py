@@ -214,6 +214,23 @@ def test_kernel_gradients_are_cut_where_they_are_large(monkeypatch):
     Gradient(drawn.case, "kernel").check(result.compute())
 
 
+def test_kernel_gradients_are_summed_over_a_few_images_at_a_time(monkeypatch):
+    """Where their rows are many: each task goes on with a copy of the last one's sum, which may be asked for again."""
+    drawn = dask_cases.in_chunks(random.Random(12), dataclasses.replace(PADDED, batch=5))
+    x = drawn.x.rechunk({0: (1, 2, 2)})
+    monkeypatch.setattr(graph, "PART_BYTES", 1)
+    result = of_kernel(dataclasses.replace(drawn, x=x))
+    tasks = dict(result.dask)
+    chain = [key for key in tasks if key[0] == f"{result.name}_images"]
+    assert len(chain) == 2 * result.npartitions
+    final = [(result.name, *index) for index in np.ndindex(result.numblocks)]
+    values = dask.get(tasks, [*chain, *final])
+    Gradient(drawn.case, "kernel").check(result.compute())
+    again = dask.get(tasks, chain)
+    for first, second in zip(values, again, strict=False):
+        oracle.assert_same_bits(first, second)
+
+
 def test_arrays_stay_as_they_are(no_change):
     drawn = dask_cases.in_chunks(random.Random(7), PADDED)
     blocks = [dask.compute(array)[0] for array in (drawn.x, drawn.kernel, drawn.gradient)]
