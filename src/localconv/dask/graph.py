@@ -13,14 +13,16 @@ from itertools import pairwise
 from math import prod
 from typing import Any, NamedTuple, TypeAlias
 
+import dask
 import dask.array as da
+from dask.utils import parse_bytes
 
 from ..arguments import Ints
 from ..arrays import ElementType
 from ..geometry import Geometry, layout_of
 from ..spec import Spec
 from .bands import Band, Range, bands_of, even, ranges
-from .files import PART_BYTES, KernelFile, Rows
+from .files import KernelFile, Rows
 from .layer import Chunks, Layer
 from .tasks import Whole, add, forward, grad_input, grad_kernel
 
@@ -125,8 +127,13 @@ def cut_by_gradient(spec: Spec, geometry: Geometry, gradient: da.Array, itemsize
         filters = (whole.filters,)
     widths = tuple(count for count in filters if count)
     row = prod(whole.output[1:]) * whole.depth * max(widths) * itemsize
-    most = max(1, PART_BYTES // row)
+    most = max(1, _largest_chunk() // row)
     return replace(whole, heights=tuple(part for count in rows for part in even(count, most)), widths=widths)
+
+
+def _largest_chunk() -> int:
+    """Bytes of the largest chunks that dask makes by itself: a setting of its own."""
+    return int(parse_bytes(dask.config.get("array.chunk-size")))
 
 
 def rows_of(part_bytes: int, nbytes: int, rows: int) -> int:
@@ -203,10 +210,11 @@ def grad_kernel_layer(cut: Cut, x: da.Array, gradient: da.Array, element: Elemen
 
 
 def _groups(batches: Ints, image_bytes: int) -> list[list[Range]]:
-    """Chunks of images in groups of no more bytes than a part has, or of one chunk."""
+    """Chunks of images in groups of no more bytes than a chunk should have, or of one chunk."""
     groups: list[list[Range]] = [[]]
+    most = _largest_chunk()
     for images in ranges(batches):
-        if groups[-1] and (images[1] - groups[-1][0][0]) * image_bytes > PART_BYTES:
+        if groups[-1] and (images[1] - groups[-1][0][0]) * image_bytes > most:
             groups.append([])
         groups[-1].append(images)
     return groups

@@ -19,7 +19,6 @@ from oracle import Case, Gradient
 import localconv
 import localconv.dask as ld
 from localconv import _core
-from localconv.dask import graph
 
 PADDED = Case("local_conv2d", (9, 7), (3, 2), 4, 4, 6, strides=(2, 1), padding=((7, 1), (0, 3)), groups=2, exact=False)
 
@@ -202,24 +201,24 @@ def test_no_images_and_empty_chunks(shape):
     np.testing.assert_array_equal(found, expected)
 
 
-def test_kernel_gradients_are_cut_where_they_are_large(monkeypatch):
+def test_kernel_gradients_are_cut_where_they_are_large():
     drawn = dask_cases.in_chunks(random.Random(6), dataclasses.replace(PADDED, groups=1))
     row = drawn.case.out[1] * drawn.case.depth * drawn.case.filters * 4
-    monkeypatch.setattr(graph, "PART_BYTES", 2 * row)
     gradient = drawn.gradient.rechunk(-1)
-    result = of_kernel(dataclasses.replace(drawn, gradient=gradient))
+    with dask.config.set({"array.chunk-size": 2 * row}):
+        result = of_kernel(dataclasses.replace(drawn, gradient=gradient))
     rows = drawn.case.out[0]
     width = drawn.case.out[1]
     assert result.chunks[0] == (2 * width,) * (rows // 2) + (width,) * (rows % 2)
     Gradient(drawn.case, "kernel").check(result.compute())
 
 
-def test_kernel_gradients_are_summed_over_a_few_images_at_a_time(monkeypatch):
+def test_kernel_gradients_are_summed_over_a_few_images_at_a_time():
     """Where their rows are many: each task goes on with a copy of the last one's sum, which may be asked for again."""
     drawn = dask_cases.in_chunks(random.Random(12), dataclasses.replace(PADDED, batch=5))
     x = drawn.x.rechunk({0: (1, 2, 2)})
-    monkeypatch.setattr(graph, "PART_BYTES", 1)
-    result = of_kernel(dataclasses.replace(drawn, x=x))
+    with dask.config.set({"array.chunk-size": "1 B"}):
+        result = of_kernel(dataclasses.replace(drawn, x=x))
     tasks = dict(result.dask)
     chain = [key for key in tasks if key[0] == f"{result.name}_images"]
     assert len(chain) == 2 * result.npartitions
