@@ -111,8 +111,9 @@ def local_conv1d_kernel(
     Returns
     -------
     dask.array.Array
-        Shape `kernel_shape`, in chunks of the positions and filters that those of `grad_output` hold; of no more
-        bytes than dask's setting ``array.chunk-size`` (128 MiB), if that is one step along the first spatial axis. float64 if an array is, else float32.
+        Shape `kernel_shape`, in chunks of the positions and filters that those of `grad_output` hold; of no more bytes
+        than dask's setting ``array.chunk-size`` (128 MiB), if that is one step along the first spatial axis or more.
+        float64 if an array is, else float32.
 
     Raises
     ------
