@@ -75,7 +75,8 @@ class KernelFile:
 
     A task that finds another shape, another dtype or fewer bytes than were there when the object was made raises
     ValueError. Values that change while tasks run are not noticed: a task that is run again, because a worker was lost,
-    reads what is there then. Store new weights into another file than the one that they are computed from.
+    reads what is there then. Store new weights into another file than the one that they are computed from. A file that
+    is cut short while a task has it mapped ends the worker's process, as with every memory map.
 
     Examples
     --------
