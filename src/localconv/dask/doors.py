@@ -9,7 +9,7 @@ import dask.array as da
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..arguments import Ints
+from ..arguments import Ints, brief
 from ..arrays import as_float_array, element_type
 from ..engine import check_bias, check_gradient, results_of
 from ..geometry import Geometry, Mismatch, Names, geometry_of
@@ -58,7 +58,9 @@ def dask_array(value: Any, name: str) -> da.Array:
         raise TypeError(f"{name} must be a dask array, got {type(value).__name__}{hint}")
     as_float_array(value._meta, name)
     if any(math.isnan(size) for sizes in value.chunks for size in sizes):
-        raise ValueError(f"{name} must have chunks of known sizes, got {value.chunks}: {name}.compute_chunk_sizes()")
+        raise ValueError(
+            f"{name} must have chunks of known sizes, got {brief(value.chunks)}: {name}.compute_chunk_sizes()"
+        )
     return value
 
 

@@ -17,7 +17,7 @@ import dask
 import dask.array as da
 from dask.utils import parse_bytes
 
-from ..arguments import Ints
+from ..arguments import Ints, brief
 from ..arrays import ElementType
 from ..geometry import Geometry, layout_of
 from ..spec import Spec
@@ -98,20 +98,20 @@ def cut_by_kernel(spec: Spec, geometry: Geometry, kernel: Kernel) -> Cut:
     if any(count % width for count in positions):
         raise ValueError(
             f"kernel's chunks along axis 0 must be of whole rows of the output, multiples of {width} positions, got "
-            f"{positions}: kernel.rechunk({{0: {width * max(1, max(positions) // width)}}})"
+            f"{brief(positions)}: kernel.rechunk({{0: {width * max(1, max(positions) // width)}}})"
         )
     if len(depths) > 1:
-        raise ValueError(f"kernel must have one chunk along axis 1, got {depths}: kernel.rechunk({{1: -1}})")
+        raise ValueError(f"kernel must have one chunk along axis 1, got {brief(depths)}: kernel.rechunk({{1: -1}})")
     each = whole.filters // spec.groups
     if spec.groups > 1 and any(count % each for count in filters):
         raise ValueError(
-            f"kernel's chunks along axis 2 must be of whole groups, multiples of {each} filters, got {filters}: "
+            f"kernel's chunks along axis 2 must be of whole groups, multiples of {each} filters, got {brief(filters)}: "
             f"kernel.rechunk({{2: {each * max(1, max(filters) // each)}}})"
         )
     # A chunk of nothing would be a band without rows.
     heights = tuple(count // width for count in positions)
     if 0 in heights or 0 in filters:
-        raise ValueError(f"kernel must have no chunks of size 0, got {kernel.chunks}")
+        raise ValueError(f"kernel must have no chunks of size 0, got {brief(kernel.chunks)}")
     return replace(whole, heights=heights, widths=filters)
 
 

@@ -139,6 +139,13 @@ def test_chunks_that_would_have_to_be_brought_together(shape, chunks, groups, wo
         ld.grad.local_conv2d_input(x.shape, kernel, da.ones((1, 4, 3, 4)), **options)
 
 
+def test_many_chunks_make_no_long_message():
+    x, kernel = da.ones((1, 2003, 2002, 1)), da.ones((2000, 9, 4), chunks=(1, -1, -1))
+    with pytest.raises(ValueError, match="whole rows") as caught:
+        ld.local_conv2d(x[:, :4, :1002], kernel, 3, data_format="channels_last")
+    assert len(str(caught.value)) < 500
+
+
 def test_the_remedy_of_an_error_is_one():
     x, kernel = da.ones((1, 6, 5, 2)), da.ones((12, 9, 4), chunks=(5, -1, 3))
     options = {"kernel_size": 3, "data_format": "channels_last", "groups": 2}
