@@ -1,6 +1,6 @@
 # make demo                 filters a real photograph, then trains on real digits
 # make test                 sets everything up and runs the tests
-# make test-bridges         the tests and examples of localconv.torch, .jax and .keras, in an environment of their own (.venv-bridges)
+# make test-bridges         the tests and examples of localconv.torch, .jax, .keras and .dask, in an environment of their own (.venv-bridges)
 # make lint                 everything that reads the code; format: writes it as lint wants it
 # make bench                against NumPy, PyTorch and JAX; bench-busy: beside processes that keep every core busy
 # make docs                 the documentation, in build/docs; docs-check: looks at every page in a browser, at three widths
@@ -36,16 +36,17 @@ test: $(VENV)/.test $(VENV)/.demo
 	$(BIN)/python -m pytest
 
 # One environment for all bridges, each as its extra; a library that has no wheel here ends it.
-BRIDGES := torch jax keras
-# The PyTorch that the tests were written against; the one backend of Keras that has no extra of its own; and what
-# keras.utils.plot_model needs beside graphviz.
-BRIDGES_PEERS := torch==2.13.0 tensorflow-cpu pydot
+BRIDGES := torch jax keras dask
+# The PyTorch that the tests were written against; the one backend of Keras that has no extra of its own; what
+# keras.utils.plot_model needs beside graphviz; and what dask's tests and documents use beside it.
+BRIDGES_PEERS := torch==2.13.0 tensorflow-cpu pydot zarr joblib ray
 BRIDGES_VENV := .venv-bridges
 test-bridges: $(BRIDGES_VENV)/.installed
 	$(BRIDGES_VENV)/bin/python -m pytest tests/bridges tests/test_documents.py
 	$(BRIDGES_VENV)/bin/python examples/torch_digits.py
 	$(BRIDGES_VENV)/bin/python examples/kernel_prediction.py
 	$(BRIDGES_VENV)/bin/python examples/keras3_migration.py
+	$(BRIDGES_VENV)/bin/python examples/dask_volume.py
 
 comma := ,
 empty :=

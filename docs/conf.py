@@ -60,13 +60,14 @@ html_context = {"default_mode": "auto"}
 
 # The bridges' interfaces are described without their libraries, each of which is larger than all else here. What runs
 # at import inside them, and needs more of a library than a name, is left out too.
-MOCKED = ["torch", "keras", "jax", "tensorflow"]
+MOCKED = ["torch", "keras", "jax", "tensorflow", "dask", "distributed"]
 INSIDES = ["localconv.torch.autograd", "localconv.torch.runtime", "localconv.jax.primitives"]
 
 
 def import_bridges():
     """Import them on imitations of their libraries; autodoc finds them imported."""
     with mock([*MOCKED, *INSIDES]):
+        import dask.array
         import jax
         import keras.layers
         import keras.saving
@@ -77,9 +78,11 @@ def import_bridges():
         torch.nn.Module = type("Module", (), {"__module__": "torch.nn"})
         torch.nn.modules.lazy.LazyModuleMixin = type("LazyModuleMixin", (), {})
         jax.Array = type("Array", (), {"__module__": "jax"})
+        dask.array.Array = type("Array", (), {"__module__": "dask.array"})
         keras.__version__ = "3.15"
         keras.layers.Layer = type("Layer", (), {"__module__": "keras.layers"})
         keras.saving.register_keras_serializable = lambda **_: lambda layer: layer
+        import localconv.dask
         import localconv.jax
         import localconv.keras
         import localconv.torch  # noqa: F401

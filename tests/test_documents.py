@@ -24,13 +24,14 @@ import localconv
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-BRIDGE = re.compile(r"^(?:import|from) localconv\.(torch|jax|keras)\b", re.MULTILINE)
+BRIDGE = re.compile(r"^(?:import|from) localconv\.(torch|jax|keras|dask)\b", re.MULTILINE)
 # What a page needs beside the package and the tests' own tools.
 NEEDS = {
     "tutorial": ("sklearn",),
     "gallery": ("PIL",),
     "spatially-varying-filters": ("PIL", "sklearn"),
     "coming-from-numpy": ("scipy",),
+    "beyond-one-machine": ("dask", "distributed", "joblib", "ray"),
     "coming-from-jax": ("jax",),
     "coming-from-torch": ("torch",),
 }
@@ -43,7 +44,7 @@ MODULES = [
     if not m.name.endswith(SKIPPED) and not m.name.startswith(ELSEWHERE)
 ]
 # Packages that only those have who use them with the library of that name.
-BRIDGES = {"localconv.jax": "jax"}
+BRIDGES = {"localconv.dask": "dask", "localconv.jax": "jax"}
 
 
 def blocks(page):
@@ -129,7 +130,7 @@ def names_for_all(module):
     raise AssertionError(f"{source} has no __all__")
 
 
-@pytest.mark.parametrize("module", ["", "grad", "layers", "torch", "jax", "keras", "convert"])
+@pytest.mark.parametrize("module", ["", "grad", "layers", "torch", "jax", "keras", "dask", "dask.grad", "convert"])
 def test_everything_public_is_in_the_reference(module):
     folder = ROOT / "docs" / "api"
     if not folder.exists():
@@ -139,7 +140,7 @@ def test_everything_public_is_in_the_reference(module):
         text = page.read_text(encoding="utf-8")
         # What autosummary lists, what automodule describes, and what the text names.
         for block in re.findall(r"^```{eval-rst}\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-            current = re.search(r"^\.\. currentmodule:: localconv\.?(\w*)$", block, re.MULTILINE)
+            current = re.search(r"^\.\. currentmodule:: localconv\.?([\w.]*)$", block, re.MULTILINE)
             if current and current[1] == module:
                 words |= set(re.findall(r"^   (\w+)$", block, re.MULTILINE))
         words |= set(re.findall(rf"^\.\. automodule:: localconv\.{module}\.(\w+)$", text, re.MULTILINE))

@@ -7,15 +7,15 @@ import pytest
 
 import localconv
 
-BRIDGES = ("jax", "keras", "torch")
-FRAMEWORKS = (*BRIDGES, "jaxlib", "tensorflow")
+BRIDGES = ("dask", "jax", "keras", "torch")
+FRAMEWORKS = (*BRIDGES, "distributed", "jaxlib", "tensorflow")
 
 # Each of these is a look at the package, not a use of a bridge.
 LOOKS = {
     "import": "",
     "star": "from localconv import *",
     "dir": "dir(localconv)",
-    "hasattr": "assert all(hasattr(localconv, name) for name in ('jax', 'keras', 'torch'))",
+    "hasattr": "assert all(hasattr(localconv, name) for name in ('dask', 'jax', 'keras', 'torch'))",
     "repr": "[repr(getattr(localconv, name)) for name in dir(localconv)]",
     "members": "import inspect; [inspect.unwrap(value) for _, value in inspect.getmembers(localconv)]",
     "doctest": "import doctest; doctest.DocTestFinder().find(localconv)",
@@ -59,7 +59,7 @@ def test_import_waits_for_nothing_that_is_asked_for_later(python):
     assert not {"bridges", *BRIDGES, "layers"} & {name.split(".")[1] for name in eval(python(code))}
 
 
-@pytest.mark.parametrize(("bridge", "framework"), [("jax", "jax"), ("keras", "keras"), ("torch", "torch")])
+@pytest.mark.parametrize(("bridge", "framework"), [(name, name) for name in BRIDGES])
 @pytest.mark.parametrize(
     "use", ["LocallyConnected1D", "local_conv1d", "__all__", "dir"], ids=["class", "function", "all", "dir"]
 )
@@ -102,5 +102,5 @@ def test_the_package_itself_is_no_copy(function):
 
 
 def test_unknown_names():
-    with pytest.raises(AttributeError, match="module 'localconv' has no attribute 'dask'"):
-        localconv.dask  # noqa: B018
+    with pytest.raises(AttributeError, match="module 'localconv' has no attribute 'cupy'"):
+        localconv.cupy  # noqa: B018

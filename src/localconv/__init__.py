@@ -60,7 +60,7 @@ __all__ = [
 
 _LATER = ("convert", "layers")
 # Not in __all__: `from localconv import *` must not import what they need.
-_BRIDGES = ("jax", "keras", "torch")
+_BRIDGES = ("dask", "jax", "keras", "torch")
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The packages for PyTorch, JAX and Keras as attributes of `localconv`: seen at once, imported when first used."""
+"""The packages for other libraries as attributes of `localconv`: seen at once, imported when first used."""
 
 from __future__ import annotations
 

@@ -66,6 +66,13 @@ class Prepared(NamedTuple):
     nbytes: int
 
 
+class Under(NamedTuple):
+    """What a caller has of its own in place of the process's: the settings, and how many threads a call may use."""
+
+    settings: Settings
+    threads: int
+
+
 class Nothing:
     """The job of an operation that has nothing to sum: no images, or no pixels to compute a gradient for."""
 
@@ -113,12 +120,15 @@ plans = Plans(KEPT_BYTES)
 _find = plans.get
 
 
-def prepare(operation: str, spec: Spec, x_shape: Ints, kernel_shape: Ints, element: ElementType) -> Prepared:
+def prepare(
+    operation: str, spec: Spec, x_shape: Ints, kernel_shape: Ints, element: ElementType, under: Under | None = None
+) -> Prepared:
     """The plan of an operation on arrays of these shapes and this element type.
 
     Mismatch where they do not fit the spec or each other.
     """
-    key = (operation, spec, x_shape, kernel_shape, element, current(), num_threads())
+    now, threads = (current(), num_threads()) if under is None else under
+    key = (operation, spec, x_shape, kernel_shape, element, now, threads)
     return _find(key) or plans.keep(key, _plan(*key))
 
 
@@ -134,15 +144,21 @@ def _plan(
     operation: str, spec: Spec, x_shape: Ints, kernel_shape: Ints, element: ElementType, now: Settings, threads: int
 ) -> Prepared:
     geometry = geometry_of(spec, x_shape, kernel_shape)
+    shape, biases = results_of(spec, x_shape, geometry)
+    nothing = geometry.batch == 0 or (operation.endswith("grad_input") and 0 in geometry.input)
+    job = Nothing() if nothing else plan(operation, geometry, element, now, threads)
+    return Prepared(job, shape, biases, job.nbytes + OVERHEAD)
+
+
+def results_of(spec: Spec, x_shape: Ints, geometry: Geometry) -> tuple[Ints, tuple[Ints, ...]]:
+    """The shape of the forward result, and those that a bias may have."""
     output = geometry.output[3 - spec.rank :]
     shape = layout_of(x_shape[: -spec.rank - 1], output, geometry.filters, geometry.channels_first)
     # What layers of several dimensions store for an unshared kernel; a shared one has a bias for each filter alone.
     biases: tuple[Ints, ...] = ((geometry.filters,),)
     if spec.family == LOCAL:
         biases = (*biases, (*output, geometry.filters))
-    nothing = geometry.batch == 0 or (operation.endswith("grad_input") and 0 in geometry.input)
-    job = Nothing() if nothing else plan(operation, geometry, element, now, threads)
-    return Prepared(job, shape, biases, job.nbytes + OVERHEAD)
+    return shape, biases
 
 
 # ------------------------------------------------------------------------------------------------------- the operations
@@ -156,6 +172,7 @@ def forward(
     out: Array | None = None,
     relu: bool = False,
     names: Names = NAMES,
+    under: Under | None = None,
 ) -> Array:
     """The convolution of x with kernel, plus bias; relu: in the same pass. Errors call the arguments by `names`."""
     x = as_float_array(x, names.input)
@@ -163,11 +180,11 @@ def forward(
     b = None if bias is None else as_float_array(bias, "bias")
     element = element_type(kernel, x, b)
     try:
-        prepared = prepare(FORWARD[spec.family], spec, x.shape, kernel.shape, element)
+        prepared = prepare(FORWARD[spec.family], spec, x.shape, kernel.shape, element, under)
     except Mismatch as error:
         raise error.named(names) from None
-    if b is not None and b.shape not in prepared.bias_shapes:
-        raise ValueError(f"bias must have shape {' or '.join(map(str, prepared.bias_shapes))}, got {b.shape}")
+    if b is not None:
+        check_bias(b.shape, prepared.bias_shapes)
     dtype = element.dtype
     result, staged = output_for(out, prepared.output, element, (x, kernel, b))
     if b is not None:
@@ -184,16 +201,17 @@ def grad_input(
     gradient: ArrayLike,
     out: Array | None = None,
     names: Names = NAMES,
+    under: Under | None = None,
 ) -> Array:
     """The gradient for the input; `gradient`: for the output."""
     kernel = kernel if type(kernel) is QuantizedKernel else as_float_array(kernel, names.kernel)  # type: ignore[arg-type]
     gradient = as_float_array(gradient, names.gradient)
     element = element_type(kernel, gradient)
     try:
-        prepared = prepare(GRAD_INPUT[spec.family], spec, input_shape, kernel.shape, element)
+        prepared = prepare(GRAD_INPUT[spec.family], spec, input_shape, kernel.shape, element, under)
     except Mismatch as error:
         raise error.named(names) from None
-    _check_gradient(gradient, prepared, names)
+    check_gradient(gradient.shape, prepared.output, names)
     dtype = element.dtype
     result, staged = output_for(out, input_shape, element, (kernel, gradient))
     elements = flat(kernel, dtype) if kernel.dtype is dtype else stored(kernel, element, prepared.job)  # type: ignore[arg-type]
@@ -209,15 +227,16 @@ def grad_kernel(
     out: Array | None = None,
     accumulate: bool = False,
     names: Names = NAMES,
+    under: Under | None = None,
 ) -> Array:
     """The gradient for the kernel; accumulate: added to what out holds. An `out` of 16 bits is rounded into."""
     x, gradient = as_float_array(x, names.input), as_float_array(gradient, names.gradient)
     element = rounded_into(element_type(None, x, gradient), out)
     try:
-        prepared = prepare(GRAD_KERNEL[spec.family], spec, x.shape, kernel_shape, element)
+        prepared = prepare(GRAD_KERNEL[spec.family], spec, x.shape, kernel_shape, element, under)
     except Mismatch as error:
         raise error.named(names) from None
-    _check_gradient(gradient, prepared, names)
+    check_gradient(gradient.shape, prepared.output, names)
     check_accumulate(accumulate, out)
     dtype = element.dtype
     result, staged = output_for(out, kernel_shape, element, (x, gradient))
@@ -310,11 +329,16 @@ def stored(kernel: Array | QuantizedKernel, element: ElementType, job: Any) -> A
     return flat(widened(kernel, element.dtype), element.dtype)
 
 
-def _check_gradient(gradient: Array, prepared: Prepared, names: Names) -> None:
-    if gradient.shape != prepared.output:
-        raise ValueError(
-            f"{names.gradient} must have the shape of the forward result, {prepared.output}, got {gradient.shape}"
-        )
+def check_bias(shape: Ints, expected: tuple[Ints, ...]) -> None:
+    """ValueError unless a bias has one of the shapes that it may have."""
+    if shape not in expected:
+        raise ValueError(f"bias must have shape {' or '.join(map(str, expected))}, got {shape}")
+
+
+def check_gradient(shape: Ints, expected: Ints, names: Names) -> None:
+    """ValueError unless a gradient has the shape of the forward result."""
+    if shape != expected:
+        raise ValueError(f"{names.gradient} must have the shape of the forward result, {expected}, got {shape}")
 
 
 def sum_of_rows(matrix: Array) -> Array:

@@ -166,6 +166,21 @@ def plan(operation: str, geometry: Geometry, element: ElementType, settings: Set
 # ---------------------------------------------------------------------------------------- locally connected convolution
 
 
+def sums_by_lanes(filters: int, batch: int, side_by_side: int, lanes: int) -> bool:
+    """Whether a locally connected convolution is a matter of dot products: one filter, and few images or full vectors.
+
+    Their lanes sum parts of a window; everything else sums it in the kernel's order, one element after the other.
+    """
+    return filters == 1 and (batch < lanes or side_by_side >= lanes)
+
+
+def neighbours(channels: int, width: int, dilation: int, channels_first: bool) -> int:
+    """Elements of one image's window, `width` taps along the last axis, that lie side by side."""
+    if channels_first or channels == 1:
+        return width
+    return channels * (width if dilation == 1 else 1)
+
+
 def _local_algorithms(p: Planner) -> list[str]:
     """The best algorithm for a locally connected convolution, and what does any geometry."""
     g = p.geometry
@@ -178,16 +193,10 @@ def _local_algorithms(p: Planner) -> list[str]:
         best = "local_images"
     else:
         best = "local_stream" if g.batch <= IN_PLACE_UP_TO else "local_rows"
-    # One filter: dot products, where a window's elements are neighbours; full vectors of them, or few images.
-    dots = g.filters == 1 and (_neighbours(g) >= p.lanes or g.batch < p.lanes)
+    # Where a window's elements are neighbours.
+    side_by_side = neighbours(g.channels, g.kernel[2], g.dilation[2], g.channels_first)
+    dots = sums_by_lanes(g.filters, g.batch, side_by_side, p.lanes)
     return [*(["local_dot"] if dots else []), best, "local_stream"]
-
-
-def _neighbours(g: Geometry) -> int:
-    """Elements of one image's window, all of one group, that lie side by side."""
-    if g.channels_first or g.channels == 1:
-        return g.kernel[2]
-    return g.channels * (g.kernel[2] if g.dilation[2] == 1 else 1)
 
 
 def _local(p: Planner, algorithm: str) -> Job | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from .arguments import IntOrInts, Ints, Padding, PaddingLike, groups_of, ints, is_channels_first, padding_of
 
@@ -31,6 +32,24 @@ class Spec:
     groups: int
     channels_first: bool
     output: Ints | None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Through the makers: a process unpickles the same object every time, which its plans are kept by."""
+        if self.family == LOCAL:
+            return _local_spec, (
+                self.rank,
+                self.kernel_size,
+                self.strides,
+                self.padding,
+                self.channels_first,
+                self.dilation,
+                self.groups,
+                self.output,
+            )
+        made = (self.strides, self.padding, self.channels_first, self.dilation)
+        if self.kernel_size is not None:
+            return _column_spec, (self.rank, self.kernel_size, *made)
+        return _conv_spec, (self.rank, *made, self.groups)
 
 
 def local_spec(

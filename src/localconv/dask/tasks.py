@@ -1,0 +1,97 @@
+"""What runs in a task: the engine, on arrays of NumPy."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import engine
+from .._core import num_threads, tile_limits
+from ..arguments import Ints
+from ..arrays import Array, element_type, half_store
+from ..engine import Under
+from ..policy import neighbours, sums_by_lanes
+from ..quantized import QuantizedKernel
+from ..settings import current
+from ..spec import Spec
+from .bands import Range
+from .files import Rows
+
+
+class Whole(NamedTuple):
+    """Of the convolution that a task does a part of: its images and filters."""
+
+    batch: int
+    filters: int
+
+
+def forward(spec: Spec, whole: Whole, full: bool, x: Array, kernel: Any, bias: Array | None) -> Array:
+    """A part of the output; full: the bias has a value for every position, in the output's order."""
+    weights = _loaded(kernel)
+    if bias is not None and full:
+        # The engine takes it as Keras stores it, filters last in shape, whatever the data format.
+        shape = bias.shape[1:] + bias.shape[:1] if spec.channels_first else bias.shape
+        bias = np.ascontiguousarray(bias).reshape(shape)
+    assert spec.kernel_size is not None
+    under = _under()
+    lanes = tile_limits(under.settings.isa, element_type(weights, x, bias).number)[0]
+    channels = x.shape[1] if spec.channels_first else x.shape[-1]
+    side_by_side = neighbours(channels, spec.kernel_size[-1], spec.dilation[-1], spec.channels_first)
+    if weights.shape[2] == 1 and not sums_by_lanes(whole.filters, whole.batch, side_by_side, lanes):
+        # One filter, or few images, of a convolution of more: with the bits of all others.
+        under = under._replace(settings=under.settings._replace(forced=("local_stream",)))
+    return engine.forward(spec, x, weights, bias, under=under)
+
+
+def grad_input(spec: Spec, shape: Ints, kernel: Any, gradient: Array) -> Array:
+    """What a part of the output's gradient adds to the rows of the input that its windows meet; never in 16 bits."""
+    return engine.grad_input(spec, shape, _loaded(kernel), _wide(gradient), under=_under())
+
+
+def grad_kernel(spec: Spec, shape: Ints, xs: list[Array], gradients: list[Array], before: Array | None) -> Array:
+    """The gradient for a part of the kernel: what several chunks of images give, added to what others gave."""
+    # A copy: a task that runs twice must find what it found before.
+    total = None if before is None else before.copy()
+    for x, gradient in zip(xs, gradients, strict=True):
+        total = engine.grad_kernel(spec, x, shape, gradient, total, total is not None, under=_under())
+    assert total is not None
+    return total
+
+
+def add(shape: Ints, dtype: np.dtype[Any], places: tuple[tuple[Range, ...], ...], parts: list[Array]) -> Array:
+    """Parts, each at its place, added to zeros in the order that they have here, and rounded once."""
+    total = np.zeros(shape, np.result_type(np.float32, *[part.dtype for part in parts]))
+    for place, part in zip(places, parts, strict=True):
+        total[tuple(slice(*axis) for axis in place)] += part
+    with np.errstate(all="ignore"):  # what is too large for 16 bits is inf there
+        return total.astype(dtype, copy=False)
+
+
+def _loaded(kernel: Any) -> Array | QuantizedKernel:
+    """A task's kernel: its chunk, or its rows of a file."""
+    if isinstance(kernel, Rows):
+        return kernel.file.rows(kernel.first, kernel.last)
+    return kernel  # type: ignore[no-any-return]
+
+
+def _wide(array: Array) -> Array:
+    """An array of at least 32 bits: sums that go on elsewhere are rounded to 16 at their end."""
+    return array.astype(np.float32) if half_store(array.dtype) else array
+
+
+def _under() -> Under:
+    """The settings of this process, and a task's share of its threads: a worker of dask runs several tasks at once."""
+    return Under(current(), max(1, num_threads() // _tasks_at_once()))
+
+
+def _tasks_at_once() -> int:
+    """Tasks that run in this process at once, as far as dask tells: a worker of dask.distributed does."""
+    workers = sys.modules.get("distributed.worker")
+    if workers is None:
+        return 1
+    try:
+        return int(workers.get_worker().state.nthreads)
+    except ValueError:  # not in a worker
+        return 1
