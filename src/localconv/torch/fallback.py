@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import native
+from .arguments import check_bias, check_dtypes, check_gradient, check_int8, check_sizes
 from .window import Window
 
 _forced = False
@@ -38,8 +38,11 @@ def forced() -> Iterator[None]:
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
     """As `native.forward`."""
-    n, filters = x.shape[0], weight.shape[2]
-    output = window.output_size(x.shape[2:])
+    check_dtypes(input=x, weight=weight, bias=bias)
+    size = check_sizes(window, x.shape, weight.shape)
+    if bias is not None:
+        check_bias(bias.shape, size)
+    n, filters, *output = size
     products = torch.bmm(_windows(x, window), _by_group(weight, window))
     # (positions * groups, N, filters / groups) to (N, positions, filters)
     y = products.unflatten(0, (prod(output), window.groups)).permute(2, 0, 1, 3)
@@ -52,6 +55,8 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> T
 
 def grad_input(size: Sequence[Any], weight: Tensor, gradient: Tensor, window: Window) -> Tensor:
     """As `native.grad_input`."""
+    check_dtypes(gradient=gradient, weight=weight)
+    check_gradient(gradient.shape, check_sizes(window, size, weight.shape))
     n, channels, *spatial = size
     output = gradient.shape[2:]
     rows = torch.bmm(_gradients(gradient, window), _by_group(weight, window).mT)
@@ -73,6 +78,8 @@ def grad_input(size: Sequence[Any], weight: Tensor, gradient: Tensor, window: Wi
 
 def grad_weight(x: Tensor, size: Sequence[Any], gradient: Tensor, window: Window) -> Tensor:
     """As `native.grad_weight`."""
+    check_dtypes(gradient=gradient, input=x)
+    check_gradient(gradient.shape, check_sizes(window, x.shape, size))
     products = torch.bmm(_windows(x, window).mT, _gradients(gradient, window))
     positions, depth, filters = size
     by_group = products.reshape(positions, window.groups, depth, filters // window.groups)
@@ -81,14 +88,14 @@ def grad_weight(x: Tensor, size: Sequence[Any], gradient: Tensor, window: Window
 
 def forward_int8(x: Tensor, values: Tensor, scales: Tensor, bias: Tensor | None, window: Window) -> Tensor:
     """As `native.forward_int8`."""
-    native.check_int8(values, scales, input=x, bias=bias)
+    check_int8(values, scales, input=x, bias=bias)
     wide = None if bias is None else bias.float()
     return forward(x.float(), dequantized(values, scales), wide, window).to(x.dtype)
 
 
 def grad_input_int8(size: Sequence[Any], values: Tensor, scales: Tensor, gradient: Tensor, window: Window) -> Tensor:
     """As `native.grad_input_int8`."""
-    native.check_int8(values, scales, gradient=gradient)
+    check_int8(values, scales, gradient=gradient)
     return grad_input(size, dequantized(values, scales), gradient.float(), window).to(gradient.dtype)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..arguments import ints
 from ..docstrings import as_in_2d
 from . import autograd
+from .arguments import check_tensors
 from .window import IntOrInts, Padding, Window, arguments_of, window_of
 
 __all__ = [
@@ -45,8 +46,9 @@ def window_for(
 
 def convolve(name: str, x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
     """The convolution of a batch or of one image."""
-    rank, dims = window.rank, x.dim()
-    if dims == rank + 2:
+    check_tensors(x, weight, bias)
+    rank = window.rank
+    if x.dim() == rank + 2:
         return autograd.convolve(x, weight, bias, window)
     _check_dims(name, x, rank)
     return autograd.convolve(x.unsqueeze(0), weight, bias, window).squeeze(0)
@@ -54,6 +56,7 @@ def convolve(name: str, x: Tensor, weight: Tensor, bias: Tensor | None, window: 
 
 def convolve_int8(name: str, x: Tensor, values: Tensor, scales: Tensor, bias: Tensor | None, window: Window) -> Tensor:
     """`convolve` with a weight of int8 values and float32 scales."""
+    check_tensors(x, values, bias)
     if x.dim() == window.rank + 2:
         return autograd.convolve_int8(x, values, scales, bias, window)
     _check_dims(name, x, window.rank)
@@ -64,6 +67,7 @@ def transpose(
     name: str, x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, output_padding: tuple[int, ...]
 ) -> Tensor:
     """The transposed convolution of a batch or of one image."""
+    check_tensors(x, weight, bias)
     rank = window.rank
     if x.dim() != rank + 2:
         _check_dims(name, x, rank)
@@ -140,7 +144,7 @@ def local_conv1d(
     RuntimeError
         For tensors whose sizes or dtypes do not go together.
     ValueError, TypeError
-        For other arguments; all name the argument.
+        For other arguments, arrays of NumPy among them; all name the argument.
 
     Notes
     -----

@@ -14,6 +14,7 @@ from ..arguments import ints
 from ..docstrings import as_in_2d
 from ..quantization import BLOCK
 from ..quantization import quantize as quantize_array
+from .arguments import check_tensor
 from .functional import convolve, convolve_int8, no_name, output_padding_for, transpose, window_for
 from .window import IntOrInts, Padding
 
@@ -406,6 +407,7 @@ class _LazyLocalConv(LazyModuleMixin, _LocalConv):  # type: ignore[misc]  # the 
         """Make the parameters for inputs like this one."""
         if not self.has_uninitialized_params():
             return
+        check_tensor("input", input)
         if input.dim() not in (self.rank + 1, self.rank + 2):
             raise RuntimeError(
                 f"Expected {self.rank + 1}D (unbatched) or {self.rank + 2}D (batched) input to "

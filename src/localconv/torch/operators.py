@@ -14,7 +14,6 @@ Behind them stand kernel_size, stride, padding (before and after, of every axis)
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import prod
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 
 from . import fallback, native
+from .arguments import check_bias, check_devices, check_dtypes, check_gradient, check_sizes
 from .window import Window, window_from
 
 WINDOW = "int[] kernel_size, int[] stride, int[] padding, int[] dilation, int groups"
@@ -98,64 +98,30 @@ def permuted(like: Tensor, n: Any, channels: Any, spatial: Sequence[Any]) -> Ten
     return like.new_empty((n, *spatial, channels)).movedim(-1, 1)
 
 
-def check_weight(window: Window, input_size: Sequence[Any], weight_size: Sequence[Any]) -> None:
-    """RuntimeError unless a weight fits an input, as far as sizes are known."""
-    rank = window.rank
-    torch._check(
-        len(input_size) == rank + 2 and len(weight_size) == 3,
-        lambda: f"Expected an input of {rank + 2} and a weight of 3 dimensions, got {input_size} and {weight_size}",
-    )
-    output = window.output_size(input_size[2:])
-    for n in output:
-        torch._check(n >= 1, lambda: f"Expected an input no smaller than the dilated kernel, got {input_size}")
-    depth = window.taps * (input_size[1] // window.groups)
-    torch._check(
-        weight_size[0] == prod(output) and weight_size[1] == depth,
-        lambda: f"Expected weight to have size [{prod(output)}, {depth}, out_channels], but got {weight_size}",
-    )
-
-
-def check_devices(first: Tensor, *others: Tensor | None) -> None:
-    """RuntimeError unless all tensors are on one device: where one is on meta, no kernel would say so."""
-    for other in others:
-        if other is not None and other.device != first.device:
-            raise RuntimeError(
-                f"Expected all tensors to be on the same device, but got at least two, {first.device} and "
-                f"{other.device}"
-            )
-
-
 @torch.library.register_fake("localconv::local_conv", lib=library)
 def _(x: Tensor, weight: Tensor, bias: Tensor | None, *arguments: Any) -> Tensor:
-    window = window_from(*arguments)
-    check_weight(window, x.shape, weight.shape)
-    _check_dtypes(x, weight, bias)
+    check_dtypes(input=x, weight=weight, bias=bias)
+    output = check_sizes(window_from(*arguments), x.shape, weight.shape)
+    if bias is not None:
+        check_bias(bias.shape, output)
     check_devices(x, weight, bias)
-    return permuted(x, x.shape[0], weight.shape[2], window.output_size(x.shape[2:]))
+    return permuted(x, output[0], output[1], output[2:])
 
 
 @torch.library.register_fake("localconv::local_conv_input", lib=library)
 def _(size: Sequence[Any], weight: Tensor, gradient: Tensor, *arguments: Any) -> Tensor:
-    check_weight(window_from(*arguments), size, weight.shape)
-    _check_dtypes(gradient, weight)
+    check_dtypes(gradient=gradient, weight=weight)
+    check_gradient(gradient.shape, check_sizes(window_from(*arguments), size, weight.shape))
     check_devices(gradient, weight)
     return permuted(gradient, size[0], size[1], size[2:])
 
 
 @torch.library.register_fake("localconv::local_conv_weight", lib=library)
 def _(x: Tensor, size: Sequence[Any], gradient: Tensor, *arguments: Any) -> Tensor:
-    check_weight(window_from(*arguments), x.shape, size)
-    _check_dtypes(gradient, x)
+    check_dtypes(gradient=gradient, input=x)
+    check_gradient(gradient.shape, check_sizes(window_from(*arguments), x.shape, size))
     check_devices(gradient, x)
     return gradient.new_empty(size)
-
-
-def _check_dtypes(first: Tensor, *others: Tensor | None) -> None:
-    for other in others:
-        torch._check(
-            other is None or other.dtype == first.dtype,
-            lambda: f"Expected tensors of one dtype, but got {first.dtype} and others",
-        )
 
 
 #  the derivatives

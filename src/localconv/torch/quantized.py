@@ -19,14 +19,13 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import fallback, native
+from .arguments import check_bias, check_devices, check_gradient, check_int8, check_sizes
 from .operators import (
     INPUT,
     OUTPUT,
     WINDOW,
     as_output,
     batched,
-    check_devices,
-    check_weight,
     library,
     once,
     permuted,
@@ -100,17 +99,18 @@ for _name, _elsewhere, _on_processor in zip(
 
 @torch.library.register_fake("localconv::local_conv_int8", lib=library)
 def _(x: Tensor, values: Tensor, scales: Tensor, bias: Tensor | None, *arguments: Any) -> Tensor:
-    window = window_from(*arguments)
-    native.check_int8(values, scales, input=x, bias=bias)
-    check_weight(window, x.shape, values.shape)
+    check_int8(values, scales, input=x, bias=bias)
+    output = check_sizes(window_from(*arguments), x.shape, values.shape)
+    if bias is not None:
+        check_bias(bias.shape, output)
     check_devices(x, values, scales, bias)
-    return permuted(x, x.shape[0], values.shape[2], window.output_size(x.shape[2:]))
+    return permuted(x, output[0], output[1], output[2:])
 
 
 @torch.library.register_fake("localconv::local_conv_input_int8", lib=library)
 def _(size: Sequence[Any], values: Tensor, scales: Tensor, gradient: Tensor, *arguments: Any) -> Tensor:
-    native.check_int8(values, scales, gradient=gradient)
-    check_weight(window_from(*arguments), size, values.shape)
+    check_int8(values, scales, gradient=gradient)
+    check_gradient(gradient.shape, check_sizes(window_from(*arguments), size, values.shape))
     check_devices(gradient, values, scales)
     return permuted(gradient, size[0], size[1], size[2:])
 
