@@ -299,7 +299,8 @@ class Sequential(Layer):
         Raises
         ------
         ValueError
-            For another mode, if the model is not built, and as `Layer.quantize` of one of the layers.
+            For another mode, if the model is not built, and as `Layer.quantize` of one of the layers, as of one that is
+            quantized already.
 
         Notes
         -----

@@ -177,12 +177,13 @@ class _LocalConv(_LocalConvNd):
         Returns
         -------
         module
-            This one, which may be int8 already.
+            This one.
 
         Raises
         ------
         ValueError
-            Another mode; a weight that is not finite.
+            Another mode; a weight that is not finite; a module that is int8 already, as Keras refuses to quantize a
+            layer twice.
         RuntimeError
             A lazy module that has seen no input; a weight that is no parameter, as those of
             `torch.nn.utils.parametrize` are. At the call: float64 inputs.
@@ -213,7 +214,7 @@ class _LocalConv(_LocalConvNd):
         if mode != "int8":
             raise ValueError(f"mode must be 'int8', got {mode!r}")
         if self._is_int8:
-            return self
+            raise ValueError(f"{type(self).__name__} is already quantized by 'int8', got mode={mode!r}")
         weight = self._parameters.get("weight")
         if weight is None:
             raise RuntimeError(

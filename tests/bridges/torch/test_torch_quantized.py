@@ -427,7 +427,7 @@ def test_in_place():
     module = LocalConv2d(2, 3, 2, 4, padding="same").eval()
     bias, x = module.bias, torch.randn(2, 2, 4, 4)
     same = module.quantize("int8")
-    assert same is module is module.quantize()
+    assert same is module
     assert type(module) is LocalConv2d
     assert module.bias is bias
     assert not module.training
@@ -500,6 +500,11 @@ def parametrized():
 REFUSED = {
     "mode": (lambda: LocalConv1d(2, 3, 2, 4).quantize("int4"), ValueError, "mode must be 'int8', got 'int4'"),
     "mode again": (lambda: LocalConv1d(2, 3, 2, 4).quantize().quantize(8), ValueError, "mode must be 'int8', got 8"),
+    "twice": (
+        lambda: LocalConv1d(2, 3, 2, 4).quantize().quantize(),
+        ValueError,
+        "LocalConv1d is already quantized by 'int8', got mode='int8'",
+    ),
     "infinite": (lambda: infinite().quantize(), ValueError, "weight must be finite to be quantized"),
     "parametrized": (lambda: parametrized().quantize(), RuntimeError, "Conv1d to be a parameter: remove its param"),
     "keras": (lambda: to_keras(LocalConv1d(2, 3, 2, 4).quantize()), ValueError, "module must have a float weight"),
