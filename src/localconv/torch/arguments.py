@@ -148,6 +148,11 @@ def check_bias(bias_size: Sequence[Any], output_size: Sequence[Any]) -> None:
     )
 
 
+def shown_bias(bias: Tensor, rank: int) -> Tensor:
+    """A bias (F,) or (F, ...) in the shape of an output image's."""
+    return bias.reshape(-1, *[1] * rank) if bias.dim() == 1 else bias
+
+
 def check_gradient(gradient_size: Sequence[Any], output_size: Sequence[Any]) -> None:
     """RuntimeError unless a gradient has the output's size."""
     _check_equal(

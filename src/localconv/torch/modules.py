@@ -15,7 +15,7 @@ from ..docstrings import as_in_2d
 from ..quantization import BLOCK
 from ..quantization import quantize as quantize_array
 from .arguments import check_tensor
-from .functional import convolve, convolve_int8, no_name, output_padding_for, transpose, window_for
+from .functional import convolve, convolve_int8, no_name, output_padding_for, transpose, transpose_int8, window_for
 from .window import IntOrInts, Padding
 
 __all__ = [
@@ -104,58 +104,17 @@ class _LocalConvNd(nn.Module):
             parts.append(f"groups={self.groups}")
         if self._bias is not True:
             parts.append(f"bias={self._bias!r}")
+        parts += self._more_repr()
+        if self._is_int8:
+            parts.append("weight=int8")
         return ", ".join(parts)
+
+    def _more_repr(self) -> list[str]:
+        """What a subclass adds."""
+        return []
 
     input_size: tuple[int, ...] | None
     output_size: tuple[int, ...] | None
-
-
-class _LocalConv(_LocalConvNd):
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: IntOrInts,
-        input_size: IntOrInts,
-        stride: IntOrInts = 1,
-        padding: Padding = 0,
-        dilation: IntOrInts = 1,
-        groups: int = 1,
-        bias: bool | str = True,
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
-        self._begin(input_size, device, dtype)
-
-    def _begin(self, input_size: IntOrInts, device: Any, dtype: torch.dtype | None) -> None:
-        """Make the parameters for inputs of a size."""
-        if self.in_channels < 1:
-            raise ValueError(f"in_channels must be at least 1, got {self.in_channels}")
-        self._set_input_size(ints(input_size, self.rank, "input_size"))
-        self._make_parameters(device, dtype)
-
-    def _set_input_size(self, size: tuple[int, ...]) -> None:
-        output = self._window.output_size(size)
-        if min(output) < 1:
-            raise ValueError(
-                f"input_size must be at least as large as the dilated kernel, got input_size={size} for "
-                f"kernel_size={self.kernel_size}, dilation={self.dilation}, padding={self.padding!r}"
-            )
-        self.input_size, self.output_size = size, output
-
-    def _shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        assert self.output_size is not None
-        depth = self._window.taps * self.in_channels // self.groups
-        bias = (self.out_channels,) if self._bias == "shared" else (self.out_channels, *self.output_size)
-        return (math.prod(self.output_size), depth, self.out_channels), bias
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Return the convolution of (N, in_channels, *input_size) or (in_channels, *input_size)."""
-        name = type(self).__name__
-        if self._is_int8:
-            return convolve_int8(name, input, self.weight_values, self.weight_scales, self.bias, self._window)
-        return convolve(name, input, self.weight, self.bias, self._window)
 
     # A module that was pickled before there was `quantize` has the class's.
     _is_int8 = False
@@ -166,8 +125,8 @@ class _LocalConv(_LocalConvNd):
         """Keep the weight in int8 from now on, for inference: about a quarter of its bytes, and of the time to read it.
 
         The parameter `weight` goes; in its place come the buffers `weight_values`, of its shape, and `weight_scales`,
-        (positions, out_channels): `localconv.quantize`'s. Their product is what the module computes with, and is never
-        made on the processor. The scales stay float32 whatever dtype the module is moved to.
+        (positions, weight.shape[2]): `localconv.quantize`'s. Their product is what the module computes with, and is
+        never made on the processor. The scales stay float32 whatever dtype the module is moved to.
 
         Parameters
         ----------
@@ -247,9 +206,53 @@ class _LocalConv(_LocalConvNd):
             self.weight_scales = scales.to(moved.device)
         return self
 
-    def extra_repr(self) -> str:
-        """Return the constructor's arguments that differ from their defaults."""
-        return super().extra_repr() + (", weight=int8" if self._is_int8 else "")
+
+class _LocalConv(_LocalConvNd):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntOrInts,
+        input_size: IntOrInts,
+        stride: IntOrInts = 1,
+        padding: Padding = 0,
+        dilation: IntOrInts = 1,
+        groups: int = 1,
+        bias: bool | str = True,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
+        self._begin(input_size, device, dtype)
+
+    def _begin(self, input_size: IntOrInts, device: Any, dtype: torch.dtype | None) -> None:
+        """Make the parameters for inputs of a size."""
+        if self.in_channels < 1:
+            raise ValueError(f"in_channels must be at least 1, got {self.in_channels}")
+        self._set_input_size(ints(input_size, self.rank, "input_size"))
+        self._make_parameters(device, dtype)
+
+    def _set_input_size(self, size: tuple[int, ...]) -> None:
+        output = self._window.output_size(size)
+        if min(output) < 1:
+            raise ValueError(
+                f"input_size must be at least as large as the dilated kernel, got input_size={size} for "
+                f"kernel_size={self.kernel_size}, dilation={self.dilation}, padding={self.padding!r}"
+            )
+        self.input_size, self.output_size = size, output
+
+    def _shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        assert self.output_size is not None
+        depth = self._window.taps * self.in_channels // self.groups
+        bias = (self.out_channels,) if self._bias == "shared" else (self.out_channels, *self.output_size)
+        return (math.prod(self.output_size), depth, self.out_channels), bias
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the convolution of (N, in_channels, *input_size) or (in_channels, *input_size)."""
+        name = type(self).__name__
+        if self._is_int8:
+            return convolve_int8(name, input, self.weight_values, self.weight_scales, self.bias, self._window)
+        return convolve(name, input, self.weight, self.bias, self._window)
 
 
 def _quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -516,14 +519,15 @@ class _LocalConvTranspose(_LocalConvNd):
         bias = (self.out_channels,) if self._bias == "shared" else (self.out_channels, *self.output_size)
         return (math.prod(self.input_size), depth, self.in_channels), bias
 
-    def extra_repr(self) -> str:
-        """Return the constructor's arguments that differ from their defaults."""
-        more = f", output_padding={self.output_padding}" if any(self.output_padding) else ""
-        return super().extra_repr() + more
+    def _more_repr(self) -> list[str]:
+        return [f"output_padding={self.output_padding}"] if any(self.output_padding) else []
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the transposed convolution of (N, in_channels, *input_size) or (in_channels, *input_size)."""
-        return transpose(type(self).__name__, input, self.weight, self.bias, self._window, self.output_padding)
+        name, how = type(self).__name__, (self.bias, self._window, self.output_padding)
+        if self._is_int8:
+            return transpose_int8(name, input, self.weight_values, self.weight_scales, *how)
+        return transpose(name, input, self.weight, *how)
 
 
 class LocalConvTranspose1d(_LocalConvTranspose):

@@ -19,7 +19,7 @@ from .._core import Job, ask_for_huge_pages, num_threads
 from ..arrays import SINGLE, ElementType
 from ..geometry import Mismatch
 from ..settings import current
-from .arguments import ELEMENTS, INT8, check_bias, check_dtypes, check_gradient, check_int8, check_sizes
+from .arguments import ELEMENTS, INT8, check_bias, check_dtypes, check_gradient, check_int8, check_sizes, shown_bias
 from .window import Window
 
 # Bytes from which NumPy asks for huge pages, too.
@@ -128,7 +128,7 @@ def call(wanted: int, factors: Any, bias: Tensor | None, sizes: Any, window: Win
     x, weight, y = factors
     if wanted == 2:
         return forward(x, weight, bias, window)
-    return grad_input(sizes[0], weight, y, window) if wanted == 0 else grad_weight(x, sizes[1], y, window)
+    return grad_input(sizes[0], weight, y, bias, window) if wanted == 0 else grad_weight(x, sizes[1], y, window)
 
 
 def _prepare(
@@ -179,22 +179,32 @@ def _forward(
     return result.to(common) if element.store else result
 
 
-def grad_input(size: Sequence[int], weight: Tensor, gradient: Tensor, window: Window) -> Tensor:
-    """The gradient for an input of that size, which is the transposed convolution of `gradient`."""
+def grad_input(size: Sequence[int], weight: Tensor, gradient: Tensor, bias: Tensor | None, window: Window) -> Tensor:
+    """The transposed convolution of `gradient` to that size, plus a bias (C,) or (C, ...); without one, the
+    gradient for an input.
+    """
     common, element = gradient.dtype, ELEMENTS.get(gradient.dtype)
-    if element is None or weight.dtype != common:
-        element = check_dtypes(gradient=gradient, weight=weight)
-    return _grad_input(size, weight, None, gradient, window, element)
+    if element is None or weight.dtype != common or (bias is not None and bias.dtype != common):
+        element = check_dtypes(gradient=gradient, weight=weight, bias=bias)
+    return _grad_input(size, weight, None, gradient, bias, window, element)
 
 
-def grad_input_int8(size: Sequence[int], values: Tensor, scales: Tensor, gradient: Tensor, window: Window) -> Tensor:
+def grad_input_int8(
+    size: Sequence[int], values: Tensor, scales: Tensor, gradient: Tensor, bias: Tensor | None, window: Window
+) -> Tensor:
     """As `grad_input` with a weight of int8 values and float32 scales."""
-    check_int8(values, scales, gradient=gradient)
-    return _grad_input(size, values, scales, gradient, window, INT8)
+    check_int8(values, scales, gradient=gradient, bias=bias)
+    return _grad_input(size, values, scales, gradient, bias, window, INT8)
 
 
 def _grad_input(
-    size: Sequence[int], weight: Tensor, scales: Tensor | None, gradient: Tensor, window: Window, element: ElementType
+    size: Sequence[int],
+    weight: Tensor,
+    scales: Tensor | None,
+    gradient: Tensor,
+    bias: Tensor | None,
+    window: Window,
+    element: ElementType,
 ) -> Tensor:
     common = gradient.dtype
     if gradient.dim() != window.rank + 2 or weight.dim() != 3 or len(size) != window.rank + 2 or size[0] < 0:
@@ -205,9 +215,14 @@ def _grad_input(
     prepared = _prepare("local_grad_input", window, shape, weight.shape, element)
     if gradient.shape != prepared.output:
         _refuse_gradient(gradient, prepared.output)
+    if bias is not None:
+        check_bias(bias.shape, size)
+        _address("bias", bias)
     result = _made(*_as_channels_last(shape), gradient.dtype)
     scales = None if scales is None else scales.contiguous()
     _run(prepared.job, result, None, weight, gradient, None, scales)
+    if bias is not None:
+        result += shown_bias(bias, window.rank)  # in float32 where the bias has 16 bits
     return result.to(common) if element.store else result
 
 

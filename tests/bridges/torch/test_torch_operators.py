@@ -44,10 +44,10 @@ def arguments(name):
     small = {"values": weight.sign().to(torch.int8), "scales": weight.abs().amax(1)}
     factors = {
         "local_conv": {"input": x, "weight": weight, "bias": bias},
-        "local_conv_input": {"input_size": list(x.shape), "weight": weight, "grad_output": y},
+        "local_conv_input": {"input_size": list(x.shape), "weight": weight, "grad_output": y, "bias": bias[:4]},
         "local_conv_weight": {"input": x, "weight_size": list(weight.shape), "grad_output": y},
         "local_conv_int8": {"input": x, **small, "bias": bias},
-        "local_conv_input_int8": {"input_size": list(x.shape), **small, "grad_output": y},
+        "local_conv_input_int8": {"input_size": list(x.shape), **small, "grad_output": y, "bias": bias[:4]},
     }
     return factors[name] | WINDOW
 
@@ -106,9 +106,10 @@ def test_what_is_no_tensor(name):
 
 def test_a_bias_must_have_a_shape_of_the_two():
     """Not one that could be broadcast to the output."""
-    right = arguments("local_conv")
-    for shape in itertools.product([1, 5, 6], [1, 4, 5], [1, 4]):
-        bias = right["bias"].new_zeros(shape)
-        for device in ("cpu", "meta"):
-            result = called("local_conv", right | {"bias": bias}, device)
-            assert isinstance(result, torch.Tensor) == (shape == (6, 5, 4))
+    for name, right_shape in (("local_conv", (6, 5, 4)), ("local_conv_input", (4, 6, 5))):
+        right = arguments(name)
+        for shape in itertools.product([1, 4, 5, 6], [1, 4, 5, 6], [1, 4, 5]):
+            bias = right["bias"].new_zeros(shape)
+            for device in ("cpu", "meta"):
+                result = called(name, right | {"bias": bias}, device)
+                assert isinstance(result, torch.Tensor) == (shape == right_shape)
