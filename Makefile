@@ -37,9 +37,9 @@ test: $(VENV)/.test $(VENV)/.demo
 
 # One environment for all bridges, each as its extra; a library that has no wheel here ends it.
 BRIDGES := torch jax keras
-# The PyTorch that the tests were written against; the one backend of Keras that has no extra of its own; and what
-# keras.utils.plot_model needs beside graphviz.
-BRIDGES_PEERS := torch==2.13.0 tensorflow-cpu pydot
+# The PyTorch that the tests were written against; the one backend of Keras that has no extra of its own; what
+# keras.utils.plot_model needs beside graphviz; and whose layers the page for JAX's users takes over.
+BRIDGES_PEERS := torch==2.13.0 tensorflow-cpu pydot flax
 BRIDGES_VENV := .venv-bridges
 test-bridges: $(BRIDGES_VENV)/.installed
 	$(BRIDGES_VENV)/bin/python -m pytest tests/bridges tests/test_documents.py
