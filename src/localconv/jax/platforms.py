@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import threading
+import time
 import warnings
 from functools import partial
 from math import prod
@@ -71,6 +74,24 @@ REFUSED = (
 )
 
 _registering = threading.Lock()
+_process = os.getpid()
+
+
+@atexit.register
+def _close() -> None:
+    """Let programs that are still running end without the GIL, which a plan is made with.
+
+    A client of XLA, in its end, holds the GIL and waits for its threads. What has effects runs to its end before.
+    """
+    if os.getpid() != _process:  # a forked child has none of these threads
+        return
+    try:
+        jax.effects_barrier()
+    finally:
+        while not _xla.close():
+            time.sleep(0.001)
+
+
 _registered: bool | None = None
 
 
