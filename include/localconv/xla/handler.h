@@ -12,7 +12,7 @@ typedef struct lc_xla_handler {
     lc_xla_error *(*make)(const lc_xla_frame *frame, const lc_xla_key *key, lc_xla_plan *plan);
     void (*drop)(void *job);
     int major, minor; /* of the API, as announced */
-    int64_t makers; /* who is in `make`, or between it and `drop`; -1: nobody may any more, the process is ending */
+    int64_t makers;   /* who is in `make`, or between it and `drop`; -1: nobody may any more, the process is ending */
     lc_xla_table table;
 } lc_xla_handler;
 
