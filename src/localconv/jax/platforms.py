@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import threading
 import time
@@ -79,14 +80,18 @@ _process = os.getpid()
 
 @atexit.register
 def _close() -> None:
-    """Let programs that are still running end without the GIL, which a plan is made with.
+    """Wait for the programs whose results somebody has or sees, and let others end without the GIL, which a plan is
+    made with.
 
-    A client of XLA, in its end, holds the GIL and waits for its threads. What has effects runs to its end before.
+    A client of XLA, in its end, holds the GIL and waits for its threads; Python ends a thread that asks for the GIL then.
     """
-    if os.getpid() != _process:  # a forked child has none of these threads
+    if os.getpid() != _process or _registered is None:  # a forked child has none of these threads
         return
     try:
         jax.effects_barrier()
+        for array in jax.live_arrays("cpu"):
+            with contextlib.suppress(RuntimeError):  # of the program: nobody asked for its result
+                array.block_until_ready()
     finally:
         while not _xla.close():
             time.sleep(0.001)
