@@ -83,7 +83,8 @@ def _close() -> None:
     """Wait for the programs whose results somebody has or sees, and let others end without the GIL, which a plan is
     made with.
 
-    A client of XLA, in its end, holds the GIL and waits for its threads; Python ends a thread that asks for the GIL then.
+    A client of XLA, in its end, holds the GIL and waits for its threads; and Python ends a thread that asks for the GIL
+    then.
     """
     if os.getpid() != _process or _registered is None:  # a forked child has none of these threads
         return

@@ -196,7 +196,7 @@ def test_threads_do_not_change_bits():
     results = []
     for threads in (1, 2, 3):
         localconv.set_num_threads(threads)
-        results.append(jax.tree.leaves(step(x, kernel)))
+        results.append(jax.block_until_ready(jax.tree.leaves(step(x, kernel))))
         assert _core.last_run()["threads"] <= threads
     for result in results[1:]:
         for a, b in zip(result, results[0], strict=True):
