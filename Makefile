@@ -38,8 +38,9 @@ test: $(VENV)/.test $(VENV)/.demo
 # One environment for all bridges, each as its extra; a library that has no wheel here ends it.
 BRIDGES := torch jax keras dask
 # The PyTorch that the tests were written against; the one backend of Keras that has no extra of its own; what
-# keras.utils.plot_model needs beside graphviz; and what dask's tests and documents use beside it.
-BRIDGES_PEERS := torch==2.13.0 tensorflow-cpu pydot zarr joblib ray
+# keras.utils.plot_model needs beside graphviz; whose layers the page for JAX's users takes over; and what dask's tests
+# and documents use beside it.
+BRIDGES_PEERS := torch==2.13.0 tensorflow-cpu pydot flax zarr joblib ray
 BRIDGES_VENV := .venv-bridges
 test-bridges: $(BRIDGES_VENV)/.installed
 	$(BRIDGES_VENV)/bin/python -m pytest tests/bridges tests/test_documents.py

@@ -337,7 +337,8 @@ REFUSED = {
     "no such mode": (("m.h5", "new.npz", "--quantize", "int3"), "mode must be one of"),
     "no names": (("n.weights.h5", "new.npz"), "does not hold the layers' names"),
     "is there": (("m.h5", "w.npz"), "filepath exists"),
-    "no directory": (("m.h5", "none/new.npz"), "No such file"),
+    "no directory": (("m.h5", "none/new.npz"), "No such file or directory: 'none/new.npz'"),
+    "no directory for a model": (("m.h5", "none/new.keras"), "No such file or directory: 'none/new.keras'"),
     "no file of ours": (("text.h5", "new.npz"), "text.h5"),
     "no archive": (("text.npz", "new.npz"), "text.npz"),
 }

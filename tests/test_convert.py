@@ -1,7 +1,9 @@
 """Kernels and biases in the layouts of others: element by element, and by what Keras 2.15 computed with them."""
 
 import itertools
+import re
 from math import prod
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -211,3 +213,28 @@ def test_wrong_arguments(name):
     call, kind, message = WRONG[name]
     with pytest.raises(kind, match=message):
         call()
+
+
+PAGE = Path(__file__).parent.parent / "docs" / "api" / "convert.md"
+
+
+@pytest.mark.skipif(not PAGE.exists(), reason="a test of a checkout; this is not one")
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_the_table_of_layouts(rank):
+    """Every name, its shapes, and in which order taps and channels are."""
+    rows = re.findall(r"^\| `(\w+)` \| (\(.*?\)) \| (\(.*?\)|none) \| ", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [name for name, *_ in rows] == list(LAYOUTS)
+    size, pixels = KERNELS[rank], tuple(n + k - 1 for n, k in zip(OUTPUTS[rank], KERNELS[rank], strict=True))
+    words = {"input": pixels, "output": OUTPUTS[rank], "positions": prod(OUTPUTS[rank]), "taps": prod(size)}
+    words |= {"channels": CHANNELS, "filters": FILTERS}
+    words["connections"] = words["positions"] * words["taps"] * CHANNELS * FILTERS  # without padding
+    for name, kernel, bias in rows:
+        found = convert(stored("rows", rank), "rows", name, size, input_size=pixels)
+        assert found.shape == eval(kernel, {}, words)
+        if "taps *" in kernel or "* taps" in kernel:
+            assert ("channels * taps" in kernel) == LAYOUTS[name].channels_first
+        if bias == "none":
+            assert LAYOUTS[name].bias is None
+        else:
+            terms = convert_bias(np.zeros((*OUTPUTS[rank], FILTERS)), "rows", name, OUTPUTS[rank])
+            assert terms.shape == eval(bias, {}, words)

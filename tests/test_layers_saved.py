@@ -256,3 +256,79 @@ def test_paths_of_every_kind(tmp_path):
     for path in (str(tmp_path / "a.keras"), tmp_path / "b.keras", pathlib.PurePath(tmp_path, "c.keras")):
         tiny().save(path)
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def as_keras_3(path, version):
+    """A file of `Sequential.save` with the version and the dtypes of layers that Keras 3 writes."""
+    policy = {"module": "keras", "class_name": "DTypePolicy", "config": {"name": "float32"}, "registered_name": None}
+
+    def changed(text):
+        config = json.loads(text)
+        config["config"]["layers"][-1]["config"]["dtype"] = policy
+        return json.dumps(config)
+
+    if path.suffix == ".keras":
+        with zipfile.ZipFile(path) as archive:
+            parts = {name: archive.read(name) for name in archive.namelist()}
+        parts["metadata.json"] = json.dumps({"keras_version": version})
+        parts["config.json"] = changed(parts["config.json"])
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, part in parts.items():
+                archive.writestr(name, part)
+        return
+    with h5py.File(path, "r+") as file:
+        file.attrs["keras_version"] = version
+        file.attrs["model_config"] = changed(file.attrs["model_config"])
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_files_of_keras_3(suffix, tmp_path):
+    """Whose layers cannot be made here: the error says what the file is and who reads it."""
+    path = tmp_path / f"model.{suffix}"
+    layers.Sequential([layers.Dense(2, input_shape=(3,))]).save(path)
+    as_keras_3(path, "3.15.1")
+    with pytest.raises(
+        ValueError, match=r"was written by Keras '3\.15\.1': .* localconv\.keras .*DTypePolicy"
+    ) as caught:
+        layers.load_model(path)
+    assert str(caught.value).count(str(path)) == 1
+    as_keras_3(path, "2.15.0")
+    with pytest.raises(ValueError, match="describes a model that cannot be made: dtype must be") as caught:
+        layers.load_model(path)
+    assert "localconv.keras" not in str(caught.value)
+
+
+@pytest.mark.parametrize("metadata", [b"{", b"[]", b'{"keras_version": 3}', b"{}", None])
+def test_metadata_that_say_nothing(metadata, tmp_path):
+    """A model is read whatever they are; and if it cannot be, an error of the file's."""
+    path = tmp_path / "model.keras"
+    model = layers.Sequential([layers.Dense(2, input_shape=(3,))])
+    for wrong in (False, True):
+        model.save(path)
+        if wrong:
+            as_keras_3(path, "2.15.0")
+        with zipfile.ZipFile(path) as archive:
+            parts = {name: archive.read(name) for name in archive.namelist()} | {"metadata.json": metadata}
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, part in parts.items():
+                if part is not None:
+                    archive.writestr(name, part)
+        if wrong:
+            with pytest.raises(ValueError, match=r"model\.keras"):
+                layers.load_model(path)
+        else:
+            assert same(layers.load_model(path), model)
+
+
+def test_files_of_weights_alone(tmp_path):
+    """The error says how they are loaded, without h5py too where that is not needed."""
+    model = layers.Sequential([layers.Dense(2, input_shape=(3,))])
+    for name in ("w.npz", "w.h5"):
+        model.save_weights(tmp_path / name)
+        with pytest.raises(ValueError, match=f"{name} holds no model but weights only: make the model, then load_weig"):
+            layers.load_model(tmp_path / name)
+    np.savez(tmp_path / "other.npz", kernel=np.zeros(3))
+    with pytest.raises(ValueError, match=r"other\.npz was not written by save_weights"):
+        layers.load_model(tmp_path / "other.npz")
+    with pytest.raises(FileNotFoundError):
+        layers.load_model(tmp_path / "none.npz")

@@ -12,7 +12,8 @@ from oracle import assert_same_bits
 from stored import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 
 import localconv
-from localconv import QuantizedKernel
+from localconv import QuantizedKernel, layers
+from localconv.convert import convert
 
 DTYPES = (FLOAT16, BFLOAT16, FLOAT32, FLOAT64)
 SHAPES = [(8, 12, 2), (1, 1, 1), (5, 3, 17), (3, 3, 4, 9), (2, 3, 2, 5, 4), (0, 3, 2)]
@@ -322,3 +323,47 @@ def test_parts_are_not_assigned(name):
     kernel = localconv.quantize(np.ones((2, 3, 4), np.float32))
     with pytest.raises(AttributeError, match=name):
         setattr(kernel, name, np.ones(1))
+
+
+def local_layer():
+    """Whose kernel has the shape of `VALUES`."""
+    layer = layers.LocallyConnected1D(4, 3, use_bias=False, input_shape=(4, 1))
+    layer.build((None, 4, 1))
+    return layer
+
+
+NO_ARRAY = r"a QuantizedKernel is no array: kernel\.dequantize\(\) is one of float32, and in files kernel\.values"
+USES = {
+    "asarray": np.asarray,
+    "array of a dtype": lambda kernel: np.array(kernel, np.float32),
+    "without a copy": lambda kernel: np.array(kernel, copy=False),
+    "in a list": lambda kernel: np.asarray([kernel, kernel]),
+    "stack": lambda kernel: np.stack([kernel, kernel]),
+    "multiply": lambda kernel: np.multiply(kernel, 2),
+    "on the right": lambda kernel: np.ones(4) * kernel,
+    "abs": np.abs,
+    "reshape": lambda kernel: np.reshape(kernel, -1),
+    "isfinite": np.isfinite,
+    "assigned": lambda kernel: np.zeros(kernel.shape).__setitem__(..., kernel),
+    "savez": lambda kernel: np.savez(io.BytesIO(), kernel=kernel),
+    "savez by order": lambda kernel: np.savez(io.BytesIO(), kernel),
+    "save": lambda kernel: np.save(io.BytesIO(), kernel),
+    "weights of a layer": lambda kernel: local_layer().set_weights([kernel]),
+    "another layout": lambda kernel: convert(kernel, "rows", "flax", (3,), output_size=(2,)),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_it_is_no_array(use):
+    """NumPy would make an array of one object, and files of that by pickling."""
+    with pytest.raises(TypeError, match=NO_ARRAY):
+        USES[use](QuantizedKernel(VALUES, SCALES))
+
+
+def test_functions_name_the_argument():
+    """Which come before NumPy."""
+    small = QuantizedKernel(VALUES, SCALES)
+    with pytest.raises(TypeError, match=r"inputs must be .*: only a kernel may be a QuantizedKernel"):
+        localconv.local_conv1d(small, np.ones((2, 3, 4), "f"), 3, 1, "channels_last")
+    with pytest.raises(TypeError, match="out must be a numpy array"):
+        localconv.local_conv1d(np.ones((1, 4, 1), "f"), small, 3, 1, "channels_last", out=small)

@@ -311,9 +311,35 @@ def test_links_in_a_circle(path):
     assert names(path) == [path.name]
 
 
-def test_no_such_folder(path):
-    with pytest.raises(FileNotFoundError):
-        model(1).save_weights(path.parent / "none" / path.name)
+@pytest.mark.parametrize("overwrite", [True, False])
+@pytest.mark.parametrize("save", ["save", "save_weights"])
+def test_no_such_folder(save, overwrite, path, monkeypatch):
+    """The error names the path as it was given, not the temporary file's."""
+    monkeypatch.chdir(path.parent)
+    path.with_name("file").write_bytes(b"")
+    if save == "save" and path.suffix == ".npz":
+        path = path.with_suffix(".keras")
+    for folder, kind in (("none", FileNotFoundError), ("file", NotADirectoryError)):
+        given = os.path.join(folder, path.name)
+        with pytest.raises(kind if os.name == "posix" else OSError) as caught:
+            getattr(model(1), save)(given, overwrite)
+        assert caught.value.filename == given
+        assert str(caught.value).endswith(f": {given!r}")
+    assert os.listdir() == ["file"]
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_errors_of_renaming_name_the_path(overwrite, path, monkeypatch):
+    def refuse(old, new, **options):
+        raise OSError(errno.EIO, "input/output error", old, None, new)
+
+    for name in ("replace", "link", "rename"):
+        monkeypatch.setattr(atomic.os, name, refuse)
+    with pytest.raises(OSError, match="input/output error") as caught:
+        model(1).save_weights(path, overwrite)
+    assert (caught.value.filename, caught.value.filename2) == (str(path), None)
+    assert str(caught.value).endswith(f"input/output error: {str(path)!r}")
+    assert names(path) == []
 
 
 @only_posix  # Windows limits whole paths

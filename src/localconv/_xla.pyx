@@ -40,11 +40,13 @@ cdef extern from "localconv/xla/handler.h" nogil:
         lc_xla_error *(*make)(const lc_xla_frame *, const lc_xla_key *, lc_xla_plan *) noexcept nogil
         void (*drop)(void *) noexcept nogil
         int major, minor
+        int64_t makers
         lc_xla_table table
     lc_xla_handler lc_xla
     int LC_XLA_MAJOR, LC_XLA_MINOR, LC_XLA_ARRAYS, LC_XLA_SLOTS
     int LC_XLA_INVALID_ARGUMENT, LC_XLA_RESOURCE_EXHAUSTED, LC_XLA_INTERNAL
     lc_xla_error *lc_xla_error_of(const lc_xla_frame *, int, const char *)
+    bint lc_xla_take(int64_t *)
     bint lc_xla_evict(lc_xla_table *, void **)
     bint lc_xla_put(lc_xla_table *, const lc_xla_key *, const lc_xla_plan *, void **)
     lc_xla_error *lc_xla_forward(lc_xla_frame *)
@@ -96,6 +98,13 @@ def forget():
     cdef void *job
     while lc_xla_evict(&lc_xla.table, &job):
         _give_back(job)
+
+
+def close():
+    """Let no plan be made any more, unless somebody is making one: whether it is so. For the end of a process, in which
+    a thread of XLA's would wait for the GIL for ever.
+    """
+    return lc_xla_take(&lc_xla.makers)
 
 
 cdef void _give_back(void *job) noexcept:

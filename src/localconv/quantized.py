@@ -126,6 +126,13 @@ class QuantizedKernel:
         """Return the kernel that this stands for, ``values * scales``, as a new float32 array."""
         return np.multiply(self.values, self.scales[..., None, :], dtype=np.float32)
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> None:  # for type checkers it is none either
+        """Refuse NumPy, which would make an array of one object otherwise."""
+        raise TypeError(
+            "a QuantizedKernel is no array: kernel.dequantize() is one of float32, and in files kernel.values and "
+            "kernel.scales stand for it"
+        )
+
     def __repr__(self) -> str:
         return f"QuantizedKernel(shape={self.shape}, nbytes={self.nbytes})"
 

@@ -12,6 +12,7 @@ typedef struct lc_xla_handler {
     lc_xla_error *(*make)(const lc_xla_frame *frame, const lc_xla_key *key, lc_xla_plan *plan);
     void (*drop)(void *job);
     int major, minor; /* of the API, as announced */
+    int64_t makers;   /* who is in `make`, or between it and `drop`; -1: nobody may any more, the process is ending */
     lc_xla_table table;
 } lc_xla_handler;
 
@@ -64,6 +65,17 @@ static inline lc_xla_error *lc_xla_run(const lc_xla_frame *frame, const lc_xla_r
     return NULL;
 }
 
+/* Runs a call that has no plan yet. */
+static inline lc_xla_error *lc_xla_run_new(const lc_xla_frame *frame, const lc_xla_request *request) {
+    lc_xla_plan plan = {NULL, -1, {0}, 0};
+    lc_xla_error *error = lc_xla.make(frame, &request->key, &plan);
+    if (error) return error;
+    if (plan.examples < 0) return lc_xla_error_of(frame, LC_XLA_INTERNAL, "localconv: no plan, and no error either");
+    error = lc_xla_run(frame, request, &plan);
+    lc_xla.drop(plan.job);
+    return error;
+}
+
 static inline lc_xla_error *lc_xla_handle(const lc_xla_frame *frame, int operation) {
     lc_xla_request request;
     if (lc_xla_introduced(frame, lc_xla.major, lc_xla.minor)) return NULL;
@@ -78,15 +90,14 @@ static inline lc_xla_error *lc_xla_handle(const lc_xla_frame *frame, int operati
     lc_xla_slot *slot = lc_xla_find(&lc_xla.table, &request.key);
     if (slot) {
         lc_xla_error *error = lc_xla_run(frame, &request, &slot->plan);
-        lc_xla_release(slot);
+        lc_xla_release(&slot->users);
         return error;
     }
-    lc_xla_plan plan = {NULL, -1, {0}, 0};
-    lc_xla_error *error = lc_xla.make(frame, &request.key, &plan);
-    if (error) return error;
-    if (plan.examples < 0) return lc_xla_error_of(frame, LC_XLA_INTERNAL, "localconv: no plan, and no error either");
-    error = lc_xla_run(frame, &request, &plan);
-    lc_xla.drop(plan.job);
+    if (!lc_xla_hold(&lc_xla.makers)) {
+        return lc_xla_error_of(frame, LC_XLA_INTERNAL, "localconv: the process is ending, no plan can be made");
+    }
+    lc_xla_error *error = lc_xla_run_new(frame, &request);
+    lc_xla_release(&lc_xla.makers);
     return error;
 }
 

@@ -47,21 +47,21 @@ static inline int lc_xla_same(const lc_xla_key *a, const lc_xla_key *b) {
     return a->length == b->length && !memcmp(a->words, b->words, (size_t)a->length * sizeof *a->words);
 }
 
-/* Becomes a user of a slot, unless it is being written. */
-static inline int lc_xla_hold(lc_xla_slot *slot) {
-    int64_t users = LC_LOAD(&slot->users);
-    while (users >= 0) {
-        if (lc_compare_exchange(&slot->users, &users, users + 1)) return 1;
+/* Becomes one of the users that are counted, unless somebody has taken all for himself. */
+static inline int lc_xla_hold(int64_t *users) {
+    int64_t found = LC_LOAD(users);
+    while (found >= 0) {
+        if (lc_compare_exchange(users, &found, found + 1)) return 1;
     }
     return 0;
 }
 
-static inline void lc_xla_release(lc_xla_slot *slot) { lc_add(&slot->users, -1); }
+static inline void lc_xla_release(int64_t *users) { lc_add(users, -1); }
 
-/* Takes a slot that has no users for oneself. */
-static inline int lc_xla_take(lc_xla_slot *slot) {
-    int64_t users = 0;
-    return lc_compare_exchange(&slot->users, &users, -1);
+/* Takes what has no users for oneself. */
+static inline int lc_xla_take(int64_t *users) {
+    int64_t found = 0;
+    return lc_compare_exchange(users, &found, -1);
 }
 
 /* The slot of a key, held, or NULL. */
@@ -69,9 +69,9 @@ static inline lc_xla_slot *lc_xla_find(lc_xla_table *table, const lc_xla_key *ke
     const int64_t hash = lc_xla_hash(key);
     lc_xla_slot *set = table->slots + (uint64_t)hash % LC_XLA_SETS * LC_XLA_WAYS;
     for (int way = 0; way < LC_XLA_WAYS; ++way) {
-        if (LC_LOAD(&set[way].hash) != hash || !lc_xla_hold(set + way)) continue;
+        if (LC_LOAD(&set[way].hash) != hash || !lc_xla_hold(&set[way].users)) continue;
         if (set[way].filled && lc_xla_same(&set[way].key, key)) return set + way;
-        lc_xla_release(set + way);
+        lc_xla_release(&set[way].users);
     }
     return NULL;
 }
@@ -88,7 +88,7 @@ static inline void *lc_xla_empty(lc_xla_table *table, lc_xla_slot *slot) {
 static inline int lc_xla_evict(lc_xla_table *table, void **job) {
     for (int tries = 0; tries < LC_XLA_SLOTS; ++tries) {
         lc_xla_slot *slot = table->slots + (uint64_t)lc_add(&table->hand, 1) % LC_XLA_SLOTS;
-        if (!lc_xla_take(slot)) continue;
+        if (!lc_xla_take(&slot->users)) continue;
         const int filled = slot->filled;
         *job = lc_xla_empty(table, slot);
         lc_add(&slot->users, 1);
@@ -107,7 +107,7 @@ static inline int lc_xla_put(lc_xla_table *table, const lc_xla_key *key, const l
         const uint64_t first = pass ? (uint64_t)lc_add(&table->hand, 1) : 0;
         for (int i = 0; i < LC_XLA_WAYS; ++i) {
             lc_xla_slot *slot = set + (first + (uint64_t)i) % LC_XLA_WAYS;
-            if (!lc_xla_take(slot)) continue;
+            if (!lc_xla_take(&slot->users)) continue;
             const int taken = pass || !slot->filled;
             if (taken) {
                 *old = lc_xla_empty(table, slot);

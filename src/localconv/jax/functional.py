@@ -13,6 +13,7 @@ import numpy as np
 from ..arguments import IntOrInts, Ints, PaddingLike, ints, is_masked
 from ..docstrings import as_in_2d
 from ..geometry import Geometry, Mismatch, Names, geometry_of
+from ..quantized import QuantizedKernel
 from ..spec import Spec, local_spec
 from .primitives import forward, grad_input
 from .window import Window, window_of
@@ -337,6 +338,11 @@ def _stored(kernel: jax.Array, computed: Any) -> jax.Array:
 
 def _array(value: Any, name: str) -> jax.Array:
     """`value` as a JAX array of an element type that is known here. TypeError names the argument."""
+    if isinstance(value, QuantizedKernel):
+        raise TypeError(
+            f"{name} must be an array of {', '.join(COMPUTED)}, got QuantizedKernel, which JAX cannot read: "
+            f"{name}.dequantize() is an array of float32"
+        )
     if is_masked(value) or not (hasattr(value, "dtype") and hasattr(value, "shape")):
         raise TypeError(f"{name} must be an array of {', '.join(COMPUTED)}, got {type(value).__name__}")
     array = value if isinstance(value, jax.Array) else jnp.asarray(value)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import os
 import threading
+import time
 import warnings
 from functools import partial
 from math import prod
@@ -71,6 +75,29 @@ REFUSED = (
 )
 
 _registering = threading.Lock()
+_process = os.getpid()
+
+
+@atexit.register
+def _close() -> None:
+    """Wait for the programs whose results somebody has or sees, and let others end without the GIL, which a plan is
+    made with.
+
+    A client of XLA, in its end, holds the GIL and waits for its threads; and Python ends a thread that asks for the GIL
+    then.
+    """
+    if os.getpid() != _process or _registered is None:  # a forked child has none of these threads
+        return
+    try:
+        jax.effects_barrier()
+        for array in jax.live_arrays("cpu"):
+            with contextlib.suppress(RuntimeError):  # of the program: nobody asked for its result
+                array.block_until_ready()
+    finally:
+        while not _xla.close():
+            time.sleep(0.001)
+
+
 _registered: bool | None = None
 
 

@@ -207,7 +207,8 @@ class LocallyConnected(keras.layers.Layer):
             Another of Keras's modes, a weight_quantizer, a subclass. ``model.quantize`` warns of it, and leaves the
             layer as it is.
         ValueError
-            What is none of Keras's modes, a layer that is not built or int8 already, a kernel that is not finite.
+            What is none of Keras's modes, a layer that is not built, a kernel that is not finite; and a layer that is
+            int8 already: Keras lets none be quantized twice, and ``model.quantize`` ends at the first such layer.
 
         Notes
         -----

@@ -66,7 +66,6 @@ def write_whole(filepath: str | PathLike[str], write: Callable[[BinaryIO], objec
     if not overwrite and os.path.lexists(filepath):
         raise _taken(filepath)
     target = os.path.realpath(filepath)
-    mode = _mode_of(target)
     folder = os.path.dirname(target)
     partial = os.path.join(folder, f".{secrets.token_hex(16)}.partial")
     if os.path.lexists(partial):  # not ours to remove
@@ -74,13 +73,18 @@ def write_whole(filepath: str | PathLike[str], write: Callable[[BinaryIO], objec
     # Twice, so that what interrupts the inner removal finds the outer one.
     try:
         try:
-            _write(partial, mode, write)
+            _write(partial, _mode_of(target), write)
             if overwrite:
                 os.replace(partial, target)
             else:
                 _rename_to_new(partial, target)
         finally:
             _remove(partial)
+    except OSError as error:
+        if error.filename not in (partial, target):
+            raise
+        # The caller knows neither name.
+        raise OSError(error.errno, error.strerror, os.fspath(filepath)) from None
     finally:
         _remove(partial)
     if POSIX:
@@ -102,7 +106,7 @@ def _write(partial: str, mode: int | None, write: Callable[[BinaryIO], object]) 
 
 def _remove(partial: str) -> None:
     """Remove what has not been renamed."""
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         os.unlink(partial)
 
 

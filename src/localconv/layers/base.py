@@ -311,8 +311,9 @@ class Layer:
         NotImplementedError
             If the layer does not convolve: locally connected layers and convolutions can be quantized.
         ValueError
-            For another mode, if the layer is not built or is quantized already, if ml_dtypes is missing, and if the
-            kernel has values that are not finite or are too large for the mode. The layer is then as before.
+            For another mode, if the layer is not built, if it is quantized already (as in Keras), if ml_dtypes is
+            missing, and if the kernel has values that are not finite or are too large for the mode. The layer is then
+            as before.
 
         Notes
         -----

@@ -30,6 +30,7 @@ from .naming import snake_case
 from .stored import (
     JSON_LIMIT,
     MOST_PARTS,
+    WEIGHTS_ONLY,
     NameLimit,
     Refused,
     Source,
@@ -229,10 +230,23 @@ class ModelFile:
             elif "model_config" in self.root.attrs:
                 text = self._text(self.root, "model_config", JSON_LIMIT)
             else:
-                raise Refused("holds no model but weights only: make the model, then load_weights")
+                raise Refused(WEIGHTS_ONLY)
             if has_too_many_parts(text):
                 raise Refused(f"describes a model by more than {MOST_PARTS} lists and dicts")
         return text
+
+    def keras_version(self) -> str:
+        """The version of Keras that the file says it was written by; without a word of it, `KERAS_VERSION`."""
+        with reading(self.path):
+            if self.members is None:
+                return self._short_text(self.root, "keras_version", KERAS_VERSION)
+            if METADATA not in self.members.namelist():
+                return KERAS_VERSION
+            content = archive.unpacked(self.members, archive.member(self.members, METADATA), SHORT_TEXT)
+            found = json.loads(content.getvalue())["keras_version"]
+            if not isinstance(found, str):
+                raise Refused(f"is damaged: the keras_version in {METADATA} is no text")
+        return found
 
     # ------------------------------------------------------------------------------------------------------ the weights
 
@@ -274,10 +288,8 @@ class ModelFile:
             return found
 
     def _older(self, root: Any) -> list[StoredLayer]:
-        version, backend = (
-            self._text(root, name, SHORT_TEXT) if name in root.attrs else default
-            for name, default in (("keras_version", KERAS_VERSION), ("backend", BACKEND))
-        )
+        version = self._short_text(root, "keras_version", KERAS_VERSION)
+        backend = self._short_text(root, "backend", BACKEND)
         if version.startswith("1.") or backend == "theano":
             raise Refused(
                 f"was written by Keras {version} with {backend}, which stores kernels another way: only files of Keras "
@@ -341,6 +353,10 @@ class ModelFile:
             return self._variable(group, attribute, shape[0], lambda size: self._names.take(0, size))
         self._names.take(shape[0], shape[0] * size)
         return [text.decode() for text in group.attrs[attribute]]
+
+    def _short_text(self, group: Any, attribute: str, default: str) -> str:
+        """An attribute that may be there."""
+        return self._text(group, attribute, SHORT_TEXT) if attribute in group.attrs else default
 
     def _text(self, group: Any, attribute: str, limit: int) -> str:
         """An attribute that is one string."""

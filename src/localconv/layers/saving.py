@@ -22,7 +22,7 @@ from . import hdf5, npz
 from .arguments import shown
 from .atomic import write_whole
 from .base import Layer, weights_from_file
-from .stored import JSON_LIMIT, MOST_PARTS, StoredArray, StoredLayer, has_too_many_parts, reading
+from .stored import JSON_LIMIT, MOST_PARTS, WEIGHTS_ONLY, Refused, StoredArray, StoredLayer, has_too_many_parts, reading
 from .variables import QuantizedVariable, Variable, assign_all
 
 # Zip archives and HDF5 hold names of a little less than 64 KiB, and one of a weight is behind that of its layer.
@@ -182,13 +182,36 @@ def load_weights(model: Any, filepath: str | PathLike[str], by_name: bool, skip_
 def load_model(filepath: str | PathLike[str], make: Callable[[str], Any]) -> Any:
     """The model in a whole-model file, by a function that makes it of its JSON text; see `sequential.load_model`."""
     path = Path(filepath)
+    if path.suffix.lower() == ".npz":
+        with npz.stored_layers(path), reading(path):
+            raise Refused(WEIGHTS_ONLY)
     with hdf5.opened_hdf5(path) as file:
         text = file.config()
-        with weights_from_file(file.elements), reading(path, "describes a model that cannot be made"):
+        with (
+            weights_from_file(file.elements),
+            _of_keras_3(file),
+            reading(path, "describes a model that cannot be made"),
+        ):
             model = make(text)
             _check_built(model)
         _assign(_by_order(model, file.layers(model, False), path))
     return model
+
+
+@contextlib.contextmanager
+def _of_keras_3(file: hdf5.ModelFile) -> Iterator[None]:
+    """Within this context, an error about a file of Keras 3 says what that is and who reads it."""
+    try:
+        yield
+    except ValueError as error:
+        version = file.keras_version()
+        if not version.startswith("3."):
+            raise
+        reason = str(error).removeprefix(f"{file.path} ")
+        raise ValueError(
+            f"{file.path} was written by Keras {shown(version)}: load it in Keras 3, for which localconv.keras has the "
+            f"locally connected layers. localconv.layers makes models of Keras 2's layers, and this file {reason}"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -299,7 +299,8 @@ class Sequential(Layer):
         Raises
         ------
         ValueError
-            For another mode, if the model is not built, and as `Layer.quantize` of one of the layers.
+            For another mode, if the model is not built, and as `Layer.quantize` of one of the layers, as of one that is
+            quantized already.
 
         Notes
         -----
@@ -682,9 +683,9 @@ def load_model(filepath: str | PathLike[str], custom_objects: Mapping[str, Any] 
     Raises
     ------
     ValueError
-        If the file holds no such model: weights only, a functional model, a layer that is not here, somebody's own
-        class that `custom_objects` lacks. Also if it is damaged, refers to other files, or declares far more than it
-        holds.
+        If the file holds no such model: weights only, a functional model, a layer that is not here (those of Keras 3
+        are for `localconv.keras`), somebody's own class that `custom_objects` lacks. Also if it is damaged, refers to
+        other files, or declares far more than it holds.
     OSError
         If there is no such file, or it may not be read.
     ImportError

@@ -42,6 +42,9 @@ MOST_PARTS = 100_000
 # Of an error: some values as they are shown, and words around them.
 LONGEST_MESSAGE = 4000
 
+# Of a file that was taken for a model's; a continuation of its path.
+WEIGHTS_ONLY = "holds no model but weights only: make the model, then load_weights"
+
 Source = io.RawIOBase | io.BytesIO
 Header = tuple[tuple[int, ...], np.dtype[np.generic]]
 

@@ -4,11 +4,14 @@ Needs PyTorch, which ``pip install 'localconv[torch]'`` brings.
 """
 
 try:
-    import torch as _torch  # noqa: F401  # first of all: `runtime` says why
+    import torch as _torch  # first of all: `runtime` says why
 except ImportError as error:
     raise ImportError(
         "localconv.torch needs PyTorch, which cannot be imported here; pip install 'localconv[torch]' installs it"
     ) from error
+
+if not hasattr(_torch.library, "register_autocast"):  # before the operators are registered, which is done once
+    raise ImportError(f"localconv.torch needs PyTorch 2.7 or newer, got {_torch.__version__}")
 
 from . import runtime as _runtime
 from .functional import (

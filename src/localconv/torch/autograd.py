@@ -57,13 +57,26 @@ def convolve_int8(x: Tensor, values: Tensor, scales: Tensor, bias: Tensor | None
     return result  # type: ignore[no-any-return]
 
 
-def transpose(size: tuple[Any, ...], weight: Tensor, y: Tensor, window: Window) -> Tensor:
-    """The transposed convolution of a batch (N, F, ...) to one of that size."""
-    if _is_compiling() or not _direct(weight, y):
-        result: Any = operators.local_conv_input(size, weight, y, *window.arguments)
-    elif _is_grad_enabled() and (weight.requires_grad or y.requires_grad):
+def transpose(size: tuple[Any, ...], weight: Tensor, y: Tensor, bias: Tensor | None, window: Window) -> Tensor:
+    """The transposed convolution of a batch (N, F, ...) to one of that size, plus bias."""
+    if _is_compiling() or not _direct(weight, y, bias):
+        result: Any = operators.local_conv_input(size, weight, y, bias, *window.arguments)
+    elif _is_grad_enabled() and (weight.requires_grad or y.requires_grad or (bias is not None and bias.requires_grad)):
         how = (native.call, INPUT, (size, weight.shape), window)
-        result = Product.apply(None, weight, y, None, how)
+        result = Product.apply(None, weight, y, bias, how)
     else:
-        result = native.grad_input(size, weight, y, window)
+        result = native.grad_input(size, weight, y, bias, window)
+    return result  # type: ignore[no-any-return]
+
+
+def transpose_int8(
+    size: tuple[Any, ...], values: Tensor, scales: Tensor, y: Tensor, bias: Tensor | None, window: Window
+) -> Tensor:
+    """`transpose` with a weight of int8 values and float32 scales."""
+    if _is_compiling() or not _direct(values, scales, y, bias):
+        result: Any = quantized.local_conv_input_int8(size, values, scales, y, bias, *window.arguments)
+    elif _is_grad_enabled() and (y.requires_grad or (bias is not None and bias.requires_grad)):
+        result = quantized.QuantizedProduct.apply(y, values, scales, bias, (quantized.call_native, INPUT, size, window))
+    else:
+        result = native.grad_input_int8(size, values, scales, y, bias, window)
     return result  # type: ignore[no-any-return]

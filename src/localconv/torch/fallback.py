@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import native
+from .arguments import check_bias, check_dtypes, check_gradient, check_int8, check_sizes, shown_bias
 from .window import Window
 
 _forced = False
@@ -38,8 +38,11 @@ def forced() -> Iterator[None]:
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
     """As `native.forward`."""
-    n, filters = x.shape[0], weight.shape[2]
-    output = window.output_size(x.shape[2:])
+    check_dtypes(input=x, weight=weight, bias=bias)
+    size = check_sizes(window, x.shape, weight.shape)
+    if bias is not None:
+        check_bias(bias.shape, size)
+    n, filters, *output = size
     products = torch.bmm(_windows(x, window), _by_group(weight, window))
     # (positions * groups, N, filters / groups) to (N, positions, filters)
     y = products.unflatten(0, (prod(output), window.groups)).permute(2, 0, 1, 3)
@@ -50,8 +53,12 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> T
     return y.contiguous().movedim(-1, 1)
 
 
-def grad_input(size: Sequence[Any], weight: Tensor, gradient: Tensor, window: Window) -> Tensor:
+def grad_input(size: Sequence[Any], weight: Tensor, gradient: Tensor, bias: Tensor | None, window: Window) -> Tensor:
     """As `native.grad_input`."""
+    check_dtypes(gradient=gradient, weight=weight, bias=bias)
+    check_gradient(gradient.shape, check_sizes(window, size, weight.shape))
+    if bias is not None:
+        check_bias(bias.shape, size)
     n, channels, *spatial = size
     output = gradient.shape[2:]
     rows = torch.bmm(_gradients(gradient, window), _by_group(weight, window).mT)
@@ -60,7 +67,8 @@ def grad_input(size: Sequence[Any], weight: Tensor, gradient: Tensor, window: Wi
     by_tap = rows.reshape(split).permute(3, 2, 0, 1, 4).reshape(window.taps, n, *output, channels)
     pad = window.padding
     padded = [s + pad[2 * i] + pad[2 * i + 1] for i, s in enumerate(spatial)]
-    total = gradient.new_zeros((n, *padded, channels))
+    # The products have been rounded; what is added to them has not.
+    total = gradient.new_zeros((n, *padded, channels), dtype=torch.promote_types(gradient.dtype, torch.float32))
     for part, tap in zip(by_tap, itertools.product(*map(range, window.kernel_size)), strict=True):
         place = [
             slice(t * d, t * d + (out - 1) * s + 1, s)
@@ -68,11 +76,16 @@ def grad_input(size: Sequence[Any], weight: Tensor, gradient: Tensor, window: Wi
         ]
         total[(slice(None), *place)] += part
     inside = [slice(pad[2 * i], pad[2 * i] + s) for i, s in enumerate(spatial)]
-    return total[(slice(None), *inside)].contiguous().movedim(-1, 1)
+    found = total[(slice(None), *inside)]
+    if bias is not None:
+        found = found + shown_bias(bias, window.rank).movedim(0, -1)
+    return found.contiguous().movedim(-1, 1).to(gradient.dtype)
 
 
 def grad_weight(x: Tensor, size: Sequence[Any], gradient: Tensor, window: Window) -> Tensor:
     """As `native.grad_weight`."""
+    check_dtypes(gradient=gradient, input=x)
+    check_gradient(gradient.shape, check_sizes(window, x.shape, size))
     products = torch.bmm(_windows(x, window).mT, _gradients(gradient, window))
     positions, depth, filters = size
     by_group = products.reshape(positions, window.groups, depth, filters // window.groups)
@@ -81,15 +94,18 @@ def grad_weight(x: Tensor, size: Sequence[Any], gradient: Tensor, window: Window
 
 def forward_int8(x: Tensor, values: Tensor, scales: Tensor, bias: Tensor | None, window: Window) -> Tensor:
     """As `native.forward_int8`."""
-    native.check_int8(values, scales, input=x, bias=bias)
+    check_int8(values, scales, input=x, bias=bias)
     wide = None if bias is None else bias.float()
     return forward(x.float(), dequantized(values, scales), wide, window).to(x.dtype)
 
 
-def grad_input_int8(size: Sequence[Any], values: Tensor, scales: Tensor, gradient: Tensor, window: Window) -> Tensor:
+def grad_input_int8(
+    size: Sequence[Any], values: Tensor, scales: Tensor, gradient: Tensor, bias: Tensor | None, window: Window
+) -> Tensor:
     """As `native.grad_input_int8`."""
-    native.check_int8(values, scales, gradient=gradient)
-    return grad_input(size, dequantized(values, scales), gradient.float(), window).to(gradient.dtype)
+    check_int8(values, scales, gradient=gradient, bias=bias)
+    wide = None if bias is None else bias.float()
+    return grad_input(size, dequantized(values, scales), gradient.float(), wide, window).to(gradient.dtype)
 
 
 def dequantized(values: Tensor, scales: Tensor) -> Tensor:

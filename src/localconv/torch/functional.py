@@ -11,6 +11,7 @@ from torch import Tensor
 from ..arguments import ints
 from ..docstrings import as_in_2d
 from . import autograd
+from .arguments import check_tensors
 from .window import IntOrInts, Padding, Window, arguments_of, window_of
 
 __all__ = [
@@ -45,8 +46,9 @@ def window_for(
 
 def convolve(name: str, x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
     """The convolution of a batch or of one image."""
-    rank, dims = window.rank, x.dim()
-    if dims == rank + 2:
+    check_tensors(x, weight, bias)
+    rank = window.rank
+    if x.dim() == rank + 2:
         return autograd.convolve(x, weight, bias, window)
     _check_dims(name, x, rank)
     return autograd.convolve(x.unsqueeze(0), weight, bias, window).squeeze(0)
@@ -54,6 +56,7 @@ def convolve(name: str, x: Tensor, weight: Tensor, bias: Tensor | None, window: 
 
 def convolve_int8(name: str, x: Tensor, values: Tensor, scales: Tensor, bias: Tensor | None, window: Window) -> Tensor:
     """`convolve` with a weight of int8 values and float32 scales."""
+    check_tensors(x, values, bias)
     if x.dim() == window.rank + 2:
         return autograd.convolve_int8(x, values, scales, bias, window)
     _check_dims(name, x, window.rank)
@@ -64,25 +67,40 @@ def transpose(
     name: str, x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, output_padding: tuple[int, ...]
 ) -> Tensor:
     """The transposed convolution of a batch or of one image."""
-    rank = window.rank
-    if x.dim() != rank + 2:
-        _check_dims(name, x, rank)
-        return transpose(name, x.unsqueeze(0), weight, bias, window, output_padding).squeeze(0)
+    check_tensors(x, weight, bias)
+    if x.dim() == window.rank + 2:
+        return autograd.transpose(_transposed(x, weight, window, output_padding), weight, x, bias, window)
+    _check_dims(name, x, window.rank)
+    return transpose(name, x.unsqueeze(0), weight, bias, window, output_padding).squeeze(0)
+
+
+def transpose_int8(
+    name: str,
+    x: Tensor,
+    values: Tensor,
+    scales: Tensor,
+    bias: Tensor | None,
+    window: Window,
+    output_padding: tuple[int, ...],
+) -> Tensor:
+    """`transpose` with a weight of int8 values and float32 scales."""
+    check_tensors(x, values, bias)
+    if x.dim() == window.rank + 2:
+        size = _transposed(x, values, window, output_padding)
+        return autograd.transpose_int8(size, values, scales, x, bias, window)
+    _check_dims(name, x, window.rank)
+    return transpose_int8(name, x.unsqueeze(0), values, scales, bias, window, output_padding).squeeze(0)
+
+
+def _transposed(x: Tensor, weight: Tensor, window: Window, output_padding: tuple[int, ...]) -> tuple[Any, ...]:
+    """The size of the transposed convolution of a batch."""
     if weight.dim() != 3 or weight.shape[1] % window.taps:
         raise RuntimeError(
             f"Expected weight to have size [positions, prod(kernel_size) * out_channels / groups, in_channels], with "
             f"kernel_size={window.kernel_size}, but got {list(weight.shape)}"
         )
     spatial = window.transposed_size(x.shape[2:], output_padding)
-    size = (x.shape[0], weight.shape[1] // window.taps * window.groups, *spatial)
-    y = autograd.transpose(size, weight, x, window)
-    if bias is None:
-        return y
-    expected = size[1:2] if bias.dim() == 1 else size[1:]
-    # One by one: sizes may be symbols, which compilation does not look for in tuples.
-    if bias.dim() != len(expected) or any(n != m for n, m in zip(bias.shape, expected, strict=True)):
-        raise RuntimeError(f"Expected bias to have size {[size[1]]} or {list(size[1:])}, but got {list(bias.shape)}")
-    return y + (bias.reshape(-1, *[1] * rank) if bias.dim() == 1 else bias)
+    return (x.shape[0], weight.shape[1] // window.taps * window.groups, *spatial)
 
 
 def _check_dims(name: str, x: Tensor, rank: int) -> None:
@@ -140,7 +158,7 @@ def local_conv1d(
     RuntimeError
         For tensors whose sizes or dtypes do not go together.
     ValueError, TypeError
-        For other arguments; all name the argument.
+        For other arguments, arrays of NumPy among them; all name the argument.
 
     Notes
     -----
@@ -260,6 +278,10 @@ def local_conv_transpose1d(
     ------
     RuntimeError, ValueError, TypeError
         As `local_conv1d`.
+
+    Notes
+    -----
+    Sums, the bias in them, are computed and rounded as by `local_conv1d`.
 
     Examples
     --------

@@ -14,7 +14,8 @@ from ..arguments import ints
 from ..docstrings import as_in_2d
 from ..quantization import BLOCK
 from ..quantization import quantize as quantize_array
-from .functional import convolve, convolve_int8, no_name, output_padding_for, transpose, window_for
+from .arguments import check_tensor
+from .functional import convolve, convolve_int8, no_name, output_padding_for, transpose, transpose_int8, window_for
 from .window import IntOrInts, Padding
 
 __all__ = [
@@ -103,10 +104,107 @@ class _LocalConvNd(nn.Module):
             parts.append(f"groups={self.groups}")
         if self._bias is not True:
             parts.append(f"bias={self._bias!r}")
+        parts += self._more_repr()
+        if self._is_int8:
+            parts.append("weight=int8")
         return ", ".join(parts)
+
+    def _more_repr(self) -> list[str]:
+        """What a subclass adds."""
+        return []
 
     input_size: tuple[int, ...] | None
     output_size: tuple[int, ...] | None
+
+    # A module that was pickled before there was `quantize` has the class's.
+    _is_int8 = False
+    weight_values: Tensor
+    weight_scales: Tensor
+
+    def quantize(self, mode: str = "int8") -> Self:
+        """Keep the weight in int8 from now on, for inference: about a quarter of its bytes, and of the time to read it.
+
+        The parameter `weight` goes; in its place come the buffers `weight_values`, of its shape, and `weight_scales`,
+        (positions, weight.shape[2]): `localconv.quantize`'s. Their product is what the module computes with, and is
+        never made on the processor. The scales stay float32 whatever dtype the module is moved to.
+
+        Parameters
+        ----------
+        mode : {'int8'}, optional
+            For 16 bits take ``module.bfloat16()`` or ``module.half()``, whose weights are read as they are.
+
+        Returns
+        -------
+        module
+            This one.
+
+        Raises
+        ------
+        ValueError
+            Another mode; a weight that is not finite; a module that is int8 already, as Keras refuses to quantize a
+            layer twice.
+        RuntimeError
+            A lazy module that has seen no input; a weight that is no parameter, as those of
+            `torch.nn.utils.parametrize` are. At the call: float64 inputs.
+
+        Notes
+        -----
+        Inputs and bias may be float32, bfloat16 or float16: sums are float32, and are rounded once, to the input's
+        dtype. The input and the bias have derivatives, the weight has none. On other devices than the processor a
+        float32 weight is made for the time of a call.
+
+        A state of int8 is loaded into a module that is int8. One on the device meta has never had a float weight::
+
+            with torch.device("meta"):
+                layer = LocalConv2d(3, 16, 3, 8).quantize()
+            layer.load_state_dict(torch.load("int8.pt"), assign=True)
+
+        Examples
+        --------
+        >>> import torch
+        >>> from localconv.torch import LocalConv1d
+        >>> layer = LocalConv1d(4, 8, kernel_size=3, input_size=10)
+        >>> exact = layer(torch.ones(2, 4, 10))
+        >>> layer.quantize()
+        LocalConv1d(4, 8, kernel_size=(3,), input_size=(10,), stride=(1,), weight=int8)
+        >>> torch.allclose(layer(torch.ones(2, 4, 10)), exact, atol=0.02), list(layer.state_dict())
+        (True, ['bias', 'weight_values', 'weight_scales'])
+        """
+        if mode != "int8":
+            raise ValueError(f"mode must be 'int8', got {mode!r}")
+        if self._is_int8:
+            raise ValueError(f"{type(self).__name__} is already quantized by 'int8', got mode={mode!r}")
+        weight = self._parameters.get("weight")
+        if weight is None:
+            raise RuntimeError(
+                f"Expected the weight of {type(self).__name__} to be a parameter: remove its parametrizations first"
+            )
+        if isinstance(weight, UninitializedParameter):
+            raise RuntimeError(f"Expected {type(self).__name__} to have seen an input: it has no weight before")
+        values, scales = _quantized(weight.detach())
+        del self.weight
+        self.register_buffer("weight_values", values)
+        self.register_buffer("weight_scales", scales)
+        if self.bias is not None and self.bias.dtype == torch.float64:
+            self.bias.data = self.bias.data.float()
+        self._is_int8 = True
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "weight" and self._is_int8:
+            raise AttributeError(
+                f"'{type(self).__name__}' object has no attribute 'weight': it was quantized to int8, for inference, "
+                "and has the buffers weight_values and weight_scales"
+            )
+        return super().__getattr__(name)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """As other modules, but the scales keep their dtype: in 16 bits they would lose digits."""
+        scales = self._buffers.get("weight_scales")
+        super()._apply(fn, recurse)
+        if scales is not None and (moved := self.weight_scales).dtype != scales.dtype:
+            self.weight_scales = scales.to(moved.device)
+        return self
 
 
 class _LocalConv(_LocalConvNd):
@@ -155,99 +253,6 @@ class _LocalConv(_LocalConvNd):
         if self._is_int8:
             return convolve_int8(name, input, self.weight_values, self.weight_scales, self.bias, self._window)
         return convolve(name, input, self.weight, self.bias, self._window)
-
-    # A module that was pickled before there was `quantize` has the class's.
-    _is_int8 = False
-    weight_values: Tensor
-    weight_scales: Tensor
-
-    def quantize(self, mode: str = "int8") -> Self:
-        """Keep the weight in int8 from now on, for inference: about a quarter of its bytes, and of the time to read it.
-
-        The parameter `weight` goes; in its place come the buffers `weight_values`, of its shape, and `weight_scales`,
-        (positions, out_channels): `localconv.quantize`'s. Their product is what the module computes with, and is never
-        made on the processor. The scales stay float32 whatever dtype the module is moved to.
-
-        Parameters
-        ----------
-        mode : {'int8'}, optional
-            For 16 bits take ``module.bfloat16()`` or ``module.half()``, whose weights are read as they are.
-
-        Returns
-        -------
-        module
-            This one, which may be int8 already.
-
-        Raises
-        ------
-        ValueError
-            Another mode; a weight that is not finite.
-        RuntimeError
-            A lazy module that has seen no input; a weight that is no parameter, as those of
-            `torch.nn.utils.parametrize` are. At the call: float64 inputs.
-
-        Notes
-        -----
-        Inputs and bias may be float32, bfloat16 or float16: sums are float32, and are rounded once, to the input's
-        dtype. The input and the bias have derivatives, the weight has none. On other devices than the processor a
-        float32 weight is made for the time of a call.
-
-        A state of int8 is loaded into a module that is int8. One on the device meta has never had a float weight::
-
-            with torch.device("meta"):
-                layer = LocalConv2d(3, 16, 3, 8).quantize()
-            layer.load_state_dict(torch.load("int8.pt"), assign=True)
-
-        Examples
-        --------
-        >>> import torch
-        >>> from localconv.torch import LocalConv1d
-        >>> layer = LocalConv1d(4, 8, kernel_size=3, input_size=10)
-        >>> exact = layer(torch.ones(2, 4, 10))
-        >>> layer.quantize()
-        LocalConv1d(4, 8, kernel_size=(3,), input_size=(10,), stride=(1,), weight=int8)
-        >>> torch.allclose(layer(torch.ones(2, 4, 10)), exact, atol=0.02), list(layer.state_dict())
-        (True, ['bias', 'weight_values', 'weight_scales'])
-        """
-        if mode != "int8":
-            raise ValueError(f"mode must be 'int8', got {mode!r}")
-        if self._is_int8:
-            return self
-        weight = self._parameters.get("weight")
-        if weight is None:
-            raise RuntimeError(
-                f"Expected the weight of {type(self).__name__} to be a parameter: remove its parametrizations first"
-            )
-        if isinstance(weight, UninitializedParameter):
-            raise RuntimeError(f"Expected {type(self).__name__} to have seen an input: it has no weight before")
-        values, scales = _quantized(weight.detach())
-        del self.weight
-        self.register_buffer("weight_values", values)
-        self.register_buffer("weight_scales", scales)
-        if self.bias is not None and self.bias.dtype == torch.float64:
-            self.bias.data = self.bias.data.float()
-        self._is_int8 = True
-        return self
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "weight" and self._is_int8:
-            raise AttributeError(
-                f"'{type(self).__name__}' object has no attribute 'weight': it was quantized to int8, for inference, "
-                "and has the buffers weight_values and weight_scales"
-            )
-        return super().__getattr__(name)
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        """As other modules, but the scales keep their dtype: in 16 bits they would lose digits."""
-        scales = self._buffers.get("weight_scales")
-        super()._apply(fn, recurse)
-        if scales is not None and (moved := self.weight_scales).dtype != scales.dtype:
-            self.weight_scales = scales.to(moved.device)
-        return self
-
-    def extra_repr(self) -> str:
-        """Return the constructor's arguments that differ from their defaults."""
-        return super().extra_repr() + (", weight=int8" if self._is_int8 else "")
 
 
 def _quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -406,6 +411,7 @@ class _LazyLocalConv(LazyModuleMixin, _LocalConv):  # type: ignore[misc]  # the 
         """Make the parameters for inputs like this one."""
         if not self.has_uninitialized_params():
             return
+        check_tensor("input", input)
         if input.dim() not in (self.rank + 1, self.rank + 2):
             raise RuntimeError(
                 f"Expected {self.rank + 1}D (unbatched) or {self.rank + 2}D (batched) input to "
@@ -513,14 +519,15 @@ class _LocalConvTranspose(_LocalConvNd):
         bias = (self.out_channels,) if self._bias == "shared" else (self.out_channels, *self.output_size)
         return (math.prod(self.input_size), depth, self.in_channels), bias
 
-    def extra_repr(self) -> str:
-        """Return the constructor's arguments that differ from their defaults."""
-        more = f", output_padding={self.output_padding}" if any(self.output_padding) else ""
-        return super().extra_repr() + more
+    def _more_repr(self) -> list[str]:
+        return [f"output_padding={self.output_padding}"] if any(self.output_padding) else []
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the transposed convolution of (N, in_channels, *input_size) or (in_channels, *input_size)."""
-        return transpose(type(self).__name__, input, self.weight, self.bias, self._window, self.output_padding)
+        name, how = type(self).__name__, (self.bias, self._window, self.output_padding)
+        if self._is_int8:
+            return transpose_int8(name, input, self.weight_values, self.weight_scales, *how)
+        return transpose(name, input, self.weight, *how)
 
 
 class LocalConvTranspose1d(_LocalConvTranspose):

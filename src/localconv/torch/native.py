@@ -9,29 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import engine
 from .._core import Job, ask_for_huge_pages, num_threads
-from ..arrays import DOUBLE, SINGLE, ElementType, single_with
+from ..arrays import SINGLE, ElementType
 from ..geometry import Mismatch
 from ..settings import current
+from .arguments import ELEMENTS, INT8, check_bias, check_dtypes, check_gradient, check_int8, check_sizes, shown_bias
 from .window import Window
-
-# What is computed by a weight's dtype: those of 16 bits are read as they are, all else is float32 and rounded once.
-ELEMENTS: dict[torch.dtype, ElementType] = {
-    torch.float32: SINGLE,
-    torch.float64: DOUBLE,
-    torch.bfloat16: single_with("bfloat16"),
-    torch.float16: single_with("float16"),
-}
-
-# What a weight of int8 values and float32 scales is computed as, whatever the dtype of its input.
-INT8 = single_with("int8")
-INT8_INPUTS = (torch.float32, torch.bfloat16, torch.float16)
 
 # Bytes from which NumPy asks for huge pages, too.
 LARGE = 2**22
@@ -139,7 +128,7 @@ def call(wanted: int, factors: Any, bias: Tensor | None, sizes: Any, window: Win
     x, weight, y = factors
     if wanted == 2:
         return forward(x, weight, bias, window)
-    return grad_input(sizes[0], weight, y, window) if wanted == 0 else grad_weight(x, sizes[1], y, window)
+    return grad_input(sizes[0], weight, y, bias, window) if wanted == 0 else grad_weight(x, sizes[1], y, window)
 
 
 def _prepare(
@@ -152,14 +141,16 @@ def _prepare(
         return engine.prepare_under(current(), threads, operation, window.spec, shape, rows, element)
     except Mismatch as error:
         n, *spatial, channels = shape
-        refuse(error, window, (n, channels, *spatial), rows)
+        size = n, channels, *spatial
+        check_sizes(window, size, rows)
+        raise RuntimeError(f"{error.named(engine.NAMES)} (input of size {size} and weight of size {rows})") from None
 
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
     """The convolution of (N, C, ...) with rows, plus a bias (F,) or (F, ...)."""
     common, element = x.dtype, ELEMENTS.get(x.dtype)
     if element is None or weight.dtype != common or (bias is not None and bias.dtype != common):
-        _refuse_dtypes(input=x, weight=weight, bias=bias)
+        element = check_dtypes(input=x, weight=weight, bias=bias)
     return _forward(x, weight, None, bias, window, element)
 
 
@@ -173,14 +164,14 @@ def _forward(
     x: Tensor, weight: Tensor, scales: Tensor | None, bias: Tensor | None, window: Window, element: ElementType
 ) -> Tensor:
     common = x.dtype
+    if x.dim() != window.rank + 2 or weight.dim() != 3:
+        check_sizes(window, x.shape, weight.shape)
     x, weight = _channels_last(x, element), weight.resolve_neg().contiguous()
     prepared = _prepare("local_forward", window, x.shape, weight.shape, element)
     size, strides = _as_channels_last(prepared.output)
     if bias is not None:
         if bias.shape != size[1:] and bias.shape != size[1:2]:
-            raise RuntimeError(
-                f"Expected bias to have size {[size[1]]} or {list(size[1:])}, but got {list(bias.shape)}"
-            )
+            check_bias(bias.shape, size)
         bias = _ready(bias, element)
     result = _made(size, strides, x.dtype)
     scales = None if scales is None else scales.contiguous()
@@ -188,32 +179,50 @@ def _forward(
     return result.to(common) if element.store else result
 
 
-def grad_input(size: Sequence[int], weight: Tensor, gradient: Tensor, window: Window) -> Tensor:
-    """The gradient for an input of that size, which is the transposed convolution of `gradient`."""
+def grad_input(size: Sequence[int], weight: Tensor, gradient: Tensor, bias: Tensor | None, window: Window) -> Tensor:
+    """The transposed convolution of `gradient` to that size, plus a bias (C,) or (C, ...); without one, the
+    gradient for an input.
+    """
     common, element = gradient.dtype, ELEMENTS.get(gradient.dtype)
-    if element is None or weight.dtype != common:
-        _refuse_dtypes(gradient=gradient, weight=weight)
-    return _grad_input(size, weight, None, gradient, window, element)
+    if element is None or weight.dtype != common or (bias is not None and bias.dtype != common):
+        element = check_dtypes(gradient=gradient, weight=weight, bias=bias)
+    return _grad_input(size, weight, None, gradient, bias, window, element)
 
 
-def grad_input_int8(size: Sequence[int], values: Tensor, scales: Tensor, gradient: Tensor, window: Window) -> Tensor:
+def grad_input_int8(
+    size: Sequence[int], values: Tensor, scales: Tensor, gradient: Tensor, bias: Tensor | None, window: Window
+) -> Tensor:
     """As `grad_input` with a weight of int8 values and float32 scales."""
-    check_int8(values, scales, gradient=gradient)
-    return _grad_input(size, values, scales, gradient, window, INT8)
+    check_int8(values, scales, gradient=gradient, bias=bias)
+    return _grad_input(size, values, scales, gradient, bias, window, INT8)
 
 
 def _grad_input(
-    size: Sequence[int], weight: Tensor, scales: Tensor | None, gradient: Tensor, window: Window, element: ElementType
+    size: Sequence[int],
+    weight: Tensor,
+    scales: Tensor | None,
+    gradient: Tensor,
+    bias: Tensor | None,
+    window: Window,
+    element: ElementType,
 ) -> Tensor:
     common = gradient.dtype
+    if gradient.dim() != window.rank + 2 or weight.dim() != 3 or len(size) != window.rank + 2 or size[0] < 0:
+        check_gradient(gradient.shape, check_sizes(window, size, weight.shape))
     weight, gradient = weight.resolve_neg().contiguous(), _channels_last(gradient, element)
     n, channels, *spatial = size
     shape = (n, *spatial, channels)
     prepared = _prepare("local_grad_input", window, shape, weight.shape, element)
-    _check_gradient(gradient, prepared.output)
+    if gradient.shape != prepared.output:
+        _refuse_gradient(gradient, prepared.output)
+    if bias is not None:
+        check_bias(bias.shape, size)
+        _address("bias", bias)
     result = _made(*_as_channels_last(shape), gradient.dtype)
     scales = None if scales is None else scales.contiguous()
     _run(prepared.job, result, None, weight, gradient, None, scales)
+    if bias is not None:
+        result += shown_bias(bias, window.rank)  # in float32 where the bias has 16 bits
     return result.to(common) if element.store else result
 
 
@@ -221,79 +230,20 @@ def grad_weight(x: Tensor, size: Sequence[int], gradient: Tensor, window: Window
     """The gradient for a weight of that size."""
     common, element = gradient.dtype, ELEMENTS.get(gradient.dtype)
     if element is None or x.dtype != common:
-        _refuse_dtypes(gradient=gradient, input=x)
+        element = check_dtypes(gradient=gradient, input=x)
+    if gradient.dim() != window.rank + 2 or x.dim() != window.rank + 2 or len(size) != 3:
+        check_gradient(gradient.shape, check_sizes(window, x.shape, size))
     x, gradient, shape = _channels_last(x, element), _channels_last(gradient, element), tuple(size)
     prepared = _prepare("local_grad_kernel", window, x.shape, shape, SINGLE if element.store else element)
-    _check_gradient(gradient, prepared.output)
+    if gradient.shape != prepared.output:
+        _refuse_gradient(gradient, prepared.output)
     _, depth, filters = shape
     result = _made(shape, (depth * filters, filters, 1), gradient.dtype)
     _run(prepared.job, result, x, None, gradient)
     return result.to(common) if element.store else result
 
 
-def _refuse_dtypes(**tensors: Tensor | None) -> NoReturn:
-    """Say which tensor has not the dtype of the first, or that this is none of those that are known here."""
-    (_, first), *others = tensors.items()
-    assert first is not None
-    for name, tensor in others:
-        if tensor is not None and tensor.dtype != first.dtype:
-            raise RuntimeError(
-                f"Expected {name} to have the dtype of the other tensors, {first.dtype}, but got {tensor.dtype}"
-            )
-    known = ", ".join(map(str, ELEMENTS))
-    raise RuntimeError(f"Expected input, weight and bias to have one of the dtypes {known}, but got {first.dtype}")
-
-
-def check_int8(values: Tensor, scales: Tensor, **tensors: Tensor | None) -> None:
-    """RuntimeError unless the parts of a weight fit each other, and float32 is wide enough for what it meets."""
-    if values.dtype != torch.int8 or scales.dtype != torch.float32:
-        raise RuntimeError(
-            f"Expected values of torch.int8 and scales of torch.float32, but got {values.dtype} and {scales.dtype}"
-        )
-    if values.dim() != 3 or scales.shape != (values.shape[0], values.shape[2]):
-        raise RuntimeError(
-            f"Expected values of size [positions, depth, out_channels] and scales of size [positions, out_channels], "
-            f"but got {list(values.shape)} and {list(scales.shape)}"
-        )
-    for name, tensor in tensors.items():
-        if tensor is not None and tensor.dtype not in INT8_INPUTS:
-            known = ", ".join(map(str, INT8_INPUTS))
-            raise RuntimeError(
-                f"Expected {name} to have one of the dtypes {known} where the weight is int8, but got {tensor.dtype}"
-            )
-
-
-def _check_gradient(gradient: Tensor, expected: Sequence[int]) -> None:
-    if gradient.shape != expected:
-        sizes = [[shape[0], shape[-1], *shape[1:-1]] for shape in (expected, gradient.shape)]
-        raise RuntimeError(f"Expected a gradient of the output's size {sizes[0]}, but got {sizes[1]}")
-
-
-def refuse(error: Mismatch, window: Window, input_size: Sequence[Any], weight_size: Sequence[Any]) -> NoReturn:
-    """Say in PyTorch's order of axes why an input and a weight do not go together."""
-    rank = window.rank
-    given = f"input of size {list(input_size)} and weight of size {list(weight_size)}"
-    if len(input_size) == rank + 2 and len(weight_size) == 3:
-        channels, filters, output = input_size[1], weight_size[2], window.output_size(input_size[2:])
-        if min(output) < 1:
-            raise RuntimeError(
-                f"Expected an input that is at least as large as the dilated kernel, but the output would have size "
-                f"{list(output)}: kernel_size={window.kernel_size}, padding={window.padding[::2]}, {given}"
-            )
-        if channels % window.groups == filters % window.groups == 0 < min(channels, filters):
-            positions = 1
-            for n in output:
-                positions *= n
-            expected = [positions, window.taps * channels // window.groups, filters]
-            if list(weight_size) != expected:
-                raise RuntimeError(
-                    f"Expected weight to have size [positions, prod(kernel_size) * in_channels / groups, out_channels] "
-                    f"= {expected} for output_size={output}, but got {given}"
-                )
-        else:
-            raise RuntimeError(
-                f"Expected groups={window.groups} to divide in_channels and out_channels, but got {given}"
-            )
-    elif len(weight_size) != 3:
-        raise RuntimeError(f"Expected a weight of 3 dimensions, but got {given}")
-    raise RuntimeError(f"{error.named(engine.NAMES)} ({given})") from None
+def _refuse_gradient(gradient: Tensor, expected: Sequence[int]) -> None:
+    """Say which size a gradient must have; both are (N, ..., F)."""
+    found, wanted = ((size[0], size[-1], *size[1:-1]) for size in (gradient.shape, expected))
+    check_gradient(found, wanted)

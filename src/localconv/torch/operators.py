@@ -5,7 +5,8 @@ gradient is read in three ways. So the derivatives of each are the two others, o
 one rule serves `torch.vmap` for all: whatever is batched becomes more images, or more groups of channels.
 
 - ``local_conv(input, weight, bias)``: the output, (N, F, ...);
-- ``local_conv_input(input_size, weight, grad_output)``: the gradient for the input, or a transposed convolution;
+- ``local_conv_input(input_size, weight, grad_output, bias)``: the gradient for the input; with a bias, which is (C,) or
+  (C, ...), a transposed convolution;
 - ``local_conv_weight(input, weight_size, grad_output)``: the gradient for the weight.
 
 Behind them stand kernel_size, stride, padding (before and after, of every axis), dilation and groups.
@@ -14,7 +15,6 @@ Behind them stand kernel_size, stride, padding (before and after, of every axis)
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import prod
 from typing import Any
 
 import torch
@@ -23,13 +23,16 @@ from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 
 from . import fallback, native
+from .arguments import check_bias, check_devices, check_dtypes, check_gradient, check_sizes, shown_bias
 from .window import Window, window_from
 
 WINDOW = "int[] kernel_size, int[] stride, int[] padding, int[] dilation, int groups"
 
 library = torch.library.Library("localconv", "DEF")
 library.define(f"local_conv(Tensor input, Tensor weight, Tensor? bias, {WINDOW}) -> Tensor")
-library.define(f"local_conv_input(SymInt[] input_size, Tensor weight, Tensor grad_output, {WINDOW}) -> Tensor")
+library.define(
+    f"local_conv_input(SymInt[] input_size, Tensor weight, Tensor grad_output, Tensor? bias, {WINDOW}) -> Tensor"
+)
 library.define(f"local_conv_weight(Tensor input, SymInt[] weight_size, Tensor grad_output, {WINDOW}) -> Tensor")
 
 local_conv: Any = torch.ops.localconv.local_conv.default
@@ -46,12 +49,14 @@ Sizes = tuple[Sequence[Any] | None, Sequence[Any] | None]
 
 
 def call(wanted: int, factors: Sequence[Any], bias: Tensor | None, sizes: Sequence[Any], window: Window) -> Tensor:
-    """The operator that computes the factor `wanted`; `sizes`: of the input and of the weight."""
+    """The operator that computes the factor `wanted`; `bias`: to be added, not to a weight; `sizes`: of the input and
+    of the weight.
+    """
     x, weight, y = factors
     if wanted == OUTPUT:
         result: Tensor = local_conv(x, weight, bias, *window.arguments)
     elif wanted == INPUT:
-        result = local_conv_input(sizes[INPUT], weight, y, *window.arguments)
+        result = local_conv_input(sizes[INPUT], weight, y, bias, *window.arguments)
     else:
         result = local_conv_weight(x, sizes[WEIGHT], y, *window.arguments)
     return result
@@ -60,34 +65,27 @@ def call(wanted: int, factors: Sequence[Any], bias: Tensor | None, sizes: Sequen
 # --------------------------------------------------------------------------------------------------------- the values
 
 
-def _register_values(name: str, compiled: Callable[..., Tensor], plain: Callable[..., Tensor]) -> None:
+def register_values(name: str, compiled: Callable[..., Tensor], plain: Callable[..., Tensor]) -> None:
     """The compiled kernels for the processor's tensors, PyTorch's operations for those of every other device."""
 
-    def elsewhere(first: Any, second: Any, third: Any, *window: Any) -> Tensor:
-        return plain(first, second, third, window_from(*window))
+    def elsewhere(*arguments: Any) -> Tensor:
+        return plain(*arguments[:-5], window_from(*arguments[-5:]))
 
-    def on_processor(first: Any, second: Any, third: Any, *window: Any) -> Tensor:
+    def on_processor(*arguments: Any) -> Tensor:
         compute = plain if fallback.is_forced() else compiled
-        return compute(first, second, third, window_from(*window))
+        return compute(*arguments[:-5], window_from(*arguments[-5:]))
 
     library.impl(name, elsewhere, "CompositeExplicitAutograd")
     library.impl(name, on_processor, "CPU")
+    # Autocast saves nothing here, as 16 bits are computed in 32: what layers before and behind made of their tensors is
+    # brought to float32, and nothing is rounded.
+    for device in ("cpu", "cuda"):
+        torch.library.register_autocast(f"localconv::{name}", device, torch.float32, lib=library)
 
 
-for _name, _compiled, _plain in zip(
-    NAMES,
-    (native.forward, native.grad_input, native.grad_weight),
-    (fallback.forward, fallback.grad_input, fallback.grad_weight),
-    strict=True,
-):
-    _register_values(_name, _compiled, _plain)
-
-
-# Autocast saves nothing here, as 16 bits are computed in 32: what layers before and behind made of their tensors is
-# brought to float32, and nothing is rounded.
-for _name in NAMES:
-    for _device in ("cpu", "cuda"):
-        torch.library.register_autocast(f"localconv::{_name}", _device, torch.float32, lib=library)
+register_values("local_conv", native.forward, fallback.forward)
+register_values("local_conv_input", native.grad_input, fallback.grad_input)
+register_values("local_conv_weight", native.grad_weight, fallback.grad_weight)
 
 
 # --------------------------------------------------------------------------- shapes: fake tensors and the device meta
@@ -98,64 +96,32 @@ def permuted(like: Tensor, n: Any, channels: Any, spatial: Sequence[Any]) -> Ten
     return like.new_empty((n, *spatial, channels)).movedim(-1, 1)
 
 
-def check_weight(window: Window, input_size: Sequence[Any], weight_size: Sequence[Any]) -> None:
-    """RuntimeError unless a weight fits an input, as far as sizes are known."""
-    rank = window.rank
-    torch._check(
-        len(input_size) == rank + 2 and len(weight_size) == 3,
-        lambda: f"Expected an input of {rank + 2} and a weight of 3 dimensions, got {input_size} and {weight_size}",
-    )
-    output = window.output_size(input_size[2:])
-    for n in output:
-        torch._check(n >= 1, lambda: f"Expected an input no smaller than the dilated kernel, got {input_size}")
-    depth = window.taps * (input_size[1] // window.groups)
-    torch._check(
-        weight_size[0] == prod(output) and weight_size[1] == depth,
-        lambda: f"Expected weight to have size [{prod(output)}, {depth}, out_channels], but got {weight_size}",
-    )
-
-
-def check_devices(first: Tensor, *others: Tensor | None) -> None:
-    """RuntimeError unless all tensors are on one device: where one is on meta, no kernel would say so."""
-    for other in others:
-        if other is not None and other.device != first.device:
-            raise RuntimeError(
-                f"Expected all tensors to be on the same device, but got at least two, {first.device} and "
-                f"{other.device}"
-            )
-
-
 @torch.library.register_fake("localconv::local_conv", lib=library)
 def _(x: Tensor, weight: Tensor, bias: Tensor | None, *arguments: Any) -> Tensor:
-    window = window_from(*arguments)
-    check_weight(window, x.shape, weight.shape)
-    _check_dtypes(x, weight, bias)
+    check_dtypes(input=x, weight=weight, bias=bias)
+    output = check_sizes(window_from(*arguments), x.shape, weight.shape)
+    if bias is not None:
+        check_bias(bias.shape, output)
     check_devices(x, weight, bias)
-    return permuted(x, x.shape[0], weight.shape[2], window.output_size(x.shape[2:]))
+    return permuted(x, output[0], output[1], output[2:])
 
 
 @torch.library.register_fake("localconv::local_conv_input", lib=library)
-def _(size: Sequence[Any], weight: Tensor, gradient: Tensor, *arguments: Any) -> Tensor:
-    check_weight(window_from(*arguments), size, weight.shape)
-    _check_dtypes(gradient, weight)
-    check_devices(gradient, weight)
+def _(size: Sequence[Any], weight: Tensor, gradient: Tensor, bias: Tensor | None, *arguments: Any) -> Tensor:
+    check_dtypes(gradient=gradient, weight=weight, bias=bias)
+    check_gradient(gradient.shape, check_sizes(window_from(*arguments), size, weight.shape))
+    if bias is not None:
+        check_bias(bias.shape, size)
+    check_devices(gradient, weight, bias)
     return permuted(gradient, size[0], size[1], size[2:])
 
 
 @torch.library.register_fake("localconv::local_conv_weight", lib=library)
 def _(x: Tensor, size: Sequence[Any], gradient: Tensor, *arguments: Any) -> Tensor:
-    check_weight(window_from(*arguments), x.shape, size)
-    _check_dtypes(gradient, x)
+    check_dtypes(gradient=gradient, input=x)
+    check_gradient(gradient.shape, check_sizes(window_from(*arguments), x.shape, size))
     check_devices(gradient, x)
     return gradient.new_empty(size)
-
-
-def _check_dtypes(first: Tensor, *others: Tensor | None) -> None:
-    for other in others:
-        torch._check(
-            other is None or other.dtype == first.dtype,
-            lambda: f"Expected tensors of one dtype, but got {first.dtype} and others",
-        )
 
 
 #  the derivatives
@@ -175,8 +141,8 @@ class Product(torch.autograd.Function):
         compute, wanted, sizes, _ = ctx.how = how
         # What a derivative needs is the other factor; the bias has no part in it, but its shape.
         needs = ctx.needs_input_grad
+        ctx.bias_dims = None if bias is None else bias.dim()
         if wanted == OUTPUT:
-            ctx.bias_dims = None if bias is None else bias.dim()
             ctx.save_for_backward(x if needs[WEIGHT] else None, weight if needs[INPUT] else None, None)
         elif wanted == INPUT:
             ctx.save_for_backward(None, weight if needs[OUTPUT] else None, y if needs[WEIGHT] else None)
@@ -209,11 +175,6 @@ def sum_for_bias(gradient: Tensor, dims: int) -> Tensor:
     return gradient.sum(0)
 
 
-def shown_bias(bias: Tensor, rank: int) -> Tensor:
-    """A bias (F,) or (F, ...) in the shape of an output image's."""
-    return bias.reshape(-1, *[1] * rank) if bias.dim() == 1 else bias
-
-
 def as_output(part: Tensor, shape: Sequence[Any]) -> Tensor:
     """A tensor expanded to an output, in an output's memory format: forward mode asks for that of the values."""
     return part.expand(shape).movedim(1, -1).contiguous().movedim(-1, 1)
@@ -228,7 +189,7 @@ class Linear(Product):
     ) -> Tensor:
         result = Product.forward(ctx, x, weight, y, bias, how)
         ctx.save_for_forward(x, weight, y)
-        ctx.rank = how[3].rank
+        ctx.shape = result.shape
         return result
 
     @staticmethod
@@ -245,9 +206,7 @@ class Linear(Product):
         if tangents[3] is not None:
             part = shown_bias(tangents[3], window.rank)
             if total is None:
-                x, weight, _ = saved
-                shape = (x.shape[0], weight.shape[2], *window.output_size(x.shape[2:]))
-                return as_output(part, shape)
+                return as_output(part, ctx.shape)
             total = total + part
         return total
 
@@ -292,9 +251,9 @@ def _differentiable_output(x: Tensor, weight: Tensor, bias: Tensor | None, *wind
     return _apply(x, weight, None, bias, how)
 
 
-def _differentiable_input(size: Sequence[Any], weight: Tensor, y: Tensor, *window: Any) -> Any:
+def _differentiable_input(size: Sequence[Any], weight: Tensor, y: Tensor, bias: Tensor | None, *window: Any) -> Any:
     how = (_below_autograd, INPUT, (tuple(size), weight.shape), window_from(*window))
-    return _apply(None, weight, y, None, how)
+    return _apply(None, weight, y, bias, how)
 
 
 def _differentiable_weight(x: Tensor, size: Sequence[Any], y: Tensor, *window: Any) -> Any:
@@ -370,10 +329,15 @@ def _(info: Any, dims: Any, x: Tensor, weight: Tensor, bias: Tensor | None, *arg
 
 
 @torch.library.register_vmap("localconv::local_conv_input", lib=library)
-def _(info: Any, dims: Any, size: Any, weight: Tensor, y: Tensor, *arguments: Any) -> tuple[Tensor, int]:
-    return batched(
-        INPUT, info.batch_size, (None, weight, y), (size, None), window_from(*arguments), (None, dims[1], dims[2])
-    )
+def _(
+    info: Any, dims: Any, size: Any, weight: Tensor, y: Tensor, bias: Tensor | None, *arguments: Any
+) -> tuple[Tensor, int]:
+    window = window_from(*arguments)
+    if dims[1] is None and dims[2] is None:
+        x, axis = local_conv_input(size, weight, y, None, *arguments).unsqueeze(0), 0
+    else:
+        x, axis = batched(INPUT, info.batch_size, (None, weight, y), (size, None), window, (None, *dims[1:3]))
+    return (x, axis) if bias is None else with_batched_bias(x, axis, bias, dims[3], window.rank)
 
 
 @torch.library.register_vmap("localconv::local_conv_weight", lib=library)

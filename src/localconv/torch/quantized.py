@@ -4,7 +4,8 @@ A weight is ``values * scales``, with a scale for each position and filter, and 
 values. Both operators are linear in the one tensor that has derivatives, and each is the other's; the weight has none.
 
 - ``local_conv_int8(input, values, scales, bias)``: the output, (N, F, ...);
-- ``local_conv_input_int8(input_size, values, scales, grad_output)``: the gradient for the input.
+- ``local_conv_input_int8(input_size, values, scales, grad_output, bias)``: the gradient for the input; with a bias a
+  transposed convolution.
 
 Input, gradient and bias may be float32, bfloat16 or float16, each by itself; what comes out has the dtype of the first.
 """
@@ -19,18 +20,17 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import fallback, native
+from .arguments import check_bias, check_devices, check_gradient, check_int8, check_sizes, shown_bias
 from .operators import (
     INPUT,
     OUTPUT,
     WINDOW,
     as_output,
     batched,
-    check_devices,
-    check_weight,
     library,
     once,
     permuted,
-    shown_bias,
+    register_values,
     sum_for_bias,
     with_batched_bias,
 )
@@ -38,7 +38,8 @@ from .window import Window, window_from
 
 library.define(f"local_conv_int8(Tensor input, Tensor values, Tensor scales, Tensor? bias, {WINDOW}) -> Tensor")
 library.define(
-    f"local_conv_input_int8(SymInt[] input_size, Tensor values, Tensor scales, Tensor grad_output, {WINDOW}) -> Tensor"
+    "local_conv_input_int8(SymInt[] input_size, Tensor values, Tensor scales, Tensor grad_output, Tensor? bias, "
+    f"{WINDOW}) -> Tensor"
 )
 
 local_conv_int8: Any = torch.ops.localconv.local_conv_int8.default
@@ -54,7 +55,7 @@ def call(
     result: Tensor = (
         local_conv_int8(given, *weight, bias, *window.arguments)
         if wanted == OUTPUT
-        else local_conv_input_int8(size, *weight, given, *window.arguments)
+        else local_conv_input_int8(size, *weight, given, bias, *window.arguments)
     )
     return result
 
@@ -65,53 +66,35 @@ def call_native(
     """As `call`, without the dispatcher."""
     if wanted == OUTPUT:
         return native.forward_int8(given, *weight, bias, window)
-    return native.grad_input_int8(size, *weight, given, window)
+    return native.grad_input_int8(size, *weight, given, bias, window)
 
 
 # --------------------------------------------------------------------------------------------------------- the values
 
 
-def _output_elsewhere(x: Tensor, values: Tensor, scales: Tensor, bias: Tensor | None, *window: Any) -> Tensor:
-    return fallback.forward_int8(x, values, scales, bias, window_from(*window))
-
-
-def _output_on_processor(x: Tensor, values: Tensor, scales: Tensor, bias: Tensor | None, *window: Any) -> Tensor:
-    compute = fallback.forward_int8 if fallback.is_forced() else native.forward_int8
-    return compute(x, values, scales, bias, window_from(*window))
-
-
-def _input_elsewhere(size: Sequence[Any], values: Tensor, scales: Tensor, y: Tensor, *window: Any) -> Tensor:
-    return fallback.grad_input_int8(size, values, scales, y, window_from(*window))
-
-
-def _input_on_processor(size: Sequence[Any], values: Tensor, scales: Tensor, y: Tensor, *window: Any) -> Tensor:
-    compute = fallback.grad_input_int8 if fallback.is_forced() else native.grad_input_int8
-    return compute(size, values, scales, y, window_from(*window))
-
-
-for _name, _elsewhere, _on_processor in zip(
-    NAMES, (_output_elsewhere, _input_elsewhere), (_output_on_processor, _input_on_processor), strict=True
-):
-    library.impl(_name, _elsewhere, "CompositeExplicitAutograd")
-    library.impl(_name, _on_processor, "CPU")
-    for _device in ("cpu", "cuda"):
-        torch.library.register_autocast(f"localconv::{_name}", _device, torch.float32, lib=library)
+register_values("local_conv_int8", native.forward_int8, fallback.forward_int8)
+register_values("local_conv_input_int8", native.grad_input_int8, fallback.grad_input_int8)
 
 
 @torch.library.register_fake("localconv::local_conv_int8", lib=library)
 def _(x: Tensor, values: Tensor, scales: Tensor, bias: Tensor | None, *arguments: Any) -> Tensor:
-    window = window_from(*arguments)
-    native.check_int8(values, scales, input=x, bias=bias)
-    check_weight(window, x.shape, values.shape)
+    check_int8(values, scales, input=x, bias=bias)
+    output = check_sizes(window_from(*arguments), x.shape, values.shape)
+    if bias is not None:
+        check_bias(bias.shape, output)
     check_devices(x, values, scales, bias)
-    return permuted(x, x.shape[0], values.shape[2], window.output_size(x.shape[2:]))
+    return permuted(x, output[0], output[1], output[2:])
 
 
 @torch.library.register_fake("localconv::local_conv_input_int8", lib=library)
-def _(size: Sequence[Any], values: Tensor, scales: Tensor, gradient: Tensor, *arguments: Any) -> Tensor:
-    native.check_int8(values, scales, gradient=gradient)
-    check_weight(window_from(*arguments), size, values.shape)
-    check_devices(gradient, values, scales)
+def _(
+    size: Sequence[Any], values: Tensor, scales: Tensor, gradient: Tensor, bias: Tensor | None, *arguments: Any
+) -> Tensor:
+    check_int8(values, scales, gradient=gradient, bias=bias)
+    check_gradient(gradient.shape, check_sizes(window_from(*arguments), size, values.shape))
+    if bias is not None:
+        check_bias(bias.shape, size)
+    check_devices(gradient, values, scales, bias)
     return permuted(gradient, size[0], size[1], size[2:])
 
 
@@ -184,8 +167,10 @@ def _differentiable_output(x: Tensor, values: Tensor, scales: Tensor, bias: Tens
     return _apply(x, values, scales, bias, (_below_autograd, OUTPUT, x.shape, window_from(*window)))
 
 
-def _differentiable_input(size: Sequence[Any], values: Tensor, scales: Tensor, y: Tensor, *window: Any) -> Any:
-    return _apply(y, values, scales, None, (_below_autograd, INPUT, tuple(size), window_from(*window)))
+def _differentiable_input(
+    size: Sequence[Any], values: Tensor, scales: Tensor, y: Tensor, bias: Tensor | None, *window: Any
+) -> Any:
+    return _apply(y, values, scales, bias, (_below_autograd, INPUT, tuple(size), window_from(*window)))
 
 
 for _name, _differentiable in zip(NAMES, (_differentiable_output, _differentiable_input), strict=True):
@@ -227,19 +212,33 @@ def _batched(
 def _(
     info: Any, dims: Any, x: Tensor, values: Tensor, scales: Tensor, bias: Tensor | None, *arguments: Any
 ) -> tuple[Tensor, int]:
-    window, wide = window_from(*arguments), x.float()  # rounded when the bias is in
-    if dims[0] is dims[1] is dims[2] is None:
-        y, axis = local_conv_int8(wide, values, scales, None, *arguments).unsqueeze(0), 0
-    else:
-        y, axis = _batched(OUTPUT, info.batch_size, wide, (values, scales), None, window, dims[:3])
-    if bias is not None:
-        y, axis = with_batched_bias(y, axis, bias, dims[3], window.rank)
-    return y.to(x.dtype), axis
+    return _batched_with_bias(OUTPUT, info.batch_size, x, (values, scales), bias, None, arguments, dims)
 
 
 @torch.library.register_vmap("localconv::local_conv_input_int8", lib=library)
 def _(
-    info: Any, dims: Any, size: Any, values: Tensor, scales: Tensor, y: Tensor, *arguments: Any
+    info: Any, dims: Any, size: Any, values: Tensor, scales: Tensor, y: Tensor, bias: Tensor | None, *arguments: Any
 ) -> tuple[Tensor, int]:
-    places = dims[3], dims[1], dims[2]
-    return _batched(INPUT, info.batch_size, y, (values, scales), size, window_from(*arguments), places)
+    places = dims[3], dims[1], dims[2], dims[4]
+    return _batched_with_bias(INPUT, info.batch_size, y, (values, scales), bias, size, arguments, places)
+
+
+def _batched_with_bias(
+    wanted: int,
+    batch: int,
+    given: Tensor,
+    weight: tuple[Tensor, Tensor],
+    bias: Tensor | None,
+    size: Sequence[Any] | None,
+    arguments: Sequence[Any],
+    dims: Sequence[Any],
+) -> tuple[Tensor, int]:
+    """`_batched` plus a bias; `dims`: of what is given, the values, the scales and the bias."""
+    window, wide = window_from(*arguments), given.float()  # rounded when the bias is in
+    if dims[0] is dims[1] is dims[2] is None:
+        result, axis = call(wanted, wide, weight, None, size, window).unsqueeze(0), 0
+    else:
+        result, axis = _batched(wanted, batch, wide, weight, size, window, dims[:3])
+    if bias is not None:
+        result, axis = with_batched_bias(result, axis, bias, dims[3], window.rank)
+    return result.to(given.dtype), axis

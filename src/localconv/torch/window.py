@@ -31,6 +31,7 @@ class Window:
         self.arguments = arguments
         self.kernel_size, self.stride, self.padding, self.dilation, self.groups = arguments
         self.rank, self.taps = len(self.kernel_size), prod(self.kernel_size)
+        _check_lengths(self)
         pairs = tuple(zip(self.padding[::2], self.padding[1::2], strict=True))
         self.spec: Spec = local_spec(
             self.rank, self.kernel_size, self.stride, pairs, "channels_last", self.dilation, self.groups
@@ -64,6 +65,20 @@ class Window:
     def with_groups(self, groups: int) -> Window:
         """The window with another number of groups."""
         return window_of((*self.arguments[:4], groups))
+
+
+def _check_lengths(window: Window) -> None:
+    """ValueError, in the operators' words, unless all arguments have one number of axes."""
+    rank = window.rank
+    if rank not in (1, 2, 3):
+        raise ValueError(f"kernel_size must be 1, 2 or 3 ints, got {window.kernel_size}")
+    ints(window.stride, rank, "stride")
+    ints(window.dilation, rank, "dilation")
+    if len(window.padding) != 2 * rank:
+        raise ValueError(
+            f"padding must be {2 * rank} ints, before and after each axis of kernel_size={window.kernel_size}, got "
+            f"{window.padding}"
+        )
 
 
 @lru_cache(maxsize=1024)

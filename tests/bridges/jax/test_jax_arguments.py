@@ -12,6 +12,7 @@ import localconv.jax as lj
 from localconv import settings
 
 X, KERNEL = jnp.ones((2, 9, 3)), jnp.ones((7, 9, 4))
+SMALL = localconv.quantize(np.ones((7, 9, 4), np.float32))
 
 
 def call(inputs=X, kernel=KERNEL, kernel_size=3, strides=1, data_format="channels_last", **options):
@@ -25,6 +26,8 @@ def call(inputs=X, kernel=KERNEL, kernel_size=3, strides=1, data_format="channel
         ({"inputs": np.ma.ones((2, 9, 3))}, TypeError, "inputs must be an array of .*, got MaskedArray"),
         ({"inputs": jnp.ones((2, 9, 3), int)}, TypeError, "inputs must have one of the dtypes .*, got int32"),
         ({"kernel": jnp.ones((7, 9, 4), complex)}, TypeError, "kernel must have one of the dtypes .*, got complex64"),
+        ({"kernel": SMALL}, TypeError, r"kernel must be an array of .*, got QuantizedKernel.*: kernel\.dequantize\(\)"),
+        ({"bias": SMALL}, TypeError, "bias must be an array of .*, got QuantizedKernel"),
         ({"kernel": np.ones((7, 9, 4), bool)}, TypeError, "kernel must have one of the dtypes .*, got bool"),
         ({"inputs": jnp.ones((9, 3))}, ValueError, "inputs must have 3 axes"),
         ({"kernel": jnp.ones((7, 8, 4))}, ValueError, r"kernel must have shape .* = \(7, 9, 4\)"),

@@ -45,6 +45,84 @@ def test_no_growth_over_100000_calls(python):
     assert int(python(GROWTH, timeout=600)) < 4 * 2**20
 
 
+END = """
+import sys
+import numpy as np
+import jax
+import localconv.jax as lj
+x, kernel = np.ones((32, 200, 32), np.float32), np.ones((198, 96, 32), np.float32)
+step = jax.jit(lambda kernel: (lj.local_conv1d(x, kernel, 3, 1, "channels_last") ** 2).sum())
+for _ in range(int(sys.argv[1])):
+    step(kernel)
+result = step(kernel)
+print("the end", flush=True)
+"""
+
+
+@pytest.mark.parametrize("before", [0, 3])
+def test_a_process_that_ends_while_its_programs_run(python, before):
+    """Their threads, for which JAX waits with the GIL, do not wait for the GIL to make a plan."""
+    for _ in range(3):
+        assert python(END, before) == "the end\n"
+
+
+EFFECT = """
+import numpy as np
+import jax
+import localconv.jax as lj
+x, kernel = np.ones((2, 9, 3), np.float32), np.ones((7, 9, 4), np.float32)
+
+@jax.jit
+def shown(kernel):
+    jax.debug.print("{}", lj.local_conv1d(x, kernel, 3, 1, "channels_last").sum())
+
+shown(kernel)
+"""
+
+
+def test_effects_come_before_the_end(python):
+    assert float(python(EFFECT)) == 2 * 7 * 9 * 4
+
+
+FORK = """
+import os, signal, warnings
+import numpy as np
+warnings.simplefilter("ignore")  # JAX warns of any fork, as its own threads are not in the child
+import jax, localconv
+import localconv.jax as lj
+from localconv import _core
+localconv.set_num_threads(2)
+rng = np.random.default_rng(0)
+x, kernel = rng.standard_normal((32, 200, 32), np.float32), rng.standard_normal((198, 96, 32), np.float32)
+step = jax.jit(jax.value_and_grad(lambda kernel: (lj.local_conv1d(x, kernel, 3, 1, "channels_last") ** 2).sum()))
+before = jax.block_until_ready(jax.tree.leaves(step(kernel)))
+threads = _core.last_run()["threads"]
+expected = localconv.local_conv1d(x, kernel, 3, 1, "channels_last")
+child = os.fork()
+if child == 0:
+    signal.alarm(60)  # a child that hangs ends all the same
+    status = 1
+    try:
+        found = localconv.local_conv1d(x, kernel, 3, 1, "channels_last")
+        status = 0 if np.array_equal(found, expected) and _core.last_run()["threads"] == 1 else 2
+    finally:
+        os._exit(status)
+status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+same = all(np.array_equal(a, b) for a, b in zip(before, jax.tree.leaves(step(kernel)), strict=True))
+print(threads, status, same)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork is POSIX")
+def test_fork_after_a_call(python):
+    """Programs of JAX are not for the child, which has none of its threads; the functions for NumPy are, and the parent
+    goes on.
+    """
+    threads, status, same = python(FORK, OMP_NUM_THREADS="2").split()
+    assert (status, same) == ("0", "True")
+    assert int(threads) == min(2, os.cpu_count())
+
+
 def test_a_plan_is_made_once():
     x, kernel = arrays()
     jitted = jax.jit(conv)
@@ -86,6 +164,31 @@ def test_the_table_is_bounded():
         _xla.use_maker(lj.platforms.make_plan)
 
 
+def test_more_geometries_than_the_table_holds():
+    """All results right, in the first round and when the first plans have gone; the table keeps to its bounds."""
+    _, slots, _ = _xla.kept()
+    batches, rng = 64, np.random.default_rng(0)
+    lengths = range(3, 3 + slots // batches + 4)
+
+    # A program has a call for every size of the batch: compiling one for each geometry takes XLA minutes.
+    @jax.jit
+    def outputs(x, kernel):
+        return [conv(x[:batch], kernel) for batch in range(1, batches + 1)]
+
+    def whole(shape):
+        return rng.integers(-8, 9, shape).astype("f")
+
+    given = [(whole((batches, n, 1)), whole((n - 2, 3, 2))) for n in lengths]
+    assert len(lengths) * batches > slots
+    for x, kernel in [*given, *given[:3]]:
+        expected = localconv.local_conv1d(x, kernel, 3, 1, "channels_last")
+        for batch, found in enumerate(outputs(x, kernel), 1):
+            np.testing.assert_array_equal(found, expected[:batch])
+    plans, _, size = _xla.kept()
+    assert slots // 2 < plans <= slots
+    assert 0 < size <= _xla.KEPT_BYTES
+
+
 def test_threads_do_not_change_bits():
     rng = np.random.default_rng(0)
     x, kernel = rng.standard_normal((8, 66, 32)).astype("f"), rng.standard_normal((64, 96, 32)).astype("f")
@@ -93,7 +196,7 @@ def test_threads_do_not_change_bits():
     results = []
     for threads in (1, 2, 3):
         localconv.set_num_threads(threads)
-        results.append(jax.tree.leaves(step(x, kernel)))
+        results.append(jax.block_until_ready(jax.tree.leaves(step(x, kernel))))
         assert _core.last_run()["threads"] <= threads
     for result in results[1:]:
         for a, b in zip(result, results[0], strict=True):

@@ -1,7 +1,10 @@
 """Derivatives of any order and kind, transforms, compilation and export, fake and meta tensors, autocast."""
 
+import contextlib
 import copy
+import dataclasses
 import io
+import warnings
 
 import pytest
 
@@ -32,6 +35,11 @@ CASES = {
     "no bias": Case((5,), (2,), batch=3, channels=2, filters=2, padding="same", bias="none"),
     "3d": Case((2, 3, 4), (2, 1, 2), batch=2, channels=1, filters=1, groups=2, padding=(0, 1, 0), stride=(1, 2, 1)),
 }
+TRANSPOSED = {
+    1: functional.local_conv_transpose1d,
+    2: functional.local_conv_transpose2d,
+    3: functional.local_conv_transpose3d,
+}
 FUNCTIONS = {1: functional.local_conv1d, 2: functional.local_conv2d, 3: functional.local_conv3d}
 
 
@@ -49,13 +57,18 @@ def function_of(case):
     return function, [t for t in case.tensors(torch.float64) if t is not None]
 
 
+def transposed(case, dtype=torch.float64):
+    """Input, weight and bias of a case's transposed convolution, and its options."""
+    return case.gradient(dtype), case.tensors(dtype)[1], case.input_bias(dtype), case.transposed_options()
+
+
 def operator_calls(case, dtype=torch.float64):
     """The arguments of every operator."""
     x, weight, bias = case.tensors(dtype)
     y, window = case.gradient(dtype), case.window.arguments
     return {
         operators.local_conv: (x, weight, bias, *window),
-        operators.local_conv_input: (list(x.shape), weight, y, *window),
+        operators.local_conv_input: (list(x.shape), weight, y, case.input_bias(dtype), *window),
         operators.local_conv_weight: (x, list(weight.shape), y, *window),
     }
 
@@ -99,6 +112,28 @@ def test_derivatives_of_operators(case, number):
     tensors = [arguments[i].requires_grad_() for i in places]
     assert gradcheck(function, tensors, check_forward_ad=True, check_batched_grad=True, fast_mode=True)
     assert gradgradcheck(function, tensors, check_fwd_over_rev=True, fast_mode=True)
+
+
+def test_transposed_derivatives(case):
+    """Of the function, whose sum and bias are one operator: first and second order, forward mode, vmap."""
+    if case.transposed_options() is None:
+        case = dataclasses.replace(case, padding=0)
+    x, weight, bias, options = transposed(case)
+    tensors = [t.requires_grad_() for t in (x, weight, bias) if t is not None]
+
+    def function(x, weight, bias=None):
+        return TRANSPOSED[case.rank](x, weight, case.kernel_size, bias, **options)
+
+    for context in (contextlib.nullcontext(), fallback.forced()):
+        with context:
+            assert gradcheck(function, tensors, check_forward_ad=True, check_batched_grad=True, fast_mode=True)
+            assert gradgradcheck(function, tensors, check_fwd_over_rev=True, fast_mode=True)
+    if bias is not None:
+        stack = torch.stack([bias.detach(), 2 * bias.detach()])
+        found = vmap(lambda one: function(x, weight, one))(stack)
+        torch.testing.assert_close(found, torch.stack([function(x, weight, one) for one in stack]))
+        tangent = jvp(lambda one: function(x, weight, one), (stack[0],), (stack[1],))[1]
+        torch.testing.assert_close(tangent, operators.shown_bias(stack[1], case.rank).expand(tangent.shape))
 
 
 def test_forward_mode_by_value(case):
@@ -310,7 +345,8 @@ def test_exported(network):
 
 def test_traced():
     layer = LocalConv1d(2, 3, 3, 6)
-    with pytest.warns(DeprecationWarning, match="jit"):
+    with warnings.catch_warnings():  # newer versions deprecate it
+        warnings.simplefilter("ignore", DeprecationWarning)
         traced = torch.jit.trace(layer, torch.randn(2, 2, 6))
     x = torch.randn(5, 2, 6)
     torch.testing.assert_close(traced(x), layer(x))

@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch", reason="localconv.torch needs PyTorch: make
 import oracle  # noqa: E402
 from layer_cases import GOLDEN, assert_close, golden  # noqa: E402
 
+import localconv  # noqa: E402
 from localconv import layers  # noqa: E402
 from localconv.convert import convert  # noqa: E402
 from localconv.torch import (  # noqa: E402
@@ -139,7 +140,39 @@ def test_representation():
 
 
 X, WEIGHT = torch.zeros(2, 3, 6, 5), torch.zeros(20, 12, 4)
+SMALL = localconv.quantize(WEIGHT.numpy())
+FROM_NUMPY = r" must be a Tensor, got ndarray: torch\.from_numpy\({0}\) is one"
 CALLS = {
+    "array": (lambda: functional.local_conv2d(X.numpy(), WEIGHT, 2), TypeError, "input" + FROM_NUMPY.format("input")),
+    "array of weights": (
+        lambda: functional.local_conv2d(X, WEIGHT.numpy(), 2),
+        TypeError,
+        "weight" + FROM_NUMPY.format("weight"),
+    ),
+    "array of biases": (
+        lambda: functional.local_conv2d(X, WEIGHT, 2, np.zeros(4, "f")),
+        TypeError,
+        "bias" + FROM_NUMPY.format("bias"),
+    ),
+    "array, transposed": (
+        lambda: functional.local_conv_transpose2d(np.zeros((1, 4, 5, 4), "f"), WEIGHT, 2),
+        TypeError,
+        "input" + FROM_NUMPY.format("input"),
+    ),
+    "array for a module": (lambda: LocalConv2d(3, 4, 2, 5)(X.numpy()), TypeError, "input must be a Tensor, got ndarr"),
+    "array for int8": (lambda: LocalConv2d(3, 4, 2, 5).quantize()(X.numpy()), TypeError, "input must be a Tensor, got"),
+    "array for lazy": (lambda: LazyLocalConv2d(4, 2)(X.numpy()), TypeError, "input must be a Tensor, got ndarray"),
+    "list": (lambda: functional.local_conv2d([1.0], WEIGHT, 2), TypeError, "input must be a Tensor, got list$"),
+    "quantized": (
+        lambda: functional.local_conv2d(X, SMALL, 2),
+        TypeError,
+        r"weight must be a Tensor, got QuantizedKernel: .* module\.quantize\('int8'\); .*weight\.dequantize\(\)",
+    ),
+    "quantized, transposed": (
+        lambda: functional.local_conv_transpose2d(X, SMALL, 2),
+        TypeError,
+        "weight must be a Tensor, got QuantizedKernel",
+    ),
     "name in 3D": (lambda: LocalConv3d(3, 4, 2, 5)(X[0]), RuntimeError, r"Expected 4D .* or 5D .* LocalConv3d"),
     "ints in 3D": (lambda: LocalConv3d(3, 4, (2, 2), 5), ValueError, r"kernel_size must be 3 ints"),
     "one dimension": (lambda: functional.local_conv2d(X[0, 0], WEIGHT, 2), RuntimeError, "Expected 3D .* local_conv2d"),

@@ -4,6 +4,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="localconv.torch needs PyTorch: make test-bridges installs it")
 
+VERSION = tuple(map(int, torch.__version__.split(".")[:2]))
+
 pytestmark = pytest.mark.skipif(
     not (torch.distributed.is_available() and torch.distributed.is_gloo_available()),
     reason="this build of PyTorch has no gloo",
@@ -73,9 +75,15 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("kind", ["ddp", "compiled", "fsdp2"])
+# On gloo: the sum of the gradients is not divided by the number of processes, whatever the layers are (of 2.7.0 and
+# 2.8.0, with torch.nn.Conv2d; 2.9.1 is right).
+WRONG_BEFORE = pytest.mark.skipif(VERSION < (2, 9), reason="fully_shard of PyTorch before 2.9 is wrong on gloo")
+
+
+@pytest.mark.parametrize("kind", ["ddp", "compiled", pytest.param("fsdp2", marks=WRONG_BEFORE)])
 def test_two_processes(tmp_path, python, kind):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     code = f"import subprocess, sys; sys.exit(subprocess.call([sys.executable, {str(program)!r}, {kind!r}]))"
-    assert python(code, timeout=600) == f"{kind} 3\n"
+    # Some versions print what gloo says of its connections.
+    assert python(code, timeout=600).splitlines()[-1] == f"{kind} 3"

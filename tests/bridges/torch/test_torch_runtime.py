@@ -109,6 +109,21 @@ except ImportError as error:
     assert "pip install 'localconv[torch]'" in python(code)
 
 
+def test_versions_of_torch_that_are_too_old(python):
+    """The same words at every import: what cannot be registered twice is not begun."""
+    code = """
+import torch, warnings
+warnings.simplefilter("ignore")
+del torch.library.register_autocast
+for _ in range(2):
+    try:
+        import localconv.torch
+    except ImportError as error:
+        print(error)
+"""
+    assert python(code) == f"localconv.torch needs PyTorch 2.7 or newer, got {torch.__version__}\n" * 2
+
+
 def test_importing_localconv_does_not_import_torch(python):
     code = "import sys, localconv, localconv.layers, localconv.convert; print('torch' in sys.modules)"
     assert python(code) == "False\n"

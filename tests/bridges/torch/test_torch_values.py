@@ -75,6 +75,28 @@ def test_transposed_values(case, formulation):
     torch.testing.assert_close(found[1], for_weight, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("case", [c for c in random_cases(60, seed=7) if c.transposed_options()], ids=str)
+def test_transposed_biases(case, formulation):
+    """Added to the sums; of 16 bits both, which are rounded once: float32's bits, rounded."""
+
+    def function(dtype, bias):
+        weight = case.tensors(torch.float16)[1].to(dtype)
+        x = case.gradient(torch.float16).to(dtype)
+        return TRANSPOSED[case.rank](x, weight, case.kernel_size, bias, **case.transposed_options())
+
+    bias = case.input_bias(torch.float16)
+    for dtype in (torch.float32, torch.float64):
+        if bias is not None:
+            wide = bias.to(dtype)
+            shown = wide.reshape(-1, *[1] * case.rank) if wide.dim() == 1 else wide
+            assert torch.equal(function(dtype, wide), function(dtype, None) + shown)
+    if formulation == "compiled":
+        expected = function(torch.float32, None if bias is None else bias.float()).half()
+        found = function(torch.float16, bias)
+        assert found.dtype == torch.float16
+        assert torch.equal(found, expected)
+
+
 HALF = Case((7, 6), (3, 2), batch=5, channels=4, filters=6, groups=2)
 
 

@@ -65,6 +65,24 @@ class Case:
             for shape in shapes
         ]
 
+    def transposed_options(self):
+        """Of the transposed convolution from this one's output to its input; None if there is none in PyTorch's words,
+        which have as much padding on both sides, and no name for it.
+        """
+        pads = self.window.padding
+        reach = self.window.transposed_size(self.output, (0,) * self.rank)
+        if pads[::2] != pads[1::2] or min(reach) < 1:
+            return None
+        left = tuple(n - r for n, r in zip(self.spatial, reach, strict=True))
+        return dict(self.options, padding=pads[::2], output_padding=left)
+
+    def input_bias(self, dtype=torch.float32, seed=2):
+        """A bias of the transposed convolution, whose output is this one's input; None if the case has none."""
+        made = torch.Generator().manual_seed(seed)
+        channels = self.channels * self.groups
+        shape = {"full": (channels, *self.spatial), "shared": (channels,)}.get(self.bias)
+        return None if shape is None else torch.randn(shape, generator=made, dtype=torch.float64).to(dtype)
+
     def gradient(self, dtype=torch.float32, seed=1):
         """A gradient for the output."""
         made = torch.Generator().manual_seed(seed)

@@ -191,3 +191,16 @@ if BACKEND == "tensorflow":
 
         assert of_tensorflow is LocallyConnected1D
         assert tf.keras.layers.LocallyConnected2D is LocallyConnected2D
+
+
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+def test_layers_for_numpy_name_this_package(suffix, tmp_path):
+    """A model of Keras 3 in `localconv.layers.load_model`: who reads it, and that they do."""
+    path = str(tmp_path / f"model.{suffix}")
+    model = keras.Sequential([keras.Input((6, 6, 1)), LocallyConnected2D(2, 3), keras.layers.Flatten()])
+    model.save(path)
+    with pytest.raises(
+        ValueError, match=rf"written by Keras '{keras.__version__}': load it in Keras 3, .*localconv\.k"
+    ):
+        ours.load_model(path)
+    np.testing.assert_array_equal(load(path).get_weights()[0], model.get_weights()[0])

@@ -1,0 +1,169 @@
+"""Tensors at the door: their types, dtypes, devices and sizes, or an error that names the argument.
+
+The kernels, the formulation in PyTorch's operations and the fakes of the operators all ask here. Sizes may be symbols:
+what is not known of them is taken to be right, and remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..arrays import DOUBLE, SINGLE, ElementType, single_with
+from ..quantized import QuantizedKernel
+from .window import Window
+
+# What is computed by a weight's dtype: those of 16 bits are read as they are, all else is float32 and rounded once.
+ELEMENTS: dict[torch.dtype, ElementType] = {
+    torch.float32: SINGLE,
+    torch.float64: DOUBLE,
+    torch.bfloat16: single_with("bfloat16"),
+    torch.float16: single_with("float16"),
+}
+
+# What a weight of int8 values and float32 scales is computed as, whatever the dtype of its input.
+INT8 = single_with("int8")
+INT8_INPUTS = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def check_tensors(input: Any, weight: Any, bias: Any) -> None:
+    """TypeError unless a function's arguments are tensors; the bias may be None."""
+    # In one expression: this is a part of what a small call costs.
+    if isinstance(input, Tensor) and isinstance(weight, Tensor) and (bias is None or isinstance(bias, Tensor)):
+        return
+    check_tensor("input", input)
+    check_tensor("weight", weight)
+    check_tensor("bias", bias)
+
+
+def check_tensor(name: str, value: Any) -> None:
+    """TypeError, with what to do, unless an argument is a tensor."""
+    if isinstance(value, Tensor):
+        return
+    remedy = ""
+    if isinstance(value, np.ndarray):
+        remedy = f": torch.from_numpy({name}) is one"
+    elif isinstance(value, QuantizedKernel):
+        remedy = (
+            f": weights of int8 are those of modules, after module.quantize('int8'); "
+            f"torch.from_numpy({name}.dequantize()) is a float one"
+        )
+    raise TypeError(f"{name} must be a Tensor, got {type(value).__name__}{remedy}")
+
+
+def check_dtypes(**tensors: Tensor | None) -> ElementType:
+    """What is computed. RuntimeError unless all tensors have the dtype of the first, and that is one of `ELEMENTS`."""
+    (_, first), *others = tensors.items()
+    assert first is not None
+    for name, tensor in others:
+        if tensor is not None and tensor.dtype != first.dtype:
+            raise RuntimeError(
+                f"Expected {name} to have the dtype of the other tensors, {first.dtype}, but got {tensor.dtype}"
+            )
+    if first.dtype not in ELEMENTS:
+        known = ", ".join(map(str, ELEMENTS))
+        raise RuntimeError(f"Expected input, weight and bias to have one of the dtypes {known}, but got {first.dtype}")
+    return ELEMENTS[first.dtype]
+
+
+def check_int8(values: Tensor, scales: Tensor, **tensors: Tensor | None) -> None:
+    """RuntimeError unless the parts of a weight fit each other, and float32 is wide enough for what it meets."""
+    if values.dtype != torch.int8 or scales.dtype != torch.float32:
+        raise RuntimeError(
+            f"Expected values of torch.int8 and scales of torch.float32, but got {values.dtype} and {scales.dtype}"
+        )
+    if values.dim() != 3 or scales.shape != (values.shape[0], values.shape[2]):
+        raise RuntimeError(
+            f"Expected values of size [positions, depth, out_channels] and scales of size [positions, out_channels], "
+            f"but got {list(values.shape)} and {list(scales.shape)}"
+        )
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.dtype not in INT8_INPUTS:
+            known = ", ".join(map(str, INT8_INPUTS))
+            raise RuntimeError(
+                f"Expected {name} to have one of the dtypes {known} where the weight is int8, but got {tensor.dtype}"
+            )
+
+
+def check_devices(first: Tensor, *others: Tensor | None) -> None:
+    """RuntimeError unless all tensors are on one device: where one is on meta, no kernel would say so."""
+    for other in others:
+        if other is not None and other.device != first.device:
+            raise RuntimeError(
+                f"Expected all tensors to be on the same device, but got at least two, {first.device} and "
+                f"{other.device}"
+            )
+
+
+def check_sizes(window: Window, input_size: Sequence[Any], weight_size: Sequence[Any]) -> tuple[Any, ...]:
+    """RuntimeError unless a weight fits an input. Returns the output's size, (N, out_channels, ...)."""
+    rank, groups = window.rank, window.groups
+
+    def given() -> str:
+        return f"input of size {list(input_size)} and weight of size {list(weight_size)}"
+
+    torch._check(len(weight_size) == 3, lambda: f"Expected a weight of 3 dimensions, but got {given()}")
+    torch._check(len(input_size) == rank + 2, lambda: f"Expected an input of {rank + 2} dimensions, but got {given()}")
+    for n in (*input_size, *weight_size):
+        torch._check(n >= 0, lambda: f"Expected sizes of at least 0, but got {given()}")
+    channels, filters, output = input_size[1], weight_size[2], window.output_size(input_size[2:])
+    for n in output:
+        torch._check(
+            n >= 1,
+            lambda: (
+                f"Expected an input that is at least as large as the dilated kernel, but the output would have size "
+                f"{list(output)}: kernel_size={window.kernel_size}, padding={window.padding[::2]}, {given()}"
+            ),
+        )
+    for n in (channels, filters):
+        torch._check(n >= 1, lambda: f"Expected at least one channel and one filter, but got {given()}")
+        torch._check(
+            n % groups == 0,
+            lambda: f"Expected groups={groups} to divide in_channels and out_channels, but got {given()}",
+        )
+    expected = prod(output), window.taps * channels // groups
+    for n, m in zip(weight_size, expected, strict=False):
+        torch._check(
+            n == m,
+            lambda: (
+                f"Expected weight to have size [positions, prod(kernel_size) * in_channels / groups, out_channels] "
+                f"= {[*expected, filters]} for output_size={output}, but got {given()}"
+            ),
+        )
+    return (input_size[0], filters, *output)
+
+
+def check_bias(bias_size: Sequence[Any], output_size: Sequence[Any]) -> None:
+    """RuntimeError unless a bias fits an output (N, F, ...): (F,) or (F, ...)."""
+    expected = output_size[1:2] if len(bias_size) == 1 else output_size[1:]
+    _check_equal(
+        bias_size,
+        expected,
+        lambda: f"Expected bias to have size {[output_size[1]]} or {list(output_size[1:])}, but got {list(bias_size)}",
+    )
+
+
+def shown_bias(bias: Tensor, rank: int) -> Tensor:
+    """A bias (F,) or (F, ...) in the shape of an output image's."""
+    return bias.reshape(-1, *[1] * rank) if bias.dim() == 1 else bias
+
+
+def check_gradient(gradient_size: Sequence[Any], output_size: Sequence[Any]) -> None:
+    """RuntimeError unless a gradient has the output's size."""
+    _check_equal(
+        gradient_size,
+        output_size,
+        lambda: f"Expected a gradient of the output's size {list(output_size)}, but got {list(gradient_size)}",
+    )
+
+
+def _check_equal(found: Sequence[Any], expected: Sequence[Any], message: Any) -> None:
+    # One by one: sizes may be symbols, which tuples are not asked for.
+    torch._check(len(found) == len(expected), message)
+    for n, m in zip(found, expected, strict=True):
+        torch._check(n == m, message)

@@ -1,0 +1,13 @@
+"""Fixtures of the tests of `localconv.torch`."""
+
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def compiled_here(tmp_path_factory):
+    """PyTorch keeps compiled programs on the disk, by what they compute forward: a backward pass found there may call
+    the operators as they were in another version.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("programs")))
+        yield
