@@ -75,8 +75,8 @@ if __name__ == "__main__":
 """
 
 
-# On gloo: the sum of the gradients is not divided by the number of processes, whatever the layers are (of 2.7.0 and
-# 2.8.0, with torch.nn.Conv2d; 2.9.1 is right).
+# On gloo the sum of the gradients is not divided by the number of processes (2.7.0, whatever the layers are:
+# torch.nn.Conv2d too; this program on 2.8.0; 2.9.1 is right).
 WRONG_BEFORE = pytest.mark.skipif(VERSION < (2, 9), reason="fully_shard of PyTorch before 2.9 is wrong on gloo")
 
 
