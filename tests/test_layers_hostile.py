@@ -402,6 +402,7 @@ def test_names_of_variable_length(load, tmp_path):
         assert load("a.h5", "by_name") == "loaded: 16.0", options
 
 
+@pytest.mark.memory
 def test_groups_without_end(load, tmp_path):
     with h5py.File(tmp_path / "deep.h5", "w") as root:
         group = root
