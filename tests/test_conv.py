@@ -7,6 +7,7 @@ import pytest
 from oracle import BATCHES, DEPTHS, FILTERS, FORMATS, PADDINGS, Case
 
 import localconv
+from localconv import _core, settings
 
 STEPS = ((1, 1), (2, 1), (3, 1), (1, 2), (1, 5))  # (strides, dilation): one of them is 1
 
@@ -209,3 +210,40 @@ def test_windows_larger_than_any_machine_reads(solve, dtype, conv_way):
             solve(far)
     else:
         solve(far)
+
+
+def test_too_many_lines_to_be_counted(isa):
+    """Of an input without columns: no size of a box may pass 64 bits unseen."""
+    n = 2**57 + 1
+    x = np.zeros((1, n, 0, 1), np.float32)
+    options = {"strides": (n - 1, 64), "padding": ((0, 0), (0, 1024)), "data_format": "channels_last"}
+    assert not localconv.conv2d(x, np.ones((1, 64, 1, 1), np.float32), **options).any()
+
+
+def test_algorithm_does_not_depend_on_threads(isa):
+    """Nor where a block of two lines would be too large: rows that a stride leaves far apart."""
+    far, taps = 20_000_000, 1024
+    rng = np.random.default_rng(0)
+    x = np.zeros((1, 2, far + 1, 4, 1), np.float32)
+    x[:, :, 0], x[:, :, far] = rng.standard_normal((2, 1, 2, 4, 1))
+    kernel = rng.standard_normal((1, 1, taps, 2, 4)).astype(np.float32)
+    padding = ((0, 0), (0, 0), (0, taps * 32 - 1))
+    options = {"strides": (far, 1, taps), "padding": padding, "data_format": "channels_first"}
+    found = []
+    for threads in (1, 2, 3):
+        localconv.set_num_threads(threads)
+        found.append((localconv.conv3d(x, kernel, **options).tobytes(), _core.last_run()["algorithm"]))
+    assert len(set(found)) == 1
+
+
+def test_infinite_kernels_reach_over_ends_of_lines(isa):
+    """Of many stretches of a line, a block goes through its own."""
+    x = np.random.default_rng(0).standard_normal((1, 4000, 2)).astype(np.float32)
+    kernel = np.ones((2001, 2, 1), np.float32)
+    kernel[0, 0, 0] = np.inf
+    with settings.forced("conv_lines"):
+        lines = localconv.conv1d(x, kernel, 2, "same", "channels_last")
+    with settings.forced("conv_direct"):
+        direct = localconv.conv1d(x, kernel, 2, "same", "channels_last")
+    np.testing.assert_array_equal(np.isfinite(lines), np.isfinite(direct))
+    np.testing.assert_allclose(lines, direct, rtol=1e-4, atol=1e-2)

@@ -374,7 +374,10 @@ def _by_lines(p: Planner, algorithm: str, size: Ints) -> Job | None:
     for axis in (2, 1, 0):
         while block[axis] < size[axis]:
             wider = tuple(min(size[axis], 2 * n) if k == axis else n for k, n in enumerate(block))
-            candidate = job(vectors, wider)
+            try:
+                candidate = job(vectors, wider)
+            except Refused:  # too large to be counted
+                break
             if candidate.work_bytes > GRADIENT_BOX_TARGET or _blocks(size, wider) < tasks:
                 break
             best, block = candidate, wider

@@ -44,12 +44,16 @@ static inline int lc_finish_conv_lines(lc_job *job) {
         p->clipped = p->clipped || p->classes[k].clip[2].hi - p->classes[k].clip[2].lo < g->kernel[2];
     p->phases = lc_min(s, g->kernel[2]);
     p->along_taps = s == 1 && g->group_channels < g->kernel[2];
-    for (int axis = 0; axis < 2; ++axis) lines *= lc_box_extent(g, axis, job->choices.block[axis]);
     /* A dilation that other algorithms step over lies inside a line here. */
-    const double line = (double)lc_reach(g, 2) + (double)job->choices.block[2] + (double)width;
-    if (line * (double)lc_max(g->channels * p->phases * (lines + 1), g->group_filters) * (double)itemsize >
-        (double)LC_MOST_BYTES)
-        return LC_REFUSED;
+    const double line = ((double)lc_reach(g, 2) / (double)s + (double)job->choices.block[2] + (double)width);
+    double box = line * (double)lc_min(s, g->kernel[2]) * (double)g->channels * (double)itemsize;
+    if (line * (double)g->group_filters * (double)itemsize > (double)LC_MOST_BYTES) return LC_REFUSED;
+    for (int axis = 0; axis < 2; ++axis) {
+        const ptrdiff_t extent = lc_box_extent(g, axis, job->choices.block[axis]);
+        box *= (double)extent + 1;
+        if (box > (double)LC_MOST_BYTES) return LC_REFUSED;
+        lines *= extent;
+    }
     p->line = lc_round_up(job->choices.block[2], width) + (lc_reach(g, 2) - 1) / s;
     p->channel = lc_spread(p->phases * lines * p->line, itemsize);
     p->box_at = job->list_bytes = lc_align(g->taps * g->group_channels * (ptrdiff_t)sizeof(lc_run));
@@ -212,6 +216,7 @@ LC_NOINLINE void LC_NAME(lines_line)(const lc_job *job, const lc_call *c, const 
             positions.lo = lc_max(positions.lo, p->classes[k].start[2]);
             positions.hi = lc_min(positions.hi, p->classes[k].start[2] + p->classes[k].count[2]);
         }
+        if (positions.lo >= positions.hi) continue;
         t->run_count = lc_lines_runs(job, at, clip, runs);
         LC_NAME(lines_stretch)(job, positions, at->lo[2], finite && !g->channels_first, kernel, box, bias,
                                g->channels_first ? out : stage, t);

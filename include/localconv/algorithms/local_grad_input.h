@@ -5,8 +5,9 @@
  * value is read once, and an input value's sum has the same order whatever the blocks. Rows are window elements:
  *
  *   local_input_placed   lanes along the filters, one image at a time; LANES window elements are reduced together.
- * Where the geometry is lanewise there is nothing to reduce local_input_boxed    lanes = images, summed over the
- * filters, in a box [element][image], which goes out at the end
+ *                        Lanewise there is nothing to reduce.
+ *
+ *   local_input_boxed    lanes = images, summed over the filters, in a box [element][image], which goes out at the end
  */
 #ifndef LOCALCONV_LOCAL_GRAD_INPUT_H
 #define LOCALCONV_LOCAL_GRAD_INPUT_H

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 import dask.array as da
@@ -13,6 +14,7 @@ from ..arguments import Ints, brief
 from ..arrays import as_float_array, element_type
 from ..engine import check_bias, check_gradient, results_of
 from ..geometry import Geometry, Mismatch, Names, geometry_of
+from ..quantized import QuantizedKernel
 from ..spec import Spec
 from .files import KernelFile
 from .graph import Kernel, cut_by_gradient, cut_by_kernel, forward_layer, grad_input_layer, grad_kernel_layer
@@ -68,7 +70,14 @@ def kernel_of(value: Any, name: str) -> Kernel:
     """A kernel: a dask array, or a file."""
     if isinstance(value, (da.Array, KernelFile)):
         return value if isinstance(value, KernelFile) else dask_array(value, name)
-    raise TypeError(f"{name} must be a dask array or a KernelFile, got {type(value).__name__}")
+    hint = ""
+    if isinstance(value, np.ndarray):
+        hint = f": dask.array.from_array({name}, chunks=...) is one, of whole rows of the output"
+    elif isinstance(value, (str, bytes, os.PathLike)):
+        hint = f": localconv.dask.KernelFile({name}) is one"
+    elif isinstance(value, QuantizedKernel):
+        hint = ": save its values and its scales, and KernelFile(values, scales=scales) is one"
+    raise TypeError(f"{name} must be a dask array or a KernelFile, got {type(value).__name__}{hint}")
 
 
 def _bias_of(value: ArrayLike | da.Array) -> da.Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import uuid
 from math import prod
 from pathlib import Path
@@ -12,8 +13,8 @@ import dask.array as da
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..arguments import Ints, ints
-from ..arrays import ACCEPTED, Array, half_store
+from ..arguments import Ints, brief, ints
+from ..arrays import ACCEPTED, Array, as_float_array, half_store
 from ..quantized import QuantizedKernel
 
 __all__ = ["KernelFile"]
@@ -71,7 +72,8 @@ class KernelFile:
     -----
     `array` is the kernel as a dask array, for anything else that is to be done with it, and
     ``dask.array.store(gradient, file, lock=False)`` writes a gradient, or new weights, part by part. No lock is needed:
-    no two parts meet.
+    no two parts meet. What is stored must be floats, and have the shape of the slices that it is stored into; int8 is
+    not stored into.
 
     A task that finds another shape, another dtype or fewer bytes than were there when the object was made raises
     ValueError. Values that change while tasks run are not noticed: a task that is run again, because a worker was lost,
@@ -98,7 +100,7 @@ class KernelFile:
     ) -> None:
         (self.part_bytes,) = ints(part_bytes, 1, "part_bytes")
         self.path, self._stored = _opened(path, "path")
-        self.dtype = self._stored.dtype if dtype is None else _known(np.dtype(dtype), self._stored.dtype)
+        self.dtype = self._stored.dtype if dtype is None else _known(_dtype_of(dtype), self._stored.dtype)
         self.scales: str | None = None
         self._scales: Stored | None = None
         if scales is not None:
@@ -120,7 +122,9 @@ class KernelFile:
         expected = Stored((self.shape[0], self.shape[2]), np.dtype(np.float32))
         if self._scales is None:
             raise TypeError("a kernel of int8 needs its scales, got scales=None")
-        if self._scales != expected:
+        if self._scales.dtype.newbyteorder("=") != expected.dtype:
+            raise TypeError(f"scales must be of float32, got {self._scales.dtype}")
+        if self._scales.shape != expected.shape:
             raise ValueError(f"scales must hold {expected} for a kernel of {self._stored}, got {self._scales}")
 
     @classmethod
@@ -157,6 +161,8 @@ class KernelFile:
         ------
         FileExistsError
             If something is there.
+        OSError
+            No room: of a ``.npy`` file all of it is reserved, where the system can do that.
         TypeError, ValueError
             For another ending, shape or dtype.
 
@@ -168,7 +174,8 @@ class KernelFile:
         >>> file
         KernelFile(shape=(676, 36, 8), dtype=float32)
         """
-        whole, kind, name = ints(shape, 3, "shape", scalar=False), np.dtype(dtype), os.path.abspath(path)
+        whole, kind, name = ints(shape, 3, "shape", scalar=False), _dtype_of(dtype), _absolute(path, "path")
+        ints(part_bytes, 1, "part_bytes")
         if kind == np.int8:
             raise TypeError("dtype must be one of floats to be stored into: localconv.quantize makes kernels of int8")
         _check_float(kind, "dtype")
@@ -183,7 +190,7 @@ class KernelFile:
         elif positions is not None:
             raise ValueError(f"positions are of the chunks of a Zarr array, got {positions!r} for a .npy file")
         else:
-            np.lib.format.open_memmap(name, "w+", kind, whole)
+            _create_npy(name, whole, kind)
         return cls(name, dtype=kind, part_bytes=part_bytes)
 
     def array(self, chunks: Any = "auto") -> da.Array:
@@ -221,7 +228,12 @@ class KernelFile:
         return prod(self.shape) * self.dtype.itemsize + scales
 
     def rows(self, first: int, last: int) -> Array | QuantizedKernel:
-        """The kernel of the positions from `first` to the one in front of `last`, as the engine takes it."""
+        """The kernel of the positions from `first` to the one in front of `last`, as the engine takes it.
+
+        ValueError unless there are these positions.
+        """
+        if not 0 <= first < last <= self.shape[0]:
+            raise ValueError(f"positions must be among the {self.shape[0]} of the kernel, got {first} to {last}")
         values = self[first:last]
         if self.scales is None or self._scales is None:
             return values
@@ -233,12 +245,38 @@ class KernelFile:
         return values if values.dtype == self.dtype else values.view(self.dtype)
 
     def __setitem__(self, index: Any, value: Any) -> None:
+        if self.dtype == np.int8:
+            raise TypeError(f"{self.path} holds a kernel of int8, whose scales would not be its values' any more")
+        values, slices = as_float_array(value, "what is stored"), self._slices(index)
+        expected = tuple(part.stop - part.start for part in slices)
+        if values.shape != expected:
+            raise ValueError(f"what is stored there in {self.path} must have shape {expected}, got {values.shape}")
         target = _open(self.path, "r+", self._stored)
         if not isinstance(target, np.ndarray):
-            _check_whole_chunks(target, index, self.path)
+            _check_whole_chunks(target, slices, self.path)
         with np.errstate(all="ignore"):  # what is too large for 16 bits is inf there
-            rounded = np.asarray(value).astype(self.dtype, copy=False)
-        target[index] = rounded.view(self._stored.dtype) if self.dtype != self._stored.dtype else rounded
+            rounded = values.astype(self.dtype, copy=False)
+        target[slices] = rounded.view(self._stored.dtype) if self.dtype != self._stored.dtype else rounded
+
+    def _slices(self, index: Any) -> tuple[slice, ...]:
+        """An index as slices, one for each axis, with their ends in numbers. ValueError unless it is one of those."""
+        parts = list(index) if isinstance(index, tuple) else [index]
+        if len(parts) == 1 and parts[0] is Ellipsis:
+            parts = []
+        parts += [slice(None)] * (self.ndim - len(parts))
+        found = []
+        for part, size in zip(parts, self.shape, strict=False):
+            if not isinstance(part, slice) or part.step not in (None, 1) or (part.stop or 0) > size:
+                raise ValueError(f"{self.path}, of shape {self.shape}, is stored into by slices, got {brief(index)}")
+            start, stop, _ = part.indices(size)
+            found.append(slice(start, max(start, stop)))
+        return tuple(found)
+
+    def __array__(self, *arguments: Any, **options: Any) -> Array:
+        raise TypeError(
+            "a KernelFile is no array: localconv.dask takes it, .rows(first, last) reads positions and .array() is a "
+            "dask array"
+        )
 
     def __dask_tokenize__(self) -> str:
         # A name of its own every time: what was computed of this file may not stand for what is in it now.
@@ -274,6 +312,14 @@ def _check_float(dtype: np.dtype[Any], name: str) -> None:
         raise TypeError(f"{name} must be of a kernel of {ACCEPTED} or int8, got {dtype}{hint}")
 
 
+def _dtype_of(dtype: DTypeLike) -> np.dtype[Any]:
+    try:
+        return np.dtype(dtype)
+    except TypeError:
+        hint = ": import ml_dtypes first, or give ml_dtypes.bfloat16" if dtype == "bfloat16" else ""
+        raise TypeError(f"dtype must be one of NumPy's, or of ml_dtypes, got {dtype!r}{hint}") from None
+
+
 def _known(dtype: np.dtype[Any], stored: np.dtype[Any]) -> np.dtype[Any]:
     """The dtype that the user names for a file's elements."""
     if dtype == stored or (dtype.name == "bfloat16" and stored.itemsize == 2 and stored.kind in "Vu"):
@@ -283,12 +329,19 @@ def _known(dtype: np.dtype[Any], stored: np.dtype[Any]) -> np.dtype[Any]:
 
 def _opened(path: str | os.PathLike[str], name: str) -> tuple[str, Stored]:
     """The absolute path, and what is there."""
-    try:
-        absolute = os.path.abspath(os.fsdecode(path))
-    except TypeError:
-        raise TypeError(f"{name} must be a path, got {type(path).__name__}") from None
+    absolute = _absolute(path, name)
     array = _read(absolute, "r")
     return absolute, Stored(tuple(array.shape), np.dtype(array.dtype))
+
+
+def _absolute(path: str | os.PathLike[str], name: str) -> str:
+    try:
+        decoded = os.fsdecode(path)
+    except TypeError:
+        raise TypeError(f"{name} must be a path, got {type(path).__name__}") from None
+    if not decoded:
+        raise ValueError(f"{name} must be a path, got an empty one")
+    return os.path.abspath(decoded)
 
 
 def _open(path: str, mode: str, expected: Stored) -> Any:
@@ -303,17 +356,31 @@ def _open(path: str, mode: str, expected: Stored) -> Any:
 def _read(path: str, mode: Any) -> Any:
     """The array in a file, mapped, or a Zarr array."""
     if Path(path).is_dir():
-        return _zarr().open_array(path, mode=mode)
+        return _read_zarr(path, mode)
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError(f"{path} must be a file, or the folder of a Zarr array, got something else")
     try:
         array = np.load(path, mmap_mode=mode, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} must be a whole .npy file of numbers: {error}") from None
+    except (ValueError, EOFError, TypeError) as error:
+        # NumPy advises an option that there is not here.
+        reason = "what it holds is none" if "allow_pickle" in str(error) else error
+        raise ValueError(f"{path} must be a whole .npy file of numbers: {reason}") from None
     if not isinstance(array, np.ndarray):
         array.close()
         raise ValueError(f"{path} must be a .npy file, or a Zarr array, got an archive")
     if not array.flags.c_contiguous:
-        raise ValueError(f"{path} must be in C order, got Fortran order: np.save(path, np.ascontiguousarray(kernel))")
+        raise ValueError(f"{path} must be in C order, got Fortran order: np.save(path, np.ascontiguousarray(...))")
     return array
+
+
+def _read_zarr(path: str, mode: Any) -> Any:
+    library = _zarr()
+    try:
+        return library.open_array(path, mode=mode)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is a folder without a Zarr array") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} must be a Zarr array: {type(error).__name__}: {error}") from None
 
 
 def _zarr() -> Any:
@@ -326,19 +393,33 @@ def _zarr() -> Any:
     return zarr
 
 
+def _create_npy(path: str, shape: Ints, dtype: np.dtype[Any]) -> None:
+    """A file of zeros with room for all of it: a map of one without would end the process when the disk is full."""
+    try:
+        array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+        size = array.offset + array.nbytes
+        del array
+        if hasattr(os, "posix_fallocate"):
+            with open(path, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+    except BaseException as error:
+        Path(path).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, f"no {dtype} of shape {shape} can be made: {error.strerror}", path) from None
+        raise
+
+
 def _create_zarr(path: str, shape: Ints, chunks: Ints, dtype: np.dtype[Any]) -> None:
     stored = np.dtype(np.uint16) if dtype.name == "bfloat16" else dtype  # which Zarr has no name for
     _zarr().open_array(path, mode="w-", shape=shape, chunks=chunks, dtype=stored, fill_value=0)
 
 
-def _check_whole_chunks(target: Any, index: Any, path: str) -> None:
-    """ValueError unless an index is one of whole chunks: of two tasks that write to one, the last would win."""
-    parts = index if isinstance(index, tuple) else (index,)
-    parts += (slice(None),) * (len(target.shape) - len(parts))
-    for part, size, chunk in zip(parts, target.shape, target.chunks, strict=True):
-        whole = isinstance(part, slice) and part.indices(size)
-        if not whole or whole[2] != 1 or whole[0] % chunk or (whole[1] % chunk and whole[1] != size):
+def _check_whole_chunks(target: Any, slices: tuple[slice, ...], path: str) -> None:
+    """ValueError unless slices are of whole chunks, or shards: of two tasks that write to one, the last would win."""
+    chunks = getattr(target, "shards", None) or target.chunks
+    for part, size, chunk in zip(slices, target.shape, chunks, strict=True):
+        if part.start % chunk or (part.stop % chunk and part.stop != size):
             raise ValueError(
-                f"{path} has chunks of {target.chunks}, of which only whole ones can be stored, got {index}: "
-                f"rechunk what is stored to {target.chunks}"
+                f"{path} has chunks of {chunks}, of which only whole ones can be stored, got {slices}: "
+                f"rechunk what is stored to {chunks}"
             )
