@@ -1,6 +1,7 @@
 """Kernels in files: what may be one, and that tasks take no more than their rows."""
 
 import dataclasses
+import os
 import pickle
 import random
 
@@ -268,3 +269,132 @@ def test_what_cannot_be_created(tmp_path, arguments, error, words):
 def test_positions_are_of_zarr_arrays(tmp_path):
     with pytest.raises(ValueError, match=r"positions are of the chunks of a Zarr array, got 4 for a \.npy file"):
         KernelFile.create(tmp_path / "k.npy", SHAPE, positions=4)
+
+
+# --- what a file is stored into with ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def made(tmp_path):
+    return KernelFile.create(tmp_path / "kernel.npy", (6, 4, 3))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [np.ones((6, 4, 3), int), np.ones((6, 4, 3), complex), np.ma.ones((6, 4, 3)), np.full((6, 4, 3), "a")],
+    ids=["int", "complex", "masked", "str"],
+)
+def test_only_floats_are_stored(made, value):
+    with pytest.raises(TypeError, match="what is stored"):
+        made[:] = value
+    assert not made[:].any()
+
+
+@pytest.mark.parametrize(
+    ("index", "shape"),
+    [
+        (slice(None), (12, 4, 3)),
+        (slice(6, 12), (6, 4, 3)),
+        (slice(6, 12), (1, 4, 3)),
+        ((slice(None), slice(0, 8)), (6, 8, 3)),
+        (slice(0, 6, 2), (3, 4, 3)),
+        (0, (4, 3)),
+    ],
+)
+def test_only_slices_of_the_file_are_stored_into(made, index, shape):
+    with pytest.raises(ValueError, match=r"kernel\.npy"):
+        made[index] = np.ones(shape, np.float32)
+    assert not made[:].any()
+
+
+def test_more_than_a_file_holds_is_not_stored(made):
+    more = da.ones((7, 4, 3), chunks=((3, 3, 1), 4, 3), dtype=np.float32)
+    with pytest.raises(ValueError, match=r"kernel\.npy"):
+        da.store(more, made, lock=False, scheduler="sync")
+
+
+def test_ellipsis(made):
+    made[...] = np.ones((6, 4, 3), np.float32)
+    assert (made[:] == 1).all()
+
+
+def test_int8_is_not_stored_into(tmp_path):
+    small = localconv.quantize(np.ones((6, 4, 3), np.float32))
+    np.save(tmp_path / "values.npy", small.values)
+    np.save(tmp_path / "scales.npy", small.scales.astype(">f4"))
+    file = KernelFile(tmp_path / "values.npy", scales=tmp_path / "scales.npy")
+    with pytest.raises(TypeError, match="int8"):
+        file[:] = np.ones((6, 4, 3), np.float32)
+    np.testing.assert_array_equal(file.rows(0, 6).dequantize(), small.dequantize())
+
+
+def test_shards_are_stored_whole(tmp_path):
+    zarr = pytest.importorskip("zarr", reason="zarr is not installed")
+    if not hasattr(zarr, "create_array"):
+        pytest.skip("this zarr has no shards")
+    zarr.create_array(tmp_path / "s.zarr", shape=(12, 4, 3), dtype="f4", chunks=(2, 4, 3), shards=(6, 4, 3))
+    file = KernelFile(tmp_path / "s.zarr")
+    with pytest.raises(ValueError, match=r"\(6, 4, 3\)"):
+        file[2:4] = np.ones((2, 4, 3), np.float32)
+    file[6:] = np.ones((6, 4, 3), np.float32)
+    assert (file[:].sum(axis=(1, 2)) == [0] * 6 + [12] * 6).all()
+
+
+@pytest.mark.parametrize(
+    "more", [{"part_bytes": 0}, {"part_bytes": "1"}, {"dtype": "no type"}, {"dtype": np.int8}], ids=str
+)
+@pytest.mark.parametrize("name", ["a.npy", "a.zarr"])
+def test_nothing_is_left_of_what_was_refused(tmp_path, name, more):
+    with pytest.raises((TypeError, ValueError)):
+        KernelFile.create(tmp_path / name, (6, 4, 3), **more)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve a file's bytes")
+def test_no_room(tmp_path):
+    with pytest.raises(OSError, match="can be made") as found:
+        KernelFile.create(tmp_path / "a.npy", (2**20, 2**10, 2**20))
+    assert found.value.filename == str(tmp_path / "a.npy")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("first", "last"), [(-5, 3), (4, 99), (5, 3), (3, 3)])
+def test_positions_that_there_are(made, first, last):
+    with pytest.raises(ValueError, match="positions must be among the 6"):
+        made.rows(first, last)
+
+
+def test_no_array_of_numpy(made):
+    with pytest.raises(TypeError, match=r"\.rows"):
+        np.asarray(made)
+    with pytest.raises(TypeError, match=r"localconv\.dask"):
+        localconv.local_conv1d(np.ones((1, 8, 4), np.float32), made, 3)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
+def test_fifo(tmp_path):
+    os.mkfifo(tmp_path / "kernel.npy")
+    with pytest.raises(ValueError, match="something else"):
+        KernelFile(tmp_path / "kernel.npy")
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"zarr_format": 3, "node_type": "group"}', '{"zarr_format": 3}'])
+def test_folders_that_are_no_zarr_array(tmp_path, content):
+    pytest.importorskip("zarr", reason="zarr is not installed")
+    if content:
+        (tmp_path / "zarr.json").write_text(content, encoding="utf-8")
+    with pytest.raises((FileNotFoundError, ValueError), match=tmp_path.name):
+        KernelFile(tmp_path)
+
+
+def test_advice_of_other_functions_is_not_passed_on(tmp_path):
+    (tmp_path / "text.npy").write_text("text", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"whole \.npy file") as found:
+        KernelFile(tmp_path / "text.npy")
+    assert "allow_pickle" not in str(found.value)
+
+
+@pytest.mark.parametrize("value", ["k.npy", np.ones((6, 4, 3), np.float32), localconv.quantize(np.ones((6, 4, 3)))])
+def test_kernels_that_are_neither(value):
+    with pytest.raises(TypeError, match=r"kernel must be a dask array or a KernelFile, got .*: "):
+        ld.local_conv1d(da.ones((1, 8, 4), dtype=np.float32), value, 3)

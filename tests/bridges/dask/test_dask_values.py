@@ -64,14 +64,16 @@ def test_one_filter_has_the_bits_of_one_call(drawn):
     oracle.assert_same_bits(forward(drawn, bias=bias).compute(), drawn.case.run(localconv, (x, kernel, bias)))
 
 
-@pytest.mark.parametrize(("filters", "batch", "dots"), [(1, 2, True), (1, 40, False), (3, 2, False)])
-def test_parts_are_summed_as_the_whole(filters, batch, dots):
+@pytest.mark.parametrize(
+    ("filters", "batch", "size", "dots"), [(1, 2, 30, True), (1, 40, 30, True), (1, 40, 1, False), (3, 2, 30, False)]
+)
+def test_parts_are_summed_as_the_whole(filters, batch, size, dots):
     """One filter and one image at a time: dot products only if the whole is a matter of these."""
-    case = Case("local_conv1d", (40,), (30,), batch, 4, filters, exact=False)
+    case = Case("local_conv1d", (size + 10,), (size,), batch, 4, filters, exact=False)
     x, kernel, _ = case.arrays()
     whole = case.run(localconv, (x, kernel, None))
     parts = da.from_array(x, chunks=(1, -1, -1)), da.from_array(kernel, chunks=(3, -1, 1))
-    result = ld.local_conv1d(*parts, 30, 1, "channels_last").compute()
+    result = ld.local_conv1d(*parts, size, 1, "channels_last").compute()
     assert (_core.last_run()["algorithm"] == "local_dot") is dots
     oracle.assert_same_bits(result, whole)
 
