@@ -44,7 +44,7 @@ cdef extern from "localconv/kernels.h" nogil:
     ctypedef struct lc_geometry:
         ptrdiff_t batch, channels, filters, groups
         ptrdiff_t[3] input, output, kernel, strides, dilation, before
-        int channels_first
+        int channels_first, lanewise
         ptrdiff_t positions
     ctypedef struct lc_ran:
         const char *isa
@@ -97,6 +97,7 @@ cdef extern from "localconv/kernels.h" nogil:
     int lc_can_be_lanewise(int algorithm) noexcept nogil
     int lc_cpu_features()
     ptrdiff_t lc_align(ptrdiff_t)
+    void lc_derive(lc_geometry *)
     double lc_products(const lc_geometry *)
     int lc_make_job(lc_job *)
     void lc_free_job(lc_job *)
@@ -283,6 +284,14 @@ cdef int _read_geometry(lc_geometry *g, geometry) except -1:
         g.dilation[axis], g.before[axis] = geometry.dilation[axis], geometry.before[axis]
     g.channels_first = geometry.channels_first
     return 0
+
+
+def is_lanewise(geometry):
+    """Whether tiles can be lanewise: depthwise, one filter for each channel, with a pixel's channels side by side."""
+    cdef lc_geometry g
+    _read_geometry(&g, geometry)
+    lc_derive(&g)
+    return bool(g.lanewise)
 
 
 cdef int _read_choices(lc_choices *choices, dict given) except -1:

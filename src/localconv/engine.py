@@ -121,21 +121,18 @@ _find = plans.get
 
 
 def prepare(
-    operation: str, spec: Spec, x_shape: Ints, kernel_shape: Ints, element: ElementType, under: Under | None = None
+    operation: str,
+    spec: Spec,
+    x_shape: Ints,
+    kernel_shape: Ints,
+    element: ElementType,
+    under: tuple[Settings, int] | None = None,
 ) -> Prepared:
-    """The plan of an operation on arrays of these shapes and this element type.
+    """The plan of an operation on arrays of these shapes and this element type; `under`: as in `Under`.
 
     Mismatch where they do not fit the spec or each other.
     """
     now, threads = (current(), num_threads()) if under is None else under
-    key = (operation, spec, x_shape, kernel_shape, element, now, threads)
-    return _find(key) or plans.keep(key, _plan(*key))
-
-
-def prepare_under(
-    now: Settings, threads: int, operation: str, spec: Spec, x_shape: Ints, kernel_shape: Ints, element: ElementType
-) -> Prepared:
-    """`prepare` for a bridge that has settings and a limit of threads of its own."""
     key = (operation, spec, x_shape, kernel_shape, element, now, threads)
     return _find(key) or plans.keep(key, _plan(*key))
 

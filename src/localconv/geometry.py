@@ -79,11 +79,6 @@ class Geometry:
         return prod(self.kernel) * self.channels // self.groups
 
     @property
-    def lanewise(self) -> bool:
-        """Depthwise, one filter for each channel, with a pixel's channels side by side: no sum crosses channels."""
-        return 1 < self.groups == self.channels == self.filters and not self.channels_first
-
-    @property
     def products(self) -> int:
         """Multiply-adds of the whole convolution, padding counted."""
         return self.batch * self.positions * self.filters * self.window

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from math import ceil, prod
 from typing import Any
 
-from ._core import LANEWISE, Job, Refused, tile_limits
+from ._core import LANEWISE, Job, Refused, is_lanewise, tile_limits
 from .arguments import Ints
 from .arrays import ElementType
 from .columns import ColumnsForward, ColumnsGradInput, ColumnsGradKernel
@@ -150,12 +150,14 @@ def plan(operation: str, geometry: Geometry, element: ElementType, settings: Set
 
     ValueError if a forced algorithm cannot do the geometry.
     """
-    planners = [Planner(geometry, element, settings, limit, lanewise) for lanewise in (False, geometry.lanewise)]
+    by_groups = planner = Planner(geometry, element, settings, limit, lanewise=False)
+    if is_lanewise(geometry):
+        planner = Planner(geometry, element, settings, limit, lanewise=True)
     candidates, make = _PLANS[operation]
-    chosen: Iterable[str] = [name for name in settings.forced if name in make] or candidates(planners[True])
+    chosen: Iterable[str] = [name for name in settings.forced if name in make] or candidates(planner)
     for name in chosen:
         try:
-            job = make[name](planners[name in LANEWISE], name)
+            job = make[name](planner if name in LANEWISE else by_groups, name)
         except Refused:
             continue
         if job is not None:

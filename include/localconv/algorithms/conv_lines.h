@@ -45,8 +45,8 @@ static inline int lc_finish_conv_lines(lc_job *job) {
     p->phases = lc_min(s, g->kernel[2]);
     p->along_taps = s == 1 && g->group_channels < g->kernel[2];
     /* A dilation that other algorithms step over lies inside a line here. */
-    const double line = ((double)lc_reach(g, 2) / (double)s + (double)job->choices.block[2] + (double)width);
-    double box = line * (double)lc_min(s, g->kernel[2]) * (double)g->channels * (double)itemsize;
+    const double line = (double)lc_reach(g, 2) / (double)s + (double)job->choices.block[2] + (double)width;
+    double box = line * (double)p->phases * (double)g->channels * (double)itemsize;
     if (line * (double)g->group_filters * (double)itemsize > (double)LC_MOST_BYTES) return LC_REFUSED;
     for (int axis = 0; axis < 2; ++axis) {
         const ptrdiff_t extent = lc_box_extent(g, axis, job->choices.block[axis]);

@@ -264,13 +264,10 @@ class KernelFile:
         if len(parts) == 1 and parts[0] is Ellipsis:
             parts = []
         parts += [slice(None)] * (self.ndim - len(parts))
-        found = []
-        for part, size in zip(parts, self.shape, strict=False):
-            if not isinstance(part, slice) or part.step not in (None, 1) or (part.stop or 0) > size:
-                raise ValueError(f"{self.path}, of shape {self.shape}, is stored into by slices, got {brief(index)}")
-            start, stop, _ = part.indices(size)
-            found.append(slice(start, max(start, stop)))
-        return tuple(found)
+        if len(parts) != self.ndim or not all(map(_is_within, parts, self.shape)):
+            raise ValueError(f"{self.path}, of shape {self.shape}, is stored into by slices, got {brief(index)}")
+        ends = [part.indices(size)[:2] for part, size in zip(parts, self.shape, strict=True)]
+        return tuple(slice(start, max(start, stop)) for start, stop in ends)
 
     def __array__(self, *arguments: Any, **options: Any) -> Array:
         raise TypeError(
@@ -310,6 +307,11 @@ def _check_float(dtype: np.dtype[Any], name: str) -> None:
         unknown = dtype.kind == "V" and dtype.itemsize == 2
         hint = ": with dtype=ml_dtypes.bfloat16 it may be one" if unknown else ""
         raise TypeError(f"{name} must be of a kernel of {ACCEPTED} or int8, got {dtype}{hint}")
+
+
+def _is_within(part: Any, size: int) -> bool:
+    """Whether a part of an index is a slice of neighbours, none of them behind the end of its axis."""
+    return isinstance(part, slice) and part.step in (None, 1) and (part.stop or 0) <= size
 
 
 def _dtype_of(dtype: DTypeLike) -> np.dtype[Any]:

@@ -34,15 +34,20 @@ def forward(spec: Spec, whole: Whole, full: bool, x: Array, kernel: Any, bias: A
         # The engine takes it as Keras stores it, filters last in shape, whatever the data format.
         shape = bias.shape[1:] + bias.shape[:1] if spec.channels_first else bias.shape
         bias = np.ascontiguousarray(bias).reshape(shape)
-    assert spec.kernel_size is not None
     under = _under()
     lanes = tile_limits(under.settings.isa, element_type(weights, x, bias).number)[0]
-    channels = x.shape[1] if spec.channels_first else x.shape[-1]
-    side_by_side = neighbours(channels, spec.kernel_size[-1], spec.dilation[-1], spec.channels_first)
-    if weights.shape[2] == 1 and not sums_by_lanes(whole.filters, whole.batch, side_by_side, lanes):
+    if weights.shape[2] == 1 and not _sums_by_lanes(spec, whole, x, lanes):
         # One filter, or few images, of a convolution of more: with the bits of all others.
         under = under._replace(settings=under.settings._replace(forced=("local_stream",)))
     return engine.forward(spec, x, weights, bias, under=under)
+
+
+def _sums_by_lanes(spec: Spec, whole: Whole, x: Array, lanes: int) -> bool:
+    """Whether the whole convolution is a matter of dot products; of one filter, so that x has all channels."""
+    assert spec.kernel_size is not None
+    channels = x.shape[1] if spec.channels_first else x.shape[-1]
+    side_by_side = neighbours(channels, spec.kernel_size[-1], spec.dilation[-1], spec.channels_first)
+    return sums_by_lanes(whole.filters, whole.batch, side_by_side, lanes)
 
 
 def grad_input(spec: Spec, shape: Ints, kernel: Any, gradient: Array) -> Array:

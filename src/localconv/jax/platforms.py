@@ -49,9 +49,8 @@ def make_plan(
     spatial = tuple(window.spatial(result.shape))
     x, kernel, gradient = shapes_of(operation, a, b, window, spatial)
     try:
-        prepared = engine.prepare_under(
-            numbered(settings), threads, operation, spec_of(window), x, kernel, ELEMENTS[dtype]
-        )
+        under = numbered(settings), threads
+        prepared = engine.prepare(operation, spec_of(window), x, kernel, ELEMENTS[dtype], under)
     except Mismatch as error:
         raise error.named(NAMES) from None
     if prepared.output != gradient:

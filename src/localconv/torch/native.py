@@ -138,7 +138,7 @@ def _prepare(
     shape, rows = tuple(x_shape), tuple(weight_shape)
     threads = min(num_threads(), _get_num_threads())
     try:
-        return engine.prepare_under(current(), threads, operation, window.spec, shape, rows, element)
+        return engine.prepare(operation, window.spec, shape, rows, element, (current(), threads))
     except Mismatch as error:
         n, *spatial, channels = shape
         size = n, channels, *spatial

@@ -298,6 +298,7 @@ def test_only_floats_are_stored(made, value):
         (slice(6, 12), (1, 4, 3)),
         ((slice(None), slice(0, 8)), (6, 8, 3)),
         (slice(0, 6, 2), (3, 4, 3)),
+        ((slice(None),) * 4, (6, 4, 3)),
         (0, (4, 3)),
     ],
 )
