@@ -103,6 +103,7 @@ typedef struct lc_call {
     int relu;
     ptrdiff_t bias_position, bias_filter; /* elements from one position's, one filter's bias to the next */
     ptrdiff_t first, count;               /* im2col, col2im: which windows */
+    const char *packed;                   /* NULL, or what the first pass has made of the kernel before */
     lc_ran *ran;
 } lc_call;
 
@@ -200,6 +201,10 @@ LC_INLINE int lc_can_be_lanewise(int algorithm) {
         default: return 0;
     }
 }
+
+/* Whether all that the first pass does is to pack the kernel into what the tasks share, with no workspace of a
+ * thread's: then a caller may keep it. */
+LC_INLINE int lc_packs_kernel(const lc_job *job) { return job->algorithm == LC_conv_direct && job->tasks[0] > 0; }
 
 /* Whether the choice of a block makes sense for what is cut. */
 LC_INLINE int lc_block_fits(const lc_job *job, const ptrdiff_t size[3]) {

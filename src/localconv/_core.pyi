@@ -49,7 +49,12 @@ class Job:
     @property
     def box_bytes(self) -> int: ...
     @property
+    def packed_bytes(self) -> int: ...
+    @property
+    def packing(self) -> tuple[bytes, int, int, int]: ...
+    @property
     def nbytes(self) -> int: ...
+    def pack(self, kernel: _Array, packed: _Array) -> None: ...
     def run(
         self,
         result: _Array,
@@ -61,6 +66,7 @@ class Job:
         accumulate: bool = False,
         first: int = 0,
         count: int = 0,
+        packed: _Array | None = None,
     ) -> None: ...
     def run_at(
         self,

@@ -55,6 +55,7 @@ cdef extern from "localconv/kernels.h" nogil:
         const void *gradient
         const void *bias
         const float *scales
+        const char *packed
         void *result
         int accumulate, relu
         ptrdiff_t bias_position, bias_filter, first, count
@@ -63,7 +64,7 @@ cdef extern from "localconv/kernels.h" nogil:
         const char *name
         const char *operation
     ctypedef struct lc_choices:
-        ptrdiff_t batch_chunk
+        ptrdiff_t vectors, batch_chunk
     ctypedef struct lc_choice:
         const char *name
         size_t count, offset
@@ -73,6 +74,7 @@ cdef extern from "localconv/kernels.h" nogil:
     ctypedef struct lc_store:
         const char *numpy
     ctypedef struct lc_kernels:
+        const char *isa
         int lanes, itemsize
         int *rows
     ctypedef struct lc_isa:
@@ -95,6 +97,7 @@ cdef extern from "localconv/kernels.h" nogil:
     int LC_OK, LC_NO_MEMORY, LC_f32, LC_plain, LC_ALIGNMENT, LC_TILE_VECTORS, LC_PASSES
     int LC_LANEWISE_ROWS, LC_LANEWISE_VECTORS
     int lc_can_be_lanewise(int algorithm) noexcept nogil
+    int lc_packs_kernel(const lc_job *) noexcept nogil
     int lc_cpu_features()
     ptrdiff_t lc_align(ptrdiff_t)
     void lc_derive(lc_geometry *)
@@ -380,21 +383,44 @@ cdef class Job:
         return self.job.box_bytes
 
     @property
+    def packed_bytes(self):
+        """Bytes of what `pack` fills; 0: nothing is packed that could be kept."""
+        return self.job.shared_bytes + LC_ALIGNMENT if lc_packs_kernel(&self.job) else 0
+
+    @property
+    def packing(self):
+        """Equal for two jobs of one `Spec` that pack a kernel alike."""
+        return self.job.kernels.isa, self.dtype, self.job.store, self.job.choices.vectors
+
+    @property
     def nbytes(self):
         """Bytes of the job itself."""
         return <ptrdiff_t> sizeof(lc_job) + self.job.memory_bytes
 
+    def pack(self, kernel, unsigned char[::1] packed not None):
+        """Fills `packed_bytes` bytes with the kernel as `run` takes it then; kernel: the bytes that are stored."""
+        cdef lc_call call
+        cdef ptrdiff_t task
+        memset(&call, 0, sizeof(call))
+        _bind_stored(&call, kernel)
+        with nogil:
+            for task in range(self.job.tasks[0]):
+                lc_run_task(&self.job, &call, 0, task, _aligned(&packed[0]), NULL)
+
     def run(self, result, input, kernel, gradient, bias=None, bint relu=False, bint accumulate=False, ptrdiff_t first=0,
-            ptrdiff_t count=0):
+            ptrdiff_t count=0, packed=None):
         """Computes `result` from the other arrays, all flat; those that the operation does not need are None.
 
         kernel: if it is stored in fewer bytes, these bytes; of int8 these and the scales.
         bias: None, or a value for each filter, or one for each position and filter as Keras stores them; relu: what
         comes out is max(0, .); accumulate: add to what the result holds (kernel gradients); first, count: which windows
-        (im2col, col2im).
+        (im2col, col2im); packed: what `pack` has filled, then the kernel is not packed again.
         """
         cdef lc_call call
+        cdef const unsigned char[::1] kept = packed
         memset(&call, 0, sizeof(call))
+        if kept is not None:
+            call.packed = _aligned(&kept[0])
         call.relu, call.accumulate, call.first, call.count = relu, accumulate, first, count
         if self.job.store != LC_plain and kernel is not None:
             _bind_stored(&call, kernel)
@@ -459,7 +485,7 @@ cdef int _bind(real *of, Job job, lc_call *call, result, input, kernel, gradient
 
 # ----------------------------------------------------------------------------------------------------------- the runner
 
-cdef inline char *_aligned(void *memory) noexcept nogil:
+cdef inline char *_aligned(const void *memory) noexcept nogil:
     return <char *> ((<uintptr_t> memory + LC_ALIGNMENT - 1) // LC_ALIGNMENT * LC_ALIGNMENT)
 
 
@@ -485,15 +511,19 @@ cdef int _run_passes(Job owner, lc_call *call) noexcept nogil:
     cdef int64_t start = 0, waited = 0
     cdef int team = owner.threads, i
     cdef void *memory
+    cdef char *shared
     call.ran = &ran
+    if call.packed != NULL:
+        shared_bytes = 0
     if owner.threads > 1:
         start = lc_now()
         team = lc_team(&owner.pace, owner.products, owner.threads, start)
     memory = malloc(shared_bytes + team * thread_bytes + LC_ALIGNMENT)
     if memory == NULL:
         return LC_NO_MEMORY
-    for i in range(LC_PASSES):
-        waited += _run_pass(job, call, i, team, _aligned(memory), shared_bytes, thread_bytes)
+    shared = _aligned(memory) if call.packed == NULL else <char *> call.packed
+    for i in range(0 if call.packed == NULL else 1, LC_PASSES):
+        waited += _run_pass(job, call, i, team, shared, _aligned(memory) + shared_bytes, thread_bytes)
     free(memory)
     if owner.threads > 1:
         lc_note_call(&owner.pace, team, start, lc_now(), waited)
@@ -502,11 +532,10 @@ cdef int _run_passes(Job owner, lc_call *call) noexcept nogil:
     return LC_OK
 
 
-cdef int64_t _run_pass(lc_job *job, lc_call *call, int number, int team, char *shared, ptrdiff_t shared_bytes,
+cdef int64_t _run_pass(lc_job *job, lc_call *call, int number, int team, char *shared, char *workspaces,
                        ptrdiff_t thread_bytes) noexcept nogil:
     """Runs a pass; returns for how many nanoseconds the first thread had to wait for the others."""
     cdef ptrdiff_t task, tasks = job.tasks[number]
-    cdef char *workspaces = shared + shared_bytes
     cdef lc_first_thread first
     cdef int64_t start
     if team == 1 or tasks == 1:  # without OpenMP's half microsecond

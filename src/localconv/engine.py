@@ -9,6 +9,7 @@ six of the two families, forward and both gradients, the gradient for the bias, 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from math import prod
 from typing import Any, NamedTuple
 
@@ -170,8 +171,12 @@ def forward(
     relu: bool = False,
     names: Names = NAMES,
     under: Under | None = None,
+    packing: Callable[[Any, int, Array], Array | None] | None = None,
 ) -> Array:
-    """The convolution of x with kernel, plus bias; relu: in the same pass. Errors call the arguments by `names`."""
+    """The convolution of x with kernel, plus bias; relu: in the same pass. Errors call the arguments by `names`.
+
+    packing: `KeptPacking.find`, but for the version, which is of a kernel in the data's own dtype.
+    """
     x = as_float_array(x, names.input)
     kernel = kernel if type(kernel) is QuantizedKernel else as_float_array(kernel, names.kernel)  # type: ignore[arg-type]
     b = None if bias is None else as_float_array(bias, "bias")
@@ -187,7 +192,12 @@ def forward(
     if b is not None:
         b = flat(b, dtype)
     elements = flat(kernel, dtype) if kernel.dtype is dtype else stored(kernel, element, prepared.job)  # type: ignore[arg-type]
-    prepared.job.run(result.reshape(-1), flat(x, dtype), elements, None, b, relu)
+    if packing is None:
+        prepared.job.run(result.reshape(-1), flat(x, dtype), elements, None, b, relu)
+    else:
+        packed = packing(prepared.job, result.size // kernel.shape[-1], elements)
+        options = {} if packed is None else {"packed": packed}
+        prepared.job.run(result.reshape(-1), flat(x, dtype), elements, None, b, relu, **options)
     return result if out is None and not staged else deliver(result, out, staged, element)
 
 

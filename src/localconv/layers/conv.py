@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from .. import engine
 from ..arrays import Array
 from ..docstrings import as_in_2d
 from ..geometry import layout_of
+from ..packing import KeptPacking
+from ..quantized import QuantizedKernel
 from ..spec import CONV, conv_spec
 from .arguments import Shape, check_output, int_tuple, named_constructor, positive_int, shape_tuple
 from .base import InputSpec
@@ -60,6 +64,7 @@ class _Conv(ConvolvingLayer):
                 f"Received: strides={self.strides} and dilation_rate={self.dilation_rate}"
             )
         self.input_spec = InputSpec(min_ndim=self.rank + 2)
+        self._packing = KeptPacking()
         self._spec = conv_spec(self.rank, self.strides, self.padding, self.data_format, self.dilation_rate, self.groups)
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> Shape:
@@ -117,6 +122,17 @@ class _Conv(ConvolvingLayer):
         config = {"dilation_rate": self.dilation_rate, "groups": self.groups}
         return super().get_config() | self._window_config() | config | self._terms_config()
 
+    def _quantized_state(self, mode: str) -> dict[str, Any]:
+        return super()._quantized_state(mode) | {"_packing": KeptPacking()}
+
+    def _product(self, x: Array, kernel: Array | QuantizedKernel, bias: Array | None, relu: bool) -> Array:
+        # A quantized kernel is there to be small, and is packed anew in every call; so is one that is not x's dtype.
+        version = self.kernel.version_of(kernel) if type(kernel) is np.ndarray and kernel.dtype == x.dtype else None
+        if version is None:
+            return super()._product(x, kernel, bias, relu)
+        packing = partial(self._packing.find, version)
+        return engine.forward(self._spec, x, kernel, bias, None, relu, packing=packing)
+
     def _build(self, shape: Shape) -> None:
         axis = -1 - self.rank if self._channels_first else -1
         channels = shape[axis]
@@ -169,6 +185,10 @@ class Conv1D(_Conv):
     Notes
     -----
     Follows tf.keras.layers.Conv1D of Keras 2.15. The kernel is (kernel_size, channels / groups, filters).
+
+    From the second call on with the same weights, a layer of few output positions (below 2048 in all images of a call)
+    keeps its kernel as it is packed for the fast algorithms too, which takes as much memory again. The next call
+    after an assignment, and quantizing the layer, give that back.
 
     Examples
     --------

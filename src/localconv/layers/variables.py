@@ -132,6 +132,12 @@ class Variable:
         """
         return self._held[1]
 
+    def version_of(self, value: Array) -> object | None:
+        """Return the version that an array taken from `value` has; None if the variable has another value by now."""
+        array, version = self._held
+        # Both arrays live, and no two values lie in one memory.
+        return version if np.may_share_memory(array, value) else None
+
     @property
     def value(self) -> Array:
         """The array, read-only."""
