@@ -143,7 +143,7 @@ def open_probe(options: argparse.Namespace, remarks: list[str]):
         return Probe(options.threads, 0.01 if options.quick else 0.03, options.isa)
     except ProbeUnavailable as error:
         remarks.append(f"no limits column: {error}")
-        print(f"compare.py: {remarks[-1]}", file=sys.stderr)
+        print(f"{Path(sys.argv[0]).name}: {remarks[-1]}", file=sys.stderr)
         return None
 
 

@@ -25,7 +25,7 @@ class Probe:
     Parameters
     ----------
     threads : int
-        Threads that read, or multiply and add, at the same time.
+        Threads that read, or multiply and add, at the same time; the attribute may be set between measurements.
     seconds : float
         How long one measurement takes.
     isa : str or None
@@ -36,7 +36,7 @@ class Probe:
         self._library = _compile()
         if isa and self._library.probe_limit(isa.encode()) != 0:
             raise ProbeUnavailable(f"it has no {isa} here")
-        self._threads = threads
+        self.threads = threads
         self._seconds = seconds
         self.isa = self._library.probe_isa().decode()
         self.seen: dict[str, list[float]] = {"bandwidth": [], "peak": []}
@@ -52,11 +52,11 @@ class Probe:
 
     def bandwidth_of(self, nbytes: int) -> float:
         """Bytes read a second where so many are read again and again: a cache's bandwidth if they lie in one."""
-        return self._library.probe_read(self._threads, self._seconds, nbytes)
+        return self._library.probe_read(self.threads, self._seconds, nbytes)
 
     def peak(self) -> float:
         """Float32 operations a second; a multiply-add is two."""
-        self.seen["peak"].append(self._library.probe_peak(self._threads, self._seconds))
+        self.seen["peak"].append(self._library.probe_peak(self.threads, self._seconds))
         return self.seen["peak"][-1]
 
     def spread(self) -> list[str]:

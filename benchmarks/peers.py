@@ -78,7 +78,7 @@ class LocalConv:
     def formulations(self, case: Case) -> dict[str, Builder]:
         """Return the calls that compute the case."""
         name = self.function_of(case)
-        return {name: partial(self._step if case.work == STEP else self._forward, name)}
+        return {name: self._step if case.work == STEP else partial(self._forward, name)}
 
     @staticmethod
     def _arguments(case: Case) -> dict[str, Any]:
@@ -103,19 +103,27 @@ class LocalConv:
         call = partial(getattr(self.module, name), for_x.lay(case, x), for_w.lay(case, w), **self._arguments(case))
         return call, lambda result: (for_y.back(case, result),)
 
-    def _step(self, name: str, case: Case, x: np.ndarray, w: np.ndarray, dy: np.ndarray) -> tuple[Call, Fetch]:
-        """All three results into arrays that are kept from step to step."""
-        forward, grad, arguments = getattr(self.module, name), self.module.grad, self._arguments(case)
+    def operations(self, case: Case, x: np.ndarray, w: np.ndarray, dy: np.ndarray) -> dict[str, Call]:
+        """The three operations of a training step by name, in the order of their results.
+
+        Each is a call that writes into an array which is kept from call to call, and returns it.
+        """
+        name, arguments = self.function_of(case), self._arguments(case)
+        forward, grad = getattr(self.module, name), self.module.grad
         for_input, for_kernel = getattr(grad, f"{name}_input"), getattr(grad, f"{name}_kernel")
-        for_x, for_w, for_y = layouts = self._layouts(case)
+        for_x, for_w, for_y = self._layouts(case)
         x, w, dy = for_x.lay(case, x), for_w.lay(case, w), for_y.lay(case, dy)
         y, dx, dw = (np.empty_like(a) for a in (dy, x, w))
+        return {
+            "forward": partial(forward, x, w, **arguments, out=y),
+            "input gradient": partial(for_input, x.shape, w, dy, **arguments, out=dx),
+            "kernel gradient": partial(for_kernel, x, w.shape, dy, **arguments, out=dw),
+        }
 
-        def call() -> tuple[np.ndarray, ...]:
-            forward(x, w, **arguments, out=y)
-            for_input(x.shape, w, dy, **arguments, out=dx)
-            for_kernel(x, w.shape, dy, **arguments, out=dw)
-            return y, dx, dw
+    def _step(self, case: Case, x: np.ndarray, w: np.ndarray, dy: np.ndarray) -> tuple[Call, Fetch]:
+        """All three results into arrays that are kept from step to step."""
+        calls = tuple(self.operations(case, x, w, dy).values())
+        layouts = self._layouts(case)
 
         def fetch(results: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
             return tuple(
@@ -123,7 +131,7 @@ class LocalConv:
                 for layout, array in zip((layouts[2], layouts[0], layouts[1]), results, strict=True)
             )
 
-        return call, fetch
+        return lambda: tuple(call() for call in calls), fetch
 
 
 class NumPy:

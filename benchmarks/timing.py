@@ -82,7 +82,7 @@ class Row:
         return min(self.peers.values(), key=lambda peer: peer.fastest, default=None)
 
 
-def _timed(call: Call, repeats: int) -> float:
+def timed(call: Call, repeats: int) -> float:
     """Return the mean time of one call."""
     start = time.perf_counter()
     for _ in range(repeats):
@@ -90,13 +90,13 @@ def _timed(call: Call, repeats: int) -> float:
     return (time.perf_counter() - start) / repeats
 
 
-def _block(contender: Contender, pace: Pace) -> float:
+def block(contender: Contender, pace: Pace) -> float:
     """Pause, wake the contender's threads with one call, and time a block of its calls."""
     repeats = max(1, round(pace.block / contender.estimate))
     time.sleep(pace.pause)
     if repeats > 1:
         contender.call()
-    contender.seconds.append(_timed(contender.call, repeats))
+    contender.seconds.append(timed(contender.call, repeats))
     return contender.seconds[-1]
 
 
@@ -107,12 +107,12 @@ def _prepare(library: str, formulations: dict[str, Builder], case: Case, arrays:
         call, fetch = build(case, *arrays)
         check(library, label, fetch(call()))  # this call also compiles, where there is something to compile
         contender = Contender(library, label, call)
-        contender.estimate = max(_timed(call, 1), 1e-7)
+        contender.estimate = max(timed(call, 1), 1e-7)
         if contender.estimate <= pace.hopeless * min((c.estimate for c in found), default=contender.estimate):
             found.append(contender)
     for contender in found:  # a second look: the first call after the check may still have met cold caches
         repeats = 3 if contender.estimate < pace.block else 1
-        contender.estimate = max(min(contender.estimate, *(_timed(contender.call, 1) for _ in range(repeats))), 1e-7)
+        contender.estimate = max(min(contender.estimate, *(timed(contender.call, 1) for _ in range(repeats))), 1e-7)
     found.sort(key=lambda c: c.estimate)
     return [c for c in found[:2] if c.estimate <= pace.close * found[0].estimate]
 
@@ -202,14 +202,14 @@ def measure(case: Case, ours, libraries: list, probe: Probe | None, pace: Pace, 
 def _round(own: Contender, rivals: list[Contender], number: int, pace: Pace) -> list[float]:
     """Run every rival next to localconv, in an order that changes from round to round; return localconv's times."""
     if not rivals:
-        return [_block(own, pace)]
+        return [block(own, pace)]
     nearest = min(rival.estimate for rival in rivals)
     times = []
     for rival in rivals[number % len(rivals) :] + rivals[: number % len(rivals)]:
         if rival.estimate > pace.behind * nearest and number >= pace.enough:
             continue
         pair = (own, rival) if number % 2 else (rival, own)
-        spent = {contender.library: _block(contender, pace) for contender in pair}
+        spent = {contender.library: block(contender, pace) for contender in pair}
         rival.ratios.append(spent[rival.library] / spent[own.library])
         times.append(spent[own.library])
     return times
