@@ -9,8 +9,8 @@ A series changes one quantity. Its points take turns in blocks, up in one round 
 that slows down does not bend a line. A kink is a point whose time per unit of work is more than KINK times what a
 straight line between its neighbours, on logarithmic axes, has there. There are two units, the multiply-adds and the
 time that the machine's limits allow, and the smaller excess counts: time that is a sum of parts, of which some grow, is
-never above the line per multiply-add; and where arrays leave a cache, the limit grows as the time does. A series in
-which something looks like a kink is measured for as many rounds again.
+never above the line per multiply-add; and where arrays leave a cache, the limit grows as the time does. A line with
+what looks like a kink is measured for as many rounds again.
 """
 
 from __future__ import annotations
@@ -150,24 +150,41 @@ def ready(ours: Any, family: str, cases: list[tuple[int, Case, int]], bound: flo
     return list(lines.values())
 
 
-def measure(ours: Any, lines: list, probe: Any, pace: Any) -> None:
-    """Measure the points in turns; where something looks like a kink, for as many rounds again."""
+def measure(ours: Any, lines: list, probe: Any, pace: Any) -> tuple[int, int]:
+    """Measure the points in turns; the lines in which something looks like a kink for as many rounds again.
+
+    How many blocks ended on one thread because the processors were busy, and how many blocks there were.
+    """
     from timing import block
 
+    from localconv import _core
+
+    alone = blocks = 0
     for number in range(2 * pace.rounds):
-        if number == pace.rounds and not any(line.kinks() for line in lines):
-            break
+        taking_part = lines if number < pace.rounds else [line for line in lines if line.kinks()]
         turn = -1 if number % 2 else 1
-        for line in lines[::turn]:
+        for line in taking_part[::turn]:
             for point in line.points[::turn]:
                 ours.module.set_num_threads(point.threads)
                 block(point.contender, pace)
-        for point in lines[0].points if probe else ():
-            probe.threads = point.threads
-            point.rates.append((probe.bandwidth_of(point.case.resident), probe.peak()))
+                ran = _core.last_run()
+                alone, blocks = alone + (ran["team"] < ran["threads"]), blocks + 1
+        if probe and taking_part:
+            add_rates(taking_part[0].points, probe)
     for line in lines:
         for point in line.points:
             del point.contender.call  # it holds the arrays
+    return alone, blocks
+
+
+def add_rates(points: list, probe: Any) -> None:
+    """Measure what the machine has for the points' cases just now; all operations on a case share it."""
+    peaks: dict[int, float] = {}
+    for point in points:
+        probe.threads = point.threads
+        if point.threads not in peaks:
+            peaks[point.threads] = probe.peak()
+        point.rates.append((probe.bandwidth_of(point.case.resident), peaks[point.threads]))
 
 
 def run(options: argparse.Namespace) -> tuple[dict[str, str], dict[str, list], dict[str, list]]:
@@ -180,19 +197,22 @@ def run(options: argparse.Namespace) -> tuple[dict[str, str], dict[str, list], d
     series: dict[str, list] = {name: [] for name in SERIES if options.only in (None, name)}
     pages: dict[str, list] = {name: [] for name in PAGED if options.only in (None, MULTIPLES)}
     probe = open_probe(options, remarks) if series else None
-    progress = Progress(2 * len(series | pages))
+    progress, counts = Progress(2 * len(series | pages)), []
     for name, found in (series | pages).items():
         for family in ("unshared", "shared"):
             progress.start(f"{name}, {family}")
             cases, bound = (in_series, KINK) if name in series else (beside_pages, PAGES)
             lines = ready(ours, family, cases(name, family, options.threads), bound)
-            measure(ours, lines, probe if name in series else None, pace)
+            counts.append(measure(ours, lines, probe if name in series else None, pace))
             found += lines
     progress.finish()
     if probe:
         probe.close()
-    setting = {"processor": processor(), "threads": str(options.threads), "remarks": "; ".join(remarks) or "none"}
-    return setting | {"localconv": f"{ours.version}, {instruction_set()}"}, series, pages
+    alone, blocks = (sum(column) for column in zip(*counts, strict=True))
+    setting = {"processor": processor(), "threads": str(options.threads)}
+    setting["localconv"] = f"{ours.version}, {instruction_set()}"
+    setting["remarks"] = "; ".join([*remarks, f"{alone} of {blocks} blocks kept to one thread beside busy processors"])
+    return setting, series, pages
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -83,22 +84,22 @@ class Line:
     points: list[Point] = field(default_factory=list)
 
     def excess(self, i: int) -> float:
-        """The point's time per unit of work over that of the line between its neighbours, the median over the rounds;
-        1 at the ends.
+        """The point's time per unit of work over that of the line between its neighbours; 1 at the ends.
+
+        The median over the rounds, or that of the fastest blocks: others' work, which must not look like a kink, lasts
+        for some rounds or meets some blocks.
         """
         if not 0 < i < len(self.points) - 1:
             return 1.0
         near = self.points[i - 1 : i + 2]
         rounds = list(zip(*(point.contender.seconds for point in near), strict=True))
-        by_unit = zip(*(point.works for point in near), strict=True)
-        return min(
-            median(self._above(i, [time / work for time, work in zip(times, works, strict=True)]) for times in rounds)
-            for works in by_unit
-        )
+        factors = [self._above(i, times) for times in rounds]
+        time = min(median(factors), self._above(i, [point.contender.fastest for point in near]))
+        return min(time / self._above(i, works) for works in zip(*(point.works for point in near), strict=True))
 
-    def _above(self, i: int, costs: list[float]) -> float:
-        """The middle one of three costs over the geometric mean of the others, which is weighted where the middle value
-        is nearer to one of them.
+    def _above(self, i: int, costs: Sequence[float]) -> float:
+        """The middle one of three points' costs over the geometric mean of its neighbours', which weighs the one more
+        whose value is nearer.
         """
         first, value, last = (math.log(point.value) for point in self.points[i - 1 : i + 2])
         share = (value - first) / (last - first)
