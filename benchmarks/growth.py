@@ -110,6 +110,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if not 1 <= options.threads <= available_cpus():
         parser.error(f"--threads must be from 1 to {available_cpus()}, got {options.threads}")
+    if options.threads == 1 and options.only == "threads":
+        parser.error("--only threads needs --threads of at least 2")
+    options.series = [
+        name for name in SERIES if options.only in (None, name) and (name, options.threads) != ("threads", 1)
+    ]
     return options
 
 
@@ -117,9 +122,11 @@ def in_series(name: str, family: str, threads: int) -> list[tuple[int, Case, int
     """The values of a series, each with its case and its threads."""
     series = SERIES[name]
     cases = [(n, series.base[family]._replace(**series.change(n)).case(family)) for n in series.values]
-    if name == "threads":
-        return [(n, case, n) for n, case in cases if n <= threads]
-    return [(n, case, threads) for n, case in cases]
+    return (
+        [(n, case, threads) for n, case in cases]
+        if name != "threads"
+        else [(n, c, n) for n, c in cases if n <= threads]
+    )
 
 
 def beside_pages(name: str, family: str, threads: int) -> list[tuple[int, Case, int]]:
@@ -194,7 +201,7 @@ def run(options: argparse.Namespace) -> tuple[dict[str, str], dict[str, list], d
 
     ours, remarks = peers.LocalConv(options.threads), []
     pace = Pace(block=0.003, rounds=3, pause=0.002) if options.quick else Pace(block=0.02, rounds=5, pause=0.005)
-    series: dict[str, list] = {name: [] for name in SERIES if options.only in (None, name)}
+    series: dict[str, list] = {name: [] for name in options.series}
     pages: dict[str, list] = {name: [] for name in PAGED if options.only in (None, MULTIPLES)}
     probe = open_probe(options, remarks) if series else None
     progress, counts = Progress(2 * len(series | pages)), []
