@@ -9,6 +9,9 @@ For every constant there are a few shapes whose plans depend on it. A shape is p
 take turns in blocks of calls, and what counts is the median over the rounds of a value's time by the present one's
 within a round: below 1 it is faster. "=" is a value that makes the same plan. "again" is the present plan timed against
 itself: so far from 1 goes chance alone.
+
+A job stays what it is when the constant is restored. Before they are timed, all results are compared with the present
+plan's; whether they are the same to the last bit tells which constants may follow the machine.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -31,7 +35,7 @@ from peers import random_arrays, terms
 from shapes import SETS, STEP, Case, cases
 
 import localconv
-from localconv import engine, packing, policy
+from localconv import _core, engine, packing, policy
 from localconv.arrays import element_type, flat
 from localconv.machine import caches
 from localconv.spec import conv_spec, local_spec
@@ -56,7 +60,7 @@ ROWS = (
     ("TASKS_PER_THREAD", KERNEL, "2d b8 28x28x64", "deepface-L5 b32"),
     ("PRODUCTS_PER_TASK", FORWARD, "seed-1d b32", "3d b1 16x16", "genomics b8"),
     ("PRODUCTS_PER_TASK", INPUT, "seed-1d b32", "genomics b8"),
-    ("PRODUCTS_PER_TASK", KERNEL, "3d b1 16x16", "seed conv1d b4"),
+    ("PRODUCTS_PER_TASK", KERNEL, "3d b1 16x16", "seed conv1d b4", "conv1d b16 1000x64 k5 f1"),
     ("PRODUCTS_PER_THREAD", FORWARD, "seed-1d b32", "genomics b8", "seed conv1d b4", "depthwise 2d b1 56x56"),
     ("PRODUCTS_PER_THREAD", INPUT, "seed-1d b32", "seed conv1d b4", "depthwise 2d b1 56x56"),
     ("PRODUCTS_PER_THREAD", KERNEL, "genomics b8", "seed conv1d b4"),
@@ -71,7 +75,7 @@ ROWS = (
     ("REDUCTION_TASKS", KERNEL, "conv2d b8 56x56", "conv2d b1 56x56", "conv2d b8 14x14", "conv2d b4 56x56x32 k3 f3"),
     ("REDUCTION_POSITIONS", KERNEL, "conv2d b1 56x56", "conv2d b8 14x14", "conv2d b8 28x28x256", "conv1d b1 16000x1"),
     ("SLICE_TARGET", KERNEL, "conv1d b64", "conv2d b8 14x14", "conv2d b8 56x56", "conv2d b2 227x227"),
-    ("KEPT_BELOW", FORWARD, "conv2d b8 14x14", "conv2d b1 56x56", "conv2d b8 28x28x256"),
+    ("KEPT_BELOW", FORWARD, "conv2d b8 14x14", "conv1d b1 16000x1", "conv2d b8 28x28x256"),
 )
 CONSTANTS = tuple(dict.fromkeys(row[0] for row in ROWS))
 # Unshared shapes in batches that fill workspace and boxes; entries as those of SHARED in shapes.py.
@@ -82,7 +86,7 @@ LARGE = {
 }
 # These say where sums are cut: where they followed the machine, so would the last bits of results.
 SUMS = ("WORKSPACE_LIMIT", "PRODUCTS_PER_TASK", "BATCH_SUM", "REDUCTION_TASKS", "REDUCTION_POSITIONS", "SLICE_TARGET")
-# A gain below this is none: the shapes are few.
+# A gain below this is none, nor is one that chance could be: the shapes are few.
 NOTICED = 1.02
 
 
@@ -94,7 +98,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--only", choices=CONSTANTS, metavar="CONSTANT", help=f"one of {', '.join(CONSTANTS)}")
     add("--quick", action="store_true", help="fewer and shorter rounds: a first look, not figures to quote")
     add("--record", type=Path, metavar="FILE", help="write a line a constant there, as Markdown that can be committed")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.record and (options.only or options.quick):
+        parser.error("--record takes a whole run: leave --only and --quick out")
+    return options
 
 
 def module_of(constant: str) -> Any:
@@ -143,7 +150,7 @@ def arrays_of(case: Case) -> tuple[np.ndarray, ...]:
 
 
 def planned(constant: str, value: Any, case: Case, operation: str, result: np.ndarray) -> Plan:
-    """The plan that a value makes; a job stays what it is when the constant is restored."""
+    """The plan that a value makes."""
     single = (case.padding, "channels_last", case.dilation, case.groups)
     unshared = case.family == "unshared"
     spec = (
@@ -196,7 +203,7 @@ def measure(constant: str, operation: str, case: Case, quick: bool) -> Row:
     if len(contenders) == 2:
         return Row(name, [None] * len(every), None, True)
     exact = agree(contenders, result, terms(case)[number] * np.finfo(case.dtype).eps, name)
-    take_turns(contenders, *((5, 0.01) if quick else (15, 0.03)))
+    take_turns(contenders, *((5, 0.01) if quick else (21, 0.02)))
     ratios = [None if plan is present else plan.ratio(present) for plan in every]
     return Row(name, ratios, again.ratio(present), exact)
 
@@ -227,7 +234,9 @@ def take_turns(plans: list[Plan], rounds: int, block: float) -> None:
     for number in range(rounds):
         first = number % len(plans)
         for plan in plans[first:] + plans[:first]:
-            seconds(plan.call, max(1, repeats // 10))
+            _core.forget_stalls()  # one plan's wait for its threads is no reason for the next one to do without
+            if repeats > 1:
+                plan.call()
             plan.seconds.append(seconds(plan.call, repeats))
 
 
@@ -259,19 +268,26 @@ class Table:
         return [mean(column) for column in zip(*(row.ratios for row in self.rows), strict=True)]
 
     @property
+    def noise(self) -> float:
+        """How far the present plan is from itself: the root mean square of the shapes, as a factor."""
+        logarithms = [math.log(row.again or 1) for row in self.rows]
+        return math.exp(math.sqrt(sum(number**2 for number in logarithms) / len(logarithms)))
+
+    @property
     def verdict(self) -> str:
         """The best value and what it would gain, and whether the constant may be another one on another machine."""
         best = min(self.means)
-        gain = f"{self.heads[self.means.index(best)]} gains {1 / best - 1:.0%}" if best * NOTICED < 1 else "stays"
+        gains = best * max(NOTICED, self.noise) < 1
+        words = f"{self.heads[self.means.index(best)]} gains {1 / best - 1:.0%}" if gains else "stays"
         if self.constant in SUMS:
-            return f"{gain}; cuts sums: the same on every machine"
-        return gain if all(row.exact for row in self.rows) else f"{gain}; CHANGES LAST BITS, and is not in SUMS"
+            return f"{words}; cuts sums"
+        return words if all(row.exact for row in self.rows) else f"{words}; CHANGES LAST BITS, and is not in SUMS"
 
     def full(self) -> str:
         """The table as Markdown, a line a shape."""
         lines = [["shape", *self.heads, "again"]]
         lines += [[row.name, *map(entry, row.ratios), entry(row.again)] for row in self.rows]
-        lines.append(["geometric mean", *map(entry, self.means), entry(mean([row.again for row in self.rows]))])
+        lines.append(["geometric mean", *map(entry, self.means), f"±{self.noise - 1:.0%}"])
         present = self.heads[len(self.heads) // 2]
         return f"## {self.constant}, present value {present}\n\n{markdown(lines)}\n\nVerdict: {self.verdict}.\n"
 
@@ -279,7 +295,7 @@ class Table:
         """A line of the record."""
         entries = [f"{head}: {ratio:.2f}" for head, ratio in zip(self.heads, self.means, strict=True)]
         entries[len(entries) // 2] = f"**{self.heads[len(entries) // 2]}**"
-        return [self.constant, *entries, entry(mean([row.again for row in self.rows])), self.verdict]
+        return [self.constant, *entries, f"{self.noise - 1:.0%}", self.verdict]
 
 
 def mean(ratios: Iterable[float | None]) -> float:
@@ -306,9 +322,9 @@ RECORD = """\
 
 {machine}.
 
-Written by `python benchmarks/tune.py --record`, which README.md describes. "value: ratio" is the time at that value over
-the time at the present one (**bold**), the geometric mean over the shapes that depend on the constant: below 1 is
-faster. "again" is the present value against itself. Gains below {noticed:.0%} are taken for none.
+Written by `python benchmarks/tune.py --record`, which README.md describes. "value: ratio" is the time at that value
+over the time at the present one (**bold**), the geometric mean over the shapes that depend on the constant: below 1 is
+faster. "noise" is how far the present plan is from itself. Gains below that, and below {noticed:.0%}, count for nothing.
 
 Constants that cut sums must not follow the machine, whatever is fastest on one: they set the order in which products
 are added, and results would differ from machine to machine in their last bits. They are
@@ -335,8 +351,8 @@ def main(arguments: list[str] | None = None) -> int:
     page.parent.mkdir(exist_ok=True)
     page.write_text("\n".join([f"{machine}.\n", *(table.full() for table in tables)]), encoding="utf-8")
     if options.record:
-        head = ["constant", "", "", "present", "", "", "again", "verdict"]
-        table, sums = markdown([head, *(table.short() for table in tables)]), ", ".join(SUMS)
+        head = ["constant", "", "", "present", "", "", "noise", "verdict"]
+        table, sums = markdown([head, *(table.short() for table in tables)]), textwrap.fill(", ".join(SUMS), 118)
         text = RECORD.format(machine=machine, noticed=NOTICED - 1, sums=sums, table=table)
         options.record.write_text(text, encoding="utf-8")
     return 0
