@@ -45,8 +45,8 @@ FORWARD, INPUT, KERNEL = OPERATIONS = ("forward", "grad_input", "grad_kernel")
 # Of every constant the operations and shapes that depend on it, by how names begin in shapes.py
 # or LARGE; all of them are channels_last.
 ROWS = (
-    ("WORKSPACE_LIMIT", FORWARD, "2d b4096"),
-    ("WORKSPACE_LIMIT", KERNEL, "2d b4096"),
+    ("WORKSPACE_LIMIT", FORWARD, "2d b4096 9x9", "2d b4096 8x8"),
+    ("WORKSPACE_LIMIT", KERNEL, "2d b4096 9x9", "2d b4096 8x8"),
     ("BOX_TARGET", FORWARD, "1d b128", "deepface-L5 b32", "2d b256"),
     ("BOX_TARGET", KERNEL, "1d b128", "deepface-L5 b32", "2d b256"),
     ("GRADIENT_BOX_TARGET", FORWARD, "conv1d b16 1000x64 k5 f17"),
@@ -55,7 +55,7 @@ ROWS = (
     ("PANELS_TARGET", INPUT, "conv2d b8 14x14", "conv2d b8 56x56"),
     ("SEGMENT_TARGET", INPUT, "1d b16", "2d b8 28x28x64", "cifar b64", "genomics b32"),
     ("SEGMENT_TARGET", KERNEL, "1d b16", "2d b8 28x28x64", "genomics b32"),
-    ("TASKS_PER_THREAD", FORWARD, "1d b16", "2d b8 28x28x64", "cifar b64", "conv2d b8 56x56", "conv2d b1 56x56"),
+    ("TASKS_PER_THREAD", FORWARD, "1d b16", "2d b8 28x28x64", "cifar b64", "conv2d b1 56x56"),
     ("TASKS_PER_THREAD", INPUT, "2d b8 28x28x64", "cifar b64"),
     ("TASKS_PER_THREAD", KERNEL, "2d b8 28x28x64", "deepface-L5 b32"),
     ("PRODUCTS_PER_TASK", FORWARD, "seed-1d b32", "3d b1 16x16", "genomics b8"),
@@ -71,7 +71,7 @@ ROWS = (
     ("LINES_FILLED", FORWARD, "conv2d b4 56x56x32 k3 f17", "conv2d b4 56x56x32 k3 f100", "conv2d b4 160x160x1"),
     ("TILE_BLOCK", FORWARD, "conv1d b64", "conv2d b8 14x14", "conv2d b8 56x56"),
     ("TILE_BLOCK", INPUT, "conv2d b8 14x14", "conv2d b8 56x56"),
-    ("BATCH_SUM", KERNEL, "2d b4096"),
+    ("BATCH_SUM", KERNEL, "2d b4096 9x9", "2d b4096 8x8", "1d b2048"),
     ("REDUCTION_TASKS", KERNEL, "conv2d b8 56x56", "conv2d b1 56x56", "conv2d b8 14x14", "conv2d b4 56x56x32 k3 f3"),
     ("REDUCTION_POSITIONS", KERNEL, "conv2d b1 56x56", "conv2d b8 14x14", "conv2d b8 28x28x256", "conv1d b1 16000x1"),
     ("SLICE_TARGET", KERNEL, "conv1d b64", "conv2d b8 14x14", "conv2d b8 56x56", "conv2d b2 227x227"),
@@ -81,6 +81,8 @@ CONSTANTS = tuple(dict.fromkeys(row[0] for row in ROWS))
 # Unshared shapes in batches that fill workspace and boxes; entries as those of SHARED in shapes.py.
 LARGE = {
     "2d b4096 9x9x32 k7 f32": (4096, (9, 9), 32, (7, 7), (1, 1), (1, 1), 32),
+    "2d b4096 8x8x64 k5 f16": (4096, (8, 8), 64, (5, 5), (1, 1), (1, 1), 16),
+    "1d b2048 100x32 k5 f64": (2048, (100,), 32, (5,), (1,), (1,), 64),
     "2d b256 24x24x32 k3 f32": (256, (24, 24), 32, (3, 3), (1, 1), (1, 1), 32),
     "2d b64 16x16x64 k3 f64": (64, (16, 16), 64, (3, 3), (1, 1), (1, 1), 64),
 }
@@ -151,13 +153,9 @@ def arrays_of(case: Case) -> tuple[np.ndarray, ...]:
 
 def planned(constant: str, value: Any, case: Case, operation: str, result: np.ndarray) -> Plan:
     """The plan that a value makes."""
-    single = (case.padding, "channels_last", case.dilation, case.groups)
     unshared = case.family == "unshared"
-    spec = (
-        local_spec(case.rank, case.kernel_size, case.strides, *single)
-        if unshared
-        else conv_spec(case.rank, case.strides, *single)
-    )
+    make = partial(local_spec, case.rank, case.kernel_size) if unshared else partial(conv_spec, case.rank)
+    spec = make(case.strides, case.padding, "channels_last", case.dilation, case.groups)
     x, kernel, gradient = arrays_of(case)
     made: dict[Any, Any] = {}
 
@@ -203,7 +201,7 @@ def measure(constant: str, operation: str, case: Case, quick: bool) -> Row:
     if len(contenders) == 2:
         return Row(name, [None] * len(every), None, True)
     exact = agree(contenders, result, terms(case)[number] * np.finfo(case.dtype).eps, name)
-    take_turns(contenders, *((5, 0.01) if quick else (21, 0.02)))
+    take_turns(contenders, *((5, 0.01) if quick else (15, 0.02)))
     ratios = [None if plan is present else plan.ratio(present) for plan in every]
     return Row(name, ratios, again.ratio(present), exact)
 
@@ -277,8 +275,11 @@ class Table:
     def verdict(self) -> str:
         """The best value and what it would gain, and whether the constant may be another one on another machine."""
         best = min(self.means)
-        gains = best * max(NOTICED, self.noise) < 1
-        words = f"{self.heads[self.means.index(best)]} gains {1 / best - 1:.0%}" if gains else "stays"
+        words = "stays"
+        if best * max(NOTICED, self.noise) < 1:
+            k = self.means.index(best)
+            worst = max(row.ratios[k] or 1 for row in self.rows)
+            words = f"{self.heads[k]} gains {1 / best - 1:.0%}, worst shape {worst:.2f}"
         if self.constant in SUMS:
             return f"{words}; cuts sums"
         return words if all(row.exact for row in self.rows) else f"{words}; CHANGES LAST BITS, and is not in SUMS"
@@ -324,7 +325,7 @@ RECORD = """\
 
 Written by `python benchmarks/tune.py --record`, which README.md describes. "value: ratio" is the time at that value
 over the time at the present one (**bold**), the geometric mean over the shapes that depend on the constant: below 1 is
-faster. "noise" is how far the present plan is from itself. Gains below that, and below {noticed:.0%}, count for nothing.
+faster; "noise" is how far the present plan is from itself, and gains below that or {noticed:.0%} count for nothing.
 
 Constants that cut sums must not follow the machine, whatever is fastest on one: they set the order in which products
 are added, and results would differ from machine to machine in their last bits. They are
