@@ -753,12 +753,16 @@ def tolerance(case: Case, arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, .
     kind = NumPy(1)
     formulations = list(kind.formulations(case).values())
     call, fetch = formulations[0](case, *map(np.abs, arrays))
-    images = case.batch * (case.positions if case.family == "shared" else 1)
-    terms = (case.window, case.taps * case.filters // case.groups, images)
     return tuple(
         np.ascontiguousarray(bound).reshape(shape) * (np.finfo(case.dtype).eps * n)
-        for bound, shape, n in zip(fetch(call()), result_shapes(case), terms, strict=False)
+        for bound, shape, n in zip(fetch(call()), result_shapes(case), terms(case), strict=False)
     )
+
+
+def terms(case: Case) -> tuple[int, int, int]:
+    """Products that one value is the sum of: of the forward result, of the gradient for the input, for the kernel."""
+    images = case.batch * (case.positions if case.family == "shared" else 1)
+    return case.window, case.taps * case.filters // case.groups, images
 
 
 def result_shapes(case: Case) -> tuple[tuple[int, ...], ...]:
