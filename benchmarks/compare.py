@@ -57,6 +57,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--filter", default="", metavar="SUBSTRING", help="only shapes whose name or family contains this")
     add("--set", choices=tuple(SETS), default="usual", help="which shapes (default: %(default)s)")
     add("--isa", choices=("avx2",), help="hold every library to it, and the limits")
+    add("--winograd", action="store_true", help="localconv.set_winograd(True)")
     add("--only", choices=("forward", "step"), help="only the forward results, or only the training steps")
     add("--out", type=Path, default=Path(__file__).parent / "results", metavar="DIR", help=OUT_HELP)
     add("--peers", default=",".join(KNOWN_PEERS), metavar="NAMES", help="separated by commas (default: %(default)s)")
@@ -215,6 +216,10 @@ def main(arguments: list[str] | None = None) -> int:
     limit_threads(options.threads)
     limit_isa(options.isa)
     try:
+        if options.winograd:
+            import localconv
+
+            localconv.set_winograd(True)
         report = run(options)
     except ImportError as error:
         print(f"compare.py: {error}; pip install '.[bench]' in the project's directory", file=sys.stderr)

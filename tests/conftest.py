@@ -32,6 +32,7 @@ def settings_restored():
     settings.set_isa(isa)
     localconv.set_image_data_format(data_format)
     localconv.set_floatx(floatx)
+    localconv.set_winograd(False)
     localconv.set_num_threads(None)
 
 

@@ -11,9 +11,9 @@ from localconv.settings import ALGORITHMS, COLUMNS
 def of(operation):
     """The compiled algorithms of an operation that take any geometry.
 
-    Local_dot takes some, and has tests of its own.
+    Local_dot and conv_winograd take some, and have tests of their own.
     """
-    return [name for name in ALGORITHMS[operation] if name not in ("local_dot", COLUMNS)]
+    return [name for name in ALGORITHMS[operation] if name not in ("local_dot", "conv_winograd", COLUMNS)]
 
 
 def together(*operations):

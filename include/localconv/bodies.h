@@ -7,4 +7,5 @@
 #include "algorithms/conv_reduction.h"
 #include "algorithms/conv_narrow.h"
 #include "algorithms/conv_lines.h"
+#include "algorithms/conv_winograd.h"
 #include "algorithms/columns.h"

@@ -25,6 +25,7 @@
     X(local_input_boxed, local_grad_input, local_grad_input, local_grad_input_task, no_task)      \
     X(conv_direct, conv_forward, conv_forward, conv_pack, conv_tiles)                             \
     X(conv_lines, conv_forward, conv_lines, lines_pack, lines_block)                              \
+    X(conv_winograd, conv_forward, conv_winograd, winograd_pack, winograd_squares)                \
     X(conv_phases, conv_grad_input, conv_forward, conv_pack, conv_tiles)                          \
     X(conv_narrow, conv_grad_input, conv_narrow, narrow_pack, narrow_lines)                       \
     X(conv_reduction, conv_grad_kernel, conv_reduction, reduce_part, sum_parts)                   \
@@ -204,7 +205,9 @@ LC_INLINE int lc_can_be_lanewise(int algorithm) {
 
 /* Whether all that the first pass does is to pack the kernel into what the tasks share, with no workspace of a
  * thread's: then a caller may keep it. */
-LC_INLINE int lc_packs_kernel(const lc_job *job) { return job->algorithm == LC_conv_direct && job->tasks[0] > 0; }
+LC_INLINE int lc_packs_kernel(const lc_job *job) {
+    return (job->algorithm == LC_conv_direct || job->algorithm == LC_conv_winograd) && job->tasks[0] > 0;
+}
 
 /* Whether the choice of a block makes sense for what is cut. */
 LC_INLINE int lc_block_fits(const lc_job *job, const ptrdiff_t size[3]) {

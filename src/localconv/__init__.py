@@ -19,7 +19,7 @@ from .backend import (
     local_conv3d,
     local_conv3d_transpose,
 )
-from .config import floatx, image_data_format, set_floatx, set_image_data_format
+from .config import floatx, image_data_format, set_floatx, set_image_data_format, set_winograd, winograd
 from .machine import get_num_threads, set_num_threads, show_config
 from .quantization import quantize
 from .quantized import QuantizedKernel
@@ -54,7 +54,9 @@ __all__ = [
     "set_floatx",
     "set_image_data_format",
     "set_num_threads",
+    "set_winograd",
     "show_config",
+    "winograd",
 ]
 
 

@@ -390,7 +390,7 @@ cdef class Job:
     @property
     def packing(self):
         """Equal for two jobs of one `Spec` that pack a kernel alike."""
-        return self.job.kernels.isa, self.dtype, self.job.store, self.job.choices.vectors
+        return self.job.algorithm, self.job.kernels.isa, self.dtype, self.job.store, self.job.choices.vectors
 
     @property
     def nbytes(self):

@@ -30,6 +30,9 @@ WORKSPACE_LIMIT = 16 * 2**20
 BOX_TARGET = int(1.2 * caches.second)
 GRADIENT_BOX_TARGET = int(0.6 * caches.second)
 PANELS_TARGET = int(0.3 * caches.second)
+# What Winograd's algorithm brings together, where its kernel lies in that cache and where it does not.
+SQUARES_TARGET = int(0.2 * caches.second)
+FEWER_KERNELS_TARGET = int(0.45 * caches.second)
 # Output gradients brought together for a few positions.
 SEGMENT_TARGET = 2 * caches.first
 # Tasks for each thread: enough to even out what the machine's other users take, few enough to cost nothing; and the
@@ -50,6 +53,9 @@ ZONES_LIMIT = 50_000
 PHASES_LIMIT = 256
 # What a vector of positions costs a vector of filters, which needs no box.
 LINES_FILLED = 0.85
+# Channels, filters of a group and squares of outputs from which Winograd's algorithm gains more than its sums cost.
+WINOGRAD_CHANNELS = 16
+WINOGRAD_SQUARES = 64
 # Register tiles that go through all panels of a task before the next tiles do.
 TILE_BLOCK = 16
 # Images that a kernel gradient is summed over before it is added to the sum so far.
@@ -319,7 +325,15 @@ def _conv_forward_algorithms(p: Planner) -> list[str]:
     """Positions in the lanes where filters would leave more of them empty."""
     width = p.geometry.output[2]
     lines = not p.lanewise and width >= p.lanes and _filled(p.filters, p.lanes) < LINES_FILLED * _filled(width, p.lanes)
-    return _conv_algorithms(p, *(["conv_lines"] if lines else []), "conv_direct")
+    winograd = p.settings.winograd and not lines and not p.lanewise and _gains_by_winograd(p)
+    special = "conv_lines" if lines else "conv_winograd"
+    return _conv_algorithms(p, *([special] if lines or winograd else []), "conv_direct")
+
+
+def _gains_by_winograd(p: Planner) -> bool:
+    """For what Winograd's algorithm can do: the core refuses the rest."""
+    squares = p.geometry.batch * p.geometry.positions // 4
+    return min(p.channels, p.filters) >= WINOGRAD_CHANNELS and squares >= WINOGRAD_SQUARES
 
 
 def _conv_grad_input_algorithms(p: Planner) -> list[str]:
@@ -345,6 +359,27 @@ def _conv(p: Planner, algorithm: str) -> Job:
         tile_block=TILE_BLOCK,
         zone_limit=ZONES_LIMIT,
     )
+
+
+def _conv_winograd(p: Planner, algorithm: str) -> Job | None:
+    """As many squares of outputs together as the second-level cache has room for: beside the kernel where that fits
+    too, else more of them, since the kernel comes from farther away for each lot. None: one lot is too large.
+    """
+    g = p.geometry
+    vectors = p.width(p.filters)
+    rows = p.rows[vectors - 1]
+
+    def job(squares: int) -> Job:
+        return p.job(algorithm, vectors=vectors, tile_block=squares)
+
+    smallest = job(rows)
+    if smallest.thread_bytes > WORKSPACE_LIMIT:
+        return None
+    squares = g.batch * g.output[0] * ceil(g.output[1] / min(2, g.kernel[1])) * ceil(g.output[2] / 2)
+    near = smallest.shared_bytes <= caches.second // 2
+    target, tasks = (SQUARES_TARGET, p.tasks) if near else (FEWER_KERNELS_TARGET, p.threads)
+    lots = max(tasks, ceil(squares / (rows * max(1, target // smallest.thread_bytes))))
+    return job(ceil(squares / (ceil(lots / p.threads) * p.threads)))
 
 
 def _conv_narrow(p: Planner, algorithm: str) -> Job | None:
@@ -439,7 +474,12 @@ _PLANS: dict[str, tuple[Callable[[Planner], list[str]], dict[str, Callable[[Plan
     ),
     "conv_forward": (
         _conv_forward_algorithms,
-        {"conv_direct": _conv, "conv_lines": _conv_lines, COLUMNS: _columns(ColumnsForward)},
+        {
+            "conv_direct": _conv,
+            "conv_lines": _conv_lines,
+            "conv_winograd": _conv_winograd,
+            COLUMNS: _columns(ColumnsForward),
+        },
     ),
     "conv_grad_input": (
         _conv_grad_input_algorithms,

@@ -29,11 +29,13 @@ for _operation in ("conv_forward", "conv_grad_input", "conv_grad_kernel"):
 class Settings(NamedTuple):
     """`isa`: the instruction set.
 
-    `forced`: names of algorithms that their operations take, whatever policy.py would choose.
+    `forced`: names of algorithms that their operations take, whatever policy.py would choose. `winograd`: whether
+    shared convolution may take Winograd's.
     """
 
     isa: str
     forced: tuple[str, ...] = ()
+    winograd: bool = False
 
 
 _current = Settings(available_isas()[0])
@@ -76,6 +78,11 @@ def set_isa(name: str) -> None:
 def get_isa() -> str:
     """The name of the instruction set in use."""
     return _current.isa
+
+
+def allow_winograd(allowed: bool) -> None:
+    """Whether the shared convolutions that follow may be computed by Winograd's algorithm."""
+    _use(_current._replace(winograd=allowed))
 
 
 @contextlib.contextmanager

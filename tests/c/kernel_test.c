@@ -12,8 +12,9 @@
 #include "processors.h"
 #include "testing.h"
 
-/* One value the slow way: sum and bound of the products of output (image, position, filter). */
-static long double expect(const lc_geometry *g, int local, const array *x, const array *k, ptrdiff_t image,
+/* One value the slow way: sum and bound of the products of output (image, position, filter). squares: by Winograd's
+ * algorithm, whose error has the pixels around for a bound, none larger than 1, up to 16 times. */
+static long double expect(const lc_geometry *g, int local, int squares, const array *x, const array *k, ptrdiff_t image,
                           ptrdiff_t position, ptrdiff_t filter, long double *bound) {
     const ptrdiff_t at[3] = {position / (g->output[1] * g->output[2]), position / g->output[2] % g->output[1],
                              position % g->output[2]};
@@ -31,13 +32,14 @@ static long double expect(const lc_geometry *g, int local, const array *x, const
                 inside &= i >= 0 && i < g->input[axis];
                 pixel = pixel * g->input[axis] + i;
             }
+            const ptrdiff_t row = local && g->channels_first ? c * g->taps + tap : tap * g->group_channels + c;
+            const long double weight = get(k, ((local ? position * g->window : 0) + row) * g->filters + filter);
+            if (squares) *bound += 16 * fabsl(weight);
             if (!inside) continue;
             const ptrdiff_t pixels = g->input[0] * g->input[1] * g->input[2];
-            const ptrdiff_t row = local && g->channels_first ? c * g->taps + tap : tap * g->group_channels + c;
             const ptrdiff_t where =
                 image * g->x.image + (g->channels_first ? channel * pixels + pixel : pixel * g->channels + channel);
-            const long double product =
-                (long double)get(x, where) * get(k, ((local ? position * g->window : 0) + row) * g->filters + filter);
+            const long double product = get(x, where) * weight;
             sum += product;
             *bound += fabsl(product);
         }
@@ -45,14 +47,14 @@ static long double expect(const lc_geometry *g, int local, const array *x, const
 }
 
 /* How many outputs are off, of one finished call. full_bias: a value per position too. */
-static int count_wrong(const lc_geometry *g, const lc_call *c, int local, int full_bias, const array *x, const array *k,
-                       const array *bias, const array *y) {
+static int count_wrong(const lc_geometry *g, const lc_call *c, int local, int squares, int full_bias, const array *x,
+                       const array *k, const array *bias, const array *y) {
     const long double eps = y->wide ? DBL_EPSILON : FLT_EPSILON;
     int wrong = 0;
     for (ptrdiff_t image = 0; image < g->batch; ++image)
         for (ptrdiff_t p = 0; p < g->positions; ++p)
             for (ptrdiff_t f = 0; f < g->filters; ++f) {
-                long double bound, sum = expect(g, local, x, k, image, p, f, &bound);
+                long double bound, sum = expect(g, local, squares, x, k, image, p, f, &bound);
                 if (bias) {
                     const long double b = get(bias, full_bias ? p * c->bias_position + f * c->bias_filter : f);
                     sum += b;
@@ -79,6 +81,11 @@ static int run_forward(const lc_geometry *g, const lc_kernels *kernels, int stor
         choices.block[2] = lc_min(g->output[2], way % 2 ? 7 : 1000);
         return run_job(g, kernels, store, algorithm, &choices, call);
     }
+    if (algorithm == LC_conv_winograd) {
+        choices.vectors = 1 + way;
+        choices.tile_block = way % 2 ? 5 : 1000;
+        return run_job(g, kernels, store, algorithm, &choices, call);
+    }
     if (algorithm == LC_conv_direct) {
         choices.vectors = widest(&own, 1 + way);
         choices.tasks = 7;
@@ -101,10 +108,21 @@ static int run_forward(const lc_geometry *g, const lc_kernels *kernels, int stor
     return run_job(g, kernels, store, algorithm, &choices, call);
 }
 
+/* Whether an algorithm cannot do a geometry. */
+static int refuses(const lc_geometry *g, int store, int algorithm) {
+    if (algorithm == LC_local_dot) return !lc_dot_fits(g);
+    if (algorithm == LC_conv_lines) return g->strides[2] > 1 && g->dilation[2] > 1;
+    if (algorithm != LC_conv_winograd) return 0;
+    const int three[2] = {g->kernel[1] == 3, g->kernel[2] == 3};
+    return store != LC_plain || g->channels_first || g->kernel[0] != 1 || !three[1] ||
+           (g->kernel[1] != 1 && !three[0]) || (three[0] && (g->strides[1] > 1 || g->dilation[1] > 1)) ||
+           g->strides[2] > 1 || g->dilation[2] > 1;
+}
+
 /* One geometry, one algorithm, one way. Returns whether it went wrong. */
 static int check_forward(const lc_geometry *g, const lc_kernels *kernels, int algorithm, int way, int bias_kind,
                          int relu, const array *x, const array *k, const array *bias, array *y) {
-    const int local = algorithm != LC_conv_direct && algorithm != LC_conv_lines, full = local && bias_kind == 2;
+    const int local = strcmp(lc_algorithms[algorithm].operation, "local_forward") == 0, full = local && bias_kind == 2;
     lc_ran ran = {"", ""};
     lc_call call;
     memset(&call, 0, sizeof call);
@@ -119,9 +137,9 @@ static int check_forward(const lc_geometry *g, const lc_kernels *kernels, int al
     call.ran = &ran;
     for (ptrdiff_t i = 0; i < y->size; ++i) put(y, i, NAN);
     const int refused = !run_forward(g, kernels, k->store, algorithm, way, &call);
-    if (refused && algorithm == LC_local_dot && !lc_dot_fits(g)) return 0;
-    if (refused && algorithm == LC_conv_lines && g->strides[2] > 1 && g->dilation[2] > 1) return 0;
-    const int wrong = count_wrong(g, &call, local, full, x, k, bias_kind ? bias : NULL, y);
+    if (refused && refuses(g, k->store, algorithm)) return 0;
+    const int wrong =
+        count_wrong(g, &call, local, algorithm == LC_conv_winograd, full, x, k, bias_kind ? bias : NULL, y);
     const int other = strcmp(ran.isa, kernels->isa) != 0 || strcmp(ran.dtype, kernels->dtype) != 0;
     if (wrong || other) {
         fprintf(stderr, "%s %s %s, kernel %d, way %d, bias %d, relu %d: %d wrong, ran %s %s", kernels->isa,
@@ -135,16 +153,17 @@ static int check_forward(const lc_geometry *g, const lc_kernels *kernels, int al
 /* One geometry on one set of kernels: all ways to run it. Returns the number of ways that went wrong. */
 static int check(const lc_geometry *g, const lc_kernels *kernels, int wide, int store, int bias_kind, int relu,
                  long *ways) {
-    static const int algorithms[2][8] = {{LC_conv_direct, LC_conv_direct, LC_conv_direct, LC_conv_direct, LC_conv_lines,
-                                          LC_conv_lines, LC_conv_lines, LC_conv_lines},
+    static const int algorithms[2][4] = {{LC_conv_direct, LC_conv_lines, LC_conv_winograd},
                                          {LC_local_dot, LC_local_stream, LC_local_rows, LC_local_images}};
     int failures = 0;
     array x = make(g->batch * g->x.image, wide), y = make(g->batch * g->positions * g->filters, wide);
     array bias = make(bias_kind == 2 ? g->positions * g->filters : g->filters, wide);
     for (int local = 0; local < 2; ++local) {
         array k = make_kernel(g, local, wide, store);
-        for (int way = 0; way < (local ? 4 : 8); ++way, ++*ways)
-            failures += check_forward(g, kernels, algorithms[local][way], way % 4, bias_kind, relu, &x, &k, &bias, &y);
+        for (int way = 0; way < (local ? 4 : 12); ++way, ++*ways) {
+            const int algorithm = algorithms[local][local ? way : way / 4];
+            failures += check_forward(g, kernels, algorithm, way % 4, bias_kind, relu, &x, &k, &bias, &y);
+        }
         free_array(&k);
     }
     free_array(&x);

@@ -171,6 +171,11 @@ static lc_geometry draw(int round) {
         g.kernel[axis] = flat ? 1 : 1 + DRAW(4);
         g.strides[axis] = flat ? 1 : 1 + DRAW(3);
         g.dilation[axis] = flat ? 1 : 1 + DRAW(2);
+        if (round % 4 == 3 && axis && !flat) { /* what Winograd's algorithm can do, if there is no depth */
+            g.kernel[axis] = 3;
+            g.strides[axis] = g.dilation[axis] = 1;
+        }
+        if (round % 4 == 3) g.kernel[0] = 1, g.channels_first = 0;
         g.before[axis] = flat ? 0 : DRAW(4);
         const ptrdiff_t reach = (g.kernel[axis] - 1) * g.dilation[axis] + 1, after = flat ? 0 : DRAW(3);
         g.output[axis] = flat ? 1 : 1 + DRAW(axis == 2 && round % 3 == 0 ? 40 : 6);

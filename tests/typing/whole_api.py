@@ -73,6 +73,8 @@ data_format: str = localconv.image_data_format()
 localconv.set_image_data_format(data_format)
 floatx: str = localconv.floatx()
 localconv.set_floatx(floatx)
+winograd: bool = localconv.winograd()
+localconv.set_winograd(winograd)
 version: str = localconv.__version__
 localconv.show_config(io.StringIO())
 

@@ -1,0 +1,253 @@
+/* Shared convolution of stride 1 with fewer multiplications: Winograd's F(2, 3) along the height and the width, where
+ * the kernel has three taps, and neither of them where it has one (Lavin & Gray, "Fast algorithms for convolutional
+ * neural networks", CVPR 2016, section 4).
+ *
+ * Two neighbouring outputs of three taps g come from four pixels d by four products instead of six:
+ *
+ *     m = (G g) * (B d),  y = A m     B d = (d0 - d2, d1 + d2, d2 - d1, d1 - d3)
+ *                                     G g = (g0, (g0 + g1 + g2) / 2, (g0 - g1 + g2) / 2, g2)
+ *                                     A m = (m0 + m1 + m2, m1 - m2 - m3)
+ *
+ * and four of 3 x 3 taps from 4 x 4 pixels by 16 instead of 36. The first pass makes G g of the kernel, [panel][place]
+ * [channel][filter], a place being one of the 4 or 16 products. A task of the second makes B d of some squares of
+ * pixels, [place][square][channel]; for each panel the matrix product of each place on the register tile; and A m.
+ *
+ * Infinities and NaNs spread to all outputs of a square, so it is never the default.
+ */
+#ifndef LOCALCONV_CONV_WINOGRAD_H
+#define LOCALCONV_CONV_WINOGRAD_H
+
+enum { LC_PLACES = 16 };
+
+typedef struct lc_winograd_plan {
+    ptrdiff_t height, places; /* places along the height, 1 or 4; of both axes */
+    ptrdiff_t down, across;   /* squares along the height and the width */
+    ptrdiff_t squares, panel_width, panels, pack_parts;
+    ptrdiff_t pixels_at, sums_at;  /* in a thread's workspace; in front lies a pixel of zeros */
+    ptrdiff_t pixels, sums, pixel; /* elements there from one place, and one square's pixel, to the next */
+    ptrdiff_t kernel;              /* of the packed kernel from one place to the next */
+} lc_winograd_plan;
+LC_PLAN_FITS(lc_winograd_plan);
+
+static inline int lc_finish_conv_winograd(lc_job *job) {
+    const lc_geometry *g = &job->geometry;
+    const ptrdiff_t itemsize = job->kernels->itemsize, together = job->choices.tile_block;
+    lc_winograd_plan *p = LC_PLAN(lc_winograd_plan, job);
+    if (!lc_vectors_fit(job) || together < 1 || job->store != LC_plain || g->channels_first) return LC_REFUSED;
+    if (g->kernel[0] != 1 || (g->kernel[1] != 1 && g->kernel[1] != 3) || g->kernel[2] != 3) return LC_REFUSED;
+    for (int axis = 1; axis < 3; ++axis)
+        if (g->kernel[axis] == 3 && (g->strides[axis] != 1 || g->dilation[axis] != 1)) return LC_REFUSED;
+    p->height = g->kernel[1] == 3 ? 4 : 1;
+    p->places = p->height * 4;
+    p->down = p->height == 4 ? lc_ceil_div(g->output[1], 2) : g->output[1];
+    p->across = lc_ceil_div(g->output[2], 2);
+    p->squares = g->batch * g->output[0] * p->down * p->across;
+    p->panel_width = lc_tile_lanes(job);
+    p->panels = lc_count_panels(g, p->panel_width);
+    p->pack_parts = lc_ceil_div(g->group_channels, 16);
+    p->pixel = lc_round_up(g->channels, job->kernels->lanes);
+    p->pixels = lc_spread(lc_min(together, p->squares) * p->pixel, itemsize);
+    p->sums = lc_spread(lc_min(together, p->squares) * p->panel_width, itemsize);
+    p->pixels_at = lc_align(g->channels * itemsize);
+    p->sums_at = p->pixels_at + lc_align(p->places * p->pixels * itemsize);
+    job->thread_bytes = p->sums_at + p->places * p->sums * itemsize;
+    p->kernel = lc_spread(g->group_channels * p->panel_width, itemsize);
+    job->shared_bytes = p->panels * p->places * p->kernel * itemsize;
+    job->tasks[0] = p->panels * p->pack_parts;
+    job->tasks[1] = lc_ceil_div(p->squares, together);
+    return LC_OK;
+}
+
+/* The first output position of a square, and its image. */
+LC_INLINE ptrdiff_t lc_find_square(const lc_geometry *g, const lc_winograd_plan *p, ptrdiff_t square,
+                                   ptrdiff_t first[3]) {
+    first[2] = square % p->across * 2;
+    square /= p->across;
+    first[1] = square % p->down * (p->height == 4 ? 2 : 1);
+    square /= p->down;
+    first[0] = square % g->output[0];
+    return square / g->output[0];
+}
+
+#else
+
+/* B d, of four vectors that lie `step` apart. */
+LC_INLINE void LC_NAME(winograd_pixels)(LC_VEC *d, const int step, LC_VEC minus) {
+    const LC_VEC d1 = d[step], d2 = d[2 * step];
+    d[0] = LC_NAME(fma)(minus, d2, d[0]);
+    d[3 * step] = LC_NAME(fma)(minus, d[3 * step], d1);
+    d[step] = LC_NAME(add)(d1, d2);
+    d[2 * step] = LC_NAME(fma)(minus, d1, d2);
+}
+
+/* G g, of three vectors. */
+LC_INLINE void LC_NAME(winograd_taps)(LC_VEC *g, const int step, LC_VEC half, LC_VEC minus) {
+    const LC_VEC outer = LC_NAME(mul)(half, LC_NAME(add)(g[0], g[2 * step])), inner = LC_NAME(mul)(half, g[step]);
+    g[3 * step] = g[2 * step];
+    g[step] = LC_NAME(add)(outer, inner);
+    g[2 * step] = LC_NAME(fma)(minus, inner, outer);
+}
+
+/* A m, of four vectors; two remain. */
+LC_INLINE void LC_NAME(winograd_sums)(LC_VEC *m, const int step, LC_VEC minus) {
+    const LC_VEC sum = LC_NAME(add)(m[step], m[2 * step]), difference = LC_NAME(fma)(minus, m[2 * step], m[step]);
+    m[0] = LC_NAME(add)(m[0], sum);
+    m[step] = LC_NAME(fma)(minus, m[3 * step], difference);
+}
+
+/* Some channels of a panel. */
+LC_TASK(winograd_pack) {
+    const lc_geometry *g = &job->geometry;
+    const lc_winograd_plan *p = LC_CONST_PLAN(lc_winograd_plan, job);
+    const lc_panel panel = lc_find_panel(g, p->panel_width, task / p->pack_parts);
+    const ptrdiff_t share = task % p->pack_parts, tap = g->group_channels * g->filters;
+    const ptrdiff_t end = lc_share(g->group_channels, p->pack_parts, share + 1);
+    const LC_REAL halved = (LC_REAL)0.5, negative = -1;
+    const LC_VEC half = LC_NAME(splat)(&halved), minus = LC_NAME(splat)(&negative);
+    LC_REAL *packed = (LC_REAL *)shared + task / p->pack_parts * p->places * p->kernel;
+    (void)workspace;
+    for (ptrdiff_t channel = lc_share(g->group_channels, p->pack_parts, share); channel < end; ++channel)
+        for (ptrdiff_t filter = 0; filter < panel.count; filter += LC_LANES) {
+            const LC_REAL *source = (const LC_REAL *)c->kernel + channel * g->filters + panel.first + filter;
+            LC_REAL *target = packed + channel * p->panel_width + filter;
+            const LC_MASK mask = LC_NAME(first)(lc_min(LC_LANES, panel.count - filter));
+            LC_VEC taps[LC_PLACES];
+            for (ptrdiff_t i = 0; i < g->kernel[1]; ++i) {
+                for (int k = 0; k < 3; ++k) taps[4 * i + k] = LC_NAME(load_first)(source + (3 * i + k) * tap, mask);
+                LC_NAME(winograd_taps)(taps + 4 * i, 1, half, minus);
+            }
+            for (int k = 0; p->height == 4 && k < 4; ++k) LC_NAME(winograd_taps)(taps + k, 4, half, minus);
+            for (ptrdiff_t k = 0; k < p->places; ++k) LC_NAME(store)(target + k * p->kernel, taps[k]);
+        }
+}
+
+/* B d of a square, whose pixels are these, all channels; what is behind the last one becomes 0. */
+LC_INLINE void LC_NAME(winograd_square)(const LC_REAL *const *pixel, ptrdiff_t channels, LC_REAL *out, ptrdiff_t place,
+                                        const int height) {
+    const LC_REAL negative = -1;
+    const LC_VEC minus = LC_NAME(splat)(&negative);
+    for (ptrdiff_t channel = 0; channel < channels; channel += LC_LANES) {
+        const LC_MASK mask = LC_NAME(first)(lc_min(LC_LANES, channels - channel));
+        LC_VEC d[LC_PLACES];
+        LC_UNROLL
+        for (int k = 0; k < 4 * height; ++k) d[k] = LC_NAME(load_first)(pixel[k] + channel, mask);
+        LC_UNROLL
+        for (int i = 0; i < height; ++i) LC_NAME(winograd_pixels)(d + 4 * i, 1, minus);
+        LC_UNROLL
+        for (int k = 0; height == 4 && k < 4; ++k) LC_NAME(winograd_pixels)(d + k, 4, minus);
+        LC_UNROLL
+        for (int k = 0; k < 4 * height; ++k) LC_NAME(store)(out + k * place + channel, d[k]);
+    }
+}
+
+/* B d of squares first .. last-1. */
+LC_NOINLINE void LC_NAME(winograd_inputs)(const lc_job *job, const lc_call *c, ptrdiff_t first, ptrdiff_t last,
+                                          char *workspace) {
+    const lc_geometry *g = &job->geometry;
+    const lc_winograd_plan *p = LC_CONST_PLAN(lc_winograd_plan, job);
+    LC_REAL *out = (LC_REAL *)(workspace + p->pixels_at);
+    memset(workspace, 0, (size_t)g->channels * sizeof(LC_REAL));
+    for (ptrdiff_t square = first; square < last; ++square, out += p->pixel) {
+        const LC_REAL *pixel[LC_PLACES];
+        ptrdiff_t at[3];
+        const LC_REAL *image = (const LC_REAL *)c->input + lc_find_square(g, p, square, at) * g->x.image;
+        for (int axis = 0; axis < 3; ++axis) at[axis] = lc_window_origin(g, axis, at[axis]);
+        for (ptrdiff_t k = 0; k < p->places; ++k) {
+            const ptrdiff_t place[3] = {at[0], at[1] + k / 4, at[2] + k % 4};
+            int inside = 1;
+            for (int axis = 0; axis < 3; ++axis) inside &= place[axis] >= 0 && place[axis] < g->input[axis];
+            pixel[k] = inside ? image + lc_offset(&g->x, place) : (const LC_REAL *)workspace;
+        }
+        if (p->height == 4) LC_NAME(winograd_square)(pixel, g->channels, out, p->pixels, 4);
+        if (p->height == 1) LC_NAME(winograd_square)(pixel, g->channels, out, p->pixels, 1);
+    }
+}
+
+/* A m of a square, `lanes` filters; out: of its outputs, NULL behind an end. */
+LC_INLINE void LC_NAME(winograd_outputs)(const LC_REAL *sums, ptrdiff_t place, LC_REAL *const out[4], ptrdiff_t lanes,
+                                         const LC_REAL *bias, int relu, const int height) {
+    const LC_REAL negative = -1;
+    const LC_VEC minus = LC_NAME(splat)(&negative);
+    const LC_MASK mask = LC_NAME(first)(lanes);
+    LC_VEC m[LC_PLACES];
+    LC_UNROLL
+    for (int k = 0; k < 4 * height; ++k) m[k] = LC_NAME(load)(sums + k * place);
+    LC_UNROLL
+    for (int i = 0; i < height; ++i) LC_NAME(winograd_sums)(m + 4 * i, 1, minus);
+    LC_UNROLL
+    for (int k = 0; height == 4 && k < 2; ++k) LC_NAME(winograd_sums)(m + k, 4, minus);
+    for (int k = 0; k < (height == 4 ? 4 : 2); ++k) {
+        LC_VEC y = m[k / 2 * 4 + k % 2];
+        if (bias) y = LC_NAME(add)(y, LC_NAME(load_first)(bias, mask));
+        if (relu) y = LC_NAME(relu)(y);
+        if (out[k] && lanes == LC_LANES)
+            LC_NAME(store)(out[k], y);
+        else if (out[k])
+            LC_NAME(store_first)(out[k], mask, y);
+    }
+}
+
+/* A m of a panel's filters, of squares first .. last-1. */
+LC_NOINLINE void LC_NAME(winograd_results)(const lc_job *job, const lc_call *c, ptrdiff_t first, ptrdiff_t last,
+                                           const lc_panel *panel, const LC_REAL *sums) {
+    const lc_geometry *g = &job->geometry;
+    const lc_winograd_plan *p = LC_CONST_PLAN(lc_winograd_plan, job);
+    const LC_REAL *bias = c->bias ? (const LC_REAL *)c->bias + panel->first : NULL;
+    for (ptrdiff_t square = first; square < last; ++square, sums += p->panel_width) {
+        ptrdiff_t at[3];
+        /* Of the second row there is nothing where the height has one tap. */
+        LC_REAL *out[4] = {(LC_REAL *)c->result + lc_find_square(g, p, square, at) * g->y.image + panel->first};
+        out[0] += lc_offset(&g->y, at);
+        out[1] = at[2] + 1 < g->output[2] ? out[0] + g->y.pixel[2] : NULL;
+        out[2] = p->height == 4 && at[1] + 1 < g->output[1] ? out[0] + g->y.pixel[1] : NULL;
+        out[3] = out[1] && out[2] ? out[1] + g->y.pixel[1] : NULL;
+        for (ptrdiff_t filter = 0; filter < panel->count; filter += LC_LANES) {
+            const ptrdiff_t lanes = lc_min(LC_LANES, panel->count - filter);
+            const LC_REAL *added = bias ? bias + filter : NULL;
+            if (p->height == 4) LC_NAME(winograd_outputs)(sums + filter, p->sums, out, lanes, added, c->relu, 4);
+            if (p->height == 1) LC_NAME(winograd_outputs)(sums + filter, p->sums, out, lanes, added, c->relu, 1);
+            for (int k = 0; k < 4; ++k) out[k] = out[k] ? out[k] + LC_LANES : NULL;
+        }
+    }
+}
+
+/* Task: some squares, all filters. */
+LC_TASK(winograd_squares) {
+    const lc_geometry *g = &job->geometry;
+    const lc_winograd_plan *p = LC_CONST_PLAN(lc_winograd_plan, job);
+    const ptrdiff_t first = lc_share(p->squares, job->tasks[1], task),
+                    last = lc_share(p->squares, job->tasks[1], task + 1);
+    const ptrdiff_t rows = job->kernels->rows[job->choices.vectors], parts = lc_ceil_div(last - first, rows);
+    const lc_run run = {0, 0, g->group_channels};
+    LC_REAL *sums = (LC_REAL *)(workspace + p->sums_at);
+    lc_tile t;
+    if (task == 0) LC_NAME(sign)(c->ran);
+    memset(&t, 0, sizeof t);
+    t.runs = &run;
+    t.run_count = 1;
+    t.row_stride = p->pixel;
+    t.broadcast_step = 1;
+    t.vector_step = t.out_stride = p->panel_width;
+    t.prefetch_step = p->panel_width * (ptrdiff_t)sizeof(LC_REAL);
+    LC_NAME(winograd_inputs)(job, c, first, last, workspace);
+    for (ptrdiff_t i = 0; i < p->panels; ++i) {
+        const lc_panel panel = lc_find_panel(g, p->panel_width, i);
+        const int vectors = LC_NAME(vectors_for)(panel.count);
+        t.lane_count =
+            (ptrdiff_t)vectors * LC_LANES; /* what is behind the panel's end is 0, and stays in the workspace */
+        for (ptrdiff_t place = 0; place < p->places; ++place) {
+            const LC_REAL *pixels = (const LC_REAL *)(workspace + p->pixels_at) + place * p->pixels;
+            t.vector = (const LC_REAL *)shared + (i * p->places + place) * p->kernel;
+            t.prefetch = (const char *)((const LC_REAL *)t.vector + p->kernel);
+            for (ptrdiff_t k = 0, row = 0, end; k < parts; ++k, row = end) {
+                end = lc_share(last - first, parts, k + 1);
+                t.broadcast = pixels + row * p->pixel + panel.group * g->group_channels;
+                t.out = sums + place * p->sums + row * p->panel_width;
+                LC_NAME(run_tile)(&t, (int)(end - row), vectors);
+            }
+        }
+        LC_NAME(winograd_results)(job, c, first, last, &panel, sums);
+    }
+}
+
+#endif
