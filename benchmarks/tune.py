@@ -45,8 +45,8 @@ FORWARD, INPUT, KERNEL = OPERATIONS = ("forward", "grad_input", "grad_kernel")
 # Of every constant the operations and shapes that depend on it, by how names begin in shapes.py
 # or LARGE; all of them are channels_last.
 ROWS = (
-    ("WORKSPACE_LIMIT", FORWARD, "2d b4096 9x9", "2d b4096 8x8"),
-    ("WORKSPACE_LIMIT", KERNEL, "2d b4096 9x9", "2d b4096 8x8"),
+    ("CHUNK_TARGET", FORWARD, "2d b4096 9x9", "2d b4096 8x8"),
+    ("CHUNK_TARGET", KERNEL, "2d b4096 9x9", "2d b4096 8x8"),
     ("BOX_TARGET", FORWARD, "1d b128", "deepface-L5 b32", "2d b256"),
     ("BOX_TARGET", KERNEL, "1d b128", "deepface-L5 b32", "2d b256"),
     ("GRADIENT_BOX_TARGET", FORWARD, "conv1d b16 1000x64 k5 f17"),
@@ -87,7 +87,7 @@ LARGE = {
     "2d b64 16x16x64 k3 f64": (64, (16, 16), 64, (3, 3), (1, 1), (1, 1), 64),
 }
 # These say where sums are cut: where they followed the machine, so would the last bits of results.
-SUMS = ("WORKSPACE_LIMIT", "PRODUCTS_PER_TASK", "BATCH_SUM", "REDUCTION_TASKS", "REDUCTION_POSITIONS", "SLICE_TARGET")
+SUMS = ("CHUNK_TARGET", "PRODUCTS_PER_TASK", "BATCH_SUM", "REDUCTION_TASKS", "REDUCTION_POSITIONS", "SLICE_TARGET")
 # A gain below this is none, nor is one that chance could be: the shapes are few.
 NOTICED = 1.02
 

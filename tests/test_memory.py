@@ -34,6 +34,7 @@ def operations():
     yield ("local_grad_kernel", "local_kernel_boxed",
            lambda out: grad.local_conv1d_kernel(x, w.shape, y, **local, out=out), w)
     a, k, z = ones(16, 40, 64), ones(3, 64, 128), ones(16, 38, 128)
+    yield "conv_forward winograd", "conv_winograd", lambda out: localconv.conv1d(a, k, **last, out=out), z.copy()
     turned = np.ascontiguousarray(a.transpose(0, 2, 1))
     first = dict(data_format="channels_first")
     yield "conv_forward", "conv_direct", lambda out: localconv.conv1d(turned, k, **first, out=out), ones(16, 128, 38)

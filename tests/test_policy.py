@@ -122,7 +122,8 @@ def test_shared_workspaces_are_bounded(shape, forced, element):
 def small_workspaces(monkeypatch):
     """Workspaces so small that a few images fill them: batches are cut as only very large ones are otherwise."""
     engine.plans.clear()
-    monkeypatch.setattr(policy, "WORKSPACE_LIMIT", 8192)
+    for name in ("WORKSPACE_LIMIT", "CHUNK_TARGET"):
+        monkeypatch.setattr(policy, name, 8192)
     yield
     engine.plans.clear()
 
@@ -345,9 +346,11 @@ def test_every_thread_has_a_task(shape, element, threads):
     lanes = _core.tile_limits(settings.get_isa(), element.number)[0]
     panels = -(-shape.filters // shape.groups // (4 * lanes)) * shape.groups
     tiles, pixels = shape.positions * panels, prod(shape.input)
+    # A weight counts like a multiply-add again.
+    work = shape.products + shape.products // shape.batch
     for operation, most in (("local_forward", tiles), ("local_grad_kernel", tiles), ("local_grad_input", pixels)):
         job = policy.plan(operation, shape, element_of(operation, element), settings.current(), threads)
-        assert job.threads == max(1, min(threads, shape.products // policy.PRODUCTS_PER_THREAD))
+        assert job.threads == max(1, min(threads, work // policy.PRODUCTS_PER_THREAD))
         assert job.tasks >= min(job.threads, most)
 
 

@@ -239,7 +239,8 @@ def test_larger_ones_with_any_number_of_threads(isa, half, case):
 def small_workspaces(monkeypatch):
     """Workspaces that a few images fill: batches, panels and windows are cut as only very large ones are otherwise."""
     engine.plans.clear()
-    monkeypatch.setattr(policy, "WORKSPACE_LIMIT", 8192)
+    for name in ("WORKSPACE_LIMIT", "CHUNK_TARGET"):
+        monkeypatch.setattr(policy, name, 8192)
     yield
     engine.plans.clear()
 

@@ -25,6 +25,9 @@ from .settings import COLUMNS, Settings
 
 # A thread's workspace must stay below this, whatever the arrays' sizes, but for the list of a window's runs.
 WORKSPACE_LIMIT = 16 * 2**20
+# Images are cut into chunks that need no more of it, if one tile of them does not. Not from the machine: kernel
+# gradients are summed by chunks.
+CHUNK_TARGET = 4 * 2**20
 # What a task brings together should stay in the second-level cache of its core, with room for what streams through:
 # boxes of inputs and staged results, boxes of input gradients, and the packed kernel's panels.
 BOX_TARGET = int(1.2 * caches.second)
@@ -39,7 +42,8 @@ SEGMENT_TARGET = 2 * caches.first
 # multiply-adds that a task should have at least.
 TASKS_PER_THREAD = 6
 PRODUCTS_PER_TASK = 300_000
-# Multiply-adds below which a second thread costs more than it brings.
+# Multiply-adds below which a second thread costs more than it brings; a weight that is read for one image alone takes
+# as long as a multiply-add again.
 PRODUCTS_PER_THREAD = 500_000
 # Images up to which reading them in place costs nothing: a tile has few rows then, and they do not crowd each other out
 # of a cache set.
@@ -59,7 +63,7 @@ WINOGRAD_SQUARES = 64
 # Register tiles that go through all panels of a task before the next tiles do.
 TILE_BLOCK = 16
 # Images that a kernel gradient is summed over before it is added to the sum so far.
-BATCH_SUM = 1024
+BATCH_SUM = 256
 # Tasks of a reduction over positions, positions that each should have at least, and bytes of the kernel's slice of one
 # task.
 REDUCTION_TASKS = 16
@@ -76,14 +80,17 @@ class Planner:
     """
 
     def __init__(
-        self, geometry: Geometry, element: ElementType, settings: Settings, limit: int, lanewise: bool
+        self, operation: str, geometry: Geometry, element: ElementType, settings: Settings, limit: int, lanewise: bool
     ) -> None:
         self.geometry, self.element, self.settings, self.lanewise = geometry, element, settings, lanewise
         self.lanes, self.itemsize, self.rows = tile_limits(settings.isa, element.number, lanewise)
-        self.threads = max(1, min(limit, geometry.products // PRODUCTS_PER_THREAD))
+        work = geometry.products
+        if operation.startswith("local"):
+            work += work // geometry.batch
+        self.threads = max(1, min(limit, work // PRODUCTS_PER_THREAD))
         self.tasks = 1
         if self.threads > 1:
-            self.tasks = max(self.threads, min(self.threads * TASKS_PER_THREAD, geometry.products // PRODUCTS_PER_TASK))
+            self.tasks = max(self.threads, min(self.threads * TASKS_PER_THREAD, work // PRODUCTS_PER_TASK))
         self.groups = 1 if lanewise else geometry.groups
         self.filters, self.channels = geometry.filters // self.groups, geometry.channels // self.groups
 
@@ -93,15 +100,15 @@ class Planner:
         return Job(geometry, self.settings.isa, element.number, element.store, algorithm, choices, self.threads)
 
     def shrunk(self, chunk: int, tile: int, job: Callable[[int], Job]) -> Job:
-        """The job of the largest chunk of images, up to `chunk`, whose workspace keeps the limit.
+        """The job of the largest chunk of images, up to `chunk`, whose workspace keeps to the target.
 
         Or that of one tile.
         """
         while True:
             found = job(chunk)
-            if found.work_bytes <= WORKSPACE_LIMIT or chunk <= tile:
+            if found.work_bytes <= CHUNK_TARGET or chunk <= tile:
                 return found
-            fitting = int(chunk * WORKSPACE_LIMIT / 2 / found.work_bytes) // tile * tile
+            fitting = int(chunk * CHUNK_TARGET / 2 / found.work_bytes) // tile * tile
             chunk = max(tile, min(fitting, chunk - 1))
 
     def grown(
@@ -156,9 +163,9 @@ def plan(operation: str, geometry: Geometry, element: ElementType, settings: Set
 
     ValueError if a forced algorithm cannot do the geometry.
     """
-    by_groups = planner = Planner(geometry, element, settings, limit, lanewise=False)
+    by_groups = planner = Planner(operation, geometry, element, settings, limit, lanewise=False)
     if is_lanewise(geometry):
-        planner = Planner(geometry, element, settings, limit, lanewise=True)
+        planner = Planner(operation, geometry, element, settings, limit, lanewise=True)
     candidates, make = _PLANS[operation]
     chosen: Iterable[str] = [name for name in settings.forced if name in make] or candidates(planner)
     for name in chosen:

@@ -105,7 +105,6 @@ LC_TASK(winograd_pack) {
     const LC_REAL halved = (LC_REAL)0.5, negative = -1;
     const LC_VEC half = LC_NAME(splat)(&halved), minus = LC_NAME(splat)(&negative);
     LC_REAL *packed = (LC_REAL *)shared + task / p->pack_parts * p->places * p->kernel;
-    (void)workspace;
     for (ptrdiff_t channel = lc_share(g->group_channels, p->pack_parts, share); channel < end; ++channel)
         for (ptrdiff_t filter = 0; filter < panel.count; filter += LC_LANES) {
             const LC_REAL *source = (const LC_REAL *)c->kernel + channel * g->filters + panel.first + filter;
@@ -187,7 +186,7 @@ LC_INLINE void LC_NAME(winograd_outputs)(const LC_REAL *sums, ptrdiff_t place, L
     }
 }
 
-/* A m of a panel's filters, of squares first .. last-1. */
+/* A m of a panel's filters, of squares first .. last-1; one row of outputs where the height has one tap. */
 LC_NOINLINE void LC_NAME(winograd_results)(const lc_job *job, const lc_call *c, ptrdiff_t first, ptrdiff_t last,
                                            const lc_panel *panel, const LC_REAL *sums) {
     const lc_geometry *g = &job->geometry;
@@ -195,7 +194,6 @@ LC_NOINLINE void LC_NAME(winograd_results)(const lc_job *job, const lc_call *c, 
     const LC_REAL *bias = c->bias ? (const LC_REAL *)c->bias + panel->first : NULL;
     for (ptrdiff_t square = first; square < last; ++square, sums += p->panel_width) {
         ptrdiff_t at[3];
-        /* Of the second row there is nothing where the height has one tap. */
         LC_REAL *out[4] = {(LC_REAL *)c->result + lc_find_square(g, p, square, at) * g->y.image + panel->first};
         out[0] += lc_offset(&g->y, at);
         out[1] = at[2] + 1 < g->output[2] ? out[0] + g->y.pixel[2] : NULL;
@@ -233,8 +231,7 @@ LC_TASK(winograd_squares) {
     for (ptrdiff_t i = 0; i < p->panels; ++i) {
         const lc_panel panel = lc_find_panel(g, p->panel_width, i);
         const int vectors = LC_NAME(vectors_for)(panel.count);
-        t.lane_count =
-            (ptrdiff_t)vectors * LC_LANES; /* what is behind the panel's end is 0, and stays in the workspace */
+        t.lane_count = (ptrdiff_t)vectors * LC_LANES; /* those behind the panel's end stay in the workspace */
         for (ptrdiff_t place = 0; place < p->places; ++place) {
             const LC_REAL *pixels = (const LC_REAL *)(workspace + p->pixels_at) + place * p->pixels;
             t.vector = (const LC_REAL *)shared + (i * p->places + place) * p->kernel;
