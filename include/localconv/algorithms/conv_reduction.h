@@ -11,8 +11,9 @@
 
 #include "../zones.h"
 
-/* Positions of a block; a width too short for lines along it; elements of the kernel that one task adds up. */
-enum { LC_BLOCK_STEPS = 128, LC_LINE_STEPS = 16, LC_SUM_ELEMENTS = 4096 };
+/* Positions of a block; a width too short for lines along it; elements of the kernel that one task adds up; elements of
+ * a window that read an output gradient so often that its vectors are brought to whole cache lines first. */
+enum { LC_BLOCK_STEPS = 128, LC_LINE_STEPS = 16, LC_SUM_ELEMENTS = 4096, LC_PACKED_WINDOW = 32 };
 
 typedef struct lc_reduction_plan {
     int pack; /* a panel's output gradients are brought together before they are read */
@@ -59,7 +60,7 @@ static inline int lc_finish_conv_reduction(lc_job *job) {
     if (status != LC_OK) return status;
     p->panel_width = lc_tile_lanes(job);
     p->panels = lc_count_panels(g, p->panel_width);
-    p->pack = g->filters > (g->channels_first ? 1 : p->panel_width);
+    p->pack = g->filters > (g->channels_first ? 1 : p->panel_width) || g->window >= LC_PACKED_WINDOW;
     p->panel_parts = lc_min(choices->panel_parts, p->panels);
     p->row_parts = lc_min(choices->row_parts, g->window);
     p->position_parts = lc_min(choices->position_parts, p->blocks);
