@@ -30,7 +30,7 @@ WORKSPACE_LIMIT = 16 * 2**20
 CHUNK_TARGET = 4 * 2**20
 # What a task brings together should stay in the second-level cache of its core, with room for what streams through:
 # boxes of inputs and staged results, boxes of input gradients, and the packed kernel's panels.
-BOX_TARGET = int(1.2 * caches.second)
+BOX_TARGET = int(0.5 * caches.second)
 GRADIENT_BOX_TARGET = int(0.6 * caches.second)
 PANELS_TARGET = int(0.3 * caches.second)
 # What Winograd's algorithm brings together, where its kernel lies in that cache and where it does not.
