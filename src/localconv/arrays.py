@@ -215,9 +215,11 @@ def output_for(
     if not out.flags.writeable:
         raise ValueError("out must be writeable, got a read-only array")
     for array in inputs:
-        parts = (array.values, array.scales) if isinstance(array, QuantizedKernel) else (array,)
-        if any(part is not None and _overlap(out, part) for part in parts):
-            raise ValueError("out must not share memory with an input")
+        if array is None:
+            continue
+        for part in (array.values, array.scales) if type(array) is QuantizedKernel else (array,):
+            if part is not None and _overlap(out, part):
+                raise ValueError("out must not share memory with an input")
     if element.result is dtype and out.flags.c_contiguous and out.flags.aligned:
         return out, False
     return np.empty(shape, dtype), True

@@ -46,8 +46,9 @@ PRODUCTS_PER_TASK = 300_000
 # as long as a multiply-add again.
 PRODUCTS_PER_THREAD = 500_000
 # Images up to which reading them in place costs nothing: a tile has few rows then, and they do not crowd each other out
-# of a cache set.
+# of a cache set. Bytes from image to image, or from channel to channel, of which multiples crowd sooner.
 IN_PLACE_UP_TO = 16
+CROWDING = 4096
 # Products of one output value from which transposing it, with the images in the lanes, no longer shows.
 IMAGES_WINDOW = 200
 # Rectangles of output positions that padding clips alike, beyond which the direct kernel's tiles would be mostly
@@ -148,6 +149,14 @@ class Planner:
             return needed
         return max(range(2, widest + 1), key=lambda v: (((needed - 1) % v + 1) / v, v))
 
+    def in_place_up_to(self) -> int:
+        """Images up to which they are read in place: fewer where a window lies in planes, one for each channel."""
+        g = self.geometry
+        plane = prod(g.input) * self.itemsize
+        if g.channels_first and g.channels > 1:
+            return 1 if plane % CROWDING == 0 else IN_PLACE_UP_TO // 4
+        return IN_PLACE_UP_TO // 2 if plane * g.channels % CROWDING == 0 else IN_PLACE_UP_TO
+
     def filter_parts(self, panel_filters: int, blocks: int) -> int:
         """Tasks that share a block where there are few blocks."""
         panels = ceil(self.filters / panel_filters) * self.groups
@@ -207,7 +216,7 @@ def _local_algorithms(p: Planner) -> list[str]:
     ):
         best = "local_images"
     else:
-        best = "local_stream" if g.batch <= IN_PLACE_UP_TO else "local_rows"
+        best = "local_stream" if g.batch <= p.in_place_up_to() else "local_rows"
     # Where a window's elements are neighbours.
     side_by_side = neighbours(g.channels, g.kernel[2], g.dilation[2], g.channels_first)
     dots = sums_by_lanes(g.filters, g.batch, side_by_side, p.lanes)
@@ -247,7 +256,8 @@ def _local(p: Planner, algorithm: str) -> Job | None:
 
 
 def _local_grad_kernel_algorithms(p: Planner) -> list[str]:
-    return ["local_kernel_boxed" if p.geometry.batch > IN_PLACE_UP_TO else "local_kernel_placed", "local_kernel_placed"]
+    boxed = p.geometry.batch > p.in_place_up_to()
+    return ["local_kernel_boxed" if boxed else "local_kernel_placed", "local_kernel_placed"]
 
 
 def _local_grad_kernel(p: Planner, algorithm: str) -> Job | None:
@@ -276,13 +286,15 @@ def _local_grad_input_algorithms(p: Planner) -> list[str]:
     """Boxed where LANES window elements cost less with the images in the lanes than one image at a time, by counting
     instructions.
 
-    One image: its products, half a cycle each, and a transpose with additions, some five for each of them.
+    One image: its products, half a cycle each, and a transpose with additions, some five for each of them. The box and
+    the gradients brought into the lanes: as much as three images, with 16 filters.
     """
     if p.lanewise:
         return ["local_input_placed"]
     one_image = ceil(p.filters / p.lanes) * p.lanes / 2 + 5 * p.lanes
     together = ceil(p.geometry.batch / p.lanes) * p.filters * p.lanes / 2
-    boxed = together < p.geometry.batch * one_image
+    beside = 3 / 16 * min(p.filters, p.lanes) * one_image
+    boxed = together + beside < p.geometry.batch * one_image
     return ["local_input_boxed" if boxed else "local_input_placed", "local_input_placed"]
 
 
