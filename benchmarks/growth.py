@@ -112,6 +112,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--threads must be from 1 to {available_cpus()}, got {options.threads}")
     if options.threads == 1 and options.only == "threads":
         parser.error("--only threads needs --threads of at least 2")
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--out: {error}")
     options.series = [
         name for name in SERIES if options.only in (None, name) and (name, options.threads) != ("threads", 1)
     ]
@@ -229,7 +233,6 @@ def main(arguments: list[str] | None = None) -> int:
     setting, series, pages = run(options)
     from growth_report import as_json, chart, markdown
 
-    options.out.mkdir(parents=True, exist_ok=True)
     page, data, picture = (options.out / f"growth.{ending}" for ending in ("md", "json", "png"))
     labels = {name: series.label for name, series in SERIES.items()}
     drawn = bool(series)

@@ -103,6 +103,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.record and (options.only or options.quick):
         parser.error("--record takes a whole run: leave --only and --quick out")
+    if options.record and not options.record.parent.is_dir():
+        parser.error(f"--record: there is no directory {options.record.parent}")
+    if not 1 <= options.threads <= available_cpus():
+        parser.error(f"--threads must be from 1 to {available_cpus()}, got {options.threads}")
     return options
 
 

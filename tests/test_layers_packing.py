@@ -123,6 +123,31 @@ def test_nothing_is_kept_for_large_calls_or_in_other_dtypes():
     assert kept(layer) is None
 
 
+@pytest.mark.parametrize("shape", [(KEPT_BELOW // 64, 8, 8, 16), (0, 6, 6, 16)])
+def test_what_is_kept_of_an_older_kernel_is_given_back_by_any_call(shape):
+    layer, x = made(CASES[1])
+    layer(x)
+    layer(x)
+    layer(np.zeros(shape, np.float32))
+    assert kept(layer) is not None
+    layer.kernel.assign(layer.kernel.value)
+    layer(np.zeros(shape, np.float32))
+    assert kept(layer) is None
+
+
+def test_buffers_of_a_pickle_are_not_the_weights():
+    layer, x = made(CASES[1])
+    buffers = []
+    pickled = pickle.dumps(layer, protocol=5, buffer_callback=buffers.append)
+    memories = [bytearray(buffer) for buffer in buffers]
+    loaded = pickle.loads(pickled, buffers=memories)
+    expected = [loaded(x) for _ in range(3)][-1]
+    for memory in memories:
+        memory[:] = bytes(len(memory))
+    np.testing.assert_array_equal(loaded(x), expected)
+    np.testing.assert_array_equal(loaded.kernel.value, layer.kernel.value)
+
+
 @pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, lambda layer: pickle.loads(pickle.dumps(layer))])
 def test_copies_have_a_kernel_of_their_own(copied):
     layer, x = made(CASES[1])

@@ -154,7 +154,7 @@ def test_error_of_data_of_one_size(isa, dtype, rank, channels):
 
 @pytest.mark.parametrize("place", [(0, 0), (3, 4), (6, 8)])
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
-def test_what_is_not_finite_stays_in_its_squares(isa, place, value):
+def test_what_is_not_finite_stays_in_its_windows(isa, place, value):
     case = case_of(2, exact=False)
     arrays = case.arrays()
     with settings.forced("conv_winograd"):
@@ -162,9 +162,9 @@ def test_what_is_not_finite_stays_in_its_squares(isa, place, value):
         arrays[0][0, *place, 2] = value
         result = case.run(localconv, arrays)
     reached = np.zeros(expected.shape, bool)
-    rows, columns = (slice(max(0, (n - 3) // 2 * 2), n // 2 * 2 + 2) for n in place)
+    rows, columns = (slice(max(0, n - 2), n + 1) for n in place)
     reached[0, rows, columns] = True
-    assert not np.isfinite(result[0, place[0] and place[0] - 2, place[1] and place[1] - 2]).any()
+    assert not np.isfinite(result[reached]).any()
     np.testing.assert_array_equal(result[~reached], expected[~reached])
 
 
@@ -187,7 +187,15 @@ def test_bits_do_not_depend_on_threads_or_lots(isa, monkeypatch):
 
 @pytest.mark.parametrize(
     ("channels", "filters", "side", "taken"),
-    [(16, 16, 18, True), (15, 16, 18, False), (16, 15, 18, False), (16, 16, 17, False), (64, 64, 30, True)],
+    [
+        (16, 16, 18, True),
+        (32, 24, 34, True),
+        (16, 65, 34, True),
+        (15, 16, 18, False),
+        (16, 15, 18, False),
+        (16, 16, 17, False),
+        (64, 64, 30, True),
+    ],
 )
 def test_where_it_gains(channels, filters, side, taken):
     x = np.ones((1, side, side, channels), np.float32)

@@ -138,17 +138,19 @@ def set_winograd(allowed: bool) -> None:
     -----
     F(2, 3) along the last two spatial axes [1]_: four outputs of a 3 x 3 kernel by 16 products for each channel and
     filter instead of 36, two of a kernel of three taps by 4 instead of 6. It computes the results of `conv1d` with
-    three taps, and of `conv2d` and `conv3d` with 3 x 3 (1 x 3 x 3) and 1 x 3 taps, where strides and dilation are 1,
-    arrays are channels_last, a group has 16 channels and 16 filters or more, and there are 256 output positions or
-    more in all images; those of layers too. Gradients, kernels of fewer bytes and everything else are computed as
-    ever. A call holds 16/9 (4/3) of the kernel's bytes more.
+    three taps, and of `conv2d` and `conv3d` with 3 x 3 (1 x 3 x 3) and 1 x 3 taps, where the axes of three taps have
+    strides and dilation of 1, arrays are channels_last, a group has 16 channels and 16 filters or more (with 3 x 3 taps
+    some thousand channels at most), and there are 256 output positions or more in all images; those of layers too.
+    Gradients, kernels of fewer bytes and everything else are computed as ever. A call holds a kernel of 16/9 (4/3) of
+    the bytes that the packed kernel has otherwise.
 
     Results are rounded otherwise. Without it, an output's error is bounded by the sum of ``|kernel| * |x|`` over its
     window; with it, by 16 times (4 times for three taps) the sum over the channels of ``|kernel|`` times the largest
     ``|x|`` of 4 x 4 pixels around, of which the window is a part. With normally distributed data the largest errors
     were 0.3 to 0.8 times as large as without it, since sums are shorter; they are larger where neighbours differ by
-    orders of magnitude. An infinity or NaN, or a value near the dtype's largest, makes the outputs of all windows in
-    its 4 x 4 pixels NaN or infinite; one in the kernel, all outputs of its filter.
+    orders of magnitude, and where weights are subnormal, since they are halved twice. An infinity comes out as NaN, in
+    the outputs that hold it; a NaN in the kernel spoils its filter at the padding too; and sums that are a quarter of
+    the dtype's largest number may overflow.
 
     References
     ----------

@@ -31,10 +31,12 @@ class KeptPacking:
 
     def find(self, version: object, job: Any, pixels: int, elements: Array) -> Array | None:
         """The kernel of this version, with these elements, as the job packs it; None: it is to do that itself."""
-        if pixels >= KEPT_BELOW or type(job) is not Job or not job.packed_bytes:
-            return None
         # Read and replaced as a whole: another thread may be here.
         kept_version, kept_packing, packed = self._kept
+        if pixels >= KEPT_BELOW or type(job) is not Job or not job.packed_bytes:
+            if kept_version is not version:
+                self._kept = None, None, None
+            return None
         if kept_version is not version or kept_packing != job.packing:
             self._kept = version, job.packing, None
             return None

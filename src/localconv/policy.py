@@ -57,7 +57,7 @@ IMAGES_WINDOW = 200
 ZONES_LIMIT = 50_000
 PHASES_LIMIT = 256
 # What a vector of positions costs a vector of filters, which needs no box.
-LINES_FILLED = 0.85
+LINES_FILLED = 0.75
 # Channels, filters of a group and squares of outputs from which Winograd's algorithm gains more than its sums cost.
 WINOGRAD_CHANNELS = 16
 WINOGRAD_SQUARES = 64
@@ -344,9 +344,9 @@ def _conv_forward_algorithms(p: Planner) -> list[str]:
     """Positions in the lanes where filters would leave more of them empty."""
     width = p.geometry.output[2]
     lines = not p.lanewise and width >= p.lanes and _filled(p.filters, p.lanes) < LINES_FILLED * _filled(width, p.lanes)
-    winograd = p.settings.winograd and not lines and not p.lanewise and _gains_by_winograd(p)
-    special = "conv_lines" if lines else "conv_winograd"
-    return _conv_algorithms(p, *([special] if lines or winograd else []), "conv_direct")
+    winograd = p.settings.winograd and not p.lanewise and _gains_by_winograd(p)
+    special = [*(["conv_winograd"] if winograd else []), *(["conv_lines"] if lines else [])]
+    return _conv_algorithms(p, *special, "conv_direct")
 
 
 def _gains_by_winograd(p: Planner) -> bool:

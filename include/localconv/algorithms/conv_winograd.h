@@ -12,7 +12,7 @@
  * [channel][filter], a place being one of the 4 or 16 products. A task of the second makes B d of some squares of
  * pixels, [place][square][channel]; for each panel the matrix product of each place on the register tile; and A m.
  *
- * Infinities and NaNs spread to all outputs of a square, so it is never the default.
+ * Infinities become NaN, and neighbours of very different sizes cost each other digits: it is never the default.
  */
 #ifndef LOCALCONV_CONV_WINOGRAD_H
 #define LOCALCONV_CONV_WINOGRAD_H

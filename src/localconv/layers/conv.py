@@ -187,8 +187,8 @@ class Conv1D(_Conv):
     Follows tf.keras.layers.Conv1D of Keras 2.15. The kernel is (kernel_size, channels / groups, filters).
 
     From the second call on with the same weights, a layer of few output positions (below 2048 in all images of a call)
-    keeps its kernel as it is packed for the fast algorithms too, which takes as much memory again. The next call
-    after an assignment, and quantizing the layer, give that back.
+    keeps its kernel as it is packed for the fast algorithms too: as much memory again, more where each group has few
+    filters. The next call after an assignment, and quantizing the layer, give that back.
 
     Examples
     --------

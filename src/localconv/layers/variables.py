@@ -135,8 +135,8 @@ class Variable:
     def version_of(self, value: Array) -> object | None:
         """Return the version that an array taken from `value` has; None if the variable has another value by now."""
         array, version = self._held
-        # Both arrays live, and no two values lie in one memory.
-        return version if np.may_share_memory(array, value) else None
+        # Both arrays live, and no two values lie in one memory: the same address is the same value.
+        return version if value.__array_interface__ == array.__array_interface__ else None
 
     @property
     def value(self) -> Array:
@@ -264,9 +264,13 @@ class Variable:
         _check_real(array, what)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # Copies and pickles of arrays may be written to; this one must not.
+        # Copies and pickles of arrays may be written to; this one must not, nor what a pickle's buffers lie in.
         self.__dict__.update(state)
-        self._array.setflags(write=False)
+        array, version = self._held
+        if array.base is not None:
+            array = array.copy()
+            self._held = array, version
+        array.setflags(write=False)
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
         if dtype is not None and np.dtype(dtype) != self.dtype:
