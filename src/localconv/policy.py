@@ -27,7 +27,7 @@ from .settings import COLUMNS, Settings
 WORKSPACE_LIMIT = 16 * 2**20
 # Images are cut into chunks that need no more of it, if one tile of them does not. Not from the machine: kernel
 # gradients are summed by chunks.
-CHUNK_TARGET = 4 * 2**20
+CHUNK_TARGET = 2**20
 # What a task brings together should stay in the second-level cache of its core, with room for what streams through:
 # boxes of inputs and staged results, boxes of input gradients, and the packed kernel's panels.
 BOX_TARGET = int(0.5 * caches.second)
@@ -41,7 +41,7 @@ SEGMENT_TARGET = 2 * caches.first
 # Tasks for each thread: enough to even out what the machine's other users take, few enough to cost nothing; and the
 # multiply-adds that a task should have at least.
 TASKS_PER_THREAD = 6
-PRODUCTS_PER_TASK = 300_000
+PRODUCTS_PER_TASK = 600_000
 # Multiply-adds below which a second thread costs more than it brings; a weight that is read for one image alone takes
 # as long as a multiply-add again.
 PRODUCTS_PER_THREAD = 500_000
@@ -64,7 +64,7 @@ WINOGRAD_SQUARES = 64
 # Register tiles that go through all panels of a task before the next tiles do.
 TILE_BLOCK = 16
 # Images that a kernel gradient is summed over before it is added to the sum so far.
-BATCH_SUM = 256
+BATCH_SUM = 128
 # Tasks of a reduction over positions, positions that each should have at least, and bytes of the kernel's slice of one
 # task.
 REDUCTION_TASKS = 16
@@ -152,10 +152,14 @@ class Planner:
     def in_place_up_to(self) -> int:
         """Images up to which they are read in place: fewer where a window lies in planes, one for each channel."""
         g = self.geometry
-        plane = prod(g.input) * self.itemsize
         if g.channels_first and g.channels > 1:
-            return 1 if plane % CROWDING == 0 else IN_PLACE_UP_TO // 4
-        return IN_PLACE_UP_TO // 2 if plane * g.channels % CROWDING == 0 else IN_PLACE_UP_TO
+            return 1 if self.planes_crowd() else IN_PLACE_UP_TO // 4
+        return IN_PLACE_UP_TO // 2 if prod(g.input) * g.channels * self.itemsize % CROWDING == 0 else IN_PLACE_UP_TO
+
+    def planes_crowd(self) -> bool:
+        """Whether the channels of a window fall into the same sets of a cache."""
+        g = self.geometry
+        return g.channels_first and g.channels > 1 and prod(g.input) * self.itemsize % CROWDING == 0
 
     def filter_parts(self, panel_filters: int, blocks: int) -> int:
         """Tasks that share a block where there are few blocks."""
@@ -287,14 +291,15 @@ def _local_grad_input_algorithms(p: Planner) -> list[str]:
     instructions.
 
     One image: its products, half a cycle each, and a transpose with additions, some five for each of them. The box and
-    the gradients brought into the lanes: as much as three images, with 16 filters.
+    the gradients brought into the lanes: as much as three images, with 16 filters. Planes that crowd cost one image
+    twice as much.
     """
     if p.lanewise:
         return ["local_input_placed"]
     one_image = ceil(p.filters / p.lanes) * p.lanes / 2 + 5 * p.lanes
     together = ceil(p.geometry.batch / p.lanes) * p.filters * p.lanes / 2
     beside = 3 / 16 * min(p.filters, p.lanes) * one_image
-    boxed = together + beside < p.geometry.batch * one_image
+    boxed = together + beside < p.geometry.batch * one_image * (2 if p.planes_crowd() else 1)
     return ["local_input_boxed" if boxed else "local_input_placed", "local_input_placed"]
 
 
