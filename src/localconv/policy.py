@@ -5,7 +5,8 @@ need, and the plan shrinks them until they fit. How work is cut never changes th
 summed within an algorithm, but for the gradients of kernels; these are cut by the geometry and the element type alone.
 So results depend neither on the number of threads nor on the sizes of the caches.
 
-Numbers without a word about their origin were measured: ``benchmarks/tune.py`` tries others, ``benchmarks/TUNING.md`` has what came out.
+Numbers without a word about their origin were measured: ``benchmarks/tune.py`` tries others, and
+``benchmarks/TUNING.md`` has what came out.
 """
 
 from __future__ import annotations
