@@ -109,11 +109,23 @@ def padding_of(padding: PaddingLike, rank: int) -> Padding:
     try:
         parts = parts_of(padding)
     except TypeError:
-        raise TypeError(f"padding must be a string or {rank} pairs (before, after), got {padding!r}") from None
+        raise TypeError(_no_padding(rank, padding)) from None
     if len(parts) != rank:
         raise ValueError(f"padding must have one pair (before, after) for each of {rank} spatial axes, got {padding!r}")
+    if any(isinstance(part, (int, np.integer)) for part in parts):
+        raise TypeError(_no_padding(rank, padding))
     pairs = tuple(ints(part, 2, "padding", minimum=0, scalar=False) for part in parts)
     return tuple((before, after) for before, after in pairs)
+
+
+def _no_padding(rank: int, padding: object) -> str:
+    """What is said to somebody who gave one number for an axis, as PyTorch has it."""
+    names = "'valid', 'same', 'causal'" if rank == 1 else "'valid', 'same'"
+    one = ", ".join(["(1, 1)"] * rank) + ("," if rank == 1 else "")
+    return (
+        f"padding must be {names} or {rank} pairs (before, after), got {brief(padding)}; one pixel on every side is "
+        f"padding=({one})"
+    )
 
 
 def is_masked(value: object) -> bool:

@@ -12,7 +12,7 @@ from typing import NamedTuple, TextIO
 import numpy as np
 
 from ._core import available_isas, cache_sizes, num_threads, openmp_version, set_thread_limits, use_threads
-from .settings import get_isa
+from .settings import current, get_isa
 from .version import __version__
 
 
@@ -175,6 +175,7 @@ def show_config(file: TextIO | None = None) -> None:
         "NumPy": np.__version__,
         "instruction set": get_isa(),
         "available here": ", ".join(available_isas()),
+        "Winograd": "allowed" if current().winograd else "off",
         "OpenMP": str(openmp) if openmp else "none: built without it, every call runs on one thread",
         "threads": str(get_num_threads()),
         "caches": ", ".join(f"{size // 1024} KiB" for size in caches) + " (L1, L2, last level)",

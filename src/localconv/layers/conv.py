@@ -258,6 +258,9 @@ class Conv2D(_Conv):
     -----
     Follows tf.keras.layers.Conv2D of Keras 2.15. The kernel is (rows, columns, channels / groups, filters).
 
+    From the second call on with the same weights, a layer of few output positions (below 2048 in all images of a call)
+    keeps its kernel as it is packed, as `Conv1D` says.
+
     Examples
     --------
     >>> import numpy as np
