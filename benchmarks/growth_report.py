@@ -11,11 +11,12 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from report import FASTER, GRID, INK, SLOWER
+from peers import spec_of
+from report import FASTER, GRID, INK, SLOWER, table
 from shapes import Case
 from timing import Contender
 
-from localconv import _core, arrays, engine, settings, spec
+from localconv import _core, arrays, engine, settings
 
 NAMES = {"forward": engine.FORWARD, "input gradient": engine.GRAD_INPUT, "kernel gradient": engine.GRAD_KERNEL}
 MARKERS = {"forward": "o", "input gradient": "s", "kernel gradient": "^"}
@@ -61,12 +62,9 @@ class Point:
 
     def workspace(self) -> int | None:
         """Bytes that a call allocates beside its result; None for what NumPy allocates in "columns"."""
-        case, shape, data_format = self.case, self.case.input_shape, "channels_last"
+        case, shape, made = self.case, self.case.input_shape, spec_of(self.case)
         if case.channels_first:
-            shape, data_format = (case.batch, case.channels, *case.spatial), "channels_first"
-        common = (case.strides, case.padding, data_format, case.dilation, case.groups)
-        local = case.family == "unshared"
-        made = spec.local_spec(case.rank, case.kernel_size, *common) if local else spec.conv_spec(case.rank, *common)
+            shape = (case.batch, case.channels, *case.spatial)
         element = arrays.element_type(None, np.empty(0, case.dtype))
         under = (settings.current(), self.threads)
         operation = NAMES[self.operation][made.family]
@@ -126,13 +124,6 @@ class Line:
         totals = [sum(p.case.sizes) + extra for p, extra in zip(self.points, workspaces, strict=True)]
         # A byte more: there are workspaces of none.
         return [self._above(1, [extra + 1 for extra in workspaces]), self._above(1, totals)]
-
-
-def table(rows: list[list[str]]) -> list[str]:
-    """Rows, the header first, as Markdown that is aligned for the terminal too."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows = [rows[0], ["-" * width for width in widths], *rows[1:]]
-    return ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in rows]
 
 
 def of_series(label: str, lines: list[Line]) -> list[str]:

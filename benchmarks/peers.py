@@ -765,6 +765,16 @@ def terms(case: Case) -> tuple[int, int, int]:
     return case.window, case.taps * case.filters // case.groups, images
 
 
+def spec_of(case: Case) -> Any:
+    """The geometry as localconv's engine takes it."""
+    from localconv.spec import conv_spec, local_spec
+
+    unshared = case.family == "unshared"
+    make = partial(local_spec, case.rank, case.kernel_size) if unshared else partial(conv_spec, case.rank)
+    data_format = "channels_first" if case.channels_first else "channels_last"
+    return make(case.strides, case.padding, data_format, case.dilation, case.groups)
+
+
 def result_shapes(case: Case) -> tuple[tuple[int, ...], ...]:
     """Return the shapes of what a case computes: the forward result, and for a training step the gradients."""
     return (case.output_shape, case.input_shape, case.kernel_shape)[: case.passes]

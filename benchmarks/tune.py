@@ -20,8 +20,7 @@ import argparse
 import math
 import sys
 import textwrap
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -31,14 +30,15 @@ from unittest import mock
 
 import numpy as np
 from compare import available_cpus, instruction_set, processor
-from peers import random_arrays, terms
+from peers import random_arrays, spec_of, terms
+from report import table
 from shapes import SETS, STEP, Case, cases
+from timing import timed
 
 import localconv
 from localconv import _core, engine, packing, policy
 from localconv.arrays import element_type, flat
 from localconv.machine import caches
-from localconv.spec import conv_spec, local_spec
 
 FORWARD, INPUT, KERNEL = OPERATIONS = ("forward", "grad_input", "grad_kernel")
 
@@ -157,9 +157,7 @@ def arrays_of(case: Case) -> tuple[np.ndarray, ...]:
 
 def planned(constant: str, value: Any, case: Case, operation: str, result: np.ndarray) -> Plan:
     """The plan that a value makes."""
-    unshared = case.family == "unshared"
-    make = partial(local_spec, case.rank, case.kernel_size) if unshared else partial(conv_spec, case.rank)
-    spec = make(case.strides, case.padding, "channels_last", case.dilation, case.groups)
+    spec = spec_of(case)
     x, kernel, gradient = arrays_of(case)
     made: dict[Any, Any] = {}
 
@@ -231,7 +229,7 @@ def agree(plans: list[Plan], result: np.ndarray, rounding: float, name: str) -> 
 
 def take_turns(plans: list[Plan], rounds: int, block: float) -> None:
     """Time a block of calls of each, one after the other, beginning with another one in every round."""
-    estimate = min(seconds(plans[0].call, 1) for _ in range(3))
+    estimate = min(timed(plans[0].call, 1) for _ in range(3))
     repeats = max(1, round(block / max(estimate, 1e-7)))
     for number in range(rounds):
         first = number % len(plans)
@@ -239,15 +237,7 @@ def take_turns(plans: list[Plan], rounds: int, block: float) -> None:
             _core.forget_stalls()  # one plan's wait for its threads is no reason for the next one to do without
             if repeats > 1:
                 plan.call()
-            plan.seconds.append(seconds(plan.call, repeats))
-
-
-def seconds(call: Callable[[], None], repeats: int) -> float:
-    """The mean time of a call."""
-    start = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    return (time.perf_counter() - start) / repeats
+            plan.seconds.append(timed(plan.call, repeats))
 
 
 # -------------------------------------------------------------------------------------------------------------- report
@@ -294,7 +284,8 @@ class Table:
         lines += [[row.name, *map(entry, row.ratios), entry(row.again)] for row in self.rows]
         lines.append(["geometric mean", *map(entry, self.means), f"±{self.noise - 1:.0%}"])
         present = self.heads[len(self.heads) // 2]
-        return f"## {self.constant}, present value {present}\n\n{markdown(lines)}\n\nVerdict: {self.verdict}.\n"
+        text = "\n".join(table(lines))
+        return f"## {self.constant}, present value {present}\n\n{text}\n\nVerdict: {self.verdict}.\n"
 
     def short(self) -> list[str]:
         """A line of the record."""
@@ -312,14 +303,6 @@ def mean(ratios: Iterable[float | None]) -> float:
 def entry(ratio: float | None) -> str:
     """A ratio in a table."""
     return "=" if ratio is None else f"{ratio:.2f}"
-
-
-def markdown(lines: list[list[str]]) -> str:
-    """A table with columns of equal width; the first line is its head."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rule = ["-" * width for width in widths]
-    padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (padded[0], rule, *padded[1:]))
 
 
 RECORD = """\
@@ -354,11 +337,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(tables[-1].full(), flush=True)
     page = Path(__file__).parent / "results" / "tune.md"
     page.parent.mkdir(exist_ok=True)
-    page.write_text("\n".join([f"{machine}.\n", *(table.full() for table in tables)]), encoding="utf-8")
+    page.write_text("\n".join([f"{machine}.\n", *(found.full() for found in tables)]), encoding="utf-8")
     if options.record:
         head = ["constant", "", "", "present", "", "", "noise", "verdict"]
-        table, sums = markdown([head, *(table.short() for table in tables)]), textwrap.fill(", ".join(SUMS), 118)
-        text = RECORD.format(machine=machine, noticed=NOTICED - 1, sums=sums, table=table)
+        lines, sums = table([head, *(found.short() for found in tables)]), textwrap.fill(", ".join(SUMS), 118)
+        text = RECORD.format(machine=machine, noticed=NOTICED - 1, sums=sums, table="\n".join(lines))
         options.record.write_text(text, encoding="utf-8")
     return 0
 

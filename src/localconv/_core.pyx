@@ -509,20 +509,21 @@ cdef int _run_passes(Job owner, lc_call *call) noexcept nogil:
     cdef lc_job *job = &owner.job
     cdef ptrdiff_t shared_bytes = lc_align(job.shared_bytes), thread_bytes = lc_align(job.thread_bytes)
     cdef int64_t start = 0, waited = 0
-    cdef int team = owner.threads, i
+    cdef int team = owner.threads, i, first = 0
     cdef void *memory
-    cdef char *shared
+    cdef char *shared = <char *> call.packed
     call.ran = &ran
-    if call.packed != NULL:
-        shared_bytes = 0
+    if shared != NULL:  # what the first pass fills
+        first, shared_bytes = 1, 0
     if owner.threads > 1:
         start = lc_now()
         team = lc_team(&owner.pace, owner.products, owner.threads, start)
     memory = malloc(shared_bytes + team * thread_bytes + LC_ALIGNMENT)
     if memory == NULL:
         return LC_NO_MEMORY
-    shared = _aligned(memory) if call.packed == NULL else <char *> call.packed
-    for i in range(0 if call.packed == NULL else 1, LC_PASSES):
+    if first == 0:
+        shared = _aligned(memory)
+    for i in range(first, LC_PASSES):
         waited += _run_pass(job, call, i, team, shared, _aligned(memory) + shared_bytes, thread_bytes)
     free(memory)
     if owner.threads > 1:

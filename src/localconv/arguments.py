@@ -102,7 +102,7 @@ def is_channels_first(data_format: str | None) -> bool:
 def padding_of(padding: PaddingLike, rank: int) -> Padding:
     """A name of a padding that has `rank` axes, or the pairs (before, after) of every axis, as tuples."""
     if isinstance(padding, str):
-        names = ("valid", "same", "causal") if rank == 1 else ("valid", "same")
+        names = _padding_names(rank)
         if padding not in names:
             raise ValueError(f"padding must be one of {names} or {rank} pairs (before, after), got {padding!r}")
         return padding
@@ -118,9 +118,13 @@ def padding_of(padding: PaddingLike, rank: int) -> Padding:
     return tuple((before, after) for before, after in pairs)
 
 
+def _padding_names(rank: int) -> tuple[str, ...]:
+    return ("valid", "same", "causal") if rank == 1 else ("valid", "same")
+
+
 def _no_padding(rank: int, padding: object) -> str:
     """What is said to somebody who gave one number for an axis, as PyTorch has it."""
-    names = "'valid', 'same', 'causal'" if rank == 1 else "'valid', 'same'"
+    names = ", ".join(map(repr, _padding_names(rank)))
     one = ", ".join(["(1, 1)"] * rank) + ("," if rank == 1 else "")
     return (
         f"padding must be {names} or {rank} pairs (before, after), got {brief(padding)}; one pixel on every side is "

@@ -218,7 +218,7 @@ def output_for(
         if array is None:
             continue
         for part in (array.values, array.scales) if type(array) is QuantizedKernel else (array,):
-            if part is not None and _overlap(out, part):
+            if _overlap(out, part):
                 raise ValueError("out must not share memory with an input")
     if element.result is dtype and out.flags.c_contiguous and out.flags.aligned:
         return out, False

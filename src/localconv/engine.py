@@ -192,12 +192,11 @@ def forward(
     if b is not None:
         b = flat(b, dtype)
     elements = flat(kernel, dtype) if kernel.dtype is dtype else stored(kernel, element, prepared.job)  # type: ignore[arg-type]
-    if packing is None:
+    packed = None if packing is None else packing(prepared.job, result.size // kernel.shape[-1], elements)
+    if packed is None:
         prepared.job.run(result.reshape(-1), flat(x, dtype), elements, None, b, relu)
     else:
-        packed = packing(prepared.job, result.size // kernel.shape[-1], elements)
-        options = {} if packed is None else {"packed": packed}
-        prepared.job.run(result.reshape(-1), flat(x, dtype), elements, None, b, relu, **options)
+        prepared.job.run(result.reshape(-1), flat(x, dtype), elements, None, b, relu, packed=packed)
     return result if out is None and not staged else deliver(result, out, staged, element)
 
 

@@ -37,11 +37,12 @@ class KeptPacking:
             if kept_version is not version:
                 self._kept = None, None, None
             return None
-        if kept_version is not version or kept_packing != job.packing:
-            self._kept = version, job.packing, None
+        packing = job.packing
+        if kept_version is not version or kept_packing != packing:
+            self._kept = version, packing, None
             return None
         if packed is None:
             packed = np.empty(job.packed_bytes, np.uint8)
             job.pack(elements.view(np.uint8), packed)
-            self._kept = version, job.packing, packed
+            self._kept = version, packing, packed
         return packed

@@ -265,15 +265,10 @@ LC_INLINE lc_conv_rows lc_find_rows(const lc_geometry *g, const lc_zone *z, ptrd
 }
 
 LC_INLINE void lc_next_rows(const lc_zone *z, lc_conv_rows *at) {
-    for (int axis = 2; axis >= -1; --axis) {
-        if (axis < 0) {
-            ++at->place[3];
-        } else if (++at->place[axis] == (axis == z->axis ? z->pieces_along : z->count[axis])) {
-            at->place[axis] = 0;
-            continue;
-        }
-        break;
-    }
+    int axis = 2;
+    while (axis >= 0 && ++at->place[axis] == (axis == z->axis ? z->pieces_along : z->count[axis]))
+        at->place[axis--] = 0;
+    if (axis < 0) ++at->place[3];
     lc_place_rows(z, at);
 }
 
