@@ -15,7 +15,7 @@
 
 #include "../zones.h"
 
-enum { LC_PACKED_ROWS = 64, LC_LATENCY_ROWS = 5, LC_AHEAD_STEPS = 6, LC_WIDENED_COLUMNS = 256 };
+enum { LC_PACKED_ROWS = 64, LC_LATENCY_ROWS = 5, LC_WIDENED_COLUMNS = 256 };
 
 /* A kernel that lies as its only panel would is packed all the same from so many output pixels and products on: the
  * caller's vectors mostly lie across two cache lines each, which costs a tenth of the time. */
@@ -361,7 +361,6 @@ LC_NOINLINE void LC_NAME(conv_zone)(const lc_conv_work *work, const lc_zone *z, 
             t->vector = (const LC_REAL *)work->kernel + index * g->window * work->panel_width;
             t->lane_count = panel.count;
             t->bias = work->bias ? (const LC_REAL *)work->bias + panel.first : NULL;
-            t->prefetch = (const char *)t->vector + LC_AHEAD_STEPS * t->prefetch_step;
             lc_conv_rows at = lc_find_rows(g, z, start);
             for (ptrdiff_t tile = start; tile < end; ++tile, lc_next_rows(z, &at))
                 LC_NAME(conv_tile)(work, z, &at, &panel, t);
@@ -395,7 +394,6 @@ LC_TASK(conv_tiles) {
     t.broadcast = job->algorithm == LC_conv_direct ? c->input : c->gradient;
     t.broadcast_step = lc_run_step(g, &g->x);
     t.vector_step = p->in_place ? g->filters : p->panel_width;
-    t.prefetch_step = t.vector_step * (ptrdiff_t)sizeof(LC_REAL);
     t.relu = c->relu;
     t.lanewise = g->lanewise;
     t.bias_axis = c->bias ? LC_BIAS_LANES : LC_BIAS_NONE;

@@ -239,7 +239,6 @@ LC_TASK(lines_block) {
     t.vector_step = p->along_taps ? g->dilation[2] : p->channel;
     t.bias_axis = c->bias ? LC_BIAS_ROWS : LC_BIAS_NONE;
     t.relu = c->relu;
-    t.prefetch = (const char *)box;
     LC_NAME(fill_lines_box)(job, c, &at, box);
     for (ptrdiff_t group = 0; group < g->groups; ++group)
         for (ptrdiff_t i = at.lo[0]; i < at.hi[0]; ++i)

@@ -308,7 +308,6 @@ LC_TASK(narrow_lines) {
     t.broadcast_step = 1;
     t.vector_step = at.box.channel;
     t.out_stride = p->line;
-    t.prefetch = (const char *)box;
     LC_NAME(fill_narrow_box)(job, c, &at, box);
     at.finite = p->full_rows == p->rows || LC_NAME(all_finite)(box, at.box.image);
     for (ptrdiff_t i = at.from[0]; i < at.to[0]; ++i)

@@ -143,8 +143,6 @@ LC_NOINLINE void LC_NAME(reduce_block)(const lc_job *job, const lc_kernel_slice 
         for (ptrdiff_t i = 0, row = from, end; i < tiles; ++i, row = end) {
             end = from + lc_share(to - from, tiles, i + 1);
             t->broadcast_base = strip->input + row * way->input_step + group;
-            t->prefetch = (const char *)((const LC_REAL *)t->broadcast + t->broadcast_base + t->runs[0].broadcast +
-                                         LC_AHEAD_STEPS * t->broadcast_step);
             t->out = (LC_REAL *)slice->partial + (strip->row + row * way->row_step) * g->filters + panel->first;
             LC_NAME(run_tile)(t, (int)(end - row), vectors);
         }
@@ -164,7 +162,6 @@ LC_NOINLINE void LC_NAME(reduce_zone)(const lc_job *job, const lc_call *c, const
     const ptrdiff_t strip_count = lc_build_strips(g, &g->x, &way, z->clip, strips);
     t->row_stride = way.input_step;
     t->broadcast_step = lc_input_spacing(g, z);
-    t->prefetch_step = t->broadcast_step * (ptrdiff_t)sizeof(LC_REAL);
     t->out_stride = way.row_step * g->filters;
     for (ptrdiff_t block = first; block < last; ++block) {
         lc_find_lines(g, z, block, &lines);

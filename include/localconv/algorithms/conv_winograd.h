@@ -226,7 +226,6 @@ LC_TASK(winograd_squares) {
     t.row_stride = p->pixel;
     t.broadcast_step = 1;
     t.vector_step = t.out_stride = p->panel_width;
-    t.prefetch_step = p->panel_width * (ptrdiff_t)sizeof(LC_REAL);
     LC_NAME(winograd_inputs)(job, c, first, last, workspace);
     for (ptrdiff_t i = 0; i < p->panels; ++i) {
         const lc_panel panel = lc_find_panel(g, p->panel_width, i);
@@ -235,7 +234,6 @@ LC_TASK(winograd_squares) {
         for (ptrdiff_t place = 0; place < p->places; ++place) {
             const LC_REAL *pixels = (const LC_REAL *)(workspace + p->pixels_at) + place * p->pixels;
             t.vector = (const LC_REAL *)shared + (i * p->places + place) * p->kernel;
-            t.prefetch = (const char *)((const LC_REAL *)t.vector + p->kernel);
             for (ptrdiff_t k = 0, row = 0, end; k < parts; ++k, row = end) {
                 end = lc_share(last - first, parts, k + 1);
                 t.broadcast = pixels + row * p->pixel + panel.group * g->group_channels;

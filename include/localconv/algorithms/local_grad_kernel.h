@@ -61,7 +61,6 @@ LC_NOINLINE void LC_NAME(kernel_gradient_at)(const lc_job *job, const lc_call *c
         const ptrdiff_t limit = lc_rows(job, vectors);
         t->lane_count = panel.count;
         t->vector = gradient + panel.first;
-        t->prefetch = (const char *)t->vector;
         for (ptrdiff_t s = 0; s < w->strip_count; ++s) {
             const lc_strip *strip = w->strips + s;
             const ptrdiff_t tiles = lc_ceil_div(strip->n, limit);
