@@ -77,6 +77,20 @@ def test_groups(solve, dtype, conv_way, data_format, groups):
 
 
 @pytest.mark.parametrize("data_format", FORMATS)
+def test_one_pixel_of_each_window(solve, dtype, conv_way, data_format):
+    """Kernels of one tap: the pixels of all images follow each other, unless strides or padding come between."""
+    shared = {"data_format": data_format, "dtype": dtype}
+    for batch, groups in ((1, 1), (3, 1), (3, 2), (2, 10)):
+        sizes = batch, 10, 20
+        solve(Case("conv1d", (13,), (1,), *sizes, groups=groups, dilation_rate=2, **shared))
+        solve(Case("conv2d", (5, 7), (1, 1), *sizes, groups=groups, **shared))
+        solve(Case("conv3d", (3, 2, 5), (1, 1, 1), *sizes, groups=groups, padding="same", **shared))
+    solve(Case("conv2d", (5, 7), (1, 1), 3, 10, 20, strides=2, **shared))
+    solve(Case("conv2d", (4, 5), (1, 1), 3, 10, 20, padding=((1, 0), (0, 2)), **shared))
+    solve(Case("conv2d", (3, 3), (1, 1), 3, 10, 20, strides=2, padding=((1, 1), (1, 1)), **shared))
+
+
+@pytest.mark.parametrize("data_format", FORMATS)
 @pytest.mark.parametrize("batch", [(2, 3), (1, 2, 1, 3), (2, 0)], ids=str)
 def test_extended_batch_shapes(dtype, conv_way, data_format, batch):
     """Any number of batch axes in front of the image's."""

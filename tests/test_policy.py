@@ -189,6 +189,19 @@ def algorithm_of(operation, shape, spec):
     return policy.plan(operation, shape, SINGLE, settings.current(), 1).algorithm
 
 
+@pytest.mark.parametrize(("data_format", "batch"), [("channels_last", 1), ("channels_first", 3)])
+def test_windows_of_one_pixel_lie_in_one_row(data_format, batch):
+    shape = (3, 4, 5, 2) if data_format == "channels_last" else (3, 2, 4, 5)
+    found = geometry.geometry_of(conv_spec(2, 1, "same", data_format, 1, 1), shape, (1, 1, 2, 7))
+    row = found.one_row()
+    assert (row.batch, row.input, row.output) == (batch, (1, 1, 60 // batch), (1, 1, 60 // batch))
+    for spec in (conv_spec(2, 3, "valid", data_format, 1, 1), conv_spec(2, 1, ((0, 0), (1, 0)), data_format, 1, 1)):
+        found = geometry.geometry_of(spec, shape, (1, 1, 2, 7))
+        assert found.one_row() == found
+    found = geometry.geometry_of(conv_spec(2, 1, "same", data_format, 1, 1), shape, (1, 2, 2, 7))
+    assert found.one_row() == found
+
+
 def test_windows_too_large_to_interleave():
     """Not even one tile of images has room in the workspace: they are read where they are."""
     spec = local_spec(1, 1, 1, "valid", "channels_last", 1, 1)

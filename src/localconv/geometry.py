@@ -83,6 +83,17 @@ class Geometry:
         """Multiply-adds of the whole convolution, padding counted."""
         return self.batch * self.positions * self.filters * self.window
 
+    def one_row(self) -> Geometry:
+        """The same shared convolution with the pixels that follow each other in one row, where each result belongs to
+        one pixel: its register tiles are cut anywhere.
+        """
+        if prod(self.kernel) > 1 or self.input != self.output or self.strides != (1, 1, 1):
+            return self
+        pixels = self.positions if self.channels_first else self.batch * self.positions
+        row = (1, 1, pixels)
+        batch = self.batch if self.channels_first else 1
+        return replace(self, batch=batch, input=row, output=row, dilation=(1, 1, 1))
+
     def one_group(self) -> Geometry:
         """One image and one group of this geometry."""
         return replace(

@@ -76,15 +76,18 @@ SLICE_TARGET = 384 * 2**10
 class Planner:
     """Makes jobs of proposals for one operation on one geometry.
 
-    `limit`: threads that may be used; `lanewise`: tiles take the channels of a depthwise geometry side by side, as
-    though they were one group. `lanes`, `rows`: elements of a vector, and rows of the largest register tile by its
-    width in vectors, minus one. `groups`, `filters`, `channels`: groups that tiles keep apart, and of one of them.
+    `images` is what was given, `geometry` what compiled algorithms compute of it; `limit`: threads that may be used;
+    `lanewise`: tiles take the channels of a depthwise geometry side by side, as though they were one group. `lanes`,
+    `rows`: elements of a vector, and rows of the largest register tile by its width in vectors, minus one. `groups`,
+    `filters`, `channels`: groups that tiles keep apart, and of one of them.
     """
 
     def __init__(
         self, operation: str, geometry: Geometry, element: ElementType, settings: Settings, limit: int, lanewise: bool
     ) -> None:
-        self.geometry, self.element, self.settings, self.lanewise = geometry, element, settings, lanewise
+        self.images = geometry
+        self.geometry = geometry.one_row() if operation.startswith("conv") else geometry
+        self.element, self.settings, self.lanewise = element, settings, lanewise
         self.lanes, self.itemsize, self.rows = tile_limits(settings.isa, element.number, lanewise)
         work = geometry.products
         if operation.startswith("local"):
@@ -478,8 +481,8 @@ def _columns(kind: Callable[..., Any]) -> Callable[[Planner, str], Any]:
     """The plan of an operation by columns of one image and group at a time."""
 
     def make(p: Planner, _: str) -> Any:
-        one = p.geometry.one_group()
-        return kind(p.geometry, one, p.job("im2col", one, tasks=p.tasks), p.job("col2im", one, tasks=1))
+        one = p.images.one_group()
+        return kind(p.images, one, p.job("im2col", one, tasks=p.tasks), p.job("col2im", one, tasks=1))
 
     return make
 
