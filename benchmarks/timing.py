@@ -10,6 +10,7 @@ next.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import median
@@ -101,11 +102,19 @@ def block(contender: Contender, pace: Pace) -> float:
 
 
 def _prepare(library: str, formulations: dict[str, Builder], case: Case, arrays: tuple, check: Callable, pace: Pace):
-    """Build, check and probe the formulations of one library; return those worth measuring, the fastest first."""
+    """Build, check and probe the formulations of one library; return those worth measuring, the fastest first.
+
+    One that the library itself refuses is left out, with a warning.
+    """
     found: list[Contender] = []
     for label, build in formulations.items():
         call, fetch = build(case, *arrays)
-        check(library, label, fetch(call()))  # this call also compiles, where there is something to compile
+        try:
+            result = call()  # it also compiles, where there is something to compile
+        except RuntimeError as error:
+            warnings.warn(f"{case.name}, {case.work}: {library} ({label}) cannot: {error}", stacklevel=2)
+            continue
+        check(library, label, fetch(result))
         contender = Contender(library, label, call)
         contender.estimate = max(timed(call, 1), 1e-7)
         if contender.estimate <= pace.hopeless * min((c.estimate for c in found), default=contender.estimate):
