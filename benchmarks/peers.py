@@ -69,6 +69,8 @@ class LocalConv:
         self.module = importlib.import_module("localconv")
         self.module.set_num_threads(threads)
         self.version = self.module.__version__
+        # That a rival's workers took a processor is no reason to do without threads in the blocks that follow.
+        self.settle = importlib.import_module("localconv._core").forget_stalls
 
     @staticmethod
     def function_of(case: Case) -> str:

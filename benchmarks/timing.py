@@ -45,6 +45,7 @@ class Contender:
     library: str
     label: str
     call: Call
+    settle: Callable[[], object] = bool  # before every block
     estimate: float = 0.0
     seconds: list[float] = field(default_factory=list)  # one value per block
     ratios: list[float] = field(default_factory=list)  # its time over localconv's, one value per round
@@ -95,6 +96,7 @@ def block(contender: Contender, pace: Pace) -> float:
     """Pause, wake the contender's threads with one call, and time a block of its calls."""
     repeats = max(1, round(pace.block / contender.estimate))
     time.sleep(pace.pause)
+    contender.settle()
     if repeats > 1:
         contender.call()
     contender.seconds.append(timed(contender.call, repeats))
@@ -171,7 +173,7 @@ def measure(case: Case, ours, libraries: list, probe: Probe | None, pace: Pace, 
     ----------
     case : Case
     ours
-        The library that everything is compared with.
+        The library that everything is compared with; its `settle` comes before each of its blocks.
     libraries : list
         The peers. One that has no formulation for the case is left out.
     probe : Probe or None
@@ -189,6 +191,7 @@ def measure(case: Case, ours, libraries: list, probe: Probe | None, pace: Pace, 
     check = _checker(case, arrays)
     progress("checking localconv")
     (own,) = _prepare(ours.name, ours.formulations(case), case, arrays, check, pace)
+    own.settle = ours.settle
     rivals: list[Contender] = []
     for library in libraries:
         progress(f"checking {library.name}")

@@ -17,7 +17,7 @@
 #define LOCALCONV_TILE_H
 
 enum { LC_BIAS_NONE, LC_BIAS_LANES, LC_BIAS_ROWS };
-enum { LC_TILE_ROWS = 16 };
+enum { LC_TILE_ROWS = 16, LC_UNIT_PREFETCH = 64 /* bytes that a step of a tile of neighbouring rows asks for */ };
 
 /* The arguments of a register tile. */
 typedef struct lc_tile {
@@ -95,7 +95,7 @@ LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, co
     const ptrdiff_t broadcast_step = t->broadcast_step * (ptrdiff_t)sizeof(LC_REAL),
                     vector_step = t->vector_step * size;
     const char *ahead = t->prefetch ? t->prefetch : (const char *)t->vector;
-    const int lines = unit ? 1 : LC_STEP_LINES(V, size); /* interleaved tiles are many: each fetches little */
+    const int lines = unit ? LC_UNIT_PREFETCH / 64 : LC_STEP_LINES(V, size);
     LC_UNROLL
     for (int r = 0; r < R; ++r) {
         LC_UNROLL
@@ -235,7 +235,8 @@ LC_NOINLINE void LC_NAME(run_lanewise_tile)(const lc_tile *t, int rows, int vect
 /* Runs the tile of `rows` rows that is `vectors` (1 to 4) vectors wide; rows <= the instruction set's LC_ROWS of that
  * width. */
 LC_INLINE void LC_NAME(run_tile)(const lc_tile *t, int rows, int vectors) {
-    const int whole = t->lane_count == (ptrdiff_t)vectors * LC_LANES, unit = t->row_stride == 1;
+    const int whole = t->lane_count == (ptrdiff_t)vectors * LC_LANES;
+    const int unit = t->row_stride == 1 && (!t->prefetch || t->prefetch_step <= LC_UNIT_PREFETCH);
     if (t->lanewise) {
         LC_NAME(run_lanewise_tile)(t, rows, vectors);
         return;
