@@ -204,12 +204,12 @@ def test_windows_of_one_pixel_lie_in_one_row(data_format, batch):
 
 def test_windows_too_large_to_interleave():
     """Not even one tile of images has room in the workspace: they are read where they are."""
-    spec = local_spec(1, 1, 1, "valid", "channels_last", 1, 1)
-    for batch, channels, algorithms in ((32, 100, {"local_rows", "local_images"}), (32, 2_200_000, {"local_stream"})):
-        shape = geometry.geometry_of(spec, (batch, 1, channels), (1, channels, 3))
+    spec = local_spec(1, 2, 1, "valid", "channels_last", 1, 1)
+    for batch, channels, algorithms in ((32, 50, {"local_rows", "local_images"}), (32, 1_100_000, {"local_stream"})):
+        shape = geometry.geometry_of(spec, (batch, 2, channels), (1, 2 * channels, 3))
         assert algorithm_of("local_forward", shape, spec) in algorithms
     for filters, algorithm in ((100, "boxed"), (5_000_000, "placed")):
-        shape = geometry.geometry_of(spec, (32, 1, 2), (1, 2, filters))
+        shape = geometry.geometry_of(spec, (32, 2, 1), (1, 2, filters))
         assert algorithm_of("local_grad_input", shape, spec) == f"local_input_{algorithm}"
         assert algorithm_of("local_grad_kernel", shape, spec) == f"local_kernel_{algorithm}"
 
@@ -315,6 +315,18 @@ def test_images_that_crowd_are_brought_together(data_format, side, channels, lim
         geo = geometry.geometry_of(spec, shape, ((side - 2) ** 2, 9 * channels, 64))
         for operation, best in (("local_forward", f"local_{forward}"), ("local_grad_kernel", f"local_kernel_{kernel}")):
             assert policy.plan(operation, geo, SINGLE, settings.current(), 1).algorithm == best
+
+
+@vectors
+@pytest.mark.parametrize(
+    ("stride", "channels", "limit"),
+    [(4, 4, 64), (5, 4, 64), (4, 1, 24), (3, 4, 16)],  # windows of 64 bytes and of 16, and windows that overlap
+)
+def test_pixels_that_are_read_once_are_not_brought_together(isa, stride, channels, limit):
+    shape = {"width": 651, "size": 4, "stride": stride, "channels": channels, "filters": 64}
+    for batch, forward, kernel in ((limit, "stream", "placed"), (limit + 1, "rows", "boxed")):
+        assert chosen("local", "forward", batch=batch, **shape) == f"local_{forward}"
+        assert chosen("local", "grad_kernel", batch=batch, **shape) == f"local_kernel_{kernel}"
 
 
 @vectors

@@ -50,6 +50,8 @@ PRODUCTS_PER_THREAD = 500_000
 # of a cache set. Bytes from image to image, or from channel to channel, of which multiples crowd sooner.
 IN_PLACE_UP_TO = 16
 CROWDING = 4096
+# The same where windows have no pixel in common: a line of theirs fills one of a cache, or is less.
+READ_ONCE_UP_TO, BITS_OF_LINES_UP_TO = 64, 24
 # Products of one output value from which transposing it, with the images in the lanes, no longer shows.
 IMAGES_WINDOW = 200
 # Rectangles of output positions that padding clips alike, beyond which the direct kernel's tiles would be mostly
@@ -154,11 +156,21 @@ class Planner:
         return max(range(2, widest + 1), key=lambda v: (((needed - 1) % v + 1) / v, v))
 
     def in_place_up_to(self) -> int:
-        """Images up to which they are read in place: fewer where a window lies in planes, one for each channel."""
+        """Images up to which they are read in place: fewer where a window lies in planes, one for each channel, more
+        where no pixel would be read again.
+        """
         g = self.geometry
         if g.channels_first and g.channels > 1:
             return 1 if self.planes_crowd() else IN_PLACE_UP_TO // 4
+        if self.read_once():
+            line = neighbours(g.channels, g.kernel[2], g.dilation[2], g.channels_first) * self.itemsize
+            return READ_ONCE_UP_TO if line >= 64 else BITS_OF_LINES_UP_TO
         return IN_PLACE_UP_TO // 2 if prod(g.input) * g.channels * self.itemsize % CROWDING == 0 else IN_PLACE_UP_TO
+
+    def read_once(self) -> bool:
+        """Whether windows have no pixel in common."""
+        g = self.geometry
+        return all(s >= reach_of(k, d) for s, k, d in zip(g.strides, g.kernel, g.dilation, strict=True))
 
     def planes_crowd(self) -> bool:
         """Whether the channels of a window fall into the same sets of a cache."""
@@ -219,12 +231,13 @@ def _local_algorithms(p: Planner) -> list[str]:
     if p.lanewise:
         return ["local_stream"]
     images, filters = _filled(g.batch, p.lanes), _filled(p.filters, p.lanes)
-    if (g.batch >= p.lanes and images > filters) or (
-        g.batch >= 2 * p.lanes and images == filters and (p.filters <= p.lanes or g.window >= IMAGES_WINDOW)
-    ):
-        best = "local_images"
+    in_place = g.batch <= p.in_place_up_to()
+    if p.read_once():  # pixels would be transposed for one window alone
+        in_lanes = images > (2 if in_place else 1) * filters
     else:
-        best = "local_stream" if g.batch <= p.in_place_up_to() else "local_rows"
+        full = g.batch >= 2 * p.lanes and (p.filters <= p.lanes or g.window >= IMAGES_WINDOW)
+        in_lanes = images > filters or (full and images == filters)
+    best = "local_images" if g.batch >= p.lanes and in_lanes else "local_stream" if in_place else "local_rows"
     # Where a window's elements are neighbours.
     side_by_side = neighbours(g.channels, g.kernel[2], g.dilation[2], g.channels_first)
     dots = sums_by_lanes(g.filters, g.batch, side_by_side, p.lanes)
