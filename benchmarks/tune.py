@@ -65,7 +65,11 @@ ROWS = (
     ("PRODUCTS_PER_THREAD", INPUT, "seed-1d b32", "seed conv1d b4", "depthwise 2d b1 56x56"),
     ("PRODUCTS_PER_THREAD", KERNEL, "genomics b8", "seed conv1d b4"),
     ("IN_PLACE_UP_TO", FORWARD, "1d b16", "2d b8 28x28x64", "seed-1d b32", "cifar b64"),
-    ("IN_PLACE_UP_TO", KERNEL, "1d b16", "2d b8 28x28x64", "genomics b32", "deepface-L5 b32"),
+    ("IN_PLACE_UP_TO", KERNEL, "1d b16", "2d b8 28x28x64", "deepface-L5 b32"),
+    ("READ_ONCE_UP_TO", FORWARD, "1d b32 2000x8", "2d b32 64x64x16", "1d b128 1000x64 k5s5"),
+    ("READ_ONCE_UP_TO", KERNEL, "1d b32 2000x8", "2d b32 64x64x16", "1d b128 1000x64 k5s5"),
+    ("BITS_OF_LINES_UP_TO", FORWARD, "genomics b8", "genomics b32"),
+    ("BITS_OF_LINES_UP_TO", KERNEL, "genomics b8", "genomics b32"),
     ("IMAGES_WINDOW", FORWARD, "seed-1d b32", "1d b128", "cifar b64", "2d b256", "2d b64"),
     ("LINES_FILLED", FORWARD, "conv1d b16 1000x64 k5 f10 same", "conv1d b16 1000x64 k5 f17", "conv1d b32"),
     ("LINES_FILLED", FORWARD, "conv2d b4 56x56x32 k3 f17", "conv2d b4 56x56x32 k3 f100", "conv2d b4 160x160x1"),
@@ -78,12 +82,15 @@ ROWS = (
     ("KEPT_BELOW", FORWARD, "conv2d b8 14x14", "conv1d b1 16000x1", "conv2d b8 28x28x256"),
 )
 CONSTANTS = tuple(dict.fromkeys(row[0] for row in ROWS))
-# Unshared shapes in batches that fill workspace and boxes; entries as those of SHARED in shapes.py.
+# Unshared shapes in batches that fill workspace and boxes, or whose windows have no pixel in common; entries as those of SHARED in shapes.py.
 LARGE = {
     "2d b4096 9x9x32 k7 f32": (4096, (9, 9), 32, (7, 7), (1, 1), (1, 1), 32),
     "2d b4096 8x8x64 k5 f16": (4096, (8, 8), 64, (5, 5), (1, 1), (1, 1), 16),
     "1d b2048 100x32 k5 f64": (2048, (100,), 32, (5,), (1,), (1,), 64),
     "2d b256 24x24x32 k3 f32": (256, (24, 24), 32, (3, 3), (1, 1), (1, 1), 32),
+    "1d b32 2000x8 k5s5 f16": (32, (2000,), 8, (5,), (5,), (1,), 16),
+    "1d b128 1000x64 k5s5 f64": (128, (1000,), 64, (5,), (5,), (1,), 64),
+    "2d b32 64x64x16 k4s4 f16": (32, (64, 64), 16, (4, 4), (4, 4), (1, 1), 16),
     "2d b64 16x16x64 k3 f64": (64, (16, 16), 64, (3, 3), (1, 1), (1, 1), 64),
 }
 # These say where sums are cut: where they followed the machine, so would the last bits of results.
