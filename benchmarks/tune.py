@@ -82,7 +82,8 @@ ROWS = (
     ("KEPT_BELOW", FORWARD, "conv2d b8 14x14", "conv1d b1 16000x1", "conv2d b8 28x28x256"),
 )
 CONSTANTS = tuple(dict.fromkeys(row[0] for row in ROWS))
-# Unshared shapes in batches that fill workspace and boxes, or whose windows have no pixel in common; entries as those of SHARED in shapes.py.
+# Unshared shapes in batches that fill workspace and boxes, or whose windows have no pixel in common; entries as those
+# of SHARED in shapes.py.
 LARGE = {
     "2d b4096 9x9x32 k7 f32": (4096, (9, 9), 32, (7, 7), (1, 1), (1, 1), 32),
     "2d b4096 8x8x64 k5 f16": (4096, (8, 8), 64, (5, 5), (1, 1), (1, 1), 16),
