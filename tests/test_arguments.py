@@ -491,3 +491,34 @@ def test_unknown_algorithms(wrong):
     with pytest.raises(ValueError, match=re.escape(repr(wrong))), settings.forced("columns", wrong):
         pass
     assert settings.current().forced == ()
+
+
+@pytest.mark.parametrize(
+    ("function", "x", "kernel", "more", "advice"),
+    [
+        ("conv2d", (2, 3, 8, 9), (5, 5, 3, 16), {}, "it fits with data_format='channels_first'"),
+        (
+            "conv1d",
+            (2, 9, 4),
+            (3, 4, 16),
+            {"data_format": "channels_first"},
+            "it fits with data_format='channels_last'",
+        ),
+        ("conv2d", (2, 8, 9, 4), (16, 4, 3, 3), {}, "go to the end with transpose(2, 3, 1, 0)"),
+        ("conv2d", (2, 8, 9, 4), (16, 2, 3, 4), {"groups": 2}, "go to the end with transpose(2, 3, 1, 0)"),
+        (
+            "conv1d",
+            (2, 4, 9),
+            (16, 4, 3),
+            {},
+            "with transpose(2, 1, 0), and the images need data_format='channels_first'",
+        ),
+        ("local_conv1d", (2, 4, 9), (7, 12, 5), {"kernel_size": 3}, "it fits with data_format='channels_first'"),
+        ("conv2d", (2, 8, 9, 4), (3, 3, 5, 16), {}, "got shape (3, 3, 5, 16)"),
+        ("local_conv1d", (2, 4, 9), (8, 12, 5), {"kernel_size": 3}, "got (8, 12, 5)"),
+    ],
+)
+def test_what_a_kernel_that_does_not_fit_may_have_meant(function, x, kernel, more, advice):
+    strides = {"strides": 1} if function.startswith("local") else {}
+    with pytest.raises(ValueError, match=re.escape(advice) + "$"):
+        getattr(localconv, function)(np.ones(x), np.ones(kernel), **more, **strides)

@@ -186,6 +186,7 @@ def _conv_geometry(spec: Spec, x_shape: Ints, kernel_shape: Ints, batch: int, sp
         raise Mismatch(
             f"{{kernel}} must have channels / groups = {channels} / {groups} = {channels // groups} along axis -2 for "
             f"{{input}} of shape {x_shape}, got shape {kernel_shape}"
+            f"{_conv_advice(spec, x_shape, kernel_shape, channels)}"
         )
     before, output = windows_of(spec, spatial, size)
     _check_output(spec, output, spatial, size)
@@ -204,6 +205,19 @@ def _conv_geometry(spec: Spec, x_shape: Ints, kernel_shape: Ints, batch: int, sp
             spec.channels_first,
         )
     )
+
+
+def _conv_advice(spec: Spec, x_shape: Ints, kernel_shape: Ints, channels: int) -> str:
+    """What somebody may have meant whose kernel does not fit: the other data format, or PyTorch's order of axes."""
+    other, spatial, their_channels = _in_other_format(spec, x_shape)
+    small = all(k <= n for k, n in zip(kernel_shape, spatial, strict=False))
+    if small and kernel_shape[-2] * spec.groups == their_channels:
+        return f"; it fits with data_format={other!r}"
+    if kernel_shape[1] * spec.groups not in (channels, their_channels):
+        return ""
+    order = (*range(2, spec.rank + 2), 1, 0)
+    too = "" if kernel_shape[1] * spec.groups == channels else f", and the images need data_format={other!r}"
+    return f"; filters in front, as PyTorch has them, go to the end with transpose{order}{too}"
 
 
 def _local_geometry(
@@ -225,6 +239,7 @@ def _local_geometry(
         raise Mismatch(
             f"{{kernel}} must have shape (positions, prod(kernel_size) * channels / groups, filters) = {expected} for "
             f"{{input}} of shape {x_shape} with output size {output}, got {kernel_shape}"
+            f"{_local_advice(spec, x_shape, kernel_shape)}"
         )
     if spec.output not in (None, output):
         raise Mismatch(f"output_shape must be {output} for {{input}} of shape {x_shape}, got {spec.output}")
@@ -243,6 +258,21 @@ def _local_geometry(
             spec.channels_first,
         )
     )
+
+
+def _local_advice(spec: Spec, x_shape: Ints, kernel_shape: Ints) -> str:
+    """What somebody may have meant whose kernel does not fit: the other data format."""
+    assert spec.kernel_size is not None
+    other, spatial, channels = _in_other_format(spec, x_shape)
+    _, output = windows_of(spec, spatial, spec.kernel_size)
+    rows = prod(spec.kernel_size) * channels // spec.groups
+    return f"; it fits with data_format={other!r}" if kernel_shape[:2] == (prod(output), rows) else ""
+
+
+def _in_other_format(spec: Spec, x_shape: Ints) -> tuple[str, Ints, int]:
+    """The data format that a spec has not; spatial sizes and channels of an input shape if it had."""
+    _, spatial, channels = _split(x_shape, replace(spec, channels_first=not spec.channels_first))
+    return "channels_last" if spec.channels_first else "channels_first", spatial, channels
 
 
 def _sized(g: Geometry) -> Geometry:
