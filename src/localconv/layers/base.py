@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import difflib
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -92,6 +94,17 @@ def weights_from_file(elements: int) -> Iterator[None]:
         _file_to_load.reset(token)
 
 
+def _unknown_keyword(layer: type, wrong: str) -> str:
+    """What is said of a keyword that no constructor of a layer has."""
+    makers = [vars(cls)["__init__"] for cls in layer.__mro__ if "__init__" in vars(cls) and cls is not object]
+    named = (parameter for maker in makers for parameter in inspect.signature(maker).parameters.values())
+    known = {parameter.name for parameter in named if parameter.kind is not inspect.Parameter.VAR_KEYWORD} - {"self"}
+    near = "".join(
+        f"; did you mean {name!r}?" for name in difflib.get_close_matches(wrong[:50], sorted(known), 1, cutoff=0.75)
+    )
+    return f"{layer.__name__}.__init__() got an unexpected keyword argument {shown(wrong)}{near}"
+
+
 class Layer:
     """What all layers share.
 
@@ -140,8 +153,7 @@ class Layer:
         **unknown: Any,
     ) -> None:
         if unknown:  # Python would say that it was this constructor's, and not the layer's
-            wrong = shown(next(iter(unknown)))
-            raise TypeError(f"{type(self).__name__}.__init__() got an unexpected keyword argument {wrong}")
+            raise TypeError(_unknown_keyword(type(self), next(iter(unknown))))
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a string, got {shown(name)}")
         self._name = automatic_name(type(self).__name__) if name is None else name
