@@ -99,10 +99,9 @@ def _unknown_keyword(layer: type, wrong: str) -> str:
     makers = [vars(cls)["__init__"] for cls in layer.__mro__ if "__init__" in vars(cls) and cls is not object]
     named = (parameter for maker in makers for parameter in inspect.signature(maker).parameters.values())
     known = {parameter.name for parameter in named if parameter.kind is not inspect.Parameter.VAR_KEYWORD} - {"self"}
-    near = "".join(
-        f"; did you mean {name!r}?" for name in difflib.get_close_matches(wrong[:50], sorted(known), 1, cutoff=0.75)
-    )
-    return f"{layer.__name__}.__init__() got an unexpected keyword argument {shown(wrong)}{near}"
+    near = difflib.get_close_matches(wrong[:50], sorted(known), 1, cutoff=0.75)
+    meant = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{layer.__name__}.__init__() got an unexpected keyword argument {shown(wrong)}{meant}"
 
 
 class Layer:
