@@ -33,8 +33,8 @@ typedef struct lc_tile {
     int accumulate; /* add to what `out` holds */
     void *out;
     ptrdiff_t out_stride;
-    const char *prefetch; /* what a later tile will need; read a little at every step, never needed. NULL: nothing */
-    ptrdiff_t prefetch_step;
+    const char *prefetch; /* what a later tile will need; read a little at every step, never needed. NULL: nothing, */
+    ptrdiff_t prefetch_step; /* and no step */
     int prefetch_far; /* into the second-level cache: the first would lose it again before it is needed */
 } lc_tile;
 
@@ -94,7 +94,7 @@ LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, co
     const ptrdiff_t stride = (unit ? 1 : t->row_stride) * (ptrdiff_t)sizeof(LC_REAL), stride3 = 3 * stride;
     const ptrdiff_t broadcast_step = t->broadcast_step * (ptrdiff_t)sizeof(LC_REAL),
                     vector_step = t->vector_step * size;
-    const char *ahead = t->prefetch ? t->prefetch : (const char *)t->vector;
+    const char *ahead = t->prefetch ? t->prefetch : (const char *)t->vector; /* a line that is there already */
     const int lines = unit ? LC_UNIT_PREFETCH / 64 : LC_STEP_LINES(V, size);
     LC_UNROLL
     for (int r = 0; r < R; ++r) {

@@ -225,6 +225,7 @@ LC_NOINLINE void LC_NAME(input_gradient_boxed)(const lc_job *job, const lc_call 
                     t->out = pixels + tile * w->elements * tile_images + row * w->way.input_step;
                     LC_NAME(run_tile)(t, (int)(end - row), vectors);
                     t->prefetch = NULL;
+                    t->prefetch_step = 0;
                 }
             }
         }
