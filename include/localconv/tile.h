@@ -33,9 +33,9 @@ typedef struct lc_tile {
     int accumulate; /* add to what `out` holds */
     void *out;
     ptrdiff_t out_stride;
-    const char *prefetch; /* what a later tile will need; read a little at every step, never needed. NULL: nothing, */
-    ptrdiff_t prefetch_step; /* and no step */
-    int prefetch_far; /* into the second-level cache: the first would lose it again before it is needed */
+    const char *prefetch;    /* what a later tile will need; read a little at every step, never needed. NULL: nothing */
+    ptrdiff_t prefetch_step; /* 0 without */
+    int prefetch_far;        /* into the second-level cache: the first would lose it again before it is needed */
 } lc_tile;
 
 #else
