@@ -400,6 +400,14 @@ def test_dilation_that_fits_no_workspace(solve_gradients, dtype, exponent):
     solve_gradients(Case("conv2d", (6, 18), (3, 3), dilation_rate=2**exponent, **shape))
 
 
+@pytest.mark.parametrize(("channels", "exponent", "filters"), [(64, 58, 1), (48, 58, 1), (1, 45, 64)])
+def test_strides_of_more_rows_than_can_be_counted(isa, channels, exponent, filters):
+    """Where a phase is a row of its own, and an algorithm is forced that makes one for each."""
+    kernel, gradient = np.ones((1, channels, filters), np.float32), np.ones((1, 1, filters), np.float32)
+    with settings.forced("conv_narrow"), pytest.raises(ValueError, match="conv_narrow cannot"):
+        grad.conv1d_input((1, 1, channels), kernel, gradient, strides=2**exponent)
+
+
 def test_no_window_meets_a_pixel(isa):
     """All of the gradient is 0, and the kernels say that they ran."""
     case = Case("conv2d", (1, 12), (1, 1), 3, 3, 1, strides=(2, 3), padding=((1, 0), (0, 0)))

@@ -206,10 +206,10 @@ def test_windows_too_large_to_interleave():
     """Not even one tile of images has room in the workspace: they are read where they are."""
     spec = local_spec(1, 2, 1, "valid", "channels_last", 1, 1)
     for batch, channels, algorithms in ((32, 50, {"local_rows", "local_images"}), (32, 1_100_000, {"local_stream"})):
-        shape = geometry.geometry_of(spec, (batch, 2, channels), (1, 2 * channels, 3))
+        shape = geometry.geometry_of(spec, (batch, 3, channels), (2, 2 * channels, 3))
         assert algorithm_of("local_forward", shape, spec) in algorithms
     for filters, algorithm in ((100, "boxed"), (5_000_000, "placed")):
-        shape = geometry.geometry_of(spec, (32, 2, 1), (1, 2, filters))
+        shape = geometry.geometry_of(spec, (32, 3, 1), (2, 2, filters))
         assert algorithm_of("local_grad_input", shape, spec) == f"local_input_{algorithm}"
         assert algorithm_of("local_grad_kernel", shape, spec) == f"local_kernel_{algorithm}"
 
@@ -319,11 +319,17 @@ def test_images_that_crowd_are_brought_together(data_format, side, channels, lim
 
 @vectors
 @pytest.mark.parametrize(
-    ("stride", "channels", "limit"),
-    [(4, 4, 64), (5, 4, 64), (4, 1, 24), (3, 4, 16)],  # windows of 64 bytes and of 16, and windows that overlap
+    ("width", "stride", "channels", "limit"),
+    [
+        (651, 4, 4, 64),
+        (651, 5, 4, 64),
+        (4, 1, 4, 64),  # one window
+        (651, 4, 1, 24),  # windows of 16 bytes
+        (651, 3, 4, 16),  # they overlap
+    ],
 )
-def test_pixels_that_are_read_once_are_not_brought_together(isa, stride, channels, limit):
-    shape = {"width": 651, "size": 4, "stride": stride, "channels": channels, "filters": 64}
+def test_pixels_that_are_read_once_are_not_brought_together(isa, width, stride, channels, limit):
+    shape = {"width": width, "size": 4, "stride": stride, "channels": channels, "filters": 64}
     for batch, forward, kernel in ((limit, "stream", "placed"), (limit + 1, "rows", "boxed")):
         assert chosen("local", "forward", batch=batch, **shape) == f"local_{forward}"
         assert chosen("local", "grad_kernel", batch=batch, **shape) == f"local_kernel_{kernel}"

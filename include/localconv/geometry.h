@@ -20,7 +20,8 @@ typedef struct lc_geometry {
     /* derived by lc_derive */
     ptrdiff_t taps, positions, group_channels, group_filters;
     ptrdiff_t window; /* elements of one group's window, rows of its kernel: taps * group_channels */
-    int along_taps;   /* runs go along the width's taps, else along the channels */
+    int along_taps;   /* runs go along the width's taps, else along the channels; of the parts of conv_forward.h the
+                         longer */
     int lanewise;   /* depthwise, and pixels' channels neighbours: a tile's lanes are channels, each with its filter */
     lc_layout x, y; /* of the input, and of the output, whose channels are the filters */
 } lc_geometry;
@@ -128,6 +129,11 @@ typedef struct lc_run {
     ptrdiff_t broadcast, vector, n;
 } lc_run;
 
+/* Whether the width has more taps than a pixel has channels, where these are not neighbours. */
+LC_INLINE int lc_more_taps(const lc_geometry *g) {
+    return g->group_channels == 1 || (g->channels_first && g->kernel[2] > g->group_channels);
+}
+
 /* Elements from one step of a run to the next in the input operand. */
 LC_INLINE ptrdiff_t lc_run_step(const lc_geometry *g, const lc_layout *layout) {
     return g->along_taps ? g->dilation[2] * layout->pixel[2] : layout->channel;
@@ -179,7 +185,7 @@ typedef struct lc_strips {
 
 LC_INLINE lc_strips lc_strips_of(const lc_geometry *g, const lc_layout *layout, int rows_by_channel) {
     lc_strips s;
-    s.along_taps = g->group_channels == 1 || (g->channels_first && g->kernel[2] > g->group_channels);
+    s.along_taps = lc_more_taps(g);
     s.rows_by_channel = rows_by_channel;
     s.input_step = s.along_taps ? g->dilation[2] * layout->pixel[2] : layout->channel;
     s.row_step = s.along_taps == rows_by_channel ? 1 : s.along_taps ? g->group_channels : g->taps;

@@ -168,9 +168,11 @@ class Planner:
         return IN_PLACE_UP_TO // 2 if prod(g.input) * g.channels * self.itemsize % CROWDING == 0 else IN_PLACE_UP_TO
 
     def read_once(self) -> bool:
-        """Whether windows have no pixel in common."""
+        """Whether windows have no pixel in common, and do not lie in planes."""
         g = self.geometry
-        return all(s >= reach_of(k, d) for s, k, d in zip(g.strides, g.kernel, g.dilation, strict=True))
+        axes = zip(g.output, g.strides, g.kernel, g.dilation, strict=True)
+        apart = all(n == 1 or s >= reach_of(k, d) for n, s, k, d in axes)
+        return apart and (not g.channels_first or g.channels == 1)
 
     def planes_crowd(self) -> bool:
         """Whether the channels of a window fall into the same sets of a cache."""

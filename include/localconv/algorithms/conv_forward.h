@@ -111,11 +111,8 @@ static inline int lc_make_parts(lc_job *job, lc_conv_plan *p) {
         const ptrdiff_t first_tap[3] = {i / (taps[1] * taps[2]), i / taps[2] % taps[1], i % taps[2]};
         p->part_count += lc_make_phase(g, first_tap, p->parts + p->part_count);
     }
-    for (ptrdiff_t i = 0; i < p->part_count; ++i) { /* the packed kernel has either order: the one of longer runs */
-        lc_geometry *part = &p->parts[i].geometry;
-        part->along_taps =
-            part->group_channels == 1 || (part->channels_first && part->kernel[2] > part->group_channels);
-    }
+    for (ptrdiff_t i = 0; i < p->part_count; ++i) /* the packed kernel has either order */
+        p->parts[i].geometry.along_taps = lc_more_taps(&p->parts[i].geometry);
     return LC_OK;
 }
 

@@ -44,7 +44,6 @@ static inline int lc_finish_conv_narrow(lc_job *job) {
     p->phases = g->strides[2];
     p->turns = lc_ceil_div(g->kernel[2], p->phases);
     p->shift = p->phases == 1 ? g->dilation[2] : 1;
-    p->rows = p->phases * g->group_channels;
     p->full_rows = (g->kernel[2] - (p->turns - 1) * p->phases) * g->group_channels;
     p->first_m = g->before[2] / p->phases;
     p->size[0] = g->input[0];
@@ -53,12 +52,15 @@ static inline int lc_finish_conv_narrow(lc_job *job) {
     if (!lc_vectors_fit(job) || !lc_block_fits(job, p->size)) return LC_REFUSED;
     for (int axis = 0; axis < 2; ++axis)
         lines *= lc_min(g->output[axis], (job->choices.block[axis] + lc_reach(g, axis) - 2) / g->strides[axis] + 1);
-    /* A dilation that other algorithms step over lies inside a line here. */
+    /* A dilation that other algorithms step over lies inside a line here, and a stride is as many rows. */
     const double line = (double)(p->turns - 1) * (double)p->shift + (double)job->choices.block[2] + (double)width;
-    if (line * (double)lc_max(g->filters * lines, p->rows) * (double)itemsize > (double)LC_MOST_BYTES)
-        return LC_REFUSED;
-    p->line = (p->turns - 1) * p->shift + lc_round_up(job->choices.block[2], width);
+    const double rows = (double)p->phases * (double)g->group_channels;
     const ptrdiff_t runs = g->kernel[0] * g->kernel[1] * p->turns;
+    if (line * (double)(g->filters * lines) * (double)itemsize > (double)LC_MOST_BYTES ||
+        rows * (line + (double)(runs * g->filters)) * (double)itemsize > (double)LC_MOST_BYTES)
+        return LC_REFUSED;
+    p->rows = p->phases * g->group_channels;
+    p->line = (p->turns - 1) * p->shift + lc_round_up(job->choices.block[2], width);
     p->box_at = job->list_bytes = lc_align(2 * runs * (ptrdiff_t)sizeof(lc_run));
     job->box_bytes = g->filters * lines * p->line * itemsize;
     p->stage_at = p->box_at + lc_align(job->box_bytes);
