@@ -206,7 +206,7 @@ def table(rows: list[list[str]]) -> list[str]:
     """Rows, the header first, as Markdown that is aligned for the terminal too."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rows = [rows[0], ["-" * width for width in widths], *rows[1:]]
-    return ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in rows]
+    return [_table_line([c.ljust(w) for c, w in zip(row, widths, strict=True)]) for row in rows]
 
 
 def _table_line(cells: list[str]) -> str:

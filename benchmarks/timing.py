@@ -45,7 +45,7 @@ class Contender:
     library: str
     label: str
     call: Call
-    settle: Callable[[], object] = bool  # before every block
+    settle: Callable[[], object] = lambda: None  # before every block
     estimate: float = 0.0
     seconds: list[float] = field(default_factory=list)  # one value per block
     ratios: list[float] = field(default_factory=list)  # its time over localconv's, one value per round

@@ -574,6 +574,19 @@ class Case:
         return dtype, *self.run(twins, arrays, bound=True)
 
 
+def one_tap_cases(data_format, dtype):
+    """Kernels of one tap: the pixels of all images follow each other, unless strides or padding come between."""
+    shared = {"data_format": data_format, "dtype": dtype}
+    for batch, groups in ((1, 1), (3, 1), (3, 2), (2, 10)):
+        sizes = batch, 10, 20
+        yield Case("conv1d", (13,), (1,), *sizes, groups=groups, dilation_rate=2, **shared)
+        yield Case("conv2d", (5, 7), (1, 1), *sizes, groups=groups, **shared)
+        yield Case("conv3d", (3, 2, 5), (1, 1, 1), *sizes, groups=groups, padding="same", **shared)
+    yield Case("conv2d", (5, 7), (1, 1), 3, 10, 20, strides=2, **shared)
+    yield Case("conv2d", (4, 5), (1, 1), 3, 10, 20, padding=((1, 0), (0, 2)), **shared)
+    yield Case("conv2d", (3, 3), (1, 1), 3, 10, 20, strides=2, padding=((1, 1), (1, 1)), **shared)
+
+
 @functools.lru_cache(maxsize=4096)
 def _own_solution(case):
     """Many tests run one case on every instruction set and by every algorithm."""

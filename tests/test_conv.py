@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from oracle import BATCHES, DEPTHS, FILTERS, FORMATS, PADDINGS, Case
+from oracle import BATCHES, DEPTHS, FILTERS, FORMATS, PADDINGS, Case, one_tap_cases
 
 import localconv
 from localconv import _core, settings
@@ -78,16 +78,8 @@ def test_groups(solve, dtype, conv_way, data_format, groups):
 
 @pytest.mark.parametrize("data_format", FORMATS)
 def test_one_pixel_of_each_window(solve, dtype, conv_way, data_format):
-    """Kernels of one tap: the pixels of all images follow each other, unless strides or padding come between."""
-    shared = {"data_format": data_format, "dtype": dtype}
-    for batch, groups in ((1, 1), (3, 1), (3, 2), (2, 10)):
-        sizes = batch, 10, 20
-        solve(Case("conv1d", (13,), (1,), *sizes, groups=groups, dilation_rate=2, **shared))
-        solve(Case("conv2d", (5, 7), (1, 1), *sizes, groups=groups, **shared))
-        solve(Case("conv3d", (3, 2, 5), (1, 1, 1), *sizes, groups=groups, padding="same", **shared))
-    solve(Case("conv2d", (5, 7), (1, 1), 3, 10, 20, strides=2, **shared))
-    solve(Case("conv2d", (4, 5), (1, 1), 3, 10, 20, padding=((1, 0), (0, 2)), **shared))
-    solve(Case("conv2d", (3, 3), (1, 1), 3, 10, 20, strides=2, padding=((1, 1), (1, 1)), **shared))
+    for case in one_tap_cases(data_format, dtype):
+        solve(case)
 
 
 @pytest.mark.parametrize("data_format", FORMATS)

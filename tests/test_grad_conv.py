@@ -7,7 +7,19 @@ import numpy as np
 import oracle
 import pytest
 import ways
-from oracle import BATCHES, DEPTHS, FILTERS, FORMATS, PADDINGS, Case, Gradient, assert_same_bits, gradients, thirds
+from oracle import (
+    BATCHES,
+    DEPTHS,
+    FILTERS,
+    FORMATS,
+    PADDINGS,
+    Case,
+    Gradient,
+    assert_same_bits,
+    gradients,
+    one_tap_cases,
+    thirds,
+)
 
 import localconv
 from localconv import _core, grad, settings
@@ -82,16 +94,8 @@ def test_groups(solve_gradients, dtype, conv_gradient_way, data_format, groups):
 
 @pytest.mark.parametrize("data_format", FORMATS)
 def test_one_pixel_of_each_window(solve_gradients, dtype, conv_gradient_way, data_format):
-    """Kernels of one tap: the pixels of all images follow each other, unless strides or padding come between."""
-    shared = {"data_format": data_format, "dtype": dtype}
-    for batch, groups in ((1, 1), (3, 1), (3, 2), (2, 10)):
-        sizes = batch, 10, 20
-        solve_gradients(Case("conv1d", (13,), (1,), *sizes, groups=groups, dilation_rate=2, **shared))
-        solve_gradients(Case("conv2d", (5, 7), (1, 1), *sizes, groups=groups, **shared))
-        solve_gradients(Case("conv3d", (3, 2, 5), (1, 1, 1), *sizes, groups=groups, padding="same", **shared))
-    solve_gradients(Case("conv2d", (5, 7), (1, 1), 3, 10, 20, strides=2, **shared))
-    solve_gradients(Case("conv2d", (4, 5), (1, 1), 3, 10, 20, padding=((1, 0), (0, 2)), **shared))
-    solve_gradients(Case("conv2d", (3, 3), (1, 1), 3, 10, 20, strides=2, padding=((1, 1), (1, 1)), **shared))
+    for case in one_tap_cases(data_format, dtype):
+        solve_gradients(case)
 
 
 @pytest.mark.parametrize("data_format", FORMATS)

@@ -289,12 +289,10 @@ class Own(layers.Conv2D):
 def test_wrong_names_blame_the_layer(maker):
     needed = NEEDED.get(maker, NEEDED[layers.Conv2D])
     name = maker.__name__
-    with pytest.raises(
-        TypeError, match=rf"^{name}\.__init__\(\) got an unexpected keyword argument 'kernel_sise'"
-    ) as caught:
+    meant = r"; did you mean 'kernel_size'\?" if "kernel_size" in needed else ""
+    message = rf"^{name}\.__init__\(\) got an unexpected keyword argument 'kernel_sise'{meant}$"
+    with pytest.raises(TypeError, match=message):
         maker(**needed, kernel_sise=3)
-    has_kernel_size = "kernel_size" in needed
-    assert str(caught.value).endswith("; did you mean 'kernel_size'?" if has_kernel_size else "'kernel_sise'")
     with pytest.raises(TypeError, match=f"^{name}.*'k{{999}}\\.\\.\\.$"):
         maker(**needed, **{"k" * 10**6: 3})
     owner = "Conv2D" if maker is Own else name

@@ -17,7 +17,7 @@
 #define LOCALCONV_TILE_H
 
 enum { LC_BIAS_NONE, LC_BIAS_LANES, LC_BIAS_ROWS };
-enum { LC_TILE_ROWS = 16, LC_UNIT_PREFETCH = 64 /* bytes that a step of a tile of neighbouring rows asks for */ };
+enum { LC_TILE_ROWS = 16 };
 
 /* The arguments of a register tile. */
 typedef struct lc_tile {
@@ -95,7 +95,7 @@ LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, co
     const ptrdiff_t broadcast_step = t->broadcast_step * (ptrdiff_t)sizeof(LC_REAL),
                     vector_step = t->vector_step * size;
     const char *ahead = t->prefetch ? t->prefetch : (const char *)t->vector; /* a line that is there already */
-    const int lines = unit ? LC_UNIT_PREFETCH / 64 : LC_STEP_LINES(V, size);
+    const int lines = unit ? 1 : LC_STEP_LINES(V, size);
     LC_UNROLL
     for (int r = 0; r < R; ++r) {
         LC_UNROLL
@@ -236,7 +236,7 @@ LC_NOINLINE void LC_NAME(run_lanewise_tile)(const lc_tile *t, int rows, int vect
  * width. */
 LC_INLINE void LC_NAME(run_tile)(const lc_tile *t, int rows, int vectors) {
     const int whole = t->lane_count == (ptrdiff_t)vectors * LC_LANES;
-    const int unit = t->row_stride == 1 && (!t->prefetch || t->prefetch_step <= LC_UNIT_PREFETCH);
+    const int unit = t->row_stride == 1 && t->prefetch_step <= 64; /* it asks for one line a step */
     if (t->lanewise) {
         LC_NAME(run_lanewise_tile)(t, rows, vectors);
         return;

@@ -81,7 +81,8 @@ class Planner:
     `images` is what was given, `geometry` what compiled algorithms compute of it; `limit`: threads that may be used;
     `lanewise`: tiles take the channels of a depthwise geometry side by side, as though they were one group. `lanes`,
     `rows`: elements of a vector, and rows of the largest register tile by its width in vectors, minus one. `groups`,
-    `filters`, `channels`: groups that tiles keep apart, and of one of them.
+    `filters`, `channels`: groups that tiles keep apart, and of one of them. `in_planes`: a window lies in planes, one
+    for each channel.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Planner:
             self.tasks = max(self.threads, min(self.threads * TASKS_PER_THREAD, work // PRODUCTS_PER_TASK))
         self.groups = 1 if lanewise else geometry.groups
         self.filters, self.channels = geometry.filters // self.groups, geometry.channels // self.groups
+        self.in_planes = geometry.channels_first and geometry.channels > 1
 
     def job(self, algorithm: str, geometry: Geometry | None = None, **choices: Any) -> Job:
         """The job of a proposal; `Refused` if the algorithm cannot do it."""
@@ -156,15 +158,14 @@ class Planner:
         return max(range(2, widest + 1), key=lambda v: (((needed - 1) % v + 1) / v, v))
 
     def in_place_up_to(self) -> int:
-        """Images up to which they are read in place: fewer where a window lies in planes, one for each channel, more
-        where no pixel would be read again.
+        """Images up to which they are read in place: fewer where a window lies in planes, more where no pixel would
+        be read again.
         """
         g = self.geometry
-        if g.channels_first and g.channels > 1:
+        if self.in_planes:
             return 1 if self.planes_crowd() else IN_PLACE_UP_TO // 4
         if self.read_once():
-            line = neighbours(g.channels, g.kernel[2], g.dilation[2], g.channels_first) * self.itemsize
-            return READ_ONCE_UP_TO if line >= 64 else BITS_OF_LINES_UP_TO
+            return READ_ONCE_UP_TO if self.side_by_side() * self.itemsize >= 64 else BITS_OF_LINES_UP_TO
         return IN_PLACE_UP_TO // 2 if prod(g.input) * g.channels * self.itemsize % CROWDING == 0 else IN_PLACE_UP_TO
 
     def read_once(self) -> bool:
@@ -172,12 +173,16 @@ class Planner:
         g = self.geometry
         axes = zip(g.output, g.strides, g.kernel, g.dilation, strict=True)
         apart = all(n == 1 or s >= reach_of(k, d) for n, s, k, d in axes)
-        return apart and (not g.channels_first or g.channels == 1)
+        return apart and not self.in_planes
+
+    def side_by_side(self) -> int:
+        """Elements of a window that are neighbours."""
+        g = self.geometry
+        return neighbours(g.channels, g.kernel[2], g.dilation[2], g.channels_first)
 
     def planes_crowd(self) -> bool:
         """Whether the channels of a window fall into the same sets of a cache."""
-        g = self.geometry
-        return g.channels_first and g.channels > 1 and prod(g.input) * self.itemsize % CROWDING == 0
+        return self.in_planes and prod(self.geometry.input) * self.itemsize % CROWDING == 0
 
     def filter_parts(self, panel_filters: int, blocks: int) -> int:
         """Tasks that share a block where there are few blocks."""
@@ -240,9 +245,7 @@ def _local_algorithms(p: Planner) -> list[str]:
         full = g.batch >= 2 * p.lanes and (p.filters <= p.lanes or g.window >= IMAGES_WINDOW)
         in_lanes = images > filters or (full and images == filters)
     best = "local_images" if g.batch >= p.lanes and in_lanes else "local_stream" if in_place else "local_rows"
-    # Where a window's elements are neighbours.
-    side_by_side = neighbours(g.channels, g.kernel[2], g.dilation[2], g.channels_first)
-    dots = sums_by_lanes(g.filters, g.batch, side_by_side, p.lanes)
+    dots = sums_by_lanes(g.filters, g.batch, p.side_by_side(), p.lanes)
     return [*(["local_dot"] if dots else []), best, "local_stream"]
 
 
