@@ -1,17 +1,18 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 # cython: embedsignature=False, freethreading_compatible=True
-"""The compiled floor: typed memoryviews in, OpenMP `prange` over tasks, register tiles from ``include/localconv``.
+"""The compiled floor: buffers in, OpenMP `prange` over tasks, register tiles from ``include/localconv``.
 
-Nothing is decided or checked here. Arrays come flat, contiguous, aligned and native (arrays.py); which algorithm and
+Nothing is decided or checked here. Arrays come contiguous, aligned and native (arrays.py); which algorithm and
 how its work is cut is proposed by policy.py. What is here and nowhere else: making a `Job` of that, and the one runner,
 with its threads and workspaces.
 """
 
+from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.pycapsule cimport PyCapsule_New
 from cython.parallel cimport prange
 from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memset
+from libc.string cimport memset, strcmp
 
 from os import environ as _environ
 
@@ -112,10 +113,6 @@ cdef extern from "localconv/runner.h" nogil:
         int64_t (*settings)() noexcept nogil
         int (*run)(void *job, lc_call *call) noexcept nogil
     const char *LC_RUNNER_CAPSULE
-
-ctypedef fused real:
-    float
-    double
 
 # -------------------------------------------------------------------------------------------------- what is compiled in
 
@@ -222,8 +219,8 @@ cdef int _threads_now() noexcept nogil:
     cdef int n = _threads_set or _threads_default or lc_openmp_threads()
     if n < 0:
         return -1
-    if lc_forked:
-        return 1  # forks.h says why
+    if n == 1 or lc_forked:  # forks.h says why
+        return 1
     if _threads_quota:
         n = min(n, _threads_quota)
     return max(1, min(n, lc_processors()))
@@ -409,7 +406,9 @@ cdef class Job:
 
     def run(self, result, input, kernel, gradient, bias=None, bint relu=False, bint accumulate=False, ptrdiff_t first=0,
             ptrdiff_t count=0, packed=None):
-        """Computes `result` from the other arrays, all flat; those that the operation does not need are None.
+        """Computes `result` from the other arrays; those that the operation does not need are None.
+
+        Arrays are C-contiguous and of the job's dtype, in any number of dimensions; bytes have one.
 
         kernel: if it is stored in fewer bytes, these bytes; of int8 these and the scales.
         bias: None, or a value for each filter, or one for each position and filter as Keras stores them; relu: what
@@ -417,18 +416,28 @@ cdef class Job:
         (im2col, col2im); packed: what `pack` has filled, then the kernel is not packed again.
         """
         cdef lc_call call
+        cdef const void *added = NULL
+        cdef ptrdiff_t size = 0
         cdef const unsigned char[::1] kept = packed
         memset(&call, 0, sizeof(call))
         if kept is not None:
             call.packed = _aligned(&kept[0])
         call.relu, call.accumulate, call.first, call.count = relu, accumulate, first, count
+        call.result = _elements(self, result, PyBUF_WRITABLE)
         if self.job.store != LC_plain and kernel is not None:
             _bind_stored(&call, kernel)
-            kernel = None
-        if self.dtype == LC_f32:
-            _bind(<float *> NULL, self, &call, result, input, kernel, gradient, bias)
-        else:
-            _bind(<double *> NULL, self, &call, result, input, kernel, gradient, bias)
+        elif kernel is not None:
+            call.kernel = _elements(self, kernel)
+        if input is not None:
+            call.input = _elements(self, input)
+        if gradient is not None:
+            call.gradient = _elements(self, gradient)
+        if bias is not None:
+            added, size = _elements(self, bias), bias.size
+        # Keras reshapes a full bias to (filters, positions) for channels_first: layers in layouts of their own rely on
+        # it.
+        _set_bias(self, &call, added, size, self.job.geometry.channels_first)
+        _run(self, &call)
 
     def run_at(self, uintptr_t result, uintptr_t input, uintptr_t kernel, uintptr_t gradient, uintptr_t bias=0,
                ptrdiff_t bias_size=0, bint by_filter=False, uintptr_t scales=0):
@@ -463,24 +472,20 @@ cdef int _bind_stored(lc_call *call, kernel) except -1:
     return 0
 
 
-cdef int _bind(real *of, Job job, lc_call *call, result, input, kernel, gradient, bias) except -1:
-    """Puts arrays of the element type that `of` would point to into a call, and runs it."""
-    cdef real[::1] out = result
-    cdef const real[::1] x = input, k = kernel, g = gradient, b = bias
-    call.result = <void *> &out[0]
-    if x is not None:
-        call.input = <const void *> &x[0]
-    if k is not None:
-        call.kernel = <const void *> &k[0]
-    if g is not None:
-        call.gradient = <const void *> &g[0]
-    if b is None:
-        _set_bias(job, call, NULL, 0, False)
-    else:
-        # Keras reshapes a full bias to (filters, positions) for channels_first: layers in layouts of their own rely on
-        # it.
-        _set_bias(job, call, <const void *> &b[0], b.shape[0], job.job.geometry.channels_first)
-    return _run(job, call)
+cdef void *_elements(Job job, array, int writable=0) except NULL:
+    """Where the elements of an array begin, which is C-contiguous and of the job's dtype.
+
+    By the buffer protocol itself: typed memoryviews of all arrays would be a sixth of what a small call costs.
+    """
+    cdef Py_buffer view
+    cdef bytes other = None
+    PyObject_GetBuffer(array, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | writable)
+    if strcmp(view.format, b"f" if job.dtype == LC_f32 else b"d") != 0:
+        other = view.format
+    PyBuffer_Release(&view)  # whoever calls `run` holds the arrays
+    if other is not None:
+        raise ValueError(f"expected an array of {DTYPES[job.dtype]}, got one of format {other.decode()!r}")
+    return view.buf
 
 
 # ----------------------------------------------------------------------------------------------------------- the runner

@@ -26,11 +26,14 @@ def ints(value: IntOrInts, count: int | None, name: str, minimum: int = 1, scala
     """`value` as a tuple of `count` ints (None: any number);
     a single int stands for all of them where `scalar` allows it.
     """
-    # The two usual forms first, a list and not a generator: this is a good part of what a small call costs.
+    # The two usual forms first, and nothing called for them: this is a part of what a small call costs.
     if type(value) is int and scalar and count is not None and value >= minimum:
         return (value,) * count
-    if type(value) is tuple and (count is None or len(value) == count):  # noqa: SIM102
-        if all([type(part) is int and part >= minimum for part in value]):  # noqa: C419
+    if type(value) is tuple and (count is None or len(value) == count):
+        for part in value:
+            if type(part) is not int or part < minimum:
+                break
+        else:
             return value
     wanted = "ints" if count is None else "an int" if scalar and count == 1 else f"{count} ints"
     if isinstance(value, (str, bytes, set, frozenset, dict)):

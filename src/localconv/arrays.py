@@ -185,15 +185,12 @@ def widened(kernel: Array | QuantizedKernel, dtype: np.dtype[Any]) -> Array:
     return np.asarray(kernel, dtype)
 
 
-def flat(array: Array, dtype: np.dtype[Any]) -> Array:
-    """The elements in C order in one dimension: native, aligned, of that dtype.
-
-    A view where the array is so already.
-    """
+def contiguous(array: Array, dtype: np.dtype[Any]) -> Array:
+    """The array in C order, native, aligned and of that dtype: itself where it is so already."""
     flags = array.flags
     if array.dtype is not dtype or not flags.c_contiguous or not flags.aligned:
-        array = np.require(array, dtype, ("C", "A"))
-    return array.reshape(-1)
+        return np.require(array, dtype, ("C", "A"))
+    return array
 
 
 def output_for(
@@ -262,6 +259,8 @@ def deliver_sum(result: Array, out: Array | None, staged: bool, element: Element
 
 def _overlap(a: Array, b: Array) -> bool:
     """Whether two arrays share an element; exact for all but contrived strides, for which it says yes."""
+    if a is not b and a.flags.owndata and b.flags.owndata:  # sooner known than what follows
+        return False
     if not np.may_share_memory(a, b):
         return False
     try:

@@ -31,7 +31,7 @@ SUM_LIMIT = 256
 class _Columns:
     """What the jobs share: a geometry, one image and group of it, and the core's jobs for these.
 
-    A job's `run` has the core's arguments, flat arrays; inf and NaN pass through without a word, as in the compiled
+    A job's `run` has the core's arguments; inf and NaN pass through without a word, as in the compiled
     algorithms.
     """
 
@@ -55,7 +55,7 @@ class _Columns:
                 yield image, slice(g * channels, (g + 1) * channels), slice(g * filters, (g + 1) * filters)
 
     def images(self, array: Array, pixels: int, channels: int) -> Array:
-        """A flat array of images as one with a batch axis and pixels and channels in their order."""
+        """Images with a batch axis, and one of pixels and one of channels in their order."""
         return array.reshape(self.geometry.batch, *self.arranged(pixels, channels))
 
     def arranged(self, pixels: int, channels: int) -> Ints:
@@ -89,10 +89,10 @@ class _Columns:
         columns = np.empty((blocks[0].stop, self.one.window), inputs.dtype)
         for image, channels, filters in self.parts():
             part = self.part(inputs, image, channels)
-            x = np.ascontiguousarray(part.T if self.geometry.channels_first else part).reshape(-1)
+            x = np.ascontiguousarray(part.T if self.geometry.channels_first else part)
             for block in blocks:
                 rows = columns[: block.stop - block.start]
-                self.im2col.run(rows.reshape(-1), x, None, None, first=block.start, count=len(rows))
+                self.im2col.run(rows, x, None, None, first=block.start, count=len(rows))
                 yield image, filters, block, rows
 
     def taps_inside(self, axis: int, positions: Any, taps: Any) -> Array:
@@ -152,7 +152,7 @@ class ColumnsGradInput(_Columns):
             total = np.zeros(pixels * self.one.channels, result.dtype)
             for block in self.blocks(result.itemsize):
                 columns = np.matmul(part[block], matrix[:, filters].T)
-                self.col2im.run(total, None, None, columns.reshape(-1), first=block.start, count=len(columns))
+                self.col2im.run(total, None, None, columns, first=block.start, count=len(columns))
             arranged = total.reshape(self.arranged(pixels, self.one.channels))
             self.part(results, image, channels)[...] = arranged.T if self.geometry.channels_first else arranged
 

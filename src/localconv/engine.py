@@ -25,11 +25,11 @@ from .arrays import (
     KernelLike,
     as_float_array,
     check_accumulate,
+    contiguous,
     copied_type,
     deliver,
     deliver_sum,
     element_type,
-    flat,
     output_for,
     rounded_into,
     stored_elements,
@@ -190,13 +190,13 @@ def forward(
     dtype = element.dtype
     result, staged = output_for(out, prepared.output, element, (x, kernel, b))
     if b is not None:
-        b = flat(b, dtype)
-    elements = flat(kernel, dtype) if kernel.dtype is dtype else stored(kernel, element, prepared.job)  # type: ignore[arg-type]
+        b = contiguous(b, dtype)
+    elements = contiguous(kernel, dtype) if kernel.dtype is dtype else stored(kernel, element, prepared.job)  # type: ignore[arg-type]
     packed = None if packing is None else packing(prepared.job, result.size // kernel.shape[-1], elements)
     if packed is None:
-        prepared.job.run(result.reshape(-1), flat(x, dtype), elements, None, b, relu)
+        prepared.job.run(result, contiguous(x, dtype), elements, None, b, relu)
     else:
-        prepared.job.run(result.reshape(-1), flat(x, dtype), elements, None, b, relu, packed=packed)
+        prepared.job.run(result, contiguous(x, dtype), elements, None, b, relu, packed=packed)
     return result if out is None and not staged else deliver(result, out, staged, element)
 
 
@@ -220,8 +220,8 @@ def grad_input(
     check_gradient(gradient.shape, prepared.output, names)
     dtype = element.dtype
     result, staged = output_for(out, input_shape, element, (kernel, gradient))
-    elements = flat(kernel, dtype) if kernel.dtype is dtype else stored(kernel, element, prepared.job)  # type: ignore[arg-type]
-    prepared.job.run(result.reshape(-1), None, elements, flat(gradient, dtype))
+    elements = contiguous(kernel, dtype) if kernel.dtype is dtype else stored(kernel, element, prepared.job)  # type: ignore[arg-type]
+    prepared.job.run(result, None, elements, contiguous(gradient, dtype))
     return deliver(result, out, staged, element)
 
 
@@ -247,7 +247,7 @@ def grad_kernel(
     dtype = element.dtype
     result, staged = output_for(out, kernel_shape, element, (x, gradient))
     add = accumulate and not staged
-    prepared.job.run(result.reshape(-1), flat(x, dtype), None, flat(gradient, dtype), accumulate=add)
+    prepared.job.run(result, contiguous(x, dtype), None, contiguous(gradient, dtype), accumulate=add)
     return deliver_sum(result, out, staged, element, accumulate)
 
 
@@ -263,7 +263,7 @@ def grad_bias(
     gradient = as_float_array(gradient, names.gradient)
     element = rounded_into(element_type(None, gradient), out)
     result, staged = output_for(out, bias_shape, element, (gradient,))
-    gradient = flat(gradient, element.dtype).reshape(gradient.shape)
+    gradient = contiguous(gradient, element.dtype)
     filters = bias_shape[-1]
     if len(bias_shape) > 1:
         # With channels_first the bias is reshaped, not transposed, to (filters, positions): so is its gradient back.
@@ -284,7 +284,7 @@ def im2col(spec: Spec, x: ArrayLike, out: Array | None = None, names: Names = NA
     element = copied_type(x)
     job, geometry = _prepare_columns("im2col", spec, x.shape, element, names)
     result, staged = output_for(out, (geometry.batch, geometry.positions, geometry.window), element, (x,))
-    job.run(result.reshape(-1), flat(x, element.dtype), None, None, count=geometry.batch * geometry.positions)
+    job.run(result, contiguous(x, element.dtype), None, None, count=geometry.batch * geometry.positions)
     return deliver(result, out, staged, element)
 
 
@@ -304,14 +304,8 @@ def col2im(spec: Spec, columns: ArrayLike, x_shape: Ints, out: Array | None = No
         )
     result, staged = output_for(out, x_shape, element, (columns,))
     result[...] = 0
-    job.run(
-        result.reshape(-1),
-        None,
-        None,
-        flat(columns, element.dtype),
-        count=geometry.batch * geometry.positions,
-        accumulate=True,
-    )
+    windows = geometry.batch * geometry.positions
+    job.run(result, None, None, contiguous(columns, element.dtype), count=windows, accumulate=True)
     return deliver(result, out, staged, element)
 
 
@@ -332,7 +326,7 @@ def stored(kernel: Array | QuantizedKernel, element: ElementType, job: Any) -> A
     """A kernel of another dtype as a job takes it: its bytes if the core widens them, else an array of its dtype."""
     if element.store and type(job) is Job:
         return stored_elements(kernel)
-    return flat(widened(kernel, element.dtype), element.dtype)
+    return contiguous(widened(kernel, element.dtype), element.dtype)
 
 
 def check_bias(shape: Ints, expected: tuple[Ints, ...]) -> None:

@@ -43,6 +43,6 @@ class KeptPacking:
             return None
         if packed is None:
             packed = np.empty(job.packed_bytes, np.uint8)
-            job.pack(elements.view(np.uint8), packed)
+            job.pack(elements.ravel().view(np.uint8), packed)
             self._kept = version, packing, packed
         return packed
