@@ -37,7 +37,7 @@ from timing import timed
 
 import localconv
 from localconv import _core, engine, packing, policy
-from localconv.arrays import element_type, flat
+from localconv.arrays import element_type
 from localconv.machine import caches
 
 FORWARD, INPUT, KERNEL = OPERATIONS = ("forward", "grad_input", "grad_kernel")
@@ -70,6 +70,7 @@ ROWS = (
     ("READ_ONCE_UP_TO", KERNEL, "1d b32 2000x8", "2d b32 64x64x16", "1d b128 1000x64 k5s5"),
     ("BITS_OF_LINES_UP_TO", FORWARD, "genomics b8", "genomics b32"),
     ("BITS_OF_LINES_UP_TO", KERNEL, "genomics b8", "genomics b32"),
+    ("PIECE", FORWARD, "1d b16 1000x64 k5 f64", "2d b8 28x28x64"),
     ("IMAGES_WINDOW", FORWARD, "seed-1d b32", "1d b128", "cifar b64", "2d b256", "2d b64"),
     ("LINES_FILLED", FORWARD, "conv1d b16 1000x64 k5 f10 same", "conv1d b16 1000x64 k5 f17", "conv1d b32"),
     ("LINES_FILLED", FORWARD, "conv2d b4 56x56x32 k3 f17", "conv2d b4 56x56x32 k3 f100", "conv2d b4 160x160x1"),
@@ -157,10 +158,8 @@ class Plan:
         return median(mine / theirs for mine, theirs in zip(self.seconds, other.seconds, strict=True))
 
 
-@lru_cache(maxsize=1)
-def arrays_of(case: Case) -> tuple[np.ndarray, ...]:
-    """Input, kernel and output gradient, flat."""
-    return tuple(flat(array, array.dtype) for array in random_arrays(case))
+# Of one case after the other: input, kernel and output gradient.
+arrays_of = lru_cache(maxsize=1)(random_arrays)
 
 
 def planned(constant: str, value: Any, case: Case, operation: str, result: np.ndarray) -> Plan:

@@ -84,6 +84,8 @@ typedef struct lc_range {
     ptrdiff_t lo, hi;
 } lc_range;
 
+LC_INLINE int lc_same_range(lc_range a, lc_range b) { return a.lo == b.lo && a.hi == b.hi; }
+
 /* The taps lo .. hi-1 of an axis that meet the input pixels from .. to-1 when the window of output index o is laid on
  * it; lo == hi: none do. */
 LC_INLINE lc_range lc_taps_within(const lc_geometry *g, int axis, ptrdiff_t o, ptrdiff_t from, ptrdiff_t to) {
@@ -139,19 +141,19 @@ LC_INLINE ptrdiff_t lc_run_step(const lc_geometry *g, const lc_layout *layout) {
     return g->along_taps ? g->dilation[2] * layout->pixel[2] : layout->channel;
 }
 
-/* An upper bound on the runs of one window. */
-LC_INLINE ptrdiff_t lc_run_limit(const lc_geometry *g) {
-    return g->along_taps ? g->group_channels * g->kernel[0] * g->kernel[1] : g->taps;
+/* An upper bound on the runs of one window that is cut after every `piece` steps. */
+LC_INLINE ptrdiff_t lc_run_limit(const lc_geometry *g, ptrdiff_t piece) {
+    return (g->along_taps ? g->group_channels * g->kernel[0] * g->kernel[1] : g->taps) + (g->window - 1) / piece;
 }
 
 /* The runs of a window whose taps are clipped to `clip`, their input offsets counted from the window's (unclipped)
  * origin. kernel_step: elements from one kernel row to the next. input_in_lanes: the input is the vector operand, the
- * kernel the broadcast one. */
+ * kernel the broadcast one. piece: after every so many steps, in all, a new run begins. */
 static inline ptrdiff_t lc_build_runs(const lc_geometry *g, const lc_layout *layout, const lc_range clip[3],
-                                      ptrdiff_t kernel_step, int input_in_lanes, lc_run *runs) {
-    ptrdiff_t step[3], count = 0;
+                                      ptrdiff_t kernel_step, int input_in_lanes, ptrdiff_t piece, lc_run *runs) {
+    ptrdiff_t step[3], count = 0, room = piece;
     for (int axis = 0; axis < 3; ++axis) step[axis] = g->dilation[axis] * layout->pixel[axis];
-    const ptrdiff_t width = clip[2].hi - clip[2].lo;
+    const ptrdiff_t width = clip[2].hi - clip[2].lo, input_step = lc_run_step(g, layout);
     const int whole_row = !g->along_taps && step[2] == g->group_channels * layout->channel;
     const ptrdiff_t outer = g->along_taps ? g->group_channels : 1;
     const ptrdiff_t inner = g->along_taps || whole_row ? lc_min(width, 1) : width;
@@ -160,12 +162,17 @@ static inline ptrdiff_t lc_build_runs(const lc_geometry *g, const lc_layout *lay
             for (ptrdiff_t j = clip[1].lo; j < clip[1].hi; ++j)
                 for (ptrdiff_t l = 0; l < inner; ++l) {
                     const ptrdiff_t k = clip[2].lo + l, tap = (i * g->kernel[1] + j) * g->kernel[2] + k;
-                    const ptrdiff_t row = g->along_taps ? c * g->taps + tap : tap * g->group_channels;
-                    const ptrdiff_t input = c * layout->channel + i * step[0] + j * step[1] + k * step[2];
-                    lc_run *run = runs + count++;
-                    run->broadcast = input_in_lanes ? row * kernel_step : input;
-                    run->vector = input_in_lanes ? input : row * kernel_step;
-                    run->n = g->along_taps ? width : whole_row ? width * g->group_channels : g->group_channels;
+                    ptrdiff_t row = g->along_taps ? c * g->taps + tap : tap * g->group_channels;
+                    ptrdiff_t input = c * layout->channel + i * step[0] + j * step[1] + k * step[2];
+                    ptrdiff_t left = g->along_taps ? width : whole_row ? width * g->group_channels : g->group_channels;
+                    while (left > 0) {
+                        lc_run *run = runs + count++;
+                        run->broadcast = input_in_lanes ? row * kernel_step : input;
+                        run->vector = input_in_lanes ? input : row * kernel_step;
+                        run->n = lc_min(left, room);
+                        left -= run->n, row += run->n, input += run->n * input_step;
+                        room = room == run->n ? piece : room - run->n;
+                    }
                 }
     return count;
 }

@@ -57,6 +57,7 @@ static const lc_algorithm lc_algorithms[] = {
     X(block, block[3])                /* what a task owns along the axes: output positions, or input pixels */    \
     X(batch_tile, batch_tile)         /* images of one register tile */                                           \
     X(batch_chunk, batch_chunk)       /* images that are brought into the workspace together */                   \
+    X(piece, piece)                   /* steps of a window that all tiles sum before the next ones; 0: all */     \
     X(segment, segment)               /* positions whose output gradients are brought there together */           \
     X(filter_parts, filter_parts)     /* tasks that share a block, each with its part of the filters */           \
     X(tasks, tasks)                   /* into how many the whole is cut, about */                                 \

@@ -1,6 +1,6 @@
 /* The register tile: the one inner loop behind every operation. (Body: included once per instance.)
  *
- *     out[r][v] = (out[r][v]) + act( bias + sum over the runs, sum over i < n of
+ *     out[r][v] = (out[r][v]) + act( bias + (out[r][v]) + sum over the runs, sum over i < n of
  *                       one(broadcast[run.broadcast + i*broadcast_step + r*row_stride])
  *                     * vector(vector[run.vector + i*vector_step + v*LANES]) )
  *
@@ -31,6 +31,7 @@ typedef struct lc_tile {
     const void *bias;
     int bias_axis, relu;
     int accumulate; /* add to what `out` holds */
+    int continues;  /* begin with what `out` holds: the sum so far. Not where nothing is prefetched, nor lanewise */
     void *out;
     ptrdiff_t out_stride;
     const char *prefetch;    /* what a later tile will need; read a little at every step, never needed. NULL: nothing */
@@ -85,6 +86,12 @@ LC_INLINE LC_VEC LC_NAME(row_operand)(const char *row, int v, LC_MASK last, cons
     return whole ? LC_NAME(load)(lanes) : LC_NAME(load_first)(lanes, last);
 }
 
+/* What vector v of row r of a tile's result holds. */
+LC_INLINE LC_VEC LC_NAME(held)(const lc_tile *t, int r, int v, const int whole, LC_MASK last) {
+    const LC_REAL *lanes = (const LC_REAL *)t->out + r * t->out_stride + v * LC_LANES;
+    return whole ? LC_NAME(load)(lanes) : LC_NAME(load_first)(lanes, last);
+}
+
 LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, const int unit, const int whole,
                                   const int store, const int lanewise, const int prefetching) {
     LC_VEC acc[LC_TILE_ROWS][LC_TILE_VECTORS];
@@ -100,6 +107,13 @@ LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, co
     for (int r = 0; r < R; ++r) {
         LC_UNROLL
         for (int v = 0; v < V; ++v) acc[r][v] = LC_NAME(zero)();
+    }
+    if (prefetching && !lanewise && t->continues) {
+        LC_UNROLL
+        for (int r = 0; r < R; ++r) {
+            LC_UNROLL
+            for (int v = 0; v < V; ++v) acc[r][v] = LC_NAME(held)(t, r, v, whole || v < V - 1, last);
+        }
     }
     LC_VEC scale[LC_TILE_VECTORS];
     LC_UNROLL
@@ -180,13 +194,9 @@ LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, co
     if (t->accumulate) {
         LC_UNROLL
         for (int r = 0; r < R; ++r) {
-            const LC_REAL *held = out + r * t->out_stride;
             LC_UNROLL
-            for (int v = 0; v < V; ++v) {
-                const LC_VEC h = whole || v < V - 1 ? LC_NAME(load)(held + v * LC_LANES)
-                                                    : LC_NAME(load_first)(held + v * LC_LANES, last);
-                acc[r][v] = LC_NAME(add)(acc[r][v], h);
-            }
+            for (int v = 0; v < V; ++v)
+                acc[r][v] = LC_NAME(add)(acc[r][v], LC_NAME(held)(t, r, v, whole || v < V - 1, last));
         }
     }
     LC_UNROLL

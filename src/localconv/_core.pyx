@@ -65,7 +65,7 @@ cdef extern from "localconv/kernels.h" nogil:
         const char *name
         const char *operation
     ctypedef struct lc_choices:
-        ptrdiff_t vectors, batch_chunk
+        ptrdiff_t vectors, batch_chunk, piece
     ctypedef struct lc_choice:
         const char *name
         size_t count, offset
@@ -373,6 +373,11 @@ cdef class Job:
     def batch_chunk(self):
         """The choice of that name."""
         return self.job.choices.batch_chunk
+
+    @property
+    def piece(self):
+        """The choice of that name."""
+        return self.job.choices.piece
 
     @property
     def box_bytes(self):

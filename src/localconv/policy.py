@@ -52,6 +52,9 @@ IN_PLACE_UP_TO = 16
 CROWDING = 4096
 # The same where windows have no pixel in common: a line of theirs fills one of a cache, or is less.
 READ_ONCE_UP_TO, BITS_OF_LINES_UP_TO = 64, 24
+# Steps of a window that all tiles of a position sum before the next ones, where its kernel is larger than the
+# first-level cache: few enough to stay there, enough to make up for leaving a tile and coming back to it.
+PIECE = 96
 # Products of one output value from which transposing it, with the images in the lanes, no longer shows.
 IMAGES_WINDOW = 200
 # Rectangles of output positions that padding clips alike, beyond which the direct kernel's tiles would be mostly
@@ -251,18 +254,24 @@ def _local_algorithms(p: Planner) -> list[str]:
 
 def _local(p: Planner, algorithm: str) -> Job | None:
     """None: not even one position of one tile of images fits the workspace."""
-    g = p.geometry
+    g, piece = p.geometry, 0
     if algorithm == "local_dot":
         vectors, panel_filters, tile = 1, 1, 4
     elif algorithm == "local_images":
         vectors = min(ceil(g.batch / p.lanes), 2 if p.filters > p.rows[3] else 4)
         panel_filters, tile = _even(p.filters, p.rows[vectors - 1]), vectors * p.lanes
     else:
-        vectors = min(ceil(p.filters / p.lanes), len(p.rows), 4 if g.batch <= IN_PLACE_UP_TO // 2 else 2)
+        # All images in one tile read the kernel once; if there are more, tall tiles read it less often than wide ones.
+        one_tile = g.batch <= p.rows[-1]
+        vectors = min(ceil(p.filters / p.lanes), len(p.rows), 4 if one_tile else 2)
         panel_filters, tile = vectors * p.lanes, _even(g.batch, p.rows[vectors - 1])
+        again = g.batch > tile or p.filters * p.groups > panel_filters
+        if again and not one_tile and not p.lanewise and g.window * g.filters * p.itemsize > caches.first:
+            piece = _even(g.window, PIECE)
 
     def job(block: Ints, chunk: int, tile: int = tile, parts: int = 1) -> Job:
-        return p.job(algorithm, vectors=vectors, block=block, batch_tile=tile, batch_chunk=chunk, filter_parts=parts)
+        choices: dict[str, Any] = {"block": block, "batch_tile": tile, "batch_chunk": chunk, "filter_parts": parts}
+        return p.job(algorithm, vectors=vectors, piece=piece, **choices)
 
     smallest = p.shrunk(ceil(g.batch / tile) * tile, tile, lambda chunk: job((1, 1, 1), chunk))
     while smallest.work_bytes > WORKSPACE_LIMIT:

@@ -104,6 +104,7 @@ static int run_forward(const lc_geometry *g, const lc_kernels *kernels, int stor
                                                         : lc_even(g->batch, rows);
     choices.batch_chunk = lc_max(choices.batch_tile, g->batch / 2 / choices.batch_tile * choices.batch_tile);
     choices.filter_parts = lc_min(1 + way % 2, lc_count_panels(&own, width));
+    choices.piece = algorithm == LC_local_dot || own.lanewise ? 0 : way % 3 * 5; /* whole, of 5, of 10 steps */
     for (int axis = 0; axis < 3; ++axis) choices.block[axis] = lc_min(g->output[axis], 1 + way);
     return run_job(g, kernels, store, algorithm, &choices, call);
 }

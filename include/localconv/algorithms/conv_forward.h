@@ -168,7 +168,7 @@ static inline void lc_cut_parts(lc_job *job, lc_conv_plan *p) {
         job->tasks[1] += part->panel_parts * part->tile_parts;
         if (!p->in_place) job->tasks[0] += p->panels * part->pack_parts;
         packed += lc_align(p->in_place ? 0 : p->panels * panel_bytes) / itemsize;
-        runs = lc_max(runs, lc_run_limit(g));
+        runs = lc_max(runs, lc_run_limit(g, g->window));
     }
     p->first_clear = job->tasks[0];
     for (int axis = 0; axis < 3 && job->algorithm == LC_conv_phases; ++axis)
@@ -404,7 +404,7 @@ LC_TASK(conv_tiles) {
         const ptrdiff_t lo = lc_max(first, z->first_piece), hi = lc_min(last, z->last_piece);
         if (lo >= hi) continue;
         t.row_stride = lc_input_spacing(g, z);
-        t.run_count = lc_build_runs(g, &g->x, z->clip, t.vector_step, 0, runs);
+        t.run_count = lc_build_runs(g, &g->x, z->clip, t.vector_step, 0, g->window, runs);
         LC_NAME(conv_zone)(&work, z, lo - z->first_piece, hi - z->first_piece, from, to, &t);
     }
 }

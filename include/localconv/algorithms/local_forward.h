@@ -3,7 +3,9 @@
  * A task is a block of output positions and a part of the filters. Its input box, the smallest box that holds every
  * window of the block, is interleaved into [element of the box][image], so that one position is a small matrix product
  * with both operands contiguous. Then, position by position in the kernel's own order, register tiles run over the
- * window. The algorithms differ in which operand is broadcast, and in where the input is read:
+ * window, perhaps a piece of it after the other, all tiles summing one before the next: then a piece of the kernel and
+ * of the pixels comes from the first-level cache but for its first tile. The algorithms differ in which operand is
+ * broadcast, and in where the input is read:
  *
  *   local_dot      one filter, lanes along the window: no broadcast at all
  *   local_stream   rows = images, read in place;  lanes = filters
@@ -18,6 +20,7 @@ typedef struct lc_local_plan {
     int staged;                      /* results wait in a layout of the tiles' own for the caller's array */
     int widened;                     /* a stored kernel is widened in the workspace, position by position */
     ptrdiff_t panel_filters, panels; /* filters of one register tile */
+    ptrdiff_t piece;                 /* steps of a window that all tiles sum before the next ones */
     ptrdiff_t box_at, stage_at, bias_at, kernel_at; /* in a thread's workspace, in bytes; in front lie the runs */
 } lc_local_plan;
 LC_PLAN_FITS(lc_local_plan);
@@ -50,12 +53,15 @@ static inline int lc_finish_local_forward(lc_job *job) {
     p->panels = lc_count_panels(g, p->panel_filters);
     if (choices->filter_parts < 1 || choices->filter_parts > p->panels) return LC_REFUSED;
     if (choices->batch_chunk < 1) return LC_REFUSED;
+    if (choices->piece < 0 || (choices->piece > 0 && (job->algorithm == LC_local_dot || g->lanewise)))
+        return LC_REFUSED;
+    p->piece = choices->piece > 0 ? lc_min(choices->piece, g->window) : g->window;
 
     const ptrdiff_t images = lc_round_up(choices->batch_chunk, choices->batch_tile);
     const ptrdiff_t stage = p->staged ? images * choices->block[2] * g->filters : 0;
     ptrdiff_t box = p->interleaved ? images * g->channels : 0;
     for (int axis = 0; axis < 3; ++axis) box *= lc_box_extent(g, axis, choices->block[axis]);
-    p->box_at = job->list_bytes = lc_align(lc_run_limit(g) * (ptrdiff_t)sizeof(lc_run));
+    p->box_at = job->list_bytes = lc_align(lc_run_limit(g, p->piece) * (ptrdiff_t)sizeof(lc_run));
     job->box_bytes = box * itemsize;
     p->stage_at = p->box_at + lc_align(job->box_bytes);
     p->bias_at = p->stage_at + lc_align(stage * itemsize);
@@ -118,15 +124,30 @@ typedef struct lc_local_position {
     const void *input;       /* that operand, at the chunk's first image */
     const char *kernel;      /* the kernel that tiles read */
     const void *bias;        /* contiguous over the filters; NULL without */
+    ptrdiff_t run_count;     /* of its window */
     void *out;               /* filter 0 of the chunk's first image, in the result or in the stage */
     ptrdiff_t out_image, out_filter;
-    ptrdiff_t tiles, share; /* of images; bytes of the next position's kernel that each tile of each panel fetches */
+    ptrdiff_t tiles, share; /* of images; bytes of a later kernel that each tile of each panel fetches */
 } lc_local_position;
 
 /* The next position's kernel is fetched while this one is computed, each tile its share. Past the end the address is
  * not dereferenced, only prefetched, which is harmless. */
 LC_INLINE const char *lc_next_kernel(const lc_job *job, const lc_call *c, ptrdiff_t index) {
     return lc_kernel_of(job, c, lc_min(index + 1, job->geometry.positions - 1));
+}
+
+/* Where windows go by pieces, the kernel of the next piece, unless it lies in the workspace. */
+LC_INLINE const char *lc_later_kernel(const lc_job *job, const lc_call *c, ptrdiff_t index) {
+    const lc_local_plan *p = LC_CONST_PLAN(lc_local_plan, job);
+    if (p->widened) return lc_next_kernel(job, c, index);
+    return lc_kernel_of(job, c, index) + p->piece * job->geometry.filters * lc_kernel_size(job);
+}
+
+/* How many of the runs at `runs`, `count` are left, make the next piece of a window. */
+LC_INLINE ptrdiff_t lc_runs_of_piece(const lc_run *runs, ptrdiff_t count, ptrdiff_t piece) {
+    ptrdiff_t steps = 0, n = 0;
+    while (n < count && steps < piece) steps += runs[n++].n;
+    return n;
 }
 
 #else
@@ -212,13 +233,12 @@ LC_INLINE const char *LC_NAME(kernel_at)(const lc_job *job, const lc_call *c, co
     return workspace + p->kernel_at;
 }
 
-/* Rows = images, lanes = filters; or local_dot: lanes along the window. */
+/* One piece; rows = images, lanes = filters; or local_dot: lanes along the window. */
 LC_NOINLINE void LC_NAME(position_by_images)(const lc_job *job, const lc_call *c, const lc_local_block *b,
                                              const lc_local_position *here, lc_tile *t) {
     const lc_geometry *g = &job->geometry;
     const ptrdiff_t tile_images = job->choices.batch_tile, width = LC_CONST_PLAN(lc_local_plan, job)->panel_filters;
     const int store = LC_CONST_PLAN(lc_local_plan, job)->widened ? LC_plain : job->store;
-    t->prefetch = lc_next_kernel(job, c, here->index);
     t->out_stride = here->out_image;
     for (ptrdiff_t i = b->first_panel; i < b->last_panel; ++i) {
         const lc_panel panel = lc_find_panel(g, width, i);
@@ -241,12 +261,11 @@ LC_NOINLINE void LC_NAME(position_by_images)(const lc_job *job, const lc_call *c
     }
 }
 
-/* Rows = filters, lanes = images. */
+/* One piece; rows = filters, lanes = images. */
 LC_NOINLINE void LC_NAME(position_by_filters)(const lc_job *job, const lc_call *c, const lc_local_block *b,
                                               const lc_local_position *here, lc_tile *t) {
     const lc_geometry *g = &job->geometry;
     const ptrdiff_t tile_images = job->choices.batch_tile, width = LC_CONST_PLAN(lc_local_plan, job)->panel_filters;
-    t->prefetch = lc_next_kernel(job, c, here->index);
     t->out_stride = here->out_filter;
     for (ptrdiff_t i = b->first_panel; i < b->last_panel; ++i) {
         const lc_panel panel = lc_find_panel(g, width, i);
@@ -261,6 +280,31 @@ LC_NOINLINE void LC_NAME(position_by_filters)(const lc_job *job, const lc_call *
             LC_NAME(run_tile)(t, (int)panel.count, LC_NAME(vectors_for)(t->lane_count));
         }
     }
+}
+
+/* One piece of a position's window, all tiles. */
+LC_INLINE void LC_NAME(sum_piece)(const lc_job *job, const lc_call *c, const lc_local_block *b,
+                                  const lc_local_position *here, lc_tile *t) {
+    const int by_filters = LC_CONST_PLAN(lc_local_plan, job)->images_in_lanes;
+    (by_filters ? LC_NAME(position_by_filters) : LC_NAME(position_by_images))(job, c, b, here, t);
+}
+
+/* One piece after the other. What is added to the sums, and cut off, is after the last one. */
+LC_NOINLINE void LC_NAME(sum_pieces)(const lc_job *job, const lc_call *c, const lc_local_block *b,
+                                     const lc_local_position *here, const lc_run *runs, lc_tile *t) {
+    const int bias_axis = t->bias_axis, relu = t->relu;
+    ptrdiff_t count = here->run_count;
+    t->runs = runs;
+    t->continues = 0;
+    do {
+        t->run_count = lc_runs_of_piece(t->runs, count, LC_CONST_PLAN(lc_local_plan, job)->piece);
+        count -= t->run_count;
+        t->bias_axis = count > 0 ? LC_BIAS_NONE : bias_axis;
+        t->relu = count > 0 ? 0 : relu;
+        LC_NAME(sum_piece)(job, c, b, here, t);
+        t->runs += t->run_count;
+        t->continues = 1;
+    } while (count > 0);
 }
 
 /* Copies a staged line, whose first position is `index`, to the result. */
@@ -301,21 +345,29 @@ LC_NOINLINE void LC_NAME(local_line)(const lc_job *job, const lc_call *c, const 
     const ptrdiff_t out_position = p->staged ? staged.pixel[2] : g->y.pixel[2];
     here->out_filter = p->staged ? staged.channel : 1;
     here->out_image = !p->staged ? g->y.image : width * g->filters;
+    const ptrdiff_t origin[3] = {line[0], line[1], b->lo[2]}, step = g->strides[2] * b->layout.pixel[2];
+    const ptrdiff_t window = lc_window_at(g, &b->layout, origin, b->corner);
+    lc_range now[3] = {lc_taps_inside(g, 0, line[0]), lc_taps_inside(g, 1, line[1]), {0, 0}};
     for (ptrdiff_t k = 0; k < width; ++k) {
-        const ptrdiff_t index[3] = {line[0], line[1], b->lo[2] + k};
-        lc_range now[3];
-        for (int axis = 0; axis < 3; ++axis) now[axis] = lc_taps_inside(g, axis, index[axis]);
-        if (memcmp(now, clip, sizeof now) !=
-            0) { /* windows inside the input share their runs; at a border each has its own */
+        now[2] = lc_taps_inside(g, 2, b->lo[2] + k);
+        if ((k == 0 || !lc_same_range(now[2], clip[2])) && memcmp(now, clip, sizeof now) != 0) {
+            /* windows inside the input share their runs; at a border each has its own */
             memcpy(clip, now, sizeof now);
-            t->run_count = lc_build_runs(g, &b->layout, clip, b->kernel_step, p->images_in_lanes, (lc_run *)workspace);
+            here->run_count = t->run_count =
+                lc_build_runs(g, &b->layout, clip, b->kernel_step, p->images_in_lanes, p->piece, (lc_run *)workspace);
         }
-        here->window = lc_window_at(g, &b->layout, index, b->corner);
+        here->window = window + k * step;
         here->index = start + k;
         here->kernel = LC_NAME(kernel_at)(job, c, b, here->index, workspace);
         here->bias = LC_NAME(bias_of)(g, c, here->index, (LC_REAL *)(workspace + p->bias_at));
         here->out = out + k * out_position;
-        (p->images_in_lanes ? LC_NAME(position_by_filters) : LC_NAME(position_by_images))(job, c, b, here, t);
+        if (p->piece == g->window) {
+            t->prefetch = lc_next_kernel(job, c, here->index);
+            LC_NAME(sum_piece)(job, c, b, here, t);
+        } else {
+            t->prefetch = lc_later_kernel(job, c, here->index);
+            LC_NAME(sum_pieces)(job, c, b, here, (const lc_run *)workspace, t);
+        }
     }
     if (p->staged) LC_NAME(flush_line)(job, c, b, stage, start, width, first, here->images);
 }
@@ -343,8 +395,8 @@ LC_TASK(local_task) {
     for (ptrdiff_t first = 0; first < g->batch; first += chunk) {
         here.images = lc_min(chunk, g->batch - first);
         here.tiles = lc_ceil_div(here.images, tile);
-        here.share = g->window * g->filters * lc_kernel_size(job) / (here.tiles * (b.last_panel - b.first_panel));
-        t.prefetch_step = here.share / g->window;
+        here.share = p->piece * g->filters * lc_kernel_size(job) / (here.tiles * (b.last_panel - b.first_panel));
+        t.prefetch_step = here.share / p->piece;
         here.input = p->interleaved ? box : (const LC_REAL *)c->input + first * g->x.image;
         if (p->interleaved) LC_NAME(fill_local_box)(job, c, &b, first, here.images, box);
         for (ptrdiff_t i = b.lo[0]; i < b.hi[0]; ++i)
