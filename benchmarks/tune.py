@@ -71,6 +71,8 @@ ROWS = (
     ("BITS_OF_LINES_UP_TO", FORWARD, "genomics b8", "genomics b32"),
     ("BITS_OF_LINES_UP_TO", KERNEL, "genomics b8", "genomics b32"),
     ("PIECE", FORWARD, "1d b16 1000x64 k5 f64", "2d b8 28x28x64"),
+    ("WRITTEN_AHEAD", KERNEL, "1d b16 1000x64 k5 f64", "2d b8 28x28x64", "3d b1 24x24x24x4", "deepface-L4 b32"),
+    ("WRITTEN_AHEAD_UP_TO", KERNEL, "1d b16 1000x64 k5 f64", "deepface-L4 b32", "cifar b64", "1d b128"),
     ("IMAGES_WINDOW", FORWARD, "seed-1d b32", "1d b128", "cifar b64", "2d b256", "2d b64"),
     ("LINES_FILLED", FORWARD, "conv1d b16 1000x64 k5 f10 same", "conv1d b16 1000x64 k5 f17", "conv1d b32"),
     ("LINES_FILLED", FORWARD, "conv2d b4 56x56x32 k3 f17", "conv2d b4 56x56x32 k3 f100", "conv2d b4 160x160x1"),
@@ -134,7 +136,7 @@ def values_of(constant: str) -> list[Any]:
 
 def written(constant: str, value: Any) -> str:
     """The value as a reader has it before him."""
-    if not constant.endswith(("_LIMIT", "_TARGET")):
+    if not constant.endswith(("_LIMIT", "_TARGET", "_AHEAD")):
         return f"{value:,}"
     return f"{value / 2**20:.3g} MiB" if value >= 2**20 else f"{value / 2**10:.3g} KiB"
 

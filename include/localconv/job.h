@@ -52,20 +52,21 @@ static const lc_algorithm lc_algorithms[] = {
 /* --------------------------------------------------------------------------------------------- choices */
 
 /* What a caller may choose. An algorithm uses some of these; 0 stands for those that it does not use. */
-#define LC_CHOICES(X)                                                                                             \
-    X(vectors, vectors)               /* width of a register tile, in vectors: 1 to 4 */                          \
-    X(block, block[3])                /* what a task owns along the axes: output positions, or input pixels */    \
-    X(batch_tile, batch_tile)         /* images of one register tile */                                           \
-    X(batch_chunk, batch_chunk)       /* images that are brought into the workspace together */                   \
-    X(piece, piece)                   /* steps of a window that all tiles sum before the next ones; 0: all */     \
-    X(segment, segment)               /* positions whose output gradients are brought there together */           \
-    X(filter_parts, filter_parts)     /* tasks that share a block, each with its part of the filters */           \
-    X(tasks, tasks)                   /* into how many the whole is cut, about */                                 \
-    X(zone_limit, zone_limit)         /* zones beyond which the algorithm refuses the geometry */                 \
-    X(panel_bytes, panel_bytes)       /* bytes of the packed kernel that one task goes through */                 \
-    X(tile_block, tile_block)         /* register tiles that meet all panels of a task before the next ones do */ \
-    X(position_parts, position_parts) /* partial gradients */                                                     \
-    X(panel_parts, panel_parts)       /* slices of the kernel by filters */                                       \
+#define LC_CHOICES(X)                                                                                                 \
+    X(vectors, vectors)               /* width of a register tile, in vectors: 1 to 4 */                              \
+    X(block, block[3])                /* what a task owns along the axes: output positions, or input pixels */        \
+    X(batch_tile, batch_tile)         /* images of one register tile */                                               \
+    X(batch_chunk, batch_chunk)       /* images that are brought into the workspace together */                       \
+    X(piece, piece)                   /* steps of a window that all tiles sum before the next ones; 0: all */         \
+    X(rows_ahead, rows_ahead)         /* of a kernel's gradient, whose lines are asked for before they are written */ \
+    X(segment, segment)               /* positions whose output gradients are brought there together */               \
+    X(filter_parts, filter_parts)     /* tasks that share a block, each with its part of the filters */               \
+    X(tasks, tasks)                   /* into how many the whole is cut, about */                                     \
+    X(zone_limit, zone_limit)         /* zones beyond which the algorithm refuses the geometry */                     \
+    X(panel_bytes, panel_bytes)       /* bytes of the packed kernel that one task goes through */                     \
+    X(tile_block, tile_block)         /* register tiles that meet all panels of a task before the next ones do */     \
+    X(position_parts, position_parts) /* partial gradients */                                                         \
+    X(panel_parts, panel_parts)       /* slices of the kernel by filters */                                           \
     X(row_parts, row_parts)           /* slices of the kernel by rows */
 
 typedef struct lc_choices {

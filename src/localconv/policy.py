@@ -69,6 +69,10 @@ WINOGRAD_CHANNELS = 16
 WINOGRAD_SQUARES = 64
 # Register tiles that go through all panels of a task before the next tiles do.
 TILE_BLOCK = 16
+# How far ahead of what is written, in bytes, lines are asked for of kernel gradients that no cache of a core holds; and
+# up to how many images: of more, writing is a small part.
+WRITTEN_AHEAD = 16 * 2**10
+WRITTEN_AHEAD_UP_TO = 32
 # Images that a kernel gradient is summed over before it is added to the sum so far.
 BATCH_SUM = 128
 # Tasks of a reduction over positions, positions that each should have at least, and bytes of the kernel's slice of one
@@ -300,9 +304,13 @@ def _local_grad_kernel(p: Planner, algorithm: str) -> Job | None:
     g = p.geometry
     boxed = algorithm == "local_kernel_boxed"
     vectors = p.width(p.filters)
+    row = g.filters * p.itemsize
+    far = g.positions * g.window * row > caches.second and g.batch <= WRITTEN_AHEAD_UP_TO
+    ahead = ceil(WRITTEN_AHEAD / row) if far else 0
 
     def job(block: Ints, chunk: int, segment: int = 1, parts: int = 1) -> Job:
-        return p.job(algorithm, vectors=vectors, block=block, batch_chunk=chunk, segment=segment, filter_parts=parts)
+        choices: dict[str, Any] = {"block": block, "batch_chunk": chunk, "segment": segment, "filter_parts": parts}
+        return p.job(algorithm, vectors=vectors, rows_ahead=ahead, **choices)
 
     smallest = p.shrunk(min(g.batch, BATCH_SUM) if boxed else g.batch, 1, lambda chunk: job((1, 1, 1), chunk))
     if boxed and smallest.work_bytes > WORKSPACE_LIMIT:

@@ -2,6 +2,8 @@
  *
  * One position's gradient is the matrix product (window elements x images) (images x filters). Rows of a register tile
  * are window elements, lanes filters, and the sum runs over the batch: every value is written once, from the registers.
+ * A line that is not in a cache has to come there before it is written, which a store alone asks for too late: so tiles
+ * ask for the lines of rows that follow.
  */
 #ifndef LOCALCONV_LOCAL_GRAD_KERNEL_H
 #define LOCALCONV_LOCAL_GRAD_KERNEL_H
@@ -24,7 +26,7 @@ static inline int lc_finish_local_grad_kernel(lc_job *job) {
     p->panel_filters = lc_tile_lanes(job);
     p->panels = lc_count_panels(g, p->panel_filters);
     if (choices->filter_parts < 1 || choices->filter_parts > p->panels) return LC_REFUSED;
-    if (choices->batch_chunk < 1 || choices->segment < 1) return LC_REFUSED;
+    if (choices->batch_chunk < 1 || choices->segment < 1 || choices->rows_ahead < 0) return LC_REFUSED;
 
     ptrdiff_t elements = g->channels;
     for (int axis = 0; axis < 3; ++axis) elements *= lc_box_extent(g, axis, choices->block[axis]);
@@ -36,6 +38,13 @@ static inline int lc_finish_local_grad_kernel(lc_job *job) {
     job->thread_bytes = p->stage_at + lc_align(choices->batch_chunk * stage * itemsize);
     job->tasks[0] = lc_count_blocks(g->output, choices->block) * choices->filter_parts;
     return LC_OK;
+}
+
+/* Rows of the result for which one of `images` steps of a tile asks: so many that they are all of a tile's, but no more
+ * than there are in the lines of one step. */
+LC_INLINE ptrdiff_t lc_rows_asked_for(const lc_job *job, ptrdiff_t images) {
+    const ptrdiff_t all = lc_ceil_div(lc_rows(job, job->choices.vectors), images);
+    return lc_max(1, lc_min(all, lc_tile_lanes(job) / job->geometry.filters));
 }
 
 #else
@@ -54,6 +63,7 @@ LC_NOINLINE void LC_NAME(kernel_gradient_at)(const lc_job *job, const lc_call *c
                                              const ptrdiff_t panels[2], const LC_REAL *gradient, lc_tile *t) {
     const lc_geometry *g = &job->geometry;
     LC_REAL *out = (LC_REAL *)c->result + index * g->window * g->filters;
+    const ptrdiff_t ahead = w->way.row_step == 1 ? job->choices.rows_ahead * g->filters : 0;
     t->out_stride = w->way.row_step * g->filters;
     for (ptrdiff_t k = panels[0]; k < panels[1]; ++k) {
         const lc_panel panel = lc_find_panel(g, lc_tile_lanes(job), k);
@@ -68,7 +78,9 @@ LC_NOINLINE void LC_NAME(kernel_gradient_at)(const lc_job *job, const lc_call *c
             for (ptrdiff_t i = 0, row = 0, end; i < tiles; ++i, row = end) {
                 end = lc_share(strip->n, tiles, i + 1);
                 t->broadcast_base = base + row * w->way.input_step;
-                t->out = out + (strip->row + row * w->way.row_step) * g->filters + panel.first;
+                LC_REAL *target = out + (strip->row + row * w->way.row_step) * g->filters + panel.first;
+                t->out = target;
+                t->prefetch = ahead > 0 ? (const char *)(target + ahead) : NULL;
                 LC_NAME(run_tile)(t, (int)(end - row), vectors);
             }
         }
@@ -133,11 +145,13 @@ LC_TASK(local_grad_kernel_task) {
     t.runs = &batch;
     t.run_count = 1;
     t.row_stride = w.way.input_step;
+    t.prefetch_far = 1;
     t.lanewise = g->lanewise;
     t.broadcast_step = p->boxed ? w.elements : g->x.image;
     for (ptrdiff_t first = 0; first < g->batch; first += chunk) {
         const ptrdiff_t images = lc_min(chunk, g->batch - first);
         batch.n = images;
+        t.prefetch_step = lc_rows_asked_for(job, images) * g->filters * (ptrdiff_t)sizeof(LC_REAL);
         t.broadcast = p->boxed ? box : (const LC_REAL *)c->input + first * g->x.image;
         t.accumulate = c->accumulate || first > 0;
         if (p->boxed) LC_NAME(fill_pixel_box)(g, c, &w, first, images, box);
