@@ -58,6 +58,7 @@ ROWS = (
     ("TASKS_PER_THREAD", FORWARD, "1d b16", "2d b8 28x28x64", "cifar b64", "conv2d b1 56x56"),
     ("TASKS_PER_THREAD", INPUT, "2d b8 28x28x64", "cifar b64"),
     ("TASKS_PER_THREAD", KERNEL, "2d b8 28x28x64", "deepface-L5 b32"),
+    ("FEWER_TASKS", INPUT, "deepface-L4 b1", "3d b1 16x16", "cifar b64", "2d b8 28x28x64", "1d b16 1000x64 k5 f64"),
     ("PRODUCTS_PER_TASK", FORWARD, "seed-1d b32", "3d b1 16x16", "genomics b8"),
     ("PRODUCTS_PER_TASK", INPUT, "seed-1d b32", "genomics b8"),
     ("PRODUCTS_PER_TASK", KERNEL, "3d b1 16x16", "seed conv1d b4", "conv1d b16 1000x64 k5 f1"),
@@ -131,6 +132,8 @@ def values_of(constant: str) -> list[Any]:
     present = getattr(module_of(constant), constant)
     if constant == "LINES_FILLED":  # at 1.1 all vectors hold positions, where a line has enough of them
         return [0.5, 0.7, present, 0.95, 1.1]
+    if constant == "FEWER_TASKS":  # at 0 there are always many
+        return [0.0, 0.7, present, 1.0, 1.2]
     return [max(1, int(present * factor)) for factor in (1 / 4, 1 / 2, 1, 2, 4)]
 
 

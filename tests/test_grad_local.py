@@ -7,7 +7,7 @@ import pytest
 from oracle import BATCHES, DEPTHS, FILTERS, FORMATS, PADDINGS, Case, Gradient, assert_same_bits, gradients, thirds
 
 import localconv
-from localconv import _core, grad
+from localconv import _core, engine, grad, policy, settings
 
 
 def ran(way):
@@ -131,6 +131,57 @@ def test_weights_that_meet_padding_have_no_gradient(isa, dtype, local_gradient_w
         gradient.run(grad, arrays, out=out, accumulate=True)
         assert (out[~present] == 7).all()
         assert not np.isfinite(out[present]).any()
+
+
+# --- special cases of placed gradients --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data_format", FORMATS)
+@pytest.mark.parametrize("filters", [1, 2, 4, 8, 16])
+def test_rows_of_few_filters_share_a_vector(solve_gradient, dtype, filters, data_format):
+    """Windows of all lengths around a vector, whole and clipped, in steps of one element and of several."""
+    shared = {"filters": filters, "data_format": data_format, "dtype": dtype}
+    with settings.forced("local_input_placed"):
+        for batch, channels in ((1, 1), (2, 3), (1, 5), (3, 8), (1, 17), (1, 33)):
+            case = Case("local_conv1d", (6,), (3,), batch, channels, padding="same", **shared)
+            solve_gradient(Gradient(case, "input"))
+            case = Case("local_conv2d", (5, 6), (2, 3), batch, channels, dilation_rate=(1, 2), **shared)
+            solve_gradient(Gradient(case, "input"))
+            assert ran(("local_input_placed",))
+
+
+@pytest.mark.parametrize("data_format", FORMATS)
+def test_infinities_stay_in_their_rows(solve_gradient, dtype, data_format):
+    """Where rows of a kernel share a vector, which the last one does not fill."""
+    with settings.forced("local_input_placed"):
+        for filters, channels in itertools.product((1, 2, 4, 8), (1, 3, 7)):
+            shared = {"filters": filters, "data_format": data_format, "dtype": dtype}
+            gradient = Gradient(Case("local_conv1d", (9,), (3,), 1, channels, **shared), "input")
+            kernel, grad_output = gradient.arrays()
+            grad_output.reshape(-1)[0] = np.inf
+            kernel[3, 1] = np.nan
+            result = solve_gradient(gradient, (kernel, grad_output))
+            assert 0 < np.isfinite(result).sum() < result.size
+
+
+@pytest.mark.parametrize("data_format", FORMATS)
+def test_lines_asked_for_ahead(isa, dtype, monkeypatch, data_format):
+    """The gradient for a kernel, of one tile and of many, has the same bits; also what is added to."""
+    for batch, filters in itertools.product((1, 5, 20), (3, 16, 70)):
+        case = Case("local_conv1d", (9,), (3,), batch, 7, filters, data_format=data_format, dtype=dtype)
+        gradient, results = Gradient(case, "kernel"), []
+        for second, ahead in ((2**60, 1), (1, 1), (1, 2**14), (1, 2**40)):
+            monkeypatch.setattr(policy, "caches", policy.caches._replace(second=second))
+            monkeypatch.setattr(policy, "WRITTEN_AHEAD", ahead)
+            engine.plans.clear()
+            out = np.ones(gradient.shape, dtype)
+            plain = gradient.run(grad, gradient.arrays())
+            results.append((plain, gradient.run(grad, gradient.arrays(), out=out, accumulate=True)))
+        gradient.check(results[0][0])
+        for result in results[1:]:
+            for one, other in zip(results[0], result, strict=True):
+                assert_same_bits(one, other)
+    engine.plans.clear()
 
 
 # --- NaN and inf ------------------------------------------------------------------------------------------------------

@@ -292,7 +292,7 @@ def test_gradients_are_linear(case, isa):
 
 # What cuts work and nothing else, and what sums may follow, too.
 OF_SPEED = ("BOX_TARGET", "GRADIENT_BOX_TARGET", "PANELS_TARGET", "SEGMENT_TARGET", "TASKS_PER_THREAD", "TILE_BLOCK")
-OF_SPEED = (*OF_SPEED, "PRODUCTS_PER_THREAD")
+OF_SPEED = (*OF_SPEED, "PRODUCTS_PER_THREAD", "PIECE", "WRITTEN_AHEAD", "WRITTEN_AHEAD_UP_TO")
 OF_SUMS = (
     "WORKSPACE_LIMIT",
     "CHUNK_TARGET",
@@ -316,6 +316,8 @@ def limited(lower):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in lower.items():
             patch.setattr(columns if hasattr(columns, name) else policy, name, value)
+        if "PIECE" in lower or "WRITTEN_AHEAD" in lower:  # which nothing in these caches needs
+            patch.setattr(policy, "caches", policy.caches._replace(first=1, second=1))
         yield
     engine.plans.clear()
 

@@ -43,6 +43,8 @@ SEGMENT_TARGET = 2 * caches.first
 # multiply-adds that a task should have at least.
 TASKS_PER_THREAD = 6
 PRODUCTS_PER_TASK = 600_000
+# What a single task for each thread must leave of the work: more tasks even out what the machine's other users take.
+FEWER_TASKS = 0.9
 # Multiply-adds below which a second thread costs more than it brings; a weight that is read for one image alone takes
 # as long as a multiply-add again.
 PRODUCTS_PER_THREAD = 500_000
@@ -133,16 +135,17 @@ class Planner:
         job: Callable[[Ints], Job],
         fits: Callable[[Job, Ints], bool],
         cost: Callable[[Job, Ints], float],
+        tasks: int,
     ) -> Ints:
         """The block that one of 1 x 1 x 1 grows to, an axis at a time the one that costs least,
-        while it fits and leaves tasks enough.
+        while it fits and leaves so many tasks.
         """
         block: Ints = (1, 1, 1)
         while True:
             candidates = []
             for axis in (2, 1, 0):
                 wider = tuple(min(2 * n, size[axis]) if k == axis else n for k, n in enumerate(block))
-                if wider == block or _blocks(size, wider) < self.tasks:
+                if wider == block or _blocks(size, wider) < tasks:
                     continue
                 found = job(wider)
                 if fits(found, wider):
@@ -289,7 +292,7 @@ def _local(p: Planner, algorithm: str) -> Job | None:
         return found.box_bytes / prod(block) if found.box_bytes else -block[2]
 
     block = p.grown(
-        g.output, lambda block: job(block, chunk, tile), lambda found, _: found.work_bytes <= BOX_TARGET, cost
+        g.output, lambda block: job(block, chunk, tile), lambda found, _: found.work_bytes <= BOX_TARGET, cost, p.tasks
     )
     return job(block, chunk, tile, p.filter_parts(panel_filters, _blocks(g.output, block)))
 
@@ -321,6 +324,7 @@ def _local_grad_kernel(p: Planner, algorithm: str) -> Job | None:
         lambda block: job(block, chunk),
         lambda found, _: found.box_bytes <= BOX_TARGET,
         lambda found, block: found.box_bytes / prod(block) if found.box_bytes else -block[2],
+        p.tasks,
     )
     return job(block, chunk, p.segment(block[2], chunk), p.filter_parts(vectors * p.lanes, _blocks(g.output, block)))
 
@@ -357,13 +361,24 @@ def _local_grad_input(p: Planner, algorithm: str) -> Job | None:
         return None
     chunk = smallest.batch_chunk
 
-    def touching(_: Job, block: Ints) -> float:
+    def touching(block: Ints) -> float:
         """Windows that touch the block, for each of its pixels."""
         return prod(reach_of(k, d) - 1 + n for k, d, n in zip(g.kernel, g.dilation, block, strict=True)) / prod(block)
 
-    block = p.grown(
-        g.input, lambda block: job(block, chunk), lambda found, _: found.box_bytes <= GRADIENT_BOX_TARGET, touching
+    def fits(found: Job, block: Ints) -> bool:
+        return found.box_bytes <= GRADIENT_BOX_TARGET
+
+    def work(block: Ints) -> float:
+        """How often a position is gone through, and how long the last tasks take, to one that has all to itself."""
+        blocks = _blocks(g.input, block)
+        return touching(block) * ceil(blocks / p.threads) * p.threads / blocks
+
+    few, block = (
+        p.grown(g.input, lambda block: job(block, chunk), fits, lambda _, block: touching(block), tasks)
+        for tasks in (p.threads, p.tasks)
     )
+    if work(few) < FEWER_TASKS * work(block):
+        block = few
     return job(block, chunk, p.segment(g.output[2], chunk))
 
 

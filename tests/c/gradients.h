@@ -82,6 +82,7 @@ static int run_gradient(const lc_geometry *g, const lc_kernels *kernels, int sto
     choices.tasks = choices.tile_block = 3;
     choices.panel_bytes = 3 * 64 * g->window;
     choices.position_parts = 1 + 2 * (way % 2);
+    choices.rows_ahead = way;
     if (algorithm == LC_local_kernel_placed || boxed)
         choices.filter_parts = lc_min(2, lc_count_panels(&own, 2 * kernels->lanes));
     if (algorithm == LC_local_input_boxed) choices.batch_tile = 2 * kernels->lanes;

@@ -4,8 +4,8 @@
  * with the taps clipped to the block as padding clips them elsewhere. So no two tasks write one pixel, every kernel
  * value is read once, and an input value's sum has the same order whatever the blocks. Rows are window elements:
  *
- *   local_input_placed   lanes along the filters, one image at a time; LANES window elements are reduced together.
- *                        Lanewise there is nothing to reduce.
+ *   local_input_placed   lanes along the filters, one image at a time; LANES window elements are reduced together. Of
+ * few filters, rows share a vector. Lanewise there is nothing to reduce.
  *
  *   local_input_boxed    lanes = images, summed over the filters, in a box [element][image], which goes out at the end
  */
@@ -51,7 +51,28 @@ typedef struct lc_kernel_rows {
     const float *scales;
 } lc_kernel_rows;
 
+/* Whether kernel rows follow each other, several of them in a vector: of 1, 2, 4, 8 filters and one group. */
+LC_INLINE int lc_rows_share(const lc_geometry *g, const lc_strips *way, ptrdiff_t lanes) {
+    const ptrdiff_t filters = g->filters;
+    return g->groups == 1 && way->row_step == 1 && filters < lanes && (filters & (filters - 1)) == 0;
+}
+
+/* How far ahead, in bytes, a kernel whose rows share vectors is asked for. */
+enum { LC_SHARED_AHEAD = 4096 };
+
 #else
+
+/* Adds the first lanes to `count` values, `out_step` apart. */
+LC_INLINE void LC_NAME(add_sums)(LC_VEC sums, ptrdiff_t count, LC_REAL *out, ptrdiff_t out_step) {
+    if (out_step == 1) {
+        const LC_MASK there = LC_NAME(first)(count);
+        LC_NAME(store_first)(out, there, LC_NAME(add)(LC_NAME(load_first)(out, there), sums));
+        return;
+    }
+    LC_REAL sum[LC_LANES];
+    LC_NAME(store)(sum, sums);
+    for (ptrdiff_t r = 0; r < count; ++r) out[r * out_step] += sum[r];
+}
 
 /* Adds to `rows.count` <= LANES values, `out_step` apart, the dot products of as many kernel rows with `n` gradients.
  */
@@ -91,15 +112,7 @@ LC_INLINE void LC_NAME(dot_rows)(const lc_kernel_rows rows, const LC_REAL *gradi
     if (fetch)
         for (ptrdiff_t r = 2 * LC_LANES; r < 2 * LC_LANES + rows.count; ++r)
             for (ptrdiff_t i = 0; i < n * size; i += 64) LC_PREFETCH_L1(rows.at + r * rows.stride + i);
-    const LC_VEC sums = LC_NAME(sums)(acc);
-    if (out_step == 1) {
-        const LC_MASK there = LC_NAME(first)(rows.count);
-        LC_NAME(store_first)(out, there, LC_NAME(add)(LC_NAME(load_first)(out, there), sums));
-        return;
-    }
-    LC_REAL sum[LC_LANES];
-    LC_NAME(store)(sum, sums);
-    for (ptrdiff_t r = 0; r < rows.count; ++r) out[r * out_step] += sum[r];
+    LC_NAME(add_sums)(LC_NAME(sums)(acc), rows.count, out, out_step);
 }
 
 /* Adds to n values, the lanes' own, the products of a kernel row and as many gradients. */
@@ -165,9 +178,91 @@ LC_INLINE void LC_NAME(placed_body)(const lc_job *job, const lc_call *c, const l
         }
 }
 
+/* What dot products of kernel rows that share vectors multiply these with: F gradients, over and over; and F scales. */
+typedef struct LC_NAME(repeated) {
+    LC_VEC gradient, scale;
+} LC_NAME(repeated);
+
+LC_INLINE LC_VEC LC_NAME(repeat)(const LC_REAL *values, const int F) {
+    LC_REAL repeated[LC_LANES];
+    for (int i = 0; i < LC_LANES; ++i) repeated[i] = values[i % F];
+    return LC_NAME(load)(repeated);
+}
+
+/* Adds to n values, `out_step` apart, the dot products of as many kernel rows of F values. LANES / F rows are one
+ * vector; sums of neighbours leave one sum of each row, in the rows' order. */
+LC_INLINE void LC_NAME(dot_shared_rows)(const char *kernel, ptrdiff_t n, const LC_NAME(repeated) * by, LC_REAL *out,
+                                        ptrdiff_t out_step, const int F, const int store) {
+    const ptrdiff_t size = LC_NAME(stored_size)(store);
+    for (ptrdiff_t row = 0; row < n; row += LC_LANES) {
+        const ptrdiff_t rows = lc_min(LC_LANES, n - row);
+        LC_VEC v[8];
+        LC_UNROLL
+        for (int i = 0; i < F; ++i) {
+            const char *at = kernel + (row * F + i * LC_LANES) * size;
+            const ptrdiff_t there = lc_max(0, rows * F - i * LC_LANES);
+            v[i] = there >= LC_LANES ? LC_NAME(load_stored)(at, store)
+                                     : LC_NAME(load_stored_first)(at, there, LC_NAME(first)(there), store);
+            v[i] = LC_NAME(mul)(LC_NAME(scaled)(v[i], by->scale, store), by->gradient);
+        }
+        LC_UNROLL
+        for (int i = 0; i < F / 2; ++i) v[i] = LC_NAME(pairs)(v[2 * i], v[2 * i + 1]);
+        LC_UNROLL
+        for (int i = 0; i < F / 4; ++i) v[i] = LC_NAME(pairs)(v[2 * i], v[2 * i + 1]);
+        LC_UNROLL
+        for (int i = 0; i < F / 8; ++i) v[i] = LC_NAME(pairs)(v[2 * i], v[2 * i + 1]);
+        LC_NAME(add_sums)(v[0], rows, out + row * out_step, out_step);
+    }
+}
+
+/* `placed_body` for F filters whose rows share vectors. */
+LC_INLINE void LC_NAME(shared_body)(const lc_job *job, const lc_call *c, const lc_walk *w, ptrdiff_t index,
+                                    ptrdiff_t first, ptrdiff_t images, const LC_REAL *gradient,
+                                    ptrdiff_t gradient_image, const int F, const int store) {
+    const lc_geometry *g = &job->geometry;
+    const ptrdiff_t size = LC_NAME(stored_size)(store);
+    const char *kernel = lc_kernel_of(job, c, index), *ahead = kernel + LC_SHARED_AHEAD;
+    LC_NAME(repeated) by = {LC_NAME(zero)(), LC_NAME(zero)()};
+    for (ptrdiff_t byte = 0; byte < g->window * F * size; byte += 64) LC_PREFETCH_L1(ahead + byte);
+    if (store == LC_i8) by.scale = LC_NAME(repeat)((const LC_REAL *)lc_scales_from(c, index * F), F);
+    for (ptrdiff_t image = 0; image < images; ++image) {
+        LC_REAL *inputs = (LC_REAL *)c->result + (first + image) * g->x.image + w->window;
+        by.gradient = LC_NAME(repeat)(gradient + image * gradient_image, F);
+        for (ptrdiff_t s = 0; s < w->strip_count; ++s)
+            LC_NAME(dot_shared_rows)(kernel + w->strips[s].row * F * size, w->strips[s].n, &by,
+                                     inputs + w->strips[s].input, w->way.input_step, F, store);
+    }
+}
+
+LC_NOINLINE void LC_NAME(input_gradient_shared)(const lc_job *job, const lc_call *c, const lc_walk *w, ptrdiff_t index,
+                                                ptrdiff_t first, ptrdiff_t images, const LC_REAL *gradient,
+                                                ptrdiff_t gradient_image) {
+    switch (job->store * 16 + job->geometry.filters) {
+#define LC_SHARED_CASE(F, store)                                                                                     \
+    case store * 16 + F:                                                                                             \
+        if (F < LC_LANES) LC_NAME(shared_body)(job, c, w, index, first, images, gradient, gradient_image, F, store); \
+        break;
+#define LC_SHARED_CASES(store) \
+    LC_SHARED_CASE(1, store) LC_SHARED_CASE(2, store) LC_SHARED_CASE(4, store) LC_SHARED_CASE(8, store)
+        LC_SHARED_CASES(LC_plain)
+#if LC_WIDENS
+        LC_SHARED_CASES(LC_f16)
+        LC_SHARED_CASES(LC_bf16)
+        LC_SHARED_CASES(LC_i8)
+#endif
+#undef LC_SHARED_CASES
+#undef LC_SHARED_CASE
+        default: lc_impossible("rows of so many filters that share no vector");
+    }
+}
+
 LC_NOINLINE void LC_NAME(input_gradient_placed)(const lc_job *job, const lc_call *c, const lc_walk *w, ptrdiff_t index,
                                                 ptrdiff_t first, ptrdiff_t images, const LC_REAL *gradient,
                                                 ptrdiff_t gradient_image) {
+    if (!job->geometry.lanewise && lc_rows_share(&job->geometry, &w->way, LC_LANES)) {
+        LC_NAME(input_gradient_shared)(job, c, w, index, first, images, gradient, gradient_image);
+        return;
+    }
     switch (job->store) {
 #define LC_STORE_CASE(store)                                                                                 \
     case store:                                                                                              \

@@ -124,4 +124,10 @@ LC_INLINE __m256d sums_f64_avx2(const __m256d r[4]) {
     return _mm256_add_pd(_mm256_permute2f128_pd(a, b, 0x20), _mm256_permute2f128_pd(a, b, 0x31));
 }
 
+/* A horizontal addition has the halves of both in turns. */
+LC_INLINE __m256 pairs_f32_avx2(__m256 a, __m256 b) {
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(_mm256_hadd_ps(a, b)), 0xd8));
+}
+LC_INLINE __m256d pairs_f64_avx2(__m256d a, __m256d b) { return _mm256_permute4x64_pd(_mm256_hadd_pd(a, b), 0xd8); }
+
 #endif

@@ -97,4 +97,7 @@ LC_INLINE float32x4_t sums_f32_neon(const float32x4_t r[4]) {
 }
 LC_INLINE float64x2_t sums_f64_neon(const float64x2_t r[2]) { return vpaddq_f64(r[0], r[1]); }
 
+LC_INLINE float32x4_t pairs_f32_neon(float32x4_t a, float32x4_t b) { return vpaddq_f32(a, b); }
+LC_INLINE float64x2_t pairs_f64_neon(float64x2_t a, float64x2_t b) { return vpaddq_f64(a, b); }
+
 #endif

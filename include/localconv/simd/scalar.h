@@ -10,6 +10,7 @@
  *   add(a, b), mul(a, b), relu(v)   lane by lane; relu(v) = v < 0 ? 0 : v, so NaN stays NaN
  *   sum(v)                    of all lanes, always in the same order
  *   sums(r)                   lane i holds the sum of r[i], always in the same order
+ *   pairs(a, b)               the sums of neighbouring lanes, of a and then of b; with two lanes or more
  *   transpose(r)              lanes x lanes elements in place: r[i] lane j <-> r[j] lane i
  *   load_f16(p), ..bf16, ..i8 for f32 alone: lanes elements at p of that stored type, widened exactly
  *   load_first_f16(p, n), ..   the first n of them, 0 elsewhere; memory behind them is not touched
@@ -45,6 +46,7 @@ typedef ptrdiff_t mask_f64_scalar;
     LC_INLINE REAL relu_##T##_scalar(REAL v) { return v < 0 ? 0 : v; }                            \
     LC_INLINE REAL sum_##T##_scalar(REAL v) { return v; }                                         \
     LC_INLINE REAL sums_##T##_scalar(const REAL r[1]) { return r[0]; }                            \
+    LC_INLINE REAL pairs_##T##_scalar(REAL a, REAL b) { return a + b; }                           \
     LC_INLINE void transpose_##T##_scalar(REAL r[1]) { (void)r; }
 
 LC_WORDS_SCALAR(f32, float)
