@@ -262,6 +262,8 @@ LC_INLINE lc_panel lc_find_panel(const lc_geometry *g, ptrdiff_t width, ptrdiff_
 LC_INLINE ptrdiff_t lc_find_block(const ptrdiff_t size[3], const ptrdiff_t block[3], ptrdiff_t index, ptrdiff_t lo[3],
                                   ptrdiff_t hi[3]) {
     for (int axis = 2; axis >= 0; --axis) {
+        lo[axis] = 0, hi[axis] = size[axis];
+        if (block[axis] >= size[axis]) continue; /* without a division */
         const ptrdiff_t blocks = lc_ceil_div(size[axis], block[axis]);
         lo[axis] = index % blocks * block[axis];
         hi[axis] = lc_min(lo[axis] + block[axis], size[axis]);

@@ -149,6 +149,7 @@ LC_INLINE ptrdiff_t lc_even(ptrdiff_t n, ptrdiff_t limit) { return n < 1 ? 1 : l
 
 /* Start of part i of n cut into parts as equal as can be. */
 LC_INLINE ptrdiff_t lc_share(ptrdiff_t n, ptrdiff_t parts, ptrdiff_t i) {
+    if (parts == 1) return n * i; /* the usual case, without a division */
     const ptrdiff_t small = n / parts, extra = n % parts;
     return small * i + lc_min(i, extra);
 }

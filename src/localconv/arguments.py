@@ -18,6 +18,9 @@ IntOrInts = int | Sequence[int]
 Padding = str | tuple[tuple[int, int], ...]
 PaddingLike = str | Sequence[Sequence[int]]
 
+# The names of paddings, by the number of spatial axes.
+PADDINGS = {1: ("valid", "same", "causal"), 2: ("valid", "same"), 3: ("valid", "same")}
+
 # Letters of what a file holds, in messages.
 LONGEST_SHOWN = 1000
 
@@ -105,9 +108,8 @@ def is_channels_first(data_format: str | None) -> bool:
 def padding_of(padding: PaddingLike, rank: int) -> Padding:
     """A name of a padding that has `rank` axes, or the pairs (before, after) of every axis, as tuples."""
     if isinstance(padding, str):
-        names = _padding_names(rank)
-        if padding not in names:
-            raise ValueError(f"padding must be one of {names} or {rank} pairs (before, after), got {padding!r}")
+        if padding not in PADDINGS[rank]:
+            raise ValueError(f"padding must be one of {PADDINGS[rank]} or {rank} pairs (before, after), got {padding!r}")
         return padding
     try:
         parts = parts_of(padding)
@@ -121,13 +123,9 @@ def padding_of(padding: PaddingLike, rank: int) -> Padding:
     return tuple((before, after) for before, after in pairs)
 
 
-def _padding_names(rank: int) -> tuple[str, ...]:
-    return ("valid", "same", "causal") if rank == 1 else ("valid", "same")
-
-
 def _no_padding(rank: int, padding: object) -> str:
     """What is said to somebody who gave one number for an axis, as PyTorch has it."""
-    names = ", ".join(map(repr, _padding_names(rank)))
+    names = ", ".join(map(repr, PADDINGS[rank]))
     one = ", ".join(["(1, 1)"] * rank) + ("," if rank == 1 else "")
     return (
         f"padding must be {names} or {rank} pairs (before, after), got {brief(padding)}; one pixel on every side is "
