@@ -108,8 +108,9 @@ def is_channels_first(data_format: str | None) -> bool:
 def padding_of(padding: PaddingLike, rank: int) -> Padding:
     """A name of a padding that has `rank` axes, or the pairs (before, after) of every axis, as tuples."""
     if isinstance(padding, str):
-        if padding not in PADDINGS[rank]:
-            raise ValueError(f"padding must be one of {PADDINGS[rank]} or {rank} pairs (before, after), got {padding!r}")
+        names = PADDINGS[rank]
+        if padding not in names:
+            raise ValueError(f"padding must be one of {names} or {rank} pairs (before, after), got {padding!r}")
         return padding
     try:
         parts = parts_of(padding)
