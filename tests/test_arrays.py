@@ -1,5 +1,7 @@
 """Any array-like goes in, inputs are never changed, and `out` is filled and returned."""
 
+import sys
+
 import numpy as np
 import oracle
 import pytest
@@ -97,6 +99,14 @@ def offset_by_a_byte(array):
     return view
 
 
+def naming_its_byte_order(array):
+    """As arrays of ctypes have it: an equal dtype, but not NumPy's own."""
+    named = array.view(array.dtype.newbyteorder({"little": "<", "big": ">"}[sys.byteorder]))
+    assert named.dtype == array.dtype
+    assert memoryview(named).format != memoryview(array).format
+    return named
+
+
 def byte_swapped(array):
     return array.astype(array.dtype.newbyteorder("S"))
 
@@ -135,6 +145,7 @@ FORMS = [
     offset_by_an_element,
     offset_by_a_byte,
     byte_swapped,
+    naming_its_byte_order,
     read_only,
     memoryview,
     Exporter,
@@ -215,6 +226,7 @@ def gaps(array):
 
 OUT_FORMS = [
     np.copy,
+    naming_its_byte_order,
     np.asfortranarray,
     spaced,
     spaced_in_the_last_axis,

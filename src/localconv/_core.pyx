@@ -15,6 +15,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset, strcmp
 
 from os import environ as _environ
+from sys import byteorder as _byteorder
 
 cdef extern from "localconv/threads.h" nogil:
     int lc_openmp_version()
@@ -117,6 +118,9 @@ cdef extern from "localconv/runner.h" nogil:
 # -------------------------------------------------------------------------------------------------- what is compiled in
 
 cdef int _i
+
+# How formats of buffers name this machine's byte order.
+cdef char _native_order = b"<" if _byteorder == "little" else b">"
 
 # The operation of every algorithm, in the order of the list in job.h.
 ALGORITHMS = {
@@ -483,9 +487,13 @@ cdef void *_elements(Job job, array, int writable=0) except NULL:
     By the buffer protocol itself: typed memoryviews of all arrays would be a sixth of what a small call costs.
     """
     cdef Py_buffer view
+    cdef const char *format
     cdef bytes other = None
     PyObject_GetBuffer(array, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | writable)
-    if strcmp(view.format, b"f" if job.dtype == LC_f32 else b"d") != 0:
+    format = view.format
+    if format[0] == _native_order:  # dtypes may name it
+        format += 1
+    if strcmp(format, b"f" if job.dtype == LC_f32 else b"d") != 0:
         other = view.format
     PyBuffer_Release(&view)  # whoever calls `run` holds the arrays
     if other is not None:

@@ -151,7 +151,8 @@ LC_TASK(local_grad_kernel_task) {
     for (ptrdiff_t first = 0; first < g->batch; first += chunk) {
         const ptrdiff_t images = lc_min(chunk, g->batch - first);
         batch.n = images;
-        t.prefetch_step = lc_rows_asked_for(job, images) * g->filters * (ptrdiff_t)sizeof(LC_REAL);
+        if (job->choices.rows_ahead > 0)
+            t.prefetch_step = lc_rows_asked_for(job, images) * g->filters * (ptrdiff_t)sizeof(LC_REAL);
         t.broadcast = p->boxed ? box : (const LC_REAL *)c->input + first * g->x.image;
         t.accumulate = c->accumulate || first > 0;
         if (p->boxed) LC_NAME(fill_pixel_box)(g, c, &w, first, images, box);
