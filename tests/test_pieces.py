@@ -53,7 +53,7 @@ def test_values(solve, cut, dtype, batch, data_format):
 @pytest.mark.parametrize("data_format", FORMATS)
 @pytest.mark.parametrize("kernel", [np.float32, np.float64, np.float16, ml_dtypes.bfloat16, "int8"], ids=str)
 def test_no_bit_changes(isa, cut, kernel, data_format):
-    """Of no value, infinities and NaN among them, whatever the kernel is stored in; with relu too."""
+    """Of no value, infinities and NaN among them, whatever the kernel is stored in."""
     rng = np.random.default_rng(5)
     for batch, groups in itertools.product((7, 16, 20), (1, 2)):
         shape = (batch, 9, 10) if data_format == "channels_last" else (batch, 10, 9)

@@ -373,12 +373,13 @@ def _local_grad_input(p: Planner, algorithm: str) -> Job | None:
         blocks = _blocks(g.input, block)
         return touching(block) * ceil(blocks / p.threads) * p.threads / blocks
 
-    few, block = (
-        p.grown(g.input, lambda block: job(block, chunk), fits, lambda _, block: touching(block), tasks)
-        for tasks in (p.threads, p.tasks)
-    )
-    if work(few) < FEWER_TASKS * work(block):
-        block = few
+    def grown(tasks: int) -> Ints:
+        return p.grown(g.input, lambda block: job(block, chunk), fits, lambda _, block: touching(block), tasks)
+
+    block = grown(p.tasks)
+    if p.tasks > p.threads:
+        few = grown(p.threads)
+        block = few if work(few) < FEWER_TASKS * work(block) else block
     return job(block, chunk, p.segment(g.output[2], chunk))
 
 

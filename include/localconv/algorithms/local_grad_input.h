@@ -238,10 +238,11 @@ LC_NOINLINE void LC_NAME(input_gradient_shared)(const lc_job *job, const lc_call
                                                 ptrdiff_t first, ptrdiff_t images, const LC_REAL *gradient,
                                                 ptrdiff_t gradient_image) {
     switch (job->store * 16 + job->geometry.filters) {
-#define LC_SHARED_CASE(F, store)                                                                                     \
-    case store * 16 + F:                                                                                             \
-        if (F < LC_LANES) LC_NAME(shared_body)(job, c, w, index, first, images, gradient, gradient_image, F, store); \
-        break;
+#define LC_SHARED_CASE(F, store)                                                                   \
+    case store * 16 + F:                                                                           \
+        if (F >= LC_LANES) break;                                                                  \
+        LC_NAME(shared_body)(job, c, w, index, first, images, gradient, gradient_image, F, store); \
+        return;
 #define LC_SHARED_CASES(store) \
     LC_SHARED_CASE(1, store) LC_SHARED_CASE(2, store) LC_SHARED_CASE(4, store) LC_SHARED_CASE(8, store)
         LC_SHARED_CASES(LC_plain)
@@ -252,8 +253,9 @@ LC_NOINLINE void LC_NAME(input_gradient_shared)(const lc_job *job, const lc_call
 #endif
 #undef LC_SHARED_CASES
 #undef LC_SHARED_CASE
-        default: lc_impossible("rows of so many filters that share no vector");
+        default: break;
     }
+    lc_impossible("rows of so many filters that share no vector");
 }
 
 LC_NOINLINE void LC_NAME(input_gradient_placed)(const lc_job *job, const lc_call *c, const lc_walk *w, ptrdiff_t index,
