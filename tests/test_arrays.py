@@ -8,6 +8,12 @@ import pytest
 from oracle import FORMATS, Case, assert_same_bits
 
 import localconv
+from localconv import engine
+from localconv.arrays import SINGLE, single_with
+from localconv.geometry import column_geometry
+from localconv.policy import plan
+from localconv.settings import current
+from localconv.spec import column_spec, conv_spec, local_spec
 
 CASES = {
     "local_conv1d": Case("local_conv1d", (9,), (3,), 5, 4, 6, padding="same", bias="full"),
@@ -319,6 +325,86 @@ def test_out_that_is_not_what_it_says(out, error):
     else:
         with pytest.raises(error, match="out"):
             localconv.conv1d(x, kernel, data_format="channels_last", out=out)
+
+
+class Answering:
+    """Does something when asked for its class, as `isinstance` does."""
+
+    def __init__(self, what):
+        self.what = what
+
+    @property
+    def __class__(self):
+        self.what()
+        return np.ndarray
+
+    def __bool__(self):
+        self.what()
+        return True
+
+
+@pytest.mark.parametrize("argument", ["out", "accumulate"])
+def test_arguments_that_change_the_input_when_asked(argument):
+    """Which frees the memory that was looked at: they are refused without being asked."""
+    x, g = np.ones((1, 10_000, 4), "f"), np.ones((1, 9_998, 4), "f")
+    wrong = Answering(lambda: x.resize((1,), refcheck=False))
+    options = {"out": np.zeros((9_998, 12, 4), "f")} | {argument: wrong}
+    with pytest.raises(TypeError, match=argument):
+        localconv.grad.local_conv1d_kernel(x, (9_998, 12, 4), g, 3, 1, "channels_last", **options)
+    assert x.size == 40_000
+
+
+# name -> (the shapes of what `Job.run` takes, options): two images of 9 pixels and 4 channels, windows of 3, 5 filters.
+LENGTHS = {
+    "local_forward": (((2, 7, 5), (2, 9, 4), (7, 12, 5), None, (5,)), {}),
+    "local_grad_kernel": (((7, 12, 5), (2, 9, 4), None, (2, 7, 5)), {}),
+    "local_grad_input": (((2, 9, 4), None, (7, 12, 5), (2, 7, 5)), {}),
+    "conv_forward": (((2, 7, 5), (2, 9, 4), (3, 4, 5), None, (5,)), {}),
+    "conv_grad_kernel": (((3, 4, 5), (2, 9, 4), None, (2, 7, 5)), {}),
+    "conv_grad_input": (((2, 9, 4), None, (3, 4, 5), (2, 7, 5)), {}),
+    "im2col": (((14, 12), (2, 9, 4), None, None), {"count": 14}),
+    "col2im": (((2, 9, 4), None, None, (14, 12)), {"count": 14}),
+}
+# The spec and the kernel's shape of these.
+FAMILIES = {
+    "local": (local_spec(1, 3, 1, "valid", "channels_last", 1, 1), (7, 12, 5)),
+    "conv": (conv_spec(1, 1, "valid", "channels_last", 1, 1), (3, 4, 5)),
+}
+ORDER = ("result", "input", "kernel", "gradient", "bias")
+
+
+@pytest.mark.parametrize("operation", LENGTHS)
+def test_the_core_counts_what_it_reads(isa, operation):
+    """An array of another length, whatever happened to it on the way, is refused at the last moment."""
+    shapes, options = LENGTHS[operation]
+    if operation in ("im2col", "col2im"):
+        geometry = column_geometry(column_spec(1, 3, 1, "valid", "channels_last", 1), (2, 9, 4))
+        job = plan(operation, geometry, SINGLE, current(), 1)
+    else:
+        spec, kernel = FAMILIES[operation.partition("_")[0]]
+        job = engine.prepare(operation, spec, (2, 9, 4), kernel, SINGLE).job
+    arrays = [None if shape is None else np.ones(shape, "f") for shape in shapes]
+    job.run(*arrays, **options)
+    for i, array in enumerate(arrays):
+        for wrong in () if array is None else (array.ravel()[:-1].copy(), np.ones(array.size + 1, "f")):
+            with pytest.raises(ValueError, match=rf"({ORDER[i]}|columns) must have \d+ bytes .*, got {wrong.nbytes}:"):
+                job.run(*arrays[:i], wrong, *arrays[i + 1 :], **options)
+
+
+@pytest.mark.parametrize("family", ["local", "conv"])
+@pytest.mark.parametrize("store", ["float16", "bfloat16", "int8"])
+def test_the_core_counts_stored_kernels(isa, family, store):
+    spec, kernel = FAMILIES[family]
+    job = engine.prepare(f"{family}_forward", spec, (2, 9, 4), kernel, single_with(store)).job
+    result, x = np.ones((2, 7, 5), "f"), np.ones((2, 9, 4), "f")
+    values = np.zeros(np.prod(kernel) * (1 if store == "int8" else 2), np.uint8)
+    scales = np.ones(kernel[0] * kernel[-1], "f")
+    whole = (values, scales) if store == "int8" else values
+    job.run(result, x, whole, None)
+    short = [(values[:-1], scales), (values, scales[:-1]), values] if store == "int8" else [values[:-1]]
+    for wrong in short:
+        with pytest.raises(ValueError, match=r"(kernel|scales) must have \d+ bytes or scales"):
+            job.run(result, x, wrong, None)
 
 
 def test_empty_out(data_format):

@@ -11,6 +11,42 @@
 #include "platform.h"
 #include "view.h"
 
+/* ------------------------------------------------------------------------------------------ operations */
+
+/* The arrays of a convolution: a call brings those that its operation reads, and the one that it makes. `columns` are
+ * some windows as rows. */
+enum { LC_input, LC_kernel, LC_output, LC_columns };
+
+/* Every operation: its name, whether each position has a kernel of its own, the two arrays that it reads, and the one
+ * that it makes. An output that is read is the output's gradient; what is made of an output's is a gradient too. */
+#define LC_OPERATIONS(X)                           \
+    X(local_forward, 1, input, kernel, output)     \
+    X(local_grad_kernel, 1, input, output, kernel) \
+    X(local_grad_input, 1, kernel, output, input)  \
+    X(conv_forward, 0, input, kernel, output)      \
+    X(conv_grad_kernel, 0, input, output, kernel)  \
+    X(conv_grad_input, 0, kernel, output, input)   \
+    X(im2col, 0, input, input, columns)            \
+    X(col2im, 0, columns, columns, input)
+
+enum {
+#define LC_ROW(name, unshared, first, second, made) LC_of_##name,
+    LC_OPERATIONS(LC_ROW)
+#undef LC_ROW
+        lc_operation_count
+};
+
+typedef struct lc_operation {
+    const char *name;
+    int unshared, reads[2], makes;
+} lc_operation;
+
+static const lc_operation lc_operations[] = {
+#define LC_ROW(name, unshared, first, second, made) {#name, unshared, {LC_##first, LC_##second}, LC_##made},
+    LC_OPERATIONS(LC_ROW)
+#undef LC_ROW
+};
+
 /* ------------------------------------------------------------------------------------------ algorithms */
 
 /* Every algorithm: its name, the operation it is for, how it is finished, and the tasks of its passes. */
@@ -40,11 +76,12 @@ enum {
 };
 
 typedef struct lc_algorithm {
-    const char *name, *operation;
+    const char *name;
+    const lc_operation *operation;
 } lc_algorithm;
 
 static const lc_algorithm lc_algorithms[] = {
-#define LC_ROW(name, operation, finish, first, second) {#name, #operation},
+#define LC_ROW(name, operation, finish, first, second) {#name, lc_operations + LC_of_##operation},
     LC_ALGORITHMS(LC_ROW)
 #undef LC_ROW
 };
@@ -156,6 +193,29 @@ enum { LC_OK, LC_NO_MEMORY, LC_REFUSED };
 /* Bytes of an element of the caller's kernel. */
 LC_INLINE ptrdiff_t lc_kernel_size(const lc_job *job) {
     return job->store == LC_plain ? job->kernels->itemsize : lc_stores[job->store].itemsize;
+}
+
+/* Elements of one of the arrays that a call must bring. */
+LC_INLINE ptrdiff_t lc_elements(const lc_job *job, const lc_call *call, int array) {
+    const lc_geometry *g = &job->geometry;
+    switch (array) {
+        case LC_input: return g->batch * g->x.image;
+        case LC_output: return g->batch * g->y.image;
+        case LC_columns: return call->count * g->window;
+        default: return (lc_algorithms[job->algorithm].operation->unshared ? g->positions : 1) * g->window * g->filters;
+    }
+}
+
+/* The scales of an int8 kernel: one for each filter, at each position or tap. */
+LC_INLINE ptrdiff_t lc_scale_count(const lc_job *job) {
+    const lc_geometry *g = &job->geometry;
+    return (lc_algorithms[job->algorithm].operation->unshared ? g->positions : g->taps) * g->filters;
+}
+
+/* Whether an operation reads an array. */
+LC_INLINE int lc_reads(const lc_job *job, int array) {
+    const lc_operation *operation = lc_algorithms[job->algorithm].operation;
+    return operation->reads[0] == array || operation->reads[1] == array;
 }
 
 /* The kernel of one position of a locally connected convolution. */

@@ -31,7 +31,7 @@ typedef struct lc_tile {
     const void *bias;
     int bias_axis, relu;
     int accumulate; /* add to what `out` holds */
-    int continues;  /* begin with what `out` holds: the sum so far. Not where nothing is prefetched, nor lanewise */
+    int continues;  /* begin with what `out` holds: the sum so far */
     void *out;
     ptrdiff_t out_stride;
     const char *prefetch;    /* what a later tile will need; read a little at every step, never needed. NULL: nothing */
@@ -108,7 +108,7 @@ LC_INLINE void LC_NAME(tile_body)(const lc_tile *t, const int R, const int V, co
         LC_UNROLL
         for (int v = 0; v < V; ++v) acc[r][v] = LC_NAME(zero)();
     }
-    if (prefetching && !lanewise && t->continues) {
+    if (t->continues) {
         LC_UNROLL
         for (int r = 0; r < R; ++r) {
             LC_UNROLL

@@ -62,9 +62,12 @@ cdef extern from "localconv/kernels.h" nogil:
         int accumulate, relu
         ptrdiff_t bias_position, bias_filter, first, count
         lc_ran *ran
+    ctypedef struct lc_operation:
+        const char *name
+        int makes
     ctypedef struct lc_algorithm:
         const char *name
-        const char *operation
+        const lc_operation *operation
     ctypedef struct lc_choices:
         ptrdiff_t vectors, batch_chunk, piece
     ctypedef struct lc_choice:
@@ -96,12 +99,17 @@ cdef extern from "localconv/kernels.h" nogil:
     const lc_store *lc_stores
     const lc_isa *lc_isas
     int lc_algorithm_count, lc_choice_count, lc_dtype_count, lc_store_count, lc_isa_count
-    int LC_OK, LC_NO_MEMORY, LC_f32, LC_plain, LC_ALIGNMENT, LC_TILE_VECTORS, LC_PASSES
+    int LC_OK, LC_NO_MEMORY, LC_f32, LC_plain, LC_i8, LC_ALIGNMENT, LC_TILE_VECTORS, LC_PASSES
     int LC_LANEWISE_ROWS, LC_LANEWISE_VECTORS
+    int LC_input, LC_kernel, LC_output, LC_columns
     int lc_can_be_lanewise(int algorithm) noexcept nogil
     int lc_packs_kernel(const lc_job *) noexcept nogil
     int lc_cpu_features()
     ptrdiff_t lc_align(ptrdiff_t)
+    ptrdiff_t lc_elements(const lc_job *, const lc_call *, int array)
+    ptrdiff_t lc_scale_count(const lc_job *)
+    ptrdiff_t lc_kernel_size(const lc_job *)
+    bint lc_reads(const lc_job *, int array)
     void lc_derive(lc_geometry *)
     double lc_products(const lc_geometry *)
     int lc_make_job(lc_job *)
@@ -124,7 +132,7 @@ cdef char _native_order = b"<" if _byteorder == "little" else b">"
 
 # The operation of every algorithm, in the order of the list in job.h.
 ALGORITHMS = {
-    lc_algorithms[_i].name.decode(): lc_algorithms[_i].operation.decode() for _i in range(lc_algorithm_count)
+    lc_algorithms[_i].name.decode(): lc_algorithms[_i].operation.name.decode() for _i in range(lc_algorithm_count)
 }
 # Those whose tiles can be lanewise.
 LANEWISE = frozenset([name for _i, name in enumerate(ALGORITHMS) if lc_can_be_lanewise(_i)])
@@ -268,7 +276,7 @@ def last_run():
         return None
     names = {lc_dtypes[i].name: lc_dtypes[i].numpy.decode() for i in range(lc_dtype_count)}
     return {
-        "operation": lc_algorithms[_last.algorithm].operation.decode(),
+        "operation": lc_algorithms[_last.algorithm].operation.name.decode(),
         "algorithm": lc_algorithms[_last.algorithm].name.decode(),
         "isa": _last.ran.isa.decode(),
         "dtype": names.get(_last.ran.dtype, "nothing"),
@@ -406,9 +414,10 @@ cdef class Job:
     def pack(self, kernel, unsigned char[::1] packed not None):
         """Fills `packed_bytes` bytes with the kernel as `run` takes it then; kernel: the bytes that are stored."""
         cdef lc_call call
-        cdef ptrdiff_t task
+        cdef ptrdiff_t task, packed_bytes = self.packed_bytes
         memset(&call, 0, sizeof(call))
-        _bind_stored(&call, kernel)
+        _bind_stored(self, &call, kernel)
+        _check_length("packed", packed.shape[0], packed_bytes)
         with nogil:
             for task in range(self.job.tasks[0]):
                 lc_run_task(&self.job, &call, 0, task, _aligned(&packed[0]), NULL)
@@ -417,7 +426,9 @@ cdef class Job:
             ptrdiff_t count=0, packed=None):
         """Computes `result` from the other arrays; those that the operation does not need are None.
 
-        Arrays are C-contiguous and of the job's dtype, in any number of dimensions; bytes have one.
+        Arrays are C-contiguous and of the job's dtype, in any number of dimensions; bytes have one. ValueError where an
+        array has not the length that the job was made for: whatever happened to it since it was checked, no memory
+        beside it is touched.
 
         kernel: if it is stored in fewer bytes, these bytes; of int8 these and the scales.
         bias: None, or a value for each filter, or one for each position and filter as Keras stores them; relu: what
@@ -425,24 +436,34 @@ cdef class Job:
         (im2col, col2im); packed: what `pack` has filled, then the kernel is not packed again.
         """
         cdef lc_call call
+        cdef const lc_operation *operation = lc_algorithms[self.job.algorithm].operation
         cdef const void *added = NULL
-        cdef ptrdiff_t size = 0
+        cdef ptrdiff_t size
         cdef const unsigned char[::1] kept = packed
         memset(&call, 0, sizeof(call))
         if kept is not None:
+            size = self.packed_bytes
+            _check_length("packed", kept.shape[0], size)
             call.packed = _aligned(&kept[0])
         call.relu, call.accumulate, call.first, call.count = relu, accumulate, first, count
-        call.result = _elements(self, result, PyBUF_WRITABLE)
-        if self.job.store != LC_plain and kernel is not None:
-            _bind_stored(&call, kernel)
-        elif kernel is not None:
-            call.kernel = _elements(self, kernel)
-        if input is not None:
-            call.input = _elements(self, input)
-        if gradient is not None:
-            call.gradient = _elements(self, gradient)
+        call.result = _operand(self, &call, operation.makes, "result", result, PyBUF_WRITABLE)
+        if lc_reads(&self.job, LC_kernel):
+            if self.job.store != LC_plain:
+                _bind_stored(self, &call, kernel)
+            else:
+                call.kernel = _operand(self, &call, LC_kernel, "kernel", kernel)
+        if lc_reads(&self.job, LC_input):
+            call.input = _operand(self, &call, LC_input, "input", input)
+        if lc_reads(&self.job, LC_output):
+            call.gradient = _operand(self, &call, LC_output, "gradient", gradient)
+        elif lc_reads(&self.job, LC_columns):
+            call.gradient = _operand(self, &call, LC_columns, "columns", gradient)
+        size = 0
         if bias is not None:
-            added, size = _elements(self, bias), bias.size
+            size = self.job.geometry.filters
+            if bias.size != size:
+                size *= self.job.geometry.positions
+            added = _elements(self, "bias", bias, size)
         # Keras reshapes a full bias to (filters, positions) for channels_first: layers in layouts of their own rely on
         # it.
         _set_bias(self, &call, added, size, self.job.geometry.channels_first)
@@ -470,19 +491,29 @@ cdef void _set_bias(Job job, lc_call *call, const void *bias, ptrdiff_t size, bi
         call.bias_filter = job.job.geometry.positions if by_filter else 1
 
 
-cdef int _bind_stored(lc_call *call, kernel) except -1:
+cdef int _bind_stored(Job job, lc_call *call, kernel) except -1:
     """Puts a kernel's bytes, or these and its scales, into a call."""
-    values, found = kernel if isinstance(kernel, tuple) else (kernel, None)
+    values, factors = kernel if isinstance(kernel, tuple) else (kernel, None)
     cdef const unsigned char[::1] stored = values
-    cdef const float[::1] scales = found
+    cdef const float[::1] scales = factors
+    cdef ptrdiff_t expected = lc_elements(&job.job, call, LC_kernel) * lc_kernel_size(&job.job)
+    cdef ptrdiff_t expected_scales = lc_scale_count(&job.job)
+    _check_length("kernel", stored.shape[0], expected)
     call.kernel = <const void *> &stored[0]
-    if scales is not None:
+    if job.job.store == LC_i8:
+        _check_length("scales", 0 if scales is None else scales.shape[0], expected_scales)
         call.scales = &scales[0]
     return 0
 
 
-cdef void *_elements(Job job, array, int writable=0) except NULL:
-    """Where the elements of an array begin, which is C-contiguous and of the job's dtype.
+cdef void *_operand(Job job, const lc_call *call, int which, str name, array, int writable=0) except NULL:
+    """Where the elements of one of a call's arrays begin."""
+    cdef ptrdiff_t count = lc_elements(&job.job, call, which)
+    return _elements(job, name, array, count, writable)
+
+
+cdef void *_elements(Job job, str name, array, ptrdiff_t count, int writable=0) except NULL:
+    """Where the elements of an array begin, which is C-contiguous, of the job's dtype and has so many.
 
     By the buffer protocol itself: typed memoryviews of all arrays would be a sixth of what a small call costs.
     """
@@ -498,7 +529,16 @@ cdef void *_elements(Job job, array, int writable=0) except NULL:
     PyBuffer_Release(&view)  # whoever calls `run` holds the arrays
     if other is not None:
         raise ValueError(f"expected an array of {DTYPES[job.dtype]}, got one of format {other.decode()!r}")
+    _check_length(name, view.len, count * job.job.kernels.itemsize)
     return view.buf
+
+
+cdef int _check_length(str name, ptrdiff_t length, ptrdiff_t expected) except -1:
+    """The last look at an array before kernels run: nothing that happens after it can change what they touch."""
+    if length != expected:
+        raise ValueError(f"{name} must have {expected} bytes or scales for this operation, got {length}: arrays must "
+                         "keep their sizes while they are computed with")
+    return 0
 
 
 # ----------------------------------------------------------------------------------------------------------- the runner
@@ -514,7 +554,7 @@ cdef int _run(Job owner, lc_call *call) except -1:
         status = _run_passes(owner, call)
     if status != LC_OK:
         needed = lc_align(job.shared_bytes) + owner.threads * lc_align(job.thread_bytes)
-        raise MemoryError(f"no {needed} bytes of workspace for {lc_algorithms[job.algorithm].operation.decode()}")
+        raise MemoryError(f"no {needed} bytes of workspace for {lc_algorithms[job.algorithm].operation.name.decode()}")
     return 0
 
 

@@ -137,4 +137,4 @@ def _no_padding(rank: int, padding: object) -> str:
 def is_masked(value: object) -> bool:
     """Whether this is a masked array. Naming `np.ma` would import it, and the first call would wait for that."""
     masked = sys.modules.get("numpy.ma")
-    return masked is not None and isinstance(value, masked.MaskedArray)
+    return masked is not None and issubclass(type(value), masked.MaskedArray)

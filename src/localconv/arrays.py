@@ -243,7 +243,7 @@ def deliver(result: Array, out: Array | None, staged: bool, element: ElementType
 
 def check_accumulate(accumulate: bool, out: Array | None) -> None:
     """TypeError or ValueError unless `accumulate` is a bool, and there is an `out` to add to if it is True."""
-    if not isinstance(accumulate, (bool, np.bool)):
+    if type(accumulate) not in (bool, np.bool):  # isinstance would ask the object, and bool() of a subclass too
         raise TypeError(f"accumulate must be True or False, got {accumulate!r}")
     if accumulate and out is None:
         raise ValueError("accumulate=True adds to out, which must be given, got out=None")

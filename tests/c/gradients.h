@@ -100,7 +100,7 @@ static int run_gradient(const lc_geometry *g, const lc_kernels *kernels, int sto
 /* One gradient of one geometry, one way. Returns whether it went wrong. */
 static int check_gradient(const lc_geometry *g, const lc_kernels *kernels, int wide, int algorithm, int way,
                           const array *other, const array *dy, const expected *e) {
-    const int which = strstr(lc_algorithms[algorithm].operation, "grad_input") ? FOR_INPUT : FOR_KERNEL;
+    const int which = strstr(lc_algorithms[algorithm].operation->name, "grad_input") ? FOR_INPUT : FOR_KERNEL;
     array result = make(e->size, wide);
     lc_ran ran = {"", ""};
     lc_call call;

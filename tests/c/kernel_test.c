@@ -11,6 +11,7 @@
 #include "pace.h"
 #include "processors.h"
 #include "testing.h"
+#include "tiles.h"
 
 /* One value the slow way: sum and bound of the products of output (image, position, filter). squares: by Winograd's
  * algorithm, whose error has the pixels around for a bound, none larger than 1, up to 16 times. */
@@ -123,7 +124,8 @@ static int refuses(const lc_geometry *g, int store, int algorithm) {
 /* One geometry, one algorithm, one way. Returns whether it went wrong. */
 static int check_forward(const lc_geometry *g, const lc_kernels *kernels, int algorithm, int way, int bias_kind,
                          int relu, const array *x, const array *k, const array *bias, array *y) {
-    const int local = strcmp(lc_algorithms[algorithm].operation, "local_forward") == 0, full = local && bias_kind == 2;
+    const int local = strcmp(lc_algorithms[algorithm].operation->name, "local_forward") == 0,
+              full = local && bias_kind == 2;
     lc_ran ran = {"", ""};
     lc_call call;
     memset(&call, 0, sizeof call);
@@ -177,6 +179,7 @@ int main(int argc, char **argv) {
     const int rounds = argc > 1 ? atoi(argv[1]) : 60, features = lc_cpu_features();
     int failures = check_features() + check_pace(), sets = 0;
     long ways = 0;
+    failures += check_tiles(features, &ways);
     for (int round = 0; round < rounds; ++round) {
         const lc_geometry g = draw(round);
         for (int i = 0; i < lc_isa_count; ++i) {
