@@ -857,6 +857,22 @@ def test_weights_that_come_between_values_and_scales(monkeypatch):
     assert same([y], [by_function(layer, x, QuantizedKernel(*second), None)])
 
 
+@pytest.mark.parametrize("family", ["local", "conv"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("kernel_scale", np.ones((1, 1), "f")), ("kernel", np.ones((1, 1, 1), "f")), ("kernel", None)],
+    ids=["scale", "small kernel", "float kernel"],
+)
+def test_replaced_variables(family, name, value):
+    """Assigned as attributes they miss the variables' own checks."""
+    layer, x = made(1, family)
+    layer.quantize("int8")
+    wide = layer.kernel.numpy().astype("f") if value is None else value
+    setattr(layer, name, layers.Variable(wide, "other"))
+    with pytest.raises(ValueError, match=rf"layer {layer.name} was quantized by 'int8': its kernel must be int8"):
+        layer(x)
+
+
 def test_kernels_are_not_checked_again():
     """Of parts that variables hold the kernel is what the constructor would make."""
     parts = np.ones((2, 3, 4), np.int8), np.ones((2, 4), np.float32)

@@ -325,6 +325,62 @@ def test_parts_are_not_assigned(name):
         setattr(kernel, name, np.ones(1))
 
 
+def by_kernel(kernel):
+    """A result that reads all of a kernel of the shape of `VALUES`."""
+    return localconv.local_conv1d(np.ones((1, 4, 1), "f"), kernel, 3, 1, "channels_last")
+
+
+MISUSES = {
+    "caller's values": lambda values, scales, small: setattr(values, "shape", (4, 3, 2)),
+    "caller's scales": lambda values, scales, small: setattr(scales, "shape", (4, 2)),
+    "values": lambda values, scales, small: setattr(small.values, "shape", (24, 1, 1)),
+    "scales": lambda values, scales, small: setattr(small.scales, "shape", (8, 1)),
+}
+
+
+@pytest.mark.parametrize("misuse", MISUSES)
+def test_shapes_of_parts_that_others_set(misuse):
+    """Nobody else has the views that the core reads by."""
+    values, scales = VALUES.copy(), SCALES.copy()
+    small = QuantizedKernel(values, scales)
+    expected = by_kernel(small)
+    MISUSES[misuse](values, scales, small)
+    assert small.shape == VALUES.shape
+    assert small.scales.shape == SCALES.shape
+    assert np.array_equal(by_kernel(small), expected)
+
+
+@pytest.mark.parametrize("part", ["values", "scales"])
+@pytest.mark.parametrize("through", [lambda array: array, lambda array: array[...]], ids=["array", "view"])
+def test_parts_are_not_resized(part, through):
+    """Which would free the memory that the kernel reads, whatever NumPy's own `refcheck` says."""
+    parts = {"values": VALUES.copy(), "scales": SCALES.copy()}
+    small = QuantizedKernel(**{name: through(array) for name, array in parts.items()})
+    with pytest.raises(ValueError, match="resize"):
+        parts[part].resize((1_000_000,), refcheck=False)
+    assert np.array_equal(by_kernel(small), by_kernel(QuantizedKernel(VALUES, SCALES)))
+
+
+@pytest.mark.parametrize("part", ["values", "scales"])
+def test_parts_are_handed_out_read_only(part):
+    small = QuantizedKernel(VALUES.copy(), SCALES.copy())
+    with pytest.raises(ValueError, match="read-only"):
+        getattr(small, part)[...] = 0
+
+
+class Lying(np.ndarray):
+    """Says that it has another shape."""
+
+    shape = property(lambda self: VALUES.shape if self.dtype == np.int8 else SCALES.shape)
+
+
+@pytest.mark.parametrize("part", ["values", "scales"])
+def test_subclasses_whose_shape_lies(part):
+    small = {"values": np.ones((1, 1, 1), np.int8), "scales": np.ones((1, 1), np.float32)}[part].view(Lying)
+    with pytest.raises(ValueError, match="scales must have shape"):
+        QuantizedKernel(**({"values": VALUES, "scales": SCALES} | {part: small}))
+
+
 def local_layer():
     """Whose kernel has the shape of `VALUES`."""
     layer = layers.LocallyConnected1D(4, 3, use_bias=False, input_shape=(4, 1))

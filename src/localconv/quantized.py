@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any, Self
 
 import numpy as np
@@ -60,14 +61,12 @@ class QuantizedKernel:
     QuantizedKernel(shape=(8, 12, 2), nbytes=256)
     """
 
-    # Read by the core without another look at their sizes: not to be assigned.
-    __slots__ = ("_scales", "_values")
+    # Views that nobody else has, and weak references to the arrays whose memory they show: NumPy resizes no array that
+    # has one, which would free that memory.
+    __slots__ = ("_owners", "_scales", "_values")
 
     def __init__(self, values: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
-        if not isinstance(values, np.ndarray) or values.dtype != np.int8 or is_masked(values):
-            raise TypeError(f"values must be an array of int8, without a mask, got {_described(values)}")
-        if not isinstance(scales, np.ndarray) or scales.dtype.newbyteorder("=") != np.float32 or is_masked(scales):
-            raise TypeError(f"scales must be an array of float32, without a mask, got {_described(scales)}")
+        values, scales = _plain(values, "values", np.int8), _plain(scales, "scales", np.float32)
         if values.ndim < 3:
             raise ValueError(f"values must have a kernel's shape, (..., rows, filters), got {values.shape}")
         expected = values.shape[:-2] + values.shape[-1:]
@@ -77,50 +76,54 @@ class QuantizedKernel:
             )
         if not (np.abs(scales) <= LARGEST_SCALE).all():  # written so that a NaN fails
             raise ValueError(f"scales must be finite, and at most {LARGEST_SCALE:.4g} in size")
-        self._values: NDArray[np.int8] = np.ascontiguousarray(values)
-        self._scales: NDArray[np.float32] = np.require(scales, np.float32, ("C", "A"))
+        self._keep(np.ascontiguousarray(values), np.require(scales, np.float32, ("C", "A")))
 
     @classmethod
     def of_checked(cls, values: NDArray[np.int8], scales: NDArray[np.float32]) -> Self:
         """Make one of parts that are known to be what the constructor asks for, contiguous too."""
         made = cls.__new__(cls)
-        made._values, made._scales = values, scales
+        made._keep(values, scales)
         return made
+
+    def _keep(self, values: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
+        self._owners = tuple(weakref.ref(_owner(part)) for part in (values, scales))
+        self._values, self._scales = values.view(), scales.view()
+        self._values.flags.writeable = self._scales.flags.writeable = False
 
     @property
     def values(self) -> NDArray[np.int8]:
-        """The int8 values, of the kernel's shape."""
-        return self._values
+        """The int8 values, of the kernel's shape, as a read-only view."""
+        return self._values.view()
 
     @property
     def scales(self) -> NDArray[np.float32]:
-        """The scales, one for each filter of every position or tap."""
-        return self._scales
+        """The scales, one for each filter of every position or tap, as a read-only view."""
+        return self._scales.view()
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The kernel's shape."""
-        return self.values.shape
+        return self._values.shape
 
     @property
     def ndim(self) -> int:
         """The kernel's number of axes."""
-        return self.values.ndim
+        return self._values.ndim
 
     @property
     def size(self) -> int:
         """The kernel's number of elements."""
-        return self.values.size
+        return self._values.size
 
     @property
     def nbytes(self) -> int:
         """Bytes of values and scales."""
-        return self.values.nbytes + self.scales.nbytes
+        return self._values.nbytes + self._scales.nbytes
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """That of the values."""
-        return self.values.dtype
+        return self._values.dtype
 
     def dequantize(self) -> NDArray[np.float32]:
         """Return the kernel that this stands for, ``values * scales``, as a new float32 array."""
@@ -140,5 +143,22 @@ class QuantizedKernel:
         return QuantizedKernel, (self.values, self.scales)
 
 
-def _described(value: Any) -> str:
-    return str(value.dtype) if isinstance(value, np.ndarray) else type(value).__name__
+def _plain(part: Any, name: str, dtype: type[np.generic]) -> NDArray[Any]:
+    """A part as NumPy's own class, in any byte order: another class may say anything of its shape."""
+    if not issubclass(type(part), np.ndarray) or is_masked(part) or part.dtype.newbyteorder("=") != dtype:
+        described = str(part.dtype) if issubclass(type(part), np.ndarray) else type(part).__name__
+        raise TypeError(f"{name} must be an array of {np.dtype(dtype)}, without a mask, got {described}")
+    return np.ndarray.view(part, np.ndarray)
+
+
+def is_quantized_pair(values: NDArray[Any], scales: NDArray[Any]) -> bool:
+    """Whether two arrays have the dtypes and shapes of a quantized kernel's parts."""
+    fits = values.ndim >= 3 and scales.shape == values.shape[:-2] + values.shape[-1:]
+    return fits and values.dtype == np.int8 and scales.dtype == np.float32
+
+
+def _owner(array: NDArray[Any]) -> NDArray[Any]:
+    """The array whose memory a view shows."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array

@@ -15,7 +15,7 @@ from ..arguments import Ints
 from ..arrays import FLOAT32, Array
 from ..config import CHANNELS_FIRST
 from ..geometry import axis_windows
-from ..quantized import QuantizedKernel
+from ..quantized import QuantizedKernel, is_quantized_pair
 from ..spec import Spec
 from . import activations, constraints, initializers, regularizers
 from .arguments import Shape, data_format_name, flag, int_tuple, padding_name, positive_int
@@ -248,6 +248,12 @@ class ConvolvingLayer(WeightedLayer):
         while version is not self.kernel.version:
             version = self.kernel.version
             values, scales = self.kernel.value, self.kernel_scale.value
+        if not is_quantized_pair(values, scales):
+            raise ValueError(
+                f"layer {self.name} was quantized by {self._quantization_mode!r}: its kernel must be int8, and its "
+                f"kernel_scale float32 of shape {values.shape[:-2] + values.shape[-1:]}, got {values.dtype}, and "
+                f"{scales.dtype} of shape {scales.shape}; set_weights assigns new values to both"
+            )
         # Zeros that are still to be replaced lie in no memory of their own.
         return QuantizedKernel.of_checked(np.ascontiguousarray(values), np.ascontiguousarray(scales))
 

@@ -272,7 +272,7 @@ def _quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
             made = quantize_array(weight[part].to("cpu", wide, copy=True).numpy())
         except ValueError as error:
             raise ValueError("weight must be finite to be quantized, and in float32") from error
-        values[part], scales[part] = torch.from_numpy(made.values), torch.from_numpy(made.scales)
+        values[part], scales[part] = torch.tensor(made.values), torch.tensor(made.scales)
     return values, scales
 
 
