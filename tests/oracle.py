@@ -679,8 +679,10 @@ class Gradient:
 
 
 def block_terms(products):
-    """The multiple of eps * sum|x||g| that the error of a shared kernel's gradient over so many products may reach."""
-    return 1024 + products / 256
+    """The multiple of eps * sum|x||g| that the error of a shared kernel's gradient over so many products may reach: of
+    sums of 256 products by NumPy's BLAS, or of 128 and of 16 in each level of a tree, and 16 parts.
+    """
+    return min(products, 384)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -46,6 +46,18 @@ def test_sums_stay_accurate(data_format):
     assert abs(plain - expected.sum()) > bound * expected.sum()  # which one float32 sum would not keep
 
 
+@pytest.mark.parametrize("value", [1.1, 1.9])
+@pytest.mark.parametrize("form", [*FORMATS, "by position"])
+def test_four_million_equal_values(form, value):
+    """Equal values round the same way in every addition: the documents say 32 eps."""
+    shapes = {"channels_last": (1, 4_000_003, 1), "channels_first": (1, 1, 4_000_003), "by position": (2_000_001, 1, 2)}
+    g = np.full(shapes[form], value, np.float32)
+    bias_shape, data_format = ((1, 2), "channels_last") if form == "by position" else ((1,), form)
+    expected = float(np.float32(value)) * (g.size // bias_shape[-1])
+    result = grad.bias(bias_shape, g, data_format)
+    assert np.abs(result - expected).max() <= 32 * np.finfo(np.float32).eps * expected
+
+
 def test_any_array_and_batch():
     g = np.random.default_rng(0).standard_normal((4, 6, 5, 3)).astype(np.float32)
     expected = grad.bias((3,), g, "channels_last")

@@ -216,6 +216,17 @@ def test_a_naive_sum_would_not_do():
     assert abs(naive - expected[0, 0, 0]) > 10 * oracle.block_terms(MANY) * np.finfo("f4").eps * bound[0, 0, 0]
 
 
+@pytest.mark.parametrize("value", [1.1, 1.9])
+@pytest.mark.parametrize(("channels", "filters"), [(1, 1), (2, 1), (1, 3)])
+def test_four_million_equal_values(isa, conv_gradient_way, value, channels, filters):
+    """Equal values round the same way in every addition: the documents say 32 eps."""
+    positions = 4_000_003 // max(channels, filters)
+    x, g = (np.full((1, positions, n), value, "f4") for n in (channels, filters))
+    expected = positions * float(np.float32(value)) ** 2
+    result = grad.conv1d_kernel(x, (1, channels, filters), g, data_format="channels_last")
+    assert np.abs(result - expected).max() <= 32 * np.finfo("f4").eps * expected
+
+
 def test_a_million_positions_in_two_dimensions(isa, conv_gradient_way):
     """Rows of many lengths, with strides and padding; the same constant."""
     for height, width, strides in ((1000, 1000, 1), (10, 200_000, (1, 2)), (200_000, 10, (2, 1))):

@@ -172,7 +172,8 @@ class ColumnsGradKernel(_Columns):
         accumulate: bool = False,
     ) -> None:
         g = self.geometry
-        matrix, gradients = np.zeros((g.window, g.filters), result.dtype), self.outputs(gradient)
+        # Of all blocks' sums the total is kept in float64: there may be very many.
+        matrix, gradients = np.zeros((g.window, g.filters)), self.outputs(gradient)
         for image, filters, block, columns in self.columns_of(self.inputs(input), SUM_LIMIT):
             self.add_block(matrix[:, filters], columns, self.part(gradients, image, filters)[block], block.start)
         taps, inner = prod(g.kernel), self.one.channels

@@ -53,7 +53,7 @@ KEPT_BYTES = 32 * 2**20
 OVERHEAD = 2048
 
 # Terms of a sum for the bias in the data's own type.
-SUMMED_AT_ONCE = 512
+SUMMED_AT_ONCE = 64
 
 
 class Prepared(NamedTuple):
@@ -236,6 +236,7 @@ def grad_kernel(
     under: Under | None = None,
 ) -> Array:
     """The gradient for the kernel; accumulate: added to what out holds. An `out` of 16 bits is rounded into."""
+    check_accumulate(accumulate, out)
     x, gradient = as_float_array(x, names.input), as_float_array(gradient, names.gradient)
     element = rounded_into(element_type(None, x, gradient), out)
     try:
@@ -243,7 +244,6 @@ def grad_kernel(
     except Mismatch as error:
         raise error.named(names) from None
     check_gradient(gradient.shape, prepared.output, names)
-    check_accumulate(accumulate, out)
     dtype = element.dtype
     result, staged = output_for(out, kernel_shape, element, (x, gradient))
     add = accumulate and not staged

@@ -3,8 +3,11 @@
  * Rows of a register tile are window elements, lanes filters; it sums over a block of at most LC_BLOCK_STEPS output
  * positions, lines of a zone (zones.h), and adds that to a partial gradient in memory. A task of the first pass has a
  * part of the blocks and a slice of the kernel; the second pass adds the partial gradients up, in order. How many there
- * are follows from the geometry alone, so the number of threads changes nothing; and no float32 sum has more terms than
- * a block has positions, a part blocks, or the kernel parts.
+ * are follows from the geometry alone, so the number of threads changes nothing.
+ *
+ * Of many terms a tree of sums is made, because each addition rounds: LC_TREE_TERMS blocks are summed in the workspace,
+ * so many of these sums in the next level there, and so on; the last level is the partial gradient. No sum has more
+ * terms than a block has positions, LC_TREE_TERMS, or the kernel parts.
  */
 #ifndef LOCALCONV_CONV_REDUCTION_H
 #define LOCALCONV_CONV_REDUCTION_H
@@ -14,6 +17,8 @@
 /* Positions of a block; a width too short for lines along it; elements of the kernel that one task adds up; elements of
  * a window that read an output gradient so often that its vectors are brought to whole cache lines first. */
 enum { LC_BLOCK_STEPS = 128, LC_LINE_STEPS = 16, LC_SUM_ELEMENTS = 4096, LC_PACKED_WINDOW = 32 };
+/* Sums of one level of the tree that make one of the next, and levels that no count of blocks exceeds. */
+enum { LC_TREE_TERMS = 16, LC_TREE_LEVELS = 16 };
 
 typedef struct lc_reduction_plan {
     int pack; /* a panel's output gradients are brought together before they are read */
@@ -21,9 +26,39 @@ typedef struct lc_reduction_plan {
     ptrdiff_t position_parts, panel_parts, row_parts; /* the choices, as far as there is so much to cut */
     ptrdiff_t blocks, zone_count;
     lc_zone *zones;
-    ptrdiff_t lines_at, stage_at; /* in a thread's workspace; in front lie the strips */
+    ptrdiff_t levels, slice_elements;        /* of the tree below the partial gradient, and of each at most */
+    ptrdiff_t lines_at, stage_at, levels_at; /* in a thread's workspace; in front lie the strips */
 } lc_reduction_plan;
 LC_PLAN_FITS(lc_reduction_plan);
+
+/* A slice of the kernel: panels and rows, and the filters of these panels. */
+typedef struct lc_kernel_slice {
+    ptrdiff_t first_panel, last_panel, first_row, last_row, first_filter, filters;
+} lc_kernel_slice;
+
+static inline lc_kernel_slice lc_slice_of(const lc_geometry *g, const lc_reduction_plan *p, ptrdiff_t panel_part,
+                                          ptrdiff_t row_part) {
+    lc_kernel_slice slice;
+    slice.first_panel = lc_share(p->panels, p->panel_parts, panel_part);
+    slice.last_panel = lc_share(p->panels, p->panel_parts, panel_part + 1);
+    slice.first_row = lc_share(g->window, p->row_parts, row_part);
+    slice.last_row = lc_share(g->window, p->row_parts, row_part + 1);
+    const lc_panel last = lc_find_panel(g, p->panel_width, slice.last_panel - 1);
+    slice.first_filter = lc_find_panel(g, p->panel_width, slice.first_panel).first;
+    slice.filters = last.first + last.count - slice.first_filter;
+    return slice;
+}
+
+/* Plans the tree of sums: so many levels that a part of the blocks has at most LC_TREE_TERMS sums at the last one. */
+static inline void lc_plan_tree(const lc_geometry *g, lc_reduction_plan *p) {
+    ptrdiff_t filters = 0;
+    for (ptrdiff_t sums = lc_ceil_div(p->blocks, p->position_parts); sums > LC_TREE_TERMS;
+         sums = lc_ceil_div(sums, LC_TREE_TERMS))
+        ++p->levels;
+    for (ptrdiff_t part = 0; part < p->panel_parts; ++part)
+        filters = lc_max(filters, lc_slice_of(g, p, part, 0).filters);
+    p->slice_elements = p->levels ? lc_ceil_div(g->window, p->row_parts) * filters : 0;
+}
 
 /* Makes the zones and cuts them into blocks of lines along the width or, where it is short, along the longest axis. */
 static inline int lc_make_blocks(lc_job *job, lc_reduction_plan *p) {
@@ -66,7 +101,9 @@ static inline int lc_finish_conv_reduction(lc_job *job) {
     p->position_parts = lc_min(choices->position_parts, p->blocks);
     p->lines_at = job->list_bytes = lc_align(lc_strip_limit(g) * (ptrdiff_t)sizeof(lc_strip));
     p->stage_at = p->lines_at + lc_align(2 * LC_BLOCK_STEPS * (ptrdiff_t)sizeof(lc_run));
-    job->thread_bytes = p->stage_at + lc_align(p->pack ? LC_BLOCK_STEPS * p->panel_width * itemsize : 0);
+    p->levels_at = p->stage_at + lc_align(p->pack ? LC_BLOCK_STEPS * p->panel_width * itemsize : 0);
+    lc_plan_tree(g, p);
+    job->thread_bytes = p->levels_at + p->levels * lc_align(p->slice_elements * itemsize);
     job->tasks[0] = p->position_parts * p->panel_parts * p->row_parts;
     if (p->position_parts > 1) {
         job->shared_bytes = p->position_parts * g->window * g->filters * itemsize;
@@ -106,12 +143,6 @@ static inline void lc_find_lines(const lc_geometry *g, const lc_zone *z, ptrdiff
     for (ptrdiff_t i = 0; i < lines->count; ++i) lines->runs[i] = lc_zone_line(g, z, start + i, first, last - first);
 }
 
-/* A slice of the kernel, and the partial gradient it belongs to. */
-typedef struct lc_kernel_slice {
-    ptrdiff_t first_panel, last_panel, first_row, last_row;
-    void *partial;
-} lc_kernel_slice;
-
 #else
 
 /* Copies a panel's output gradients to [line][step][filter] and lets the runs read them there. */
@@ -127,10 +158,61 @@ LC_NOINLINE void LC_NAME(pack_gradient)(const lc_geometry *g, const lc_call *c, 
     }
 }
 
-/* One block for one panel: adds its products to the slice's partial gradient. */
-LC_NOINLINE void LC_NAME(reduce_block)(const lc_job *job, const lc_kernel_slice *slice, const lc_panel *panel,
-                                       const lc_strips *way, const lc_strip *strips, ptrdiff_t strip_count,
-                                       lc_tile *t) {
+/* The sums of a slice: levels of the tree, the last being the partial gradient. Rows lie `stride` elements apart. */
+typedef struct LC_NAME(tree) {
+    LC_REAL *sums[LC_TREE_LEVELS + 1];
+    ptrdiff_t stride[LC_TREE_LEVELS + 1], levels, blocks; /* blocks: added so far */
+} LC_NAME(tree);
+
+/* Adds a level's sums to those of the next one, and begins it anew. */
+LC_NOINLINE void LC_NAME(climb)(const LC_NAME(tree) * tree, const lc_kernel_slice *slice, ptrdiff_t level) {
+    const ptrdiff_t stride = tree->stride[level], above = tree->stride[level + 1];
+    for (ptrdiff_t row = 0; row < slice->last_row - slice->first_row; ++row)
+        for (ptrdiff_t i = 0; i < slice->filters; i += LC_LANES) {
+            const LC_MASK there = LC_NAME(first)(lc_min(slice->filters - i, LC_LANES));
+            LC_REAL *from = tree->sums[level] + row * stride + i, *to = tree->sums[level + 1] + row * above + i;
+            const LC_VEC sum = LC_NAME(add)(LC_NAME(load_first)(to, there), LC_NAME(load_first)(from, there));
+            LC_NAME(store_first)(to, there, sum);
+            LC_NAME(store_first)(from, there, LC_NAME(zero)());
+        }
+}
+
+/* Takes note of one more block in the lowest level. */
+LC_INLINE void LC_NAME(count_block)(LC_NAME(tree) * tree, const lc_kernel_slice *slice) {
+    ptrdiff_t sums = ++tree->blocks;
+    for (ptrdiff_t level = 0; level < tree->levels && sums % LC_TREE_TERMS == 0; ++level, sums /= LC_TREE_TERMS)
+        LC_NAME(climb)(tree, slice, level);
+}
+
+/* Sets a level's sums to 0. */
+LC_INLINE void LC_NAME(clear_level)(const LC_NAME(tree) * tree, const lc_kernel_slice *slice, ptrdiff_t level) {
+    LC_NAME(clear)(tree->sums[level],
+                   lc_copy_plane(slice->last_row - slice->first_row, 0, tree->stride[level], slice->filters, 0, 1));
+}
+
+/* A tree whose last level is the partial gradient of `partial`; the levels below it are 0. */
+LC_INLINE LC_NAME(tree)
+    LC_NAME(tree_of)(const lc_job *job, const lc_kernel_slice *slice, LC_REAL *partial, char *workspace) {
+    const lc_reduction_plan *p = LC_CONST_PLAN(lc_reduction_plan, job);
+    const ptrdiff_t filters = job->geometry.filters;
+    LC_NAME(tree) tree;
+    tree.levels = p->levels;
+    tree.blocks = 0;
+    for (ptrdiff_t level = 0; level < p->levels; ++level) {
+        tree.sums[level] =
+            (LC_REAL *)(workspace + p->levels_at + level * lc_align(p->slice_elements * (ptrdiff_t)sizeof(LC_REAL)));
+        tree.stride[level] = slice->filters;
+        LC_NAME(clear_level)(&tree, slice, level);
+    }
+    tree.sums[p->levels] = partial + slice->first_row * filters + slice->first_filter;
+    tree.stride[p->levels] = filters;
+    return tree;
+}
+
+/* One block for one panel: adds its products to the lowest level of the slice's sums. */
+LC_NOINLINE void LC_NAME(reduce_block)(const lc_job *job, const lc_kernel_slice *slice, const LC_NAME(tree) * tree,
+                                       const lc_panel *panel, const lc_strips *way, const lc_strip *strips,
+                                       ptrdiff_t strip_count, lc_tile *t) {
     const lc_geometry *g = &job->geometry;
     const int vectors = LC_NAME(vectors_for)(panel->count);
     const ptrdiff_t limit = lc_rows(job, vectors);
@@ -143,7 +225,8 @@ LC_NOINLINE void LC_NAME(reduce_block)(const lc_job *job, const lc_kernel_slice 
         for (ptrdiff_t i = 0, row = from, end; i < tiles; ++i, row = end) {
             end = from + lc_share(to - from, tiles, i + 1);
             t->broadcast_base = strip->input + row * way->input_step + group;
-            t->out = (LC_REAL *)slice->partial + (strip->row + row * way->row_step) * g->filters + panel->first;
+            t->out = tree->sums[0] + (strip->row + row * way->row_step - slice->first_row) * tree->stride[0] +
+                     (panel->first - slice->first_filter);
             LC_NAME(run_tile)(t, (int)(end - row), vectors);
         }
     }
@@ -151,7 +234,8 @@ LC_NOINLINE void LC_NAME(reduce_block)(const lc_job *job, const lc_kernel_slice 
 
 /* Blocks first .. last-1 of zone z, counted in the zone. */
 LC_NOINLINE void LC_NAME(reduce_zone)(const lc_job *job, const lc_call *c, const lc_zone *z, ptrdiff_t first,
-                                      ptrdiff_t last, const lc_kernel_slice *slice, char *workspace, lc_tile *t) {
+                                      ptrdiff_t last, const lc_kernel_slice *slice, LC_NAME(tree) * tree,
+                                      char *workspace, lc_tile *t) {
     const lc_geometry *g = &job->geometry;
     const lc_reduction_plan *p = LC_CONST_PLAN(lc_reduction_plan, job);
     const lc_strips way = lc_strips_of(g, &g->x, 0);
@@ -162,7 +246,7 @@ LC_NOINLINE void LC_NAME(reduce_zone)(const lc_job *job, const lc_call *c, const
     const ptrdiff_t strip_count = lc_build_strips(g, &g->x, &way, z->clip, strips);
     t->row_stride = way.input_step;
     t->broadcast_step = lc_input_spacing(g, z);
-    t->out_stride = way.row_step * g->filters;
+    t->out_stride = way.row_step * tree->stride[0];
     for (ptrdiff_t block = first; block < last; ++block) {
         lc_find_lines(g, z, block, &lines);
         t->run_count = lines.count;
@@ -179,8 +263,9 @@ LC_NOINLINE void LC_NAME(reduce_zone)(const lc_job *job, const lc_call *c, const
                 t->runs = lines.runs;
                 t->vector_step = lc_output_spacing(g, z);
             }
-            LC_NAME(reduce_block)(job, slice, &panel, &way, strips, strip_count, t);
+            LC_NAME(reduce_block)(job, slice, tree, &panel, &way, strips, strip_count, t);
         }
+        LC_NAME(count_block)(tree, slice);
     }
 }
 
@@ -193,30 +278,23 @@ LC_TASK(reduce_part) {
     const ptrdiff_t from = lc_share(p->blocks, p->position_parts, part),
                     to = lc_share(p->blocks, p->position_parts, part + 1);
     const int partial = p->position_parts > 1;
-    lc_kernel_slice slice;
+    const lc_kernel_slice slice = lc_slice_of(g, p, panels, rows);
+    LC_REAL *sums = partial ? (LC_REAL *)shared + part * g->window * g->filters : (LC_REAL *)c->result;
+    LC_NAME(tree) tree = LC_NAME(tree_of)(job, &slice, sums, workspace);
     lc_tile t;
     if (task == 0) LC_NAME(sign)(c->ran);
     memset(&t, 0, sizeof t);
     t.broadcast = c->input;
     t.lanewise = g->lanewise;
     t.accumulate = 1;
-    slice.first_panel = lc_share(p->panels, p->panel_parts, panels);
-    slice.last_panel = lc_share(p->panels, p->panel_parts, panels + 1);
-    slice.first_row = lc_share(g->window, p->row_parts, rows);
-    slice.last_row = lc_share(g->window, p->row_parts, rows + 1);
-    slice.partial = partial ? (LC_REAL *)shared + part * g->window * g->filters : (LC_REAL *)c->result;
-    if (partial || !c->accumulate) {
-        const lc_panel last = lc_find_panel(g, p->panel_width, slice.last_panel - 1);
-        const ptrdiff_t filter = lc_find_panel(g, p->panel_width, slice.first_panel).first;
-        LC_NAME(clear)(
-            (LC_REAL *)slice.partial + slice.first_row * g->filters + filter,
-            lc_copy_plane(slice.last_row - slice.first_row, 0, g->filters, last.first + last.count - filter, 0, 1));
-    }
+    if (partial || !c->accumulate) LC_NAME(clear_level)(&tree, &slice, tree.levels);
     for (ptrdiff_t i = 0; i < p->zone_count; ++i) {
         const lc_zone *z = p->zones + i;
         const ptrdiff_t lo = lc_max(from, z->first_piece), hi = lc_min(to, z->last_piece);
-        if (lo < hi) LC_NAME(reduce_zone)(job, c, z, lo - z->first_piece, hi - z->first_piece, &slice, workspace, &t);
+        if (lo < hi)
+            LC_NAME(reduce_zone)(job, c, z, lo - z->first_piece, hi - z->first_piece, &slice, &tree, workspace, &t);
     }
+    for (ptrdiff_t level = 0; level < tree.levels; ++level) LC_NAME(climb)(&tree, &slice, level);
 }
 
 /* Adds up some elements of the partial gradients of all parts. */
