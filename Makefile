@@ -6,6 +6,7 @@
 # make docs                 the documentation, in build/docs; docs-check: looks at every page in a browser, at three widths
 # make wheel, wheel-test    sdist and wheel, checked and repaired; the tests against both, for every Python in PYTHONS
 # make cross                the C headers for Windows, macOS, AArch64 and musl
+# make compile_commands.json  how the C files are compiled, for clangd and other tools
 # make kernel-test          the kernels in C; kernel-test-aarch64: under qemu; kernel-test-windows: under Wine; valgrind
 # make sanitize             the suite under ASan and UBSan; sanitize-threads: threads under TSan
 # make fuzz, soak, coverage
@@ -15,8 +16,9 @@ PYTHON ?= python3
 CC ?= cc
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := setup.py pyproject.toml README.md $(shell find src include -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -name '*.h')
-C_SOURCES := $(shell find include tests/c -name '*.[ch]')
+KERNELS := $(wildcard src/kernels/*.c)
+SOURCES := setup.py pyproject.toml README.md $(KERNELS) $(shell find src include -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -name '*.h')
+C_SOURCES := $(KERNELS) $(shell find include tests/c -name '*.[ch]')
 # Tasks of all kinds have the same parameters: some use fewer.
 CFLAGS_TEST := -std=c11 -O2 -Wall -Wextra -Wno-unused-parameter -Werror -Iinclude
 
@@ -66,7 +68,7 @@ lint: $(VENV)/.lint
 	$(BIN)/mypy
 	$(BIN)/mypy --strict tests/typing/whole_api.py
 	$(BIN)/python -m mypy.stubtest localconv._core localconv._xla --allowlist tests/typing/stubtest_allowlist.txt
-	$(CC) $(CFLAGS_TEST) -fsyntax-only tests/c/kernel_test.c
+	$(CC) $(CFLAGS_TEST) -fsyntax-only tests/c/kernel_test.c $(KERNELS)
 	$(BIN)/zizmor --offline --quiet --strict-collection .github
 
 format: $(VENV)/.lint
@@ -116,38 +118,44 @@ wheel-test:
 	done
 
 # Every target with zig's clang, warnings as errors, linked; Microsoft's dialect as far as the headers go.
+# kernel_test and all instances, side by side, by the compiler $(1) into the folder $(2).
+define build_kernel_test
+	mkdir -p $(2)
+	printf '%s\n' tests/c/kernel_test.c $(KERNELS) | xargs -P 0 -I SOURCE sh -c '$(1) -c SOURCE -o $(2)/$$(basename SOURCE .c).o'
+	$(1) $(2)/*.o -o $(2)/kernel_test.exe -lm
+endef
+
 ZIG_TARGETS := x86_64-windows-gnu aarch64-windows-gnu x86_64-macos aarch64-macos aarch64-linux-gnu x86_64-linux-musl
-cross: $(VENV)/.cross $(ZIG_TARGETS:%=build/cross/kernel_test-%.exe)
+cross: $(VENV)/.cross $(ZIG_TARGETS:%=build/cross/%/kernel_test.exe)
 	set -e; lib="$$($(BIN)/python -c 'import ziglang, os; print(os.path.dirname(ziglang.__file__))')/lib"; for machine in x86_64 aarch64; do \
 		echo $$machine-pc-windows-msvc; $(BIN)/python -m ziglang clang --target=$$machine-pc-windows-msvc -fms-compatibility -fms-extensions \
-			-ffreestanding -nostdinc -isystem "$$lib/include" -isystem tests/c/msvc $(CFLAGS_TEST) -Wno-unused -fsyntax-only tests/c/headers.c; \
+			-ffreestanding -nostdinc -isystem "$$lib/include" -isystem tests/c/msvc $(CFLAGS_TEST) -Wno-unused -fsyntax-only $(KERNELS) || exit 1; \
 	done
 
-build/cross/kernel_test-%.exe: $(VENV)/.cross $(C_SOURCES)
-	mkdir -p $(@D)
-	$(BIN)/python -m ziglang cc -target $* $(CFLAGS_TEST) tests/c/kernel_test.c -o $@ -lm
+build/cross/%/kernel_test.exe: $(VENV)/.cross $(C_SOURCES)
+	$(call build_kernel_test,$(BIN)/python -m ziglang cc -target $* $(CFLAGS_TEST),$(@D))
+
+compile_commands.json: $(C_SOURCES)
+	$(PYTHON) tools/compile_commands.py $(CC) $(CFLAGS_TEST) -- $(KERNELS) tests/c/kernel_test.c
 
 kernel-test:
-	mkdir -p build
-	$(CC) $(CFLAGS_TEST) tests/c/kernel_test.c -o build/kernel_test -lm
-	build/kernel_test
+	$(call build_kernel_test,$(CC) $(CFLAGS_TEST),build/kernel_test)
+	build/kernel_test/kernel_test.exe
 
 # Debian and Ubuntu: apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 kernel-test-aarch64:
-	mkdir -p build
-	aarch64-linux-gnu-gcc $(CFLAGS_TEST) -static tests/c/kernel_test.c -o build/kernel_test_aarch64 -lm
-	qemu-aarch64 build/kernel_test_aarch64
+	$(call build_kernel_test,aarch64-linux-gnu-gcc $(CFLAGS_TEST) -static,build/kernel_test_aarch64)
+	qemu-aarch64 build/kernel_test_aarch64/kernel_test.exe
 
 # Debian and Ubuntu: apt-get install wine64, which is not in the PATH there.
 WINE ?= $(firstword $(shell command -v wine64 || command -v wine) /usr/lib/wine/wine64)
-kernel-test-windows: build/cross/kernel_test-x86_64-windows-gnu.exe
+kernel-test-windows: build/cross/x86_64-windows-gnu/kernel_test.exe
 	WINEDEBUG=-all WINEPREFIX=$(CURDIR)/build/wine $(WINE) $< 20
 
 # valgrind hides AVX-512 from CPUID: the AVX2 and plain kernels run.
 valgrind:
-	mkdir -p build
-	$(CC) $(CFLAGS_TEST) -g tests/c/kernel_test.c -o build/kernel_test_valgrind -lm
-	valgrind --quiet --error-exitcode=1 --leak-check=full build/kernel_test_valgrind 3
+	$(call build_kernel_test,$(CC) $(CFLAGS_TEST) -g,build/kernel_test_valgrind)
+	valgrind --quiet --error-exitcode=1 --leak-check=full build/kernel_test_valgrind/kernel_test.exe 3
 
 # Random right and wrong calls of everything, and the property tests, from a new seed each time.
 FUZZ_SECONDS ?= 600
@@ -196,8 +204,8 @@ sanitize:
 	$(call copy_tree,build/sanitize/tree)
 	$(PYTHON) -m venv build/sanitize/venv
 	LOCALCONV_CFLAGS="$(SANITIZERS)" build/sanitize/venv/bin/python -m pip install --quiet 'build/sanitize/tree[test]'
-	$(CC) $(CFLAGS_TEST) $(SANITIZERS) tests/c/kernel_test.c -o build/kernel_test_sanitized -lm
-	build/kernel_test_sanitized 20
+	$(call build_kernel_test,$(CC) $(CFLAGS_TEST) $(SANITIZERS),build/kernel_test_sanitized)
+	build/kernel_test_sanitized/kernel_test.exe 20
 	cd build/sanitize/tree && rm -r src && $(SANITIZED) -m pytest -p no:cacheprovider --capture=sys -m 'not big and not memory'
 	cd build/sanitize/tree && $(SANITIZED) tests/fuzz.py --seconds 60 --unlimited
 

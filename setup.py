@@ -13,6 +13,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -95,6 +96,43 @@ def openmp_flags(msvc, clang_cl):
     return candidates
 
 
+def make_incremental(compiler, msvc):
+    """Let a compiler translate the sources of an extension side by side, and only those whose object is older than the
+    source, one of the headers that it read then, or was made by another command.
+    """
+    compile_one = compiler.compile
+
+    def up_to_date(source, target, command):
+        try:
+            made = target.stat().st_mtime
+            headers = target.with_suffix(".d").read_text().replace("\\\n", " ").partition(":")[2].split()
+            written = target.with_suffix(".command").read_text() == command
+            return written and all(Path(file).stat().st_mtime < made for file in [source, *headers])
+        except OSError:
+            return False
+
+    def compile_all(sources, output_dir=None, **options):
+        # Only GCC's and Clang's -MMD tells the headers. Names of objects are those of the compiler's own scheme.
+        more = [] if msvc else ["-MMD"]
+        options["extra_postargs"] = [*(options.pop("extra_postargs", None) or []), *more]
+        targets = compiler.object_filenames(sources, output_dir=output_dir or "")
+        command = repr((getattr(compiler, "compiler_so", None), options))
+        stale = [
+            (source, target)
+            for source, target in zip(sources, map(Path, targets), strict=True)
+            if not up_to_date(source, target, command)
+        ]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            work = [pool.submit(compile_one, [source], output_dir=output_dir, **options) for source, _ in stale]
+        for done in work:
+            done.result()
+        for _, target in stale:
+            target.with_suffix(".command").write_text(command)
+        return targets
+
+    compiler.compile = compile_all
+
+
 class BuildExt(build_ext):
     """Adds the compiler's own flags, and those of its OpenMP if a probe compiles and links with them."""
 
@@ -108,6 +146,7 @@ class BuildExt(build_ext):
         for extension in self.extensions:
             extension.extra_compile_args = compile_args + more + extra
             extension.extra_link_args = link_args + link_more + extra
+        make_incremental(self.compiler, msvc)
         super().build_extensions()
 
     def check_compiler(self):
@@ -174,11 +213,11 @@ TRACE = {"linetrace": True} if os.environ.get("LOCALCONV_TRACE") == "1" else {}
 ABI3 = sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED") and not TRACE
 
 
-def extension(name):
-    """One of the package's extension modules, by its name."""
+def extension(name, sources=()):
+    """One of the package's extension modules, by its name, and C sources beside its own."""
     return Extension(
         f"localconv.{name}",
-        [f"src/localconv/{name}.pyx"],
+        [f"src/localconv/{name}.pyx", *sources],
         include_dirs=["include"],
         define_macros=[("Py_LIMITED_API", "0x030B0000")] if ABI3 else [],
         py_limited_api=ABI3,
@@ -186,11 +225,13 @@ def extension(name):
     )
 
 
-# The core has all kernels; a bridge's own module only calls them.
-MODULES = ("_core", "_xla")
+# The core has all kernels, each instance in a file of its own; a bridge's own module only calls them.
+KERNELS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("src/kernels/*.c"))
 
 setup(
-    ext_modules=cythonize([extension(name) for name in MODULES], compiler_directives=TRACE, show_all_warnings=True),
+    ext_modules=cythonize(
+        [extension("_core", KERNELS), extension("_xla")], compiler_directives=TRACE, show_all_warnings=True
+    ),
     cmdclass={"build": Build, "build_ext": BuildExt},
     options={"bdist_wheel": {"py_limited_api": "cp311"}} if ABI3 else {},
 )

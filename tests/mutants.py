@@ -198,7 +198,8 @@ class Tree:
     # The stages: each returns, or raises what became of the mutant.
 
     def compile_kernel_test(self, flags):
-        command = [os.environ.get("CC", "cc"), *flags, "-Iinclude", "tests/c/kernel_test.c", "-o", "kernel_test", "-lm"]
+        sources = ["tests/c/kernel_test.c", *map(str, sorted(self.path.glob("src/kernels/*.c")))]
+        command = [os.environ.get("CC", "cc"), *flags, "-Iinclude", *sources, "-o", "kernel_test", "-lm"]
         if self.run(command, BUILD_LIMIT) != 0:
             raise Verdict("not built")
 

@@ -54,7 +54,7 @@ static int lc_features_of(unsigned ecx_1, unsigned ebx_7, uint64_t saved) {
     return features;
 }
 
-static int lc_cpu_features(void) {
+static inline int lc_cpu_features(void) {
     enum { EAX, EBX, ECX, EDX };
     unsigned top[4], one[4], seven[4] = {0, 0, 0, 0};
     lc_cpuid(0, 0, top);
@@ -65,9 +65,9 @@ static int lc_cpu_features(void) {
 
 #elif defined(LC_AARCH64)
 /* NEON is part of the architecture. */
-static int lc_cpu_features(void) { return LC_HAS_SCALAR | LC_HAS_NEON; }
+static inline int lc_cpu_features(void) { return LC_HAS_SCALAR | LC_HAS_NEON; }
 #else
-static int lc_cpu_features(void) { return LC_HAS_SCALAR; }
+static inline int lc_cpu_features(void) { return LC_HAS_SCALAR; }
 #endif
 
 #endif

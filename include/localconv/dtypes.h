@@ -2,20 +2,20 @@
 #ifndef LOCALCONV_DTYPES_H
 #define LOCALCONV_DTYPES_H
 
-/* name, C type, NumPy's name; a header that instances are made of includes instance.h for each (instances.h). */
-#define LC_DTYPES(X)         \
-    X(f32, float, "float32") \
-    X(f64, double, "float64")
+/* name, C type, NumPy's name, and what a user of the list wants in each row. */
+#define LC_DTYPES(X, more)         \
+    X(f32, float, "float32", more) \
+    X(f64, double, "float64", more)
 
 enum {
-#define LC_ROW(name, real, numpy) LC_##name,
-    LC_DTYPES(LC_ROW)
+#define LC_ROW(name, real, numpy, more) LC_##name,
+    LC_DTYPES(LC_ROW, )
 #undef LC_ROW
         lc_dtype_count
 };
 
-#define LC_ROW(name, real, numpy) typedef real lc_real_##name;
-LC_DTYPES(LC_ROW)
+#define LC_ROW(name, real, numpy, more) typedef real lc_real_##name;
+LC_DTYPES(LC_ROW, )
 #undef LC_ROW
 
 typedef struct lc_dtype {
@@ -24,8 +24,8 @@ typedef struct lc_dtype {
 } lc_dtype;
 
 static const lc_dtype lc_dtypes[] = {
-#define LC_ROW(name, real, numpy) {#name, numpy, (int)sizeof(real)},
-    LC_DTYPES(LC_ROW)
+#define LC_ROW(name, real, numpy, more) {#name, numpy, (int)sizeof(real)},
+    LC_DTYPES(LC_ROW, )
 #undef LC_ROW
 };
 

@@ -61,6 +61,11 @@ LC_INLINE void lc_derive(lc_geometry *g) {
     g->y = lc_layout_of(g->output, g->filters, g->channels_first);
 }
 
+/* Products that it sums, padding counted. */
+LC_INLINE double lc_products(const lc_geometry *g) {
+    return (double)g->batch * (double)g->positions * (double)g->filters * (double)g->window;
+}
+
 /* Pixels that one window reaches over along an axis. */
 LC_INLINE ptrdiff_t lc_reach(const lc_geometry *g, int axis) { return (g->kernel[axis] - 1) * g->dilation[axis] + 1; }
 

@@ -153,6 +153,7 @@ typedef struct lc_call {
 enum { LC_LANEWISE_VECTORS = 2, LC_LANEWISE_ROWS = 4 };
 
 typedef struct lc_job lc_job;
+struct lc_tile;
 typedef void lc_task(const lc_job *job, const lc_call *call, ptrdiff_t task, char *shared, char *workspace);
 
 enum { LC_PASSES = 2, LC_TILE_VECTORS = 4, LC_DOT_ROWS = 4 };
@@ -163,6 +164,7 @@ typedef struct lc_kernels {
     int lanes, itemsize;
     int rows[LC_TILE_VECTORS + 1]; /* of the largest register tile of each width */
     lc_task *passes[lc_algorithm_count][LC_PASSES];
+    void (*tile)(const struct lc_tile *t, int rows, int vectors, int store); /* any register tile: for tests */
 } lc_kernels;
 
 struct lc_job {

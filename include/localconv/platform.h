@@ -34,6 +34,13 @@
 #endif
 #endif
 
+/* What only the files of one module see. */
+#if defined(__GNUC__) && !defined(_WIN32)
+#define LC_HIDDEN __attribute__((visibility("hidden")))
+#else
+#define LC_HIDDEN
+#endif
+
 #if defined(LC_X86_64)
 #define LC_PREFETCH_L1(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
 #define LC_PREFETCH_L2(p) _mm_prefetch((const char *)(p), _MM_HINT_T1)
@@ -94,7 +101,7 @@ LC_INLINE int lc_compare_exchange(int64_t *p, int64_t *expected, int64_t value) 
 }
 #endif
 
-/* op -> op_f32_avx512: every name inside an instance carries its element type and instruction set. */
+/* op -> op_f32_avx512: how the words of simd/ carry their element type and instruction set. */
 #define LC_JOIN3_(a, b, c) a##_##b##_##c
 #define LC_JOIN3(a, b, c)  LC_JOIN3_(a, b, c)
 #define LC_JOIN2_(a, b)    a##_##b

@@ -5,7 +5,7 @@
  * (depth + 2) * (sum of |w||x| + |bias|), and by a subnormal for each term: each of the depth products and additions
  * rounds once, and so does the bias.
  *
- *     cc -O2 -Iinclude tests/c/kernel_test.c -o kernel_test -lm && ./kernel_test
+ *     make kernel-test
  */
 #include "gradients.h"
 #include "pace.h"

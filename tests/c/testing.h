@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "localconv/kernels.h"
+#include "localconv/plans.h"
 
 #define SUBNORMAL 0x1p-149L /* the smallest one of float32 */
 

@@ -42,35 +42,4 @@ LC_INLINE int lc_window_way(const lc_geometry *g, ptrdiff_t number, int to_row, 
     return inside == g->taps;
 }
 
-#else
-
-/* Task: a share of the call's windows. */
-LC_TASK(gather_windows) {
-    const lc_geometry *g = &job->geometry;
-    const ptrdiff_t last = lc_share(c->count, job->tasks[0], task + 1);
-    if (task == 0) LC_NAME(sign)(c->ran);
-    for (ptrdiff_t i = lc_share(c->count, job->tasks[0], task); i < last; ++i) {
-        LC_REAL *row = (LC_REAL *)c->result + i * g->window;
-        ptrdiff_t in_image, in_row;
-        lc_copy way;
-        if (!lc_window_way(g, c->first + i, 1, &in_image, &in_row, &way))
-            memset(row, 0, (size_t)g->window * sizeof(LC_REAL));
-        LC_NAME(move)((const LC_REAL *)c->input + in_image, row + in_row, way);
-    }
-}
-
-/* Task: the call's windows of one image. */
-LC_TASK(scatter_windows) {
-    const lc_geometry *g = &job->geometry;
-    const ptrdiff_t last = lc_min(c->first + c->count, (task + 1) * g->positions);
-    if (task == 0) LC_NAME(sign)(c->ran);
-    for (ptrdiff_t i = lc_max(c->first, task * g->positions); i < last; ++i) {
-        ptrdiff_t in_image, in_row;
-        lc_copy way;
-        lc_window_way(g, i, 0, &in_image, &in_row, &way);
-        LC_NAME(move_adding)((const LC_REAL *)c->gradient + (i - c->first) * g->window + in_row,
-                             (LC_REAL *)c->result + in_image, way);
-    }
-}
-
 #endif

@@ -53,18 +53,4 @@ LC_INLINE int lc_walk_to(const lc_geometry *g, const ptrdiff_t index[3], lc_walk
     return present < g->taps;
 }
 
-#else
-
-/* Copies the output gradient of `count` positions from `index` on to [image][position][filter], images `stride`
- * elements apart. */
-LC_NOINLINE void LC_NAME(gather_gradient)(const lc_geometry *g, const lc_call *c, ptrdiff_t index, ptrdiff_t count,
-                                          ptrdiff_t first, ptrdiff_t images, LC_REAL *target, ptrdiff_t stride) {
-    lc_copy copy;
-    copy.count = 0;
-    lc_add_dim(&copy, images, g->y.image, stride);
-    lc_add_dim(&copy, count, g->y.pixel[2], g->filters);
-    lc_add_dim(&copy, g->filters, g->y.channel, 1);
-    LC_NAME(move)((const LC_REAL *)c->gradient + first * g->y.image + index * g->y.pixel[2], target, copy);
-}
-
 #endif

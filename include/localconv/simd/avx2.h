@@ -3,6 +3,12 @@
 #ifndef LOCALCONV_SIMD_AVX2_H
 #define LOCALCONV_SIMD_AVX2_H
 
+#include "../platform.h"
+
+#define LC_ISA            avx2
+#define LC_FEATURES_BEGIN LC_TARGET_BEGIN("avx2,fma,f16c")
+#define LC_FEATURES_END   LC_TARGET_END
+
 /* 16 registers: rows * vectors accumulators, the vectors themselves and one broadcast. */
 #define LC_ROWS1_avx2 6
 #define LC_ROWS2_avx2 6
@@ -14,6 +20,8 @@ typedef __m256 vec_f32_avx2;
 typedef __m256d vec_f64_avx2;
 typedef __m256i mask_f32_avx2;
 typedef __m256i mask_f64_avx2;
+
+LC_FEATURES_BEGIN
 
 LC_INLINE __m256i first_f32_avx2(ptrdiff_t n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -129,5 +137,7 @@ LC_INLINE __m256 pairs_f32_avx2(__m256 a, __m256 b) {
     return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(_mm256_hadd_ps(a, b)), 0xd8));
 }
 LC_INLINE __m256d pairs_f64_avx2(__m256d a, __m256d b) { return _mm256_permute4x64_pd(_mm256_hadd_pd(a, b), 0xd8); }
+
+LC_FEATURES_END
 
 #endif

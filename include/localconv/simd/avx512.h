@@ -3,6 +3,12 @@
 #ifndef LOCALCONV_SIMD_AVX512_H
 #define LOCALCONV_SIMD_AVX512_H
 
+#include "../platform.h"
+
+#define LC_ISA            avx512
+#define LC_FEATURES_BEGIN LC_TARGET_BEGIN("avx512f,avx512bw,avx512vl")
+#define LC_FEATURES_END   LC_TARGET_END
+
 /* 32 registers: rows * vectors accumulators, the vectors themselves and one broadcast. */
 #define LC_ROWS1_avx512 14
 #define LC_ROWS2_avx512 14
@@ -14,6 +20,8 @@ typedef __m512 vec_f32_avx512;
 typedef __m512d vec_f64_avx512;
 typedef __mmask16 mask_f32_avx512;
 typedef __mmask8 mask_f64_avx512;
+
+LC_FEATURES_BEGIN
 
 #define LC_WORDS_AVX512(T, REAL, SUFFIX)                                                                        \
     LC_INLINE vec_##T##_avx512 zero_##T##_avx512(void) { return _mm512_setzero_##SUFFIX(); }                    \
@@ -160,5 +168,7 @@ LC_INLINE __m512d pairs_f64_avx512(__m512d a, __m512d b) {
     const __m512i odd = _mm512_add_epi64(even, _mm512_set1_epi64(1));
     return _mm512_add_pd(_mm512_permutex2var_pd(a, even, b), _mm512_permutex2var_pd(a, odd, b));
 }
+
+LC_FEATURES_END
 
 #endif

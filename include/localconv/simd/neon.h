@@ -3,6 +3,12 @@
 #ifndef LOCALCONV_SIMD_NEON_H
 #define LOCALCONV_SIMD_NEON_H
 
+#include "../platform.h"
+
+#define LC_ISA neon
+#define LC_FEATURES_BEGIN
+#define LC_FEATURES_END
+
 /* 32 registers: rows * vectors accumulators, the vectors themselves and one broadcast. */
 #define LC_ROWS1_neon 12
 #define LC_ROWS2_neon 12

@@ -19,6 +19,12 @@
 #ifndef LOCALCONV_SIMD_SCALAR_H
 #define LOCALCONV_SIMD_SCALAR_H
 
+#include "../platform.h"
+
+#define LC_ISA scalar
+#define LC_FEATURES_BEGIN
+#define LC_FEATURES_END
+
 #define LC_ROWS1_scalar 4
 #define LC_ROWS2_scalar 4
 #define LC_ROWS3_scalar 3

@@ -1,4 +1,11 @@
-/* Every algorithm's header. Included once for what they share, then once per instance for their bodies. */
+/* What the plans of all algorithms are: they are made once, in src/kernels/jobs.c, and every instance reads them. */
+#ifndef LOCALCONV_PLANS_H
+#define LOCALCONV_PLANS_H
+
+#include "job.h"
+#include "tile.h"
+#include "zones.h"
+
 #include "algorithms/local_forward.h"
 #include "algorithms/local_gradient.h"
 #include "algorithms/local_grad_kernel.h"
@@ -9,3 +16,5 @@
 #include "algorithms/conv_lines.h"
 #include "algorithms/conv_winograd.h"
 #include "algorithms/columns.h"
+
+#endif

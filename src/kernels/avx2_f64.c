@@ -1,0 +1,9 @@
+/* The kernels of float64 with AVX2. */
+#include "localconv/platform.h"
+
+#if defined(LC_X86_64)
+#define LC_DTYPE f64
+#include "localconv/simd/avx2.h"
+/**/
+#include "localconv/instance.h"
+#endif
