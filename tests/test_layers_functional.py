@@ -133,6 +133,7 @@ def answer(program):
             losses=losses,
             constant=layers.initializers.Constant,
             total=lambda factor: lambda weight: factor * weight.sum(),
+            plus=np.add,
             say=record.say,
             refused=record.refused,
         )
@@ -254,6 +255,78 @@ def test_clear_session():
     assert names() == ["conv1d/kernel:0", "conv1d/bias:0"]
 
 
+def test_a_custom_getter_may_return_an_array():
+    """The layer computes with it; the variables behind it are stored, as getter makes them."""
+
+    def doubled(getter, name, *args, **kwargs):
+        return 2 * getter(name, *args, **kwargs).value
+
+    with layers.variable_scope("a", custom_getter=doubled) as scope:
+        y = layers.conv1d(X, 4, 3, name="c")
+    kernel, bias = layers.global_variables()
+    assert names() == ["a/c/kernel:0", "a/c/bias:0"]
+    np.testing.assert_array_equal(y, localconv.conv1d(X, 2 * kernel.value, bias=2 * bias.value))
+    np.testing.assert_array_equal(layers.conv1d(X, 4, 3, name=scope, reuse=layers.AUTO_REUSE).shape, y.shape)
+    assert scope.custom_getter is doubled
+
+
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        (None, r"an array of shape \(3, 3, 4\) and dtype float32 for a/c/kernel, got None"),
+        (np.ones((3, 4), "float32"), r"got one of shape \(3, 4\) and dtype float32"),
+        (np.ones((3, 3, 4)), r"got one of shape \(3, 3, 4\) and dtype float64"),
+        (layers.Variable(np.ones(4), "v:0"), r"got one of shape \(4,\) and dtype float64"),
+    ],
+)
+def test_what_a_custom_getter_must_return(returned, words):
+    def wrong(getter, name, *args, **kwargs):
+        getter(name, *args, **kwargs)
+        return returned
+
+    with layers.variable_scope("a", custom_getter=wrong), pytest.raises(ValueError, match=words):
+        layers.conv1d(X, 4, 3, name="c", kernel_regularizer="l2")
+    assert names() == layers.get_regularization_losses() == []
+
+
+def test_a_custom_getter_that_fails_at_the_bias_stores_nothing():
+    def fails(getter, name, *args, **kwargs):
+        if name.endswith("bias"):
+            raise KeyError(name)
+        return getter(name, *args, **kwargs)
+
+    with layers.variable_scope("a", custom_getter=fails, regularizer="l2"):
+        with pytest.raises(KeyError, match="a/conv1d/bias"):
+            layers.conv1d(X, 4, 3)
+        layers.conv1d(X, 4, 3, use_bias=False)
+    assert names() == ["a/conv1d/kernel:0"]
+    assert len(layers.get_regularization_losses()) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"name": 3}, "name must be a string, got 3"),
+        ({"name": "a b"}, "name must match the pattern .*, got 'a b'"),
+        ({"shape": None}, "shape must be given to make the variable a/c/kernel"),
+        ({"shape": (0, 3, 4)}, "shape must be at least 1"),
+        ({"dtype": "float16"}, "dtype must be float32 or float64"),
+        ({"reuse": "yes"}, "reuse must be True, False, None or AUTO_REUSE"),
+        ({"initializer": "foo"}, "Unknown initializer: 'foo'"),
+        ({"regularizer": "foo"}, "Unknown regularizer: 'foo'"),
+        ({"constraint": "foo"}, "Unknown constraint: 'foo'"),
+        ({"collections": []}, "collections"),
+    ],
+)
+def test_what_getters_refuse(changes, words):
+    def changed(getter, **kwargs):
+        return getter(**kwargs | changes)
+
+    with layers.variable_scope("a", custom_getter=changed), pytest.raises((TypeError, ValueError), match=words):
+        layers.conv1d(X, 4, 3, name="c")
+    assert names() == []
+
+
 def test_scopes_take_what_layers_take():
     """Names of initializers and regularizers, their configs, and classes."""
     for given in ("ones", layers.initializers.serialize(layers.initializers.Ones()), layers.initializers.Ones):
@@ -330,6 +403,11 @@ def test_nothing_is_stored_when_refused(wrong, error):
     assert names() == ["conv1d/kernel:0", "conv1d/bias:0"]
 
 
+def inside_custom_getter(call):
+    with layers.variable_scope("outer", custom_getter=lambda getter, **kwargs: getter(**kwargs)):
+        call()
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -361,6 +439,21 @@ def test_nothing_is_stored_when_refused(wrong, error):
             lambda: layers.variable_scope("a", regularizer=3).__enter__(),
             ValueError,
             "Could not interpret regularizer identifier: 3",
+        ),
+        (
+            lambda: layers.variable_scope("a", custom_getter="zeros").__enter__(),
+            TypeError,
+            "custom_getter must be callable or None, got 'zeros'",
+        ),
+        (
+            lambda: inside_custom_getter(lambda: layers.variable_scope("a", custom_getter=3).__enter__()),
+            TypeError,
+            "custom_getter must be callable or None, got 3",
+        ),
+        (
+            lambda: layers.VariableScope(None, custom_getter=3),
+            TypeError,
+            "custom_getter must be callable or None, got 3",
         ),
         (lambda: layers.VariableScope(None, 3), TypeError, "name must be a string, got 3"),
         (lambda: layers.trainable_variables(3), TypeError, "scope must be a string, got 3"),

@@ -647,6 +647,7 @@ def answer(program, session):
             losses=losses,
             constant=v1.constant_initializer,
             total=lambda factor: lambda weight: factor * tf.reduce_sum(weight),
+            plus=tf.add,
             say=record.say,
             refused=record.refused,
         )

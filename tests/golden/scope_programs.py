@@ -4,9 +4,9 @@ TensorFlow says.
 A program is a function of a namespace, with what both have under the same names (variable_scope, get_variable_scope,
 AUTO_REUSE, global_variables, trainable_variables, get_regularization_losses) and, beside that: `conv1d(name)`, of two
 filters unless told, on an input of ones; `constant(value)`, an initializer; `total(factor)`, a regularizer, the sum of
-the weight's elements times the factor; `say(...)`, which records; `refused(call, ...)`, which calls and records the
-error's type. At its end the variables are recorded too, with the value that all elements have (None for random ones),
-and the penalties.
+the weight's elements times the factor; `plus(a, b)`, the sum of two variables or arrays; `say(...)`, which records;
+`refused(call, ...)`, which calls and records the error's type. At its end the variables are recorded too, with the
+value that all elements have (None for random ones), and the penalties.
 
 A refused call is given a name or comes last: TensorFlow counts refused calls where it numbers layers. No layer with an
 activity_regularizer is called twice: TensorFlow lists the penalties of both outputs.
@@ -331,6 +331,106 @@ def errors_close_scopes(t):
         t.refused(t.conv1d, name="conv1d")
 
 
+def custom_getters(t):
+    def telling(getter, name, *args, **kwargs):
+        t.say(name, [int(size) for size in kwargs["shape"]], kwargs["dtype"], kwargs["reuse"], kwargs["trainable"])
+        t.say(kwargs["regularizer"] is None, kwargs["constraint"] is None, not args)
+        return getter(name, *args, **kwargs)
+
+    with t.variable_scope("a", custom_getter=telling, regularizer=t.total(1), initializer=t.constant(0.5)) as a:
+        t.conv1d(kernel_regularizer=t.total(10))
+        t.conv1d(name="fixed", trainable=False, kernel_constraint=abs, use_bias=False)
+        with t.variable_scope("in"):
+            t.conv1d()
+    with t.variable_scope("a", reuse=True):
+        t.conv1d()
+    with t.variable_scope(a, reuse=True):
+        t.conv1d()
+    t.conv1d(name=a)
+    t.conv1d()
+
+
+def custom_getters_inside_each_other(t):
+    def named(word):
+        def getter_of_scope(getter, name, *args, **kwargs):
+            t.say(word, name)
+            return getter(f"{name}_{word}", *args, **kwargs)
+
+        return getter_of_scope
+
+    with t.variable_scope("a", custom_getter=named("outer")) as a:
+        with t.variable_scope("b", custom_getter=named("middle")), t.variable_scope("c", custom_getter=named("inner")):
+            t.conv1d()
+        t.conv1d()
+    with t.variable_scope(a, custom_getter=named("again")) as again:
+        t.conv1d(name="d")
+    with t.variable_scope("e", custom_getter=named("around")):
+        t.conv1d(name=again, use_bias=False)
+        with t.variable_scope(a):
+            t.conv1d(name="f")
+    with t.variable_scope("g", custom_getter=named("first")) as g:
+        with t.variable_scope("early"):
+            g.set_custom_getter(named("second"))
+            t.conv1d()
+        t.conv1d()
+        g.set_custom_getter(None)
+        t.conv1d()
+        t.say(g.custom_getter is None)
+
+
+def custom_getters_that_change_variables(t):
+    def of_two(getter, name, *args, **kwargs):
+        return t.plus(getter(f"{name}/0", *args, **kwargs), getter(f"{name}/1", *args, **kwargs))
+
+    with t.variable_scope("a", custom_getter=of_two, initializer=t.constant(0.5), regularizer=t.total(1)) as a:
+        t.conv1d(kernel_regularizer=t.total(10))
+    with t.variable_scope(a, reuse=True):
+        t.conv1d()
+        t.refused(t.conv1d, name="new")
+
+    def frozen(getter, name, *args, **kwargs):
+        return getter(name, *args, **kwargs | {"trainable": False, "regularizer": None})
+
+    with t.variable_scope("b", custom_getter=frozen, regularizer=t.total(1), initializer=t.constant(1)):
+        t.conv1d(bias_regularizer=t.total(3), bias_initializer=t.constant(2))
+
+    kept = {}
+
+    def shared(getter, name, *args, **kwargs):
+        kind = name.split("/")[-1]
+        kept.setdefault(kind, getter(name, *args, **kwargs) if kind not in kept else None)
+        return kept[kind]
+
+    with t.variable_scope("c", custom_getter=shared, initializer=t.constant(1)):
+        t.conv1d(kernel_regularizer=t.total(1))
+        t.conv1d(kernel_regularizer=t.total(100))
+    t.conv1d(name="free", kernel_initializer=t.constant(0.25))
+
+
+def getters_called_otherwise(t):
+    with t.variable_scope("a"):
+        t.conv1d(name="c", kernel_initializer=t.constant(0.5), use_bias=False)
+
+    def existing(getter, name, shape=None, **kwargs):
+        return getter("a/c/kernel")
+
+    def wrong_shape(getter, name, **kwargs):
+        return getter("a/c/kernel", shape=[3, 3, 4])
+
+    def no_shape(getter, name, **kwargs):
+        return getter(f"{name}_new")
+
+    def not_new(getter, name, **kwargs):
+        return getter("a/c/kernel", [3, 3, 2], reuse=False)
+
+    def positional(getter, name, shape, dtype, initializer, **kwargs):
+        return getter(name, shape, dtype, initializer, None, False, False)
+
+    for getter in (existing, wrong_shape, no_shape, not_new, positional):
+        with t.variable_scope("b", custom_getter=getter):
+            t.refused(t.conv1d, name=getter.__name__, use_bias=False)
+
+
 def opened(t, *arguments, **options):
     with t.variable_scope(*arguments, **options) as scope:
         t.say(scope.name)
@@ -355,6 +455,10 @@ PROGRAMS = {
         lists,
         refusals,
         errors_close_scopes,
+        custom_getters,
+        custom_getters_inside_each_other,
+        custom_getters_that_change_variables,
+        getters_called_otherwise,
     )
 }
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
-from ..arrays import Array
-from . import initializers
+from ..arguments import ints
+from ..arrays import Array, as_array
+from . import constraints, initializers, regularizers
 from .conv import Conv1D
-from .scopes import Reuse, VariableScope, checked_reuse, here, inner_scope, store
-from .variables import Variable
+from .scopes import AUTO_REUSE, Reuse, VariableScope, checked_name, checked_reuse, here, inner_scope, store
+from .variables import Variable, float_dtype
+from .weighted import DEFAULT_INITIALIZER
 
 __all__ = ["conv1d"]
 
@@ -71,7 +75,8 @@ def conv1d(
     ------
     ValueError
         With reuse, if there are no such variables or they have another shape or dtype; without it, if there are. For a
-        `name` or `reuse` that `variable_scope` refuses, and arguments that `Conv1D` refuses.
+        `name` or `reuse` that `variable_scope` refuses, arguments that `Conv1D` refuses, and what a custom getter of
+        the scope returns that is no such weight.
     TypeError
         As `Conv1D`, and for a `name` of another type.
 
@@ -96,7 +101,7 @@ def conv1d(
     given = BASE_NAME if automatic and checked_reuse(reuse) else None if automatic else name
     with store.lock:
         scope = inner_scope(given, BASE_NAME, reuse=reuse, argument="name")
-        layer = Conv1D(
+        layer = _StoredConv1D(
             filters,
             kernel_size,
             strides,
@@ -106,8 +111,8 @@ def conv1d(
             1,
             activation,
             use_bias,
-            _initializer(kernel_initializer, scope, "kernel:0"),
-            _initializer(bias_initializer, scope, "bias:0"),
+            scope.initializer if kernel_initializer is None else kernel_initializer,
+            scope.initializer if bias_initializer is None else bias_initializer,
             kernel_regularizer,
             bias_regularizer,
             activity_regularizer,
@@ -118,8 +123,9 @@ def conv1d(
             dtype=_dtype_of(inputs),
         )
         x = layer._as_input(inputs, "inputs")
+        layer.scope = scope
         layer.build((None, *x.shape[1:]) if x.ndim else ())
-        _share(layer, scope)
+        layer.keep()
         here().opened |= {scope.name}
         if not isinstance(name, VariableScope):
             here().close(scope.name)
@@ -131,63 +137,118 @@ def conv1d(
     return y
 
 
-def _initializer(initializer: Any, scope: VariableScope, name: str) -> Any:
-    """What gives a variable its first value: the call's initializer or the scope's.
+class _StoredConv1D(Conv1D):
+    """The layer of one call, whose weights are those of the store: `scope` says how they are called and come there.
 
-    Nothing costly where the store has the variable.
+    What `build` makes is in the store after `keep`; a call that is refused stores nothing.
     """
-    found = initializers.get(scope.initializer if initializer is None else initializer)
-    return initializers.Zeros() if scope.reuse and scope.full_name(name) in store.variables else found
 
+    scope: VariableScope
 
-def _share(layer: Conv1D, scope: VariableScope) -> None:
-    """Put a layer's new variables into the store and stored ones into the layer; nothing if one of them is refused."""
-    new = layer._variables
-    for variable, name in zip(new, ("kernel:0", "bias:0"), strict=False):
-        variable.name = scope.full_name(name)
-    layer._variables = [_checked_stored(variable, scope.reuse) or variable for variable in new]
-    layer.kernel = layer._variables[0]
-    layer.bias = layer._variables[1] if layer.use_bias else None
-    for variable in layer._variables:
-        if variable.name in store.variables:
-            continue
-        variable.trainable = layer.trainable
-        store.variables[variable.name] = variable
-        for kind, regularizer in (("scope", scope.regularizer), ("own", variable.regularizer)):
-            if regularizer is not None:
-                store.penalties[variable.name, kind] = _penalty(regularizer, variable)
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._made: dict[str, Variable] = {}
+        self._penalties: dict[tuple[str, str], Callable[[], Any]] = {}
 
+    def keep(self) -> None:
+        """Put what this layer's weights added into the store."""
+        store.variables.update(self._made)
+        store.penalties.update(self._penalties)
 
-def _penalty(regularizer: Callable[[Array], Any], variable: Variable) -> Callable[[], Any]:
-    return lambda: regularizer(variable.value)
+    def add_weight(
+        self,
+        name: str,
+        shape: Sequence[int],
+        initializer: Any = "glorot_uniform",
+        regularizer: Any = None,
+        constraint: Any = None,
+        trainable: bool = True,
+        position_fans: Any = None,
+    ) -> Variable:
+        """Take a weight from the store, by the scope's custom getter if it has one, or make it."""
+        custom, full_name = self.scope.custom_getter, self.scope.full_name(name)
+        found = (self._stored if custom is None else partial(custom, self._stored))(
+            name=full_name,
+            shape=tuple(shape),
+            dtype=self.dtype,
+            initializer=initializer,
+            regularizer=self.scope.regularizer,
+            reuse=self.scope.reuse,
+            trainable=trainable and self.trainable,
+            constraint=constraint,
+        )
+        variable = self._usable(found, full_name, tuple(shape))
+        if self._made.get(variable.name) is variable:
+            variable.regularizer = regularizer
+        if store.variables.get(variable.name) is not variable:
+            self._penalize(full_name, "own", regularizer, variable)
+        self._variables.append(variable)
+        return variable
 
-
-def _checked_stored(variable: Variable, reuse: Reuse) -> Variable | None:
-    """The stored variable to take instead of a new one, if any.
-
-    ValueError, in TensorFlow's words, if neither is allowed.
-    """
-    label, stored = variable.name.removesuffix(":0"), store.variables.get(variable.name)
-    if stored is None:
+    def _stored(
+        self,
+        name: str,
+        shape: Sequence[int] | None = None,
+        dtype: Any = "float32",
+        initializer: Any = None,
+        regularizer: Any = None,
+        reuse: Reuse | None = None,
+        trainable: bool | None = None,
+        constraint: Any = None,
+    ) -> Variable:
+        """The stored variable of a full name, or a new one: the getter that custom getters are given."""
+        full_name, found = checked_name(name, "name"), float_dtype(dtype)
+        sizes = None if shape is None else ints(shape, None, "shape")
+        reuse = AUTO_REUSE if reuse is None else checked_reuse(reuse)
+        stored = self._made.get(f"{full_name}:0", store.variables.get(f"{full_name}:0"))
+        if stored is not None:
+            return _shareable(stored, full_name, sizes, found, reuse)
         if reuse is True:
             raise ValueError(
-                f"Variable {label} does not exist, or was not created by a layer of that name. Did you mean to set "
+                f"Variable {full_name} does not exist, or was not created by a layer of that name. Did you mean to set "
                 "reuse=AUTO_REUSE in the variable_scope, or reuse=None?"
             )
-        return None
+        if sizes is None:
+            raise ValueError(f"shape must be given to make the variable {full_name}, got None")
+        fans = initializers.compute_fans(sizes)
+        value = initializers.initial(
+            initializers.get(initializer or DEFAULT_INITIALIZER), sizes, found, self._rng, fans
+        )
+        trained = trainable is None or trainable
+        made = Variable(value, f"{full_name}:0", found, trained, constraint=constraints.get(constraint))
+        self._made[made.name] = made
+        self._penalize(full_name, "scope", regularizers.get(regularizer), made)
+        return made
+
+    def _penalize(self, name: str, kind: str, regularizer: Any, variable: Variable) -> None:
+        if regularizer is not None:
+            self._penalties[f"{name}:0", kind] = lambda: regularizer(variable.value)
+
+    def _usable(self, found: Any, name: str, shape: tuple[int, ...]) -> Variable:
+        """What a custom getter returned as a weight of this layer: an array is one of this call."""
+        weight = found if isinstance(found, Variable) else as_array(found, f"what custom_getter returns for {name}", "")
+        if weight.shape != shape or weight.dtype != self.dtype:
+            raise ValueError(
+                f"custom_getter must return a Variable or an array of shape {shape} and dtype {self.dtype} for {name}, "
+                f"got {'None' if found is None else f'one of shape {weight.shape} and dtype {weight.dtype}'}"
+            )
+        return weight if isinstance(weight, Variable) else Variable(weight, f"{name}:0", self.dtype)
+
+
+def _shareable(
+    stored: Variable, name: str, shape: tuple[int, ...] | None, dtype: np.dtype[Any], reuse: Reuse
+) -> Variable:
+    """The stored variable. ValueError, in TensorFlow's words, if it may not be taken or is not what is asked for."""
     if reuse is False:
         raise ValueError(
-            f"Variable {label} already exists, disallowed. Did you mean to set reuse=True or reuse=AUTO_REUSE in the "
+            f"Variable {name} already exists, disallowed. Did you mean to set reuse=True or reuse=AUTO_REUSE in the "
             "variable_scope?"
         )
-    if stored.shape != variable.shape:
-        raise ValueError(
-            f"Trying to share variable {label}, but specified shape {variable.shape} and found shape {stored.shape}."
-        )
-    if stored.dtype != variable.dtype:
-        raise ValueError(
-            f"Trying to share variable {label}, but specified dtype {variable.dtype} and found dtype {stored.dtype}."
-        )
+    for what, wanted, found in (("shape", shape, stored.shape), ("dtype", dtype, stored.dtype)):
+        if wanted is not None and wanted != found:
+            raise ValueError(
+                f"Trying to share variable {name}, but specified {what} {wanted} and found {what} {found}."
+            )
     return stored
 
 

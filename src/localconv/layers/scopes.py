@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import functools
 import os
 import re
 import threading
@@ -48,6 +49,8 @@ class _Reuse(enum.Enum):
 
 AUTO_REUSE = _Reuse.AUTO_REUSE
 Reuse = bool | _Reuse
+# Called with a getter, and by name with what that takes.
+Getter = Callable[..., Any]
 
 
 def checked_reuse(reuse: Reuse | None) -> Reuse:
@@ -74,13 +77,15 @@ class VariableScope:
         For variables without an initializer of their own.
     regularizer : str, dict or callable, optional
         A penalty on every new variable, beside that of its own.
+    custom_getter : callable, optional
+        What gives layers their variables, see `variable_scope`.
 
     Raises
     ------
     ValueError
         For another `reuse`, or an initializer or regularizer that is none.
     TypeError
-        If `name` is not a string.
+        If `name` is not a string, or `custom_getter` not callable.
 
     Examples
     --------
@@ -96,13 +101,22 @@ class VariableScope:
     (['encoder/c/kernel:0', 'encoder/c/bias:0'], True)
     """
 
-    def __init__(self, reuse: Reuse | None, name: str = "", initializer: Any = None, regularizer: Any = None) -> None:
+    def __init__(
+        self,
+        reuse: Reuse | None,
+        name: str = "",
+        initializer: Any = None,
+        regularizer: Any = None,
+        *,
+        custom_getter: Getter | None = None,
+    ) -> None:
         if not isinstance(name, str):
             raise TypeError(f"name must be a string, got {name!r}")
         self._name = name
         self._reuse = checked_reuse(reuse)
         self.set_initializer(initializer)
         self.set_regularizer(regularizer)
+        self.set_custom_getter(custom_getter)
 
     @property
     def name(self) -> str:
@@ -124,6 +138,11 @@ class VariableScope:
         """The penalty on every new variable, or None."""
         return self._regularizer
 
+    @property
+    def custom_getter(self) -> Getter | None:
+        """What gives layers their variables, those of the surrounding scopes included, or None."""
+        return self._custom_getter
+
     def reuse_variables(self) -> None:
         """From now on, layers in this scope and in scopes opened inside it take the variables that exist."""
         self._reuse = True
@@ -135,6 +154,12 @@ class VariableScope:
     def set_regularizer(self, regularizer: Any) -> None:
         """Change `regularizer`."""
         self._regularizer = regularizers.get(regularizer)
+
+    def set_custom_getter(self, custom_getter: Getter | None) -> None:
+        """Change `custom_getter`: those of the surrounding scopes are not called any more."""
+        if custom_getter is not None and not callable(custom_getter):
+            raise TypeError(f"custom_getter must be callable or None, got {custom_getter!r}")
+        self._custom_getter = custom_getter
 
     def global_variables(self) -> list[Variable]:
         """Return the stored variables of this scope and the scopes inside it, in the order of their creation."""
@@ -235,6 +260,7 @@ def variable_scope(
     initializer: Any = None,
     regularizer: Any = None,
     *,
+    custom_getter: Getter | None = None,
     reuse: Reuse | None = None,
 ) -> Iterator[VariableScope]:
     """Within this context, variables are called ``NAME/...``.
@@ -253,6 +279,12 @@ def variable_scope(
         opened again.
     regularizer : str, dict or callable, optional
         A penalty on every new variable, kernels and biases, beside that of its own. Default: as for `initializer`.
+    custom_getter : callable, optional
+        Called as ``custom_getter(getter, name=..., shape=..., dtype=..., initializer=..., regularizer=..., reuse=...,
+        trainable=..., constraint=...)`` for each weight of a layer; returns what the layer computes with: a `Variable`,
+        or an array of the weight's shape and dtype. ``getter(name, ...)`` takes the same arguments and returns the
+        stored variable of that name, or makes it. `name` is the full one, without ':0'; `regularizer` is the scope's.
+        If the surrounding scope has one too, or the one that is opened again, `getter` calls that.
     reuse : bool or AUTO_REUSE, optional
         True: layers in this scope take the variables that exist. AUTO_REUSE: they take those that exist and make the
         others. None and False: as for `initializer`, and False outside all scopes.
@@ -264,7 +296,7 @@ def variable_scope(
     Raises
     ------
     TypeError
-        If `name_or_scope` or `default_name` is of another type, or both are None.
+        If `name_or_scope` or `default_name` is of another type, or both are None; if `custom_getter` is not callable.
     ValueError
         If a name has other characters than letters of English, digits and ``_ . \\ / > -``, or begins with one of these
         but '.' outside all scopes; for another `reuse`, or one without `name_or_scope`; for an initializer or
@@ -275,6 +307,10 @@ def variable_scope(
     Follows tf.compat.v1.variable_scope of TensorFlow 2.15. Its other arguments are about devices, kinds of variables
     and the names of operations, which do not exist here, or, as dtype and constraint, do nothing to the variables of
     tf.layers there.
+
+    The getter's arguments are those of TensorFlow's that exist here, ``reuse=None`` being AUTO_REUSE. A layer's own
+    regularizer is a penalty on what the custom getter returns, unless that is a variable that was there before the
+    call; of an array, which does not change any more, the penalty does not change either.
 
     Each thread is outside all scopes when it starts.
 
@@ -290,10 +326,19 @@ def variable_scope(
     ...     z = layers.conv1d(x, 4, 3)
     >>> [v.name for v in layers.global_variables()], bool((y == z).all())
     (['encoder/conv1d/kernel:0', 'encoder/conv1d/bias:0'], True)
+
+    Weights of half their size:
+
+    >>> def halved(getter, name, *args, **kwargs):
+    ...     return getter(name, *args, **kwargs).value / 2
+    >>> with layers.variable_scope(scope, custom_getter=halved, reuse=True):
+    ...     half = layers.conv1d(x, 4, 3)
+    >>> bool((2 * half == y).all())
+    True
     """
     if name_or_scope is None and checked_reuse(reuse):
         raise ValueError(f"reuse={reuse!r} needs name_or_scope: a scope with an automatic name is a new one")
-    scope = inner_scope(name_or_scope, default_name, initializer, regularizer, reuse)
+    scope = inner_scope(name_or_scope, default_name, initializer, regularizer, custom_getter, reuse)
     outer = here()
     outer.opened |= {scope.name}
     inner = _Place(scope, outer.opened)
@@ -391,6 +436,7 @@ def inner_scope(
     default_name: str | None,
     initializer: Any = None,
     regularizer: Any = None,
+    custom_getter: Getter | None = None,
     reuse: Reuse | None = None,
     argument: str = "name_or_scope",
 ) -> VariableScope:
@@ -401,9 +447,9 @@ def inner_scope(
     else:
         outer = place.scope
         if name_or_scope is not None:
-            name = outer.full_name(_checked_name(name_or_scope, argument, outer))
+            name = outer.full_name(checked_name(name_or_scope, argument, outer))
         elif default_name is not None:
-            name = _unused(outer.full_name(_checked_name(default_name, "default_name", outer)), place.opened)
+            name = _unused(outer.full_name(checked_name(default_name, "default_name", outer)), place.opened)
         else:
             raise TypeError(f"{argument} must be a string or a VariableScope if there is no default_name, got None")
     return VariableScope(
@@ -411,15 +457,28 @@ def inner_scope(
         name,
         outer.initializer if initializer is None else initializer,
         outer.regularizer if regularizer is None else regularizer,
+        custom_getter=_composed(custom_getter, outer.custom_getter),
     )
 
 
-def _checked_name(name: str, argument: str, outer: VariableScope) -> str:
+def _composed(custom_getter: Getter | None, outer: Getter | None) -> Getter | None:
+    """The custom getter of a scope inside one that may have its own, which then is the getter of the inner one."""
+    if custom_getter is None or not callable(custom_getter) or outer is None:
+        return outer if custom_getter is None else custom_getter
+    inner = custom_getter  # a name that stays bound to a callable
+
+    def composed(getter: Getter, *args: Any, **kwargs: Any) -> Any:
+        return inner(functools.partial(outer, getter), *args, **kwargs)
+
+    return composed
+
+
+def checked_name(name: str, argument: str, outer: VariableScope | None = None) -> str:
+    """The name of a scope or variable in a scope, None being outside all scopes, as TensorFlow allows it."""
     if not isinstance(name, str):
-        raise TypeError(
-            f"{argument} must be a string{'' if argument == 'default_name' else ' or a VariableScope'}, got {name!r}"
-        )
-    allowed = _INNER_NAME if outer.name else _OUTERMOST_NAME
+        or_scope = " or a VariableScope" if argument != "default_name" and outer is not None else ""
+        raise TypeError(f"{argument} must be a string{or_scope}, got {name!r}")
+    allowed = _INNER_NAME if outer is not None and outer.name else _OUTERMOST_NAME
     if not allowed.fullmatch(name):
         raise ValueError(f"{argument} must match the pattern {allowed.pattern}, got {name!r}")
     return name
