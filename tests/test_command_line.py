@@ -107,6 +107,58 @@ def test_a_reader_that_has_seen_enough():
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def shell(redirection, *arguments, **variables):
+    """A command with streams as a shell's redirection leaves them: its status, and what came out of those that are."""
+    command = ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-m", "localconv", *map(str, arguments)]
+    done = subprocess.run(command, env=os.environ | variables, capture_output=True, check=False, timeout=120)
+    return done.returncode, done.stdout.decode("latin-1"), done.stderr.decode("latin-1")
+
+
+CLOSED = (">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-")
+# Open, and nothing can be written to them.
+UNWRITABLE = ("1</dev/null", "2</dev/null", "1</dev/null 2</dev/null")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="how streams are closed is POSIX")
+@pytest.mark.parametrize("redirection", [*CLOSED, *UNWRITABLE])
+def test_commands_do_their_work_without_streams(redirection, tmp_path):
+    """A warning of the command too has nowhere to go then."""
+    model(tmp_path / "m.h5")
+    for number, more in enumerate(((), ("--quantize", "int8"))):
+        new = tmp_path / f"new_{number}.h5"
+        status, out, err = shell(redirection, "convert", tmp_path / "m.h5", new, *more)
+        assert (status, out) == (0, "")
+        assert (err == "") == (not more or "2" in redirection)
+        layers.load_model(new)
+    assert shell(redirection, "convert", tmp_path / "m.h5", new)[0] == 2, "the file is there"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="how streams are closed is POSIX")
+@pytest.mark.parametrize("redirection", CLOSED)
+@pytest.mark.parametrize("arguments", [(), ("--version",), ("--help",), ("inspect", GOLDEN / "line_1.h5")])
+def test_what_has_no_stream_goes_to_no_other(redirection, arguments):
+    status, out, err = shell(redirection, *arguments)
+    assert (status, err) == (0, "")
+    assert (out == "") == (redirection != "2>&-")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="how streams are closed is POSIX")
+def test_errors_without_streams():
+    status, out, err = shell(">&-", "inspect", "none.h5")
+    assert (status, out) == (2, "")
+    assert err.startswith("localconv: error: ")
+    for redirection in ("2>&-", "2</dev/null"):
+        assert shell(redirection, "inspect", "none.h5") == (2, "", "")
+        assert shell(redirection, "no such command") == (2, "", "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+def test_a_full_disk_is_an_error():
+    """Said once, with the status of an error, not that of a Python that could not end."""
+    status, _, err = shell(">/dev/full", "inspect", GOLDEN / "line_1.h5")
+    assert (status, err) == (2, "localconv: error: [Errno 28] No space left on device\n")
+
+
 # --- inspect ----------------------------------------------------------------------------------------------------------
 
 
@@ -216,6 +268,42 @@ def test_what_could_steer_a_terminal_is_escaped(run, tmp_path):
     assert max(map(len, out.splitlines()[1:])) < 300
     assert json.loads(run("inspect", tmp_path / "m.keras", "--json")[1])["layers"][0]["name"] == name
     assert printable("\ud800é") == "\\ud800é"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_letters_that_the_locale_has_not(encoding, run, tmp_path):
+    """They are escaped, and the columns fit; in errors and warnings too."""
+    name = "\u0142\u00f6"
+    escaped = {"ascii": "\\u0142\\xf6", "latin-1": "\\u0142\u00f6", "utf-8": name}[encoding]
+    folder = tmp_path / name
+    folder.mkdir()
+    made = [layers.Dense(1, input_shape=(1,), name=name), layers.Dense(1, name="another_one")]
+    layers.Sequential(made).save(folder / "m.h5")
+
+    def program(*arguments):
+        command = [sys.executable, "-m", "localconv", *arguments]
+        variables = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+        done = subprocess.run(command, env=variables, cwd=folder, capture_output=True, check=False, timeout=120)
+        return done.returncode, done.stdout.decode(encoding), done.stderr.decode(encoding)
+
+    status, out, err = program("inspect", "m.h5")
+    assert (status, err) == (0, "")
+    lines = [line.rstrip("\r") for line in out.splitlines()[2:]]
+    assert [line.split()[0] for line in lines] == [
+        escaped,
+        f"{escaped}/bias:0",
+        "another_one",
+        "another_one/bias:0",
+        "2",
+    ]
+    assert len({len(line) for line in lines[:4]}) == 1, "columns"
+    assert json.loads(program("inspect", "m.h5", "--json")[1])["layers"][0]["name"] == name
+    status, out, err = program("inspect", f"../{name}/none.h5")
+    assert (status, out) == (2, "")
+    assert f"../{escaped}/none.h5" in err
+    status, out, err = program("convert", "m.h5", "new.h5", "--quantize", "int8")
+    assert (status, out) == (0, "")
+    assert f"layer {escaped} (Dense)" in err
 
 
 CONFIGS = {

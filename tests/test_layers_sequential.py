@@ -491,6 +491,18 @@ def test_without_tqdm(clock, monkeypatch):
         model_1d().predict(X, verbose=1)
 
 
+@pytest.mark.parametrize("verbose", ["auto", 0, 1, 2])
+def test_without_a_stderr(clock, monkeypatch, capsys, verbose):
+    """As in a process that was started with `2>&-`: nothing is shown, on stdout neither."""
+    monkeypatch.setattr(sys, "stderr", None)
+    with layers.ProgressBar(2, verbose) as bar:
+        for step in (1, 2):
+            clock[0] += 60
+            bar.update(step)
+    model_1d().predict(X, verbose=verbose)
+    assert capsys.readouterr().out == ""
+
+
 def test_short_work_imports_no_tqdm(python):
     code = "import sys, numpy as np; from localconv.layers import Dense, Sequential;"
     code += "Sequential([Dense(2)]).predict(np.ones((3, 2)), 1); print('tqdm' in sys.modules)"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from .machine import show_config
 from .version import __version__
@@ -22,7 +23,17 @@ LONGEST = 60
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    options = _parser().parse_args(arguments)
+    with _open_streams():
+        options = _parser().parse_args(arguments)
+        try:
+            return _run(options)
+        finally:
+            _finish(sys.stdout)
+            _finish(sys.stderr)
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Run a command; whatever goes wrong, say so on stderr and return the status of it."""
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -31,14 +42,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 sys.stdout.flush()
             finally:
                 for warning in caught:
-                    print(f"localconv: warning: {printable(str(warning.message))}", file=sys.stderr)
+                    _complain(f"warning: {warning.message}")
     except BrokenPipeError:
-        # Who reads has seen enough. What Python would still write at its end has nowhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        pass  # Who reads has seen enough.
     except (ValueError, OSError, ImportError) as error:
-        print(f"localconv: error: {printable(str(error))}", file=sys.stderr)
+        _complain(f"error: {error}")
         return WRONG
     return 0
+
+
+@contextlib.contextmanager
+def _open_streams() -> Iterator[None]:
+    """Give a process that was started without stdout or stderr (``>&-``) one that keeps nothing.
+
+    Python has None there, which prints to the other stream; and the next file to be opened would get the number of the
+    missing one, and with it what a library in C prints.
+    """
+    with contextlib.ExitStack() as streams:
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:
+                setattr(sys, name, streams.enter_context(open(os.devnull, "w", encoding="utf-8")))
+                streams.callback(setattr, sys, name, None)
+        yield
+
+
+def _complain(text: str) -> None:
+    """Print a warning or an error. A stderr that takes none changes nothing of what the command does."""
+    with contextlib.suppress(OSError):
+        print(f"localconv: {printable(text, sys.stderr.encoding)}", file=sys.stderr)
+
+
+def _finish(stream: TextIO) -> None:
+    """Write what a stream still holds, or throw it away: Python would try again at its end, and say that it cannot."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,7 +111,7 @@ def _inspect(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(contents, indent=2))
         return
-    for line in _table(contents):
+    for line in _table(contents, sys.stdout.encoding):
         print(line)
 
 
@@ -83,11 +122,11 @@ def _convert(options: argparse.Namespace) -> None:
     convert_file(options.old, options.new, options.quantize, options.overwrite)
 
 
-def _table(contents: dict[str, Any]) -> Iterator[str]:
-    """The lines that show what a file holds."""
+def _table(contents: dict[str, Any], encoding: str | None) -> Iterator[str]:
+    """The lines that show what a file holds, in letters of an encoding."""
     model = contents["model"]
     kind = "weights only" if model is None else f"{model['class']} {model['name'] or ''}".rstrip()
-    yield printable(f"{contents['file']}: {contents['bytes']} bytes, {kind}")
+    yield printable(f"{contents['file']}: {contents['bytes']} bytes, {kind}", encoding)
     rows = [HEADER]
     for layer in contents["layers"]:
         kind = ", ".join(filter(None, [layer["class"], layer.get("quantization_mode")]))
@@ -98,7 +137,7 @@ def _table(contents: dict[str, Any]) -> Iterator[str]:
             begin = ("", "")
         if not layer["weights"]:
             rows.append((*begin, "", "", "", ""))
-    cells = [[_short(printable(cell)) for cell in row] for row in rows]
+    cells = [[_short(printable(cell, encoding)) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
         words = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]
@@ -110,11 +149,14 @@ def _table(contents: dict[str, Any]) -> Iterator[str]:
     )
 
 
-def printable(text: str) -> str:
-    """A text from a file as a terminal may have it: what could steer that, or break the line, is escaped."""
-    return "".join(
+def printable(text: str, encoding: str | None = None) -> str:
+    """A text from a file as a terminal may have it: what could steer that, or break the line, is escaped, and what its
+    encoding has no letters for; None is one that has all.
+    """
+    visible = "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode() for letter in text
     )
+    return visible if encoding is None else visible.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _short(text: str) -> str:

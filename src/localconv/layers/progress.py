@@ -25,7 +25,7 @@ class ProgressBar:
         'auto': on a terminal or in a notebook, once the work has taken two seconds; without tqdm, no bar. 0: never. 1:
         always. 2: one line at the end, which needs no tqdm.
     file : text file, optional
-        Default: ``sys.stderr``.
+        Default: ``sys.stderr``; nothing is shown in a process that has none (``2>&-``, pythonw).
 
     Raises
     ------
@@ -47,7 +47,9 @@ class ProgressBar:
     def __init__(self, total: int, verbose: str | int = "auto", file: TextIO | None = None) -> None:
         if verbose not in VERBOSE:
             raise ValueError(f"verbose must be one of {VERBOSE}, got {verbose!r}")
-        self.total, self.verbose, self.file = total, int(verbose) if verbose != "auto" else verbose, file or sys.stderr
+        self.file = file or sys.stderr
+        # Without a file, print and tqdm would write to the other stream.
+        self.total, self.verbose = total, verbose if verbose == "auto" else int(verbose) if self.file else 0
         self.start = time.monotonic()
         self._waiting = verbose == "auto" and is_watched(self.file)
         self._bar: Any = None
@@ -86,11 +88,11 @@ class ProgressBar:
         self.close()
 
 
-def is_watched(file: TextIO) -> bool:
+def is_watched(file: TextIO | None) -> bool:
     """Whether somebody sees what is written to a file at once: on a terminal, or in a notebook, whose file is of the
     package that runs it and says that it is no terminal.
     """
-    return file.isatty() or type(file).__module__.partition(".")[0] == "ipykernel"
+    return file is not None and (file.isatty() or type(file).__module__.partition(".")[0] == "ipykernel")
 
 
 def _tqdm() -> Any:
