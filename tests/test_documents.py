@@ -15,6 +15,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,62 @@ def test_make_targets_exist():
     for page in [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"]:
         named = re.findall(r"^    make ([a-z0-9-]+)|`make ([a-z0-9-]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
         assert {a or b for a, b in named} <= targets, page
+
+
+def contributing():
+    """The text of CONTRIBUTING.md, where the sources that it speaks of are beside it."""
+    page = ROOT / "CONTRIBUTING.md"
+    if not page.exists() or not (ROOT / "include").exists():
+        pytest.skip("a test of a checkout; this is not one")
+    return page.read_text(encoding="utf-8")
+
+
+SOURCES = (".py", ".pyx", ".pyi", ".h", ".c", ".yml", ".toml")
+# What a word of CONTRIBUTING.md stands for that is another one each time: an instruction set, an algorithm, a type, a
+# tile's size, a version.
+PLACEHOLDERS = re.compile(r"NAME|_T_|RxV|VERSION|\*")
+
+
+def test_what_contributors_read_of_is_there():
+    """Files and words of the code, in backticks, that the code does not have any more."""
+    text = contributing()
+    folders = ("src", "include", "tests", "benchmarks", ".github")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in SOURCES]
+    files += [path for path in ROOT.iterdir() if path.is_file() and path.suffix in SOURCES]
+    words = {word for path in files for word in re.findall(r"\w+", path.read_text(encoding="utf-8"))}
+    places = [f"/{path.relative_to(ROOT).as_posix()}" for path in files]
+    named = [name for name in re.findall(r"`([\w./]+)`", text) if not PLACEHOLDERS.search(name)]
+    missing = []
+    for name in sorted(set(named)):
+        if name.endswith(SOURCES):
+            found = any(place.endswith(f"/{name}") for place in places)
+        else:
+            found = "/" in name or set(re.findall(r"\w+", name)) <= words | {"md"} or (ROOT / name).exists()
+        if not found:
+            missing.append(name)
+    assert missing == []
+    assert len(named) > 100
+
+
+def test_commands_for_a_part_of_the_tests_find_some():
+    commands = re.findall(r"-m pytest (tests/\w+\.py) -k (\w+)", contributing())
+    assert commands
+    for file, words in commands:
+        command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", file, "-k", words]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stdout  # 5: no test was selected
+
+
+def test_hooks_run_the_linters_of_make_lint():
+    """The same versions: another ruff wants other files."""
+    hooks = ROOT / ".pre-commit-config.yaml"
+    if not hooks.exists():
+        pytest.skip("a test of a checkout; this is not one")
+    asked = re.findall(r"additional_dependencies: \[(.*)\]", hooks.read_text(encoding="utf-8"))
+    required = [requirement.strip('" ') for line in asked for requirement in line.split(",")]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert required
+    assert set(required) <= set(project["optional-dependencies"]["lint"])
 
 
 def test_citation_names_the_version():

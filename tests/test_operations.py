@@ -5,11 +5,13 @@ import random
 import numpy as np
 import oracle
 import pytest
+import test_arguments
+import test_arguments_grad
 from fuzz_values import bits
 from operations import OPERATIONS
 
 import localconv
-from localconv import engine, policy
+from localconv import backend, engine, grad, policy
 
 DRAWS = 12
 
@@ -22,6 +24,14 @@ def draws(name):
 
 def call(name, arguments, **more):
     return getattr(OPERATIONS[name].module, name)(**arguments, **more)
+
+
+def test_the_table_is_whole():
+    """Every function has a row, but for the gradient of the bias, which has no job; and every row, whatever its kind,
+    is among those whose wrong arguments are tried.
+    """
+    assert set(OPERATIONS) == {*backend.__all__, *grad.__all__} - {"bias"}
+    assert set(OPERATIONS) == {*test_arguments.FUNCTIONS, *test_arguments_grad.FUNCTIONS}
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
