@@ -10,6 +10,7 @@ import ast
 import doctest
 import importlib
 import importlib.util
+import inspect
 import os
 import pkgutil
 import re
@@ -21,6 +22,7 @@ from pathlib import Path
 import pytest
 
 import localconv
+from localconv.docstrings import whole
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -39,7 +41,7 @@ NEEDS = {
 SKIPPED = ("__main__", "_core", "_xla")
 # Bridges whose docstrings tests/bridges runs.
 ELSEWHERE = ("localconv.keras", "localconv.torch")
-MODULES = [
+MODULES = ["localconv"] + [
     m.name
     for m in pkgutil.walk_packages(localconv.__path__, "localconv.")
     if not m.name.endswith(SKIPPED) and not m.name.startswith(ELSEWHERE)
@@ -209,6 +211,74 @@ def test_the_whole_interface_runs(tmp_path):
     file = Path(__file__).parent / "typing" / "whole_api.py"
     done = subprocess.run([sys.executable, file], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+FUNCTIONS = [
+    getattr(module, name)
+    for module in (localconv, localconv.grad)
+    for name in module.__all__
+    if inspect.isfunction(getattr(module, name))
+]
+
+
+def entries(docstring):
+    """The arguments that a docstring describes, and what it says of each."""
+    section = re.search(r"^Parameters\n-+\n(.*?)(?=\n\n|\Z)", docstring, re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^(\w[^\n]*)\n((?: .*\n?)+)", section[1], re.MULTILINE) if section else []
+    return {name: body for head, body in found for name in head.partition(" : ")[0].split(", ")}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: f"{function.__module__}.{function.__name__}")
+def test_docstrings_are_whole(function):
+    """Nobody is sent to another function for an argument or an error, and nothing is of another rank."""
+    text = inspect.getdoc(function)
+    arguments = list(inspect.signature(function).parameters)
+    assert sorted(entries(text)) == sorted(arguments)
+    assert all(body.strip() for body in entries(text).values())
+    assert not re.search(r"\bAs (?:in )?`|\\bAs in the forward|^ *Of that ", text, re.MULTILINE)
+    rank = re.search(r"(\d)d(?:_|$)", function.__name__)
+    if rank is not None:
+        others = {"1": "2 ints|[23]D|columns", "2": "1 int|[13]D|steps|causal|depths"}
+        others["3"] = (
+            "1 int|2 ints|[12]D|steps|causal|two pairs|(?<!depths, )rows, columns|(?<!depths, )rows and columns"
+        )
+        words = text.partition("\nExamples\n")[0]
+        assert re.findall(rf"\b(?:{others[rank[1]]})\b", words) == []
+
+
+def test_docstrings_take_only_what_is_there():
+    def source_1d():
+        """Source.
+
+        Parameters
+        ----------
+        strides : int or sequence of 1 int
+            Steps from one
+            window to the next.
+
+        Raises
+        ------
+        ValueError
+            Sometimes.
+        """
+
+    def of(text):
+        def target_2d():
+            pass
+
+        target_2d.__doc__ = text
+        return inspect.getdoc(whole(source_1d)(target_2d))
+
+    head = "Target.\n\nParameters\n----------\n"
+    raises = "\n\nRaises\n------\nTypeError, ValueError\n    As `source_1d`."
+    assert of(f"{head}strides\n    As in `source_1d`.{raises}") == (
+        f"{head}strides : int or sequence of 2 ints\n    Pixels along every axis from one window to the next.\n\n"
+        "Raises\n------\nValueError\n    Sometimes."
+    )
+    with pytest.raises(ValueError, match="target_2d takes padding from source_1d, whose docstring has no entry for it"):
+        of(f"{head}padding\n    As in `source_1d`.")
+    with pytest.raises(ValueError, match="takes something from other, which must be among"):
+        of(f"{head}strides\n    As in `other`.")
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import pydoc
 
 import pytest
 
@@ -41,6 +42,17 @@ def test_dir_shows_what_is_public():
 @pytest.mark.parametrize("module", [localconv.grad, localconv.layers], ids=lambda module: module.__name__)
 def test_dir_of_parts(module):
     assert dir(module) == sorted(module.__all__)
+
+
+def test_help_says_first_what_the_package_is_for():
+    """And names its parts, before it lists the modules that are inside."""
+    page = pydoc.plain(pydoc.render_doc(localconv))
+    about, _, internals = page.partition("PACKAGE CONTENTS")
+    assert "policy" in internals
+    assert all(
+        word in about for word in ("local_conv2d", "layers.LocallyConnected2D", "localconv.grad", "localconv.torch")
+    )
+    assert "arguments" not in about
 
 
 def test_whatever_dir_shows_is_there():

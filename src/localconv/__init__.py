@@ -1,4 +1,27 @@
-"""Locally connected (unshared) and ordinary convolution for NumPy arrays, compiled, with the signatures of Keras."""
+"""Locally connected (unshared) and ordinary convolution for NumPy arrays, compiled, with the signatures of Keras.
+
+A locally connected layer is a convolution whose filters differ from one output position to the next.
+
+Functions of arrays: `local_conv1d`, `local_conv2d` and `local_conv3d`; with one kernel for all positions `conv1d`,
+`conv2d` and `conv3d`; the transposed ones, `conv2d_transpose` and its kin; `im2col` and `col2im`. Their gradients are
+in `localconv.grad`. Kernels of 16 bits are read as they are, those of `quantize` in 8.
+
+Models: `localconv.layers` has the layers of Keras 2.15, `layers.LocallyConnected2D` among them, with training and
+Keras's files. `localconv.convert` brings weights into the layouts of other libraries and back.
+
+Other libraries: `localconv.torch`, `localconv.jax`, `localconv.keras` (Keras 3) and `localconv.dask` compute with their
+arrays. Each is imported when it is first used.
+
+Settings: `set_image_data_format`, `set_floatx`, `set_num_threads`, `set_winograd`; `show_config` prints what is there.
+
+>>> import numpy as np, localconv
+>>> x = np.ones((1, 5, 6, 3), np.float32)
+>>> kernel = np.ones((3 * 4, 3 * 3 * 3, 2), np.float32)  # positions, rows of a window, filters
+>>> localconv.local_conv2d(x, kernel, 3, data_format='channels_last').shape
+(1, 3, 4, 2)
+
+Modules that are not named here are internal, and may change.
+"""
 
 from typing import TYPE_CHECKING, Any
 

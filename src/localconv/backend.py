@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from . import engine
 from .arguments import IntOrInts, Ints, PaddingLike, ints
 from .arrays import Array, KernelLike, as_float_array
-from .docstrings import as_in_2d
+from .docstrings import as_in_2d, whole
 from .geometry import Names
 from .spec import column_spec, conv_spec, local_spec
 
@@ -72,12 +72,13 @@ def local_conv1d(
     strides : int or sequence of 1 int, optional
         Steps from one window to the next.
     data_format : {'channels_last', 'channels_first'}, optional
-        Default: `image_data_format`.
+        Default: `localconv.image_data_format`.
     padding : {'valid', 'same', 'causal'} or ((before, after),), optional
-        'same' is that of Keras's LocallyConnected1D: the window of position p starts at ``p * strides - extent // 2``,
-        where extent is the dilated size of the window, is clipped to the input, and there are ceil(steps / strides)
-        positions. It is not TensorFlow's SAME for even windows, nor at strides above 1. 'causal' pads ``extent - 1``
-        steps in front. Kernel rows that meet padding do nothing, whatever they hold.
+        'same' is that of Keras's locally connected layers: the window of position p starts at
+        ``p * strides - extent // 2``, where extent is the dilated size of the window, is clipped to the input, and
+        there are ceil(steps / strides) positions. It is not TensorFlow's SAME for even windows, nor at strides above 1.
+        'causal' pads ``(kernel_size - 1) * dilation_rate`` steps in front. Kernel rows that meet padding do nothing,
+        whatever they hold.
     dilation_rate : int or sequence of 1 int, optional
         Steps from one tap to the next.
     groups : int, optional
@@ -99,7 +100,9 @@ def local_conv1d(
     TypeError
         An argument of another type or dtype than those above.
     ValueError
-        A shape, size, format or padding that does not fit; the message names the argument.
+        A shape, size, format or padding that does not fit; the message names the argument. Also where Keras
+        reinterprets or truncates: a kernel of too few positions or of other rows, an input longer than the kernel
+        covers.
 
     See Also
     --------
@@ -110,9 +113,6 @@ def local_conv1d(
     Floats are float16, float32, float64 and, where ml_dtypes is installed, bfloat16. What has no float64 is summed in
     float32 and rounded once; a kernel of 16 or 8 bits is read as it is, never copied to float32, and gives the same
     bits as its float32 copy would.
-
-    Where Keras reinterprets or truncates (a kernel of too few positions or of other rows, an input longer than the
-    kernel covers) this raises ValueError.
 
     Examples
     --------
@@ -126,6 +126,7 @@ def local_conv1d(
     return engine.forward(spec, inputs, kernel, bias, out, False, LOCAL_NAMES)
 
 
+@whole(local_conv1d)
 def local_conv2d(
     inputs: ArrayLike,
     kernel: KernelLike,
@@ -150,29 +151,40 @@ def local_conv2d(
     kernel : array_like of floats, or QuantizedKernel
         Shape (positions, kh * kw * channels / groups, filters), positions in C order. Row
         ``(i * kw + j) * channels + c`` of a position belongs to tap (i, j) and channel c; with channels_first row
-        ``(c * kh + i) * kw + j``.
+        ``(c * kh + i) * kw + j``. With `groups` the rows run over one group's channels, and the filters are cut into
+        groups of equal size, as in grouped convolution.
     kernel_size : int or sequence of 2 ints
         (kh, kw), the taps of the window.
     strides : int or sequence of 2 ints, optional
         Pixels along every axis from one window to the next.
     output_shape : sequence of 2 ints, optional
         The output's size along every axis. Keras needs it; here it is only checked.
-    data_format, padding, dilation_rate, groups, out
-        As in `local_conv1d`, two ints or two pairs instead of one; no 'causal'.
+    data_format, padding, dilation_rate, groups
+        As in `local_conv1d`.
     bias : array_like, optional
-        (filters,), or output_shape + (filters,) as Keras stores it; with channels_first the latter is *reshaped* to
-        (filters,) + output_shape, as Keras does.
+        Added to the sums: (filters,), or output_shape + (filters,) as Keras stores it; with channels_first the latter
+        is *reshaped* to (filters,) + output_shape, as Keras does.
+    out
+        As in `local_conv1d`.
 
     Returns
     -------
     ndarray
         Shape (batch,) + output_shape + (filters,), or (batch, filters) + output_shape with channels_first; `out` if
-        given.
+        given. Of the dtype that NumPy promotes the arrays to, a `QuantizedKernel` being float32.
 
     Raises
     ------
     TypeError, ValueError
         As `local_conv1d`.
+
+    See Also
+    --------
+    conv2d : the same with one kernel for all positions.
+
+    Notes
+    -----
+    As in `local_conv1d`.
 
     Examples
     --------
@@ -214,6 +226,7 @@ def local_conv3d(
     return engine.forward(spec, inputs, kernel, bias, out, False, LOCAL_NAMES)
 
 
+@whole(local_conv1d)
 def conv1d(
     x: ArrayLike,
     kernel: KernelLike,
@@ -241,7 +254,7 @@ def conv1d(
         'same' is TensorFlow's SAME: ceil(steps / strides) outputs, the odd element of padding behind. 'causal' pads
         ``(kernel_size - 1) * dilation_rate`` steps in front.
     data_format : {'channels_last', 'channels_first'}, optional
-        Default: `image_data_format`.
+        Default: `localconv.image_data_format`.
     dilation_rate : int or sequence of 1 int, optional
         Steps from one tap to the next. As in Keras, strides and dilation_rate cannot both be above 1.
     groups : int, optional
@@ -264,6 +277,10 @@ def conv1d(
     ValueError
         A shape, size, format or padding that does not fit; the message names the argument.
 
+    Notes
+    -----
+    As in `local_conv1d`.
+
     Examples
     --------
     >>> import numpy as np, localconv
@@ -276,6 +293,7 @@ def conv1d(
     return engine.forward(spec, x, kernel, bias, out, False, SHARED_NAMES)
 
 
+@whole(conv1d, local_conv1d)
 def conv2d(
     x: ArrayLike,
     kernel: KernelLike,
@@ -297,17 +315,22 @@ def conv2d(
     kernel : array_like of floats, or QuantizedKernel
         Shape (kh, kw, channels / groups, filters), for both data formats.
     strides, padding, data_format, dilation_rate, groups, bias, out
-        As in `conv1d`, two ints or two pairs instead of one; no 'causal'.
+        As in `conv1d`.
 
     Returns
     -------
     ndarray
-        Shape (..., rows, columns, filters), or (..., filters, rows, columns) with channels_first; `out` if given.
+        Shape (..., rows, columns, filters), or (..., filters, rows, columns) with channels_first; `out` if given. Of
+        the dtype that NumPy promotes the arrays to, a `QuantizedKernel` being float32.
 
     Raises
     ------
     TypeError, ValueError
         As `conv1d`.
+
+    Notes
+    -----
+    As in `local_conv1d`.
 
     Examples
     --------
@@ -347,6 +370,7 @@ def conv3d(
     return engine.forward(spec, x, kernel, bias, out, False, SHARED_NAMES)
 
 
+@whole(local_conv1d)
 def local_conv1d_transpose(
     inputs: ArrayLike,
     kernel: KernelLike,
@@ -363,7 +387,8 @@ def local_conv1d_transpose(
     """Transposed 1D convolution with a kernel of its own at every position: the adjoint of `local_conv1d`.
 
     Every position of the input is spread over a window of the output, each with its own filters; where windows overlap
-    they add up.
+    they add up. `kernel_size`, `strides`, `padding`, `dilation_rate` and `groups` are those of that `local_conv1d`,
+    whose input is the output here.
 
     Parameters
     ----------
@@ -373,12 +398,12 @@ def local_conv1d_transpose(
         That of the `local_conv1d` which maps the output's shape to the input's: (positions, kernel_size * filters /
         groups, channels), where `filters` are the channels of the output.
     kernel_size, strides, padding, dilation_rate, groups
-        Of that `local_conv1d`.
+        As in `local_conv1d`.
     output_shape : sequence of 3 ints
         Shape of the result, (batch, steps, filters) or (batch, filters, steps); None for the batch takes that of
         `inputs`. Several lengths have the same number of positions, which is why it must be said.
     data_format : {'channels_last', 'channels_first'}, optional
-        Default: `image_data_format`.
+        Default: `localconv.image_data_format`.
     out : ndarray, optional
         Takes the result: same shape and dtype, no memory in common with an input.
 
@@ -408,6 +433,7 @@ def local_conv1d_transpose(
     return engine.grad_input(spec, _full_shape(output_shape, x, 1), kernel, x, out, LOCAL_TRANSPOSE_NAMES)
 
 
+@whole(local_conv1d, local_conv2d, local_conv1d_transpose)
 def local_conv2d_transpose(
     inputs: ArrayLike,
     kernel: KernelLike,
@@ -423,6 +449,10 @@ def local_conv2d_transpose(
 ) -> Array:
     """Transposed 2D convolution with a kernel of its own at every position: the adjoint of `local_conv2d`.
 
+    Every position of the input is spread over a window of the output, each with its own filters; where windows overlap
+    they add up. `kernel_size`, `strides`, `padding`, `dilation_rate` and `groups` are those of that `local_conv2d`,
+    whose input is the output here.
+
     Parameters
     ----------
     inputs : array_like of floats
@@ -432,16 +462,17 @@ def local_conv2d_transpose(
         That of the `local_conv2d` which maps the output's shape to the input's: (positions, kh * kw * filters / groups,
         channels), where `filters` are the channels of the output.
     kernel_size, strides, padding, dilation_rate, groups
-        Of that `local_conv2d`.
+        As in `local_conv2d`.
     output_shape : sequence of 4 ints
-        Shape of the result, batch included; None for the batch takes that of `inputs`.
+        Shape of the result, batch included; None for the batch takes that of `inputs`. Several sizes have the same
+        number of positions, which is why it must be said.
     data_format, out
         As in `local_conv1d_transpose`.
 
     Returns
     -------
     ndarray
-        Shape `output_shape`; `out` if given.
+        Shape `output_shape`; `out` if given. Of the dtype that NumPy promotes the arrays to.
 
     Raises
     ------
@@ -490,6 +521,7 @@ def local_conv3d_transpose(
     return engine.grad_input(spec, _full_shape(output_shape, x, 3), kernel, x, out, LOCAL_TRANSPOSE_NAMES)
 
 
+@whole(conv1d)
 def conv1d_transpose(
     x: ArrayLike,
     kernel: KernelLike,
@@ -504,6 +536,8 @@ def conv1d_transpose(
 ) -> Array:
     """Transposed 1D convolution ("deconvolution"): the adjoint of `conv1d`.
 
+    `strides`, `padding`, `dilation_rate` and `groups` are those of that `conv1d`, whose input is the output here.
+
     Parameters
     ----------
     x : array_like of floats
@@ -515,9 +549,9 @@ def conv1d_transpose(
         Shape of the result, batch included; None for the first entry takes that of `x`. Several lengths have the same
         number of positions, which is why it must be said.
     strides, padding, dilation_rate, groups
-        Of that `conv1d`.
+        As in `conv1d`.
     data_format : {'channels_last', 'channels_first'}, optional
-        Default: `image_data_format`.
+        Default: `localconv.image_data_format`.
     out : ndarray, optional
         Takes the result: same shape and dtype, no memory in common with an input.
 
@@ -548,6 +582,7 @@ def conv1d_transpose(
     return engine.grad_input(spec, _full_shape(output_shape, array, 1), kernel, array, out, SHARED_TRANSPOSE_NAMES)
 
 
+@whole(conv1d, conv2d, conv1d_transpose)
 def conv2d_transpose(
     x: ArrayLike,
     kernel: KernelLike,
@@ -562,6 +597,8 @@ def conv2d_transpose(
 ) -> Array:
     """Transposed 2D convolution ("deconvolution"): the adjoint of `conv2d`, and ``K.conv2d_transpose``.
 
+    `strides`, `padding`, `dilation_rate` and `groups` are those of that `conv2d`, whose input is the output here.
+
     Parameters
     ----------
     x : array_like of floats
@@ -569,14 +606,17 @@ def conv2d_transpose(
     kernel : array_like of floats, or QuantizedKernel
         Shape (kh, kw, filters / groups, channels), where `filters` are the channels of the output.
     output_shape : sequence of ints
-        Shape of the result, batch included; None for the first entry takes that of `x`.
-    strides, padding, data_format, dilation_rate, groups, out
-        As in `conv1d_transpose`, two ints or two pairs instead of one.
+        Shape of the result, batch included; None for the first entry takes that of `x`. Several sizes have the same
+        number of positions, which is why it must be said.
+    strides, padding, data_format, dilation_rate, groups
+        As in `conv2d`.
+    out
+        As in `conv1d_transpose`.
 
     Returns
     -------
     ndarray
-        Shape `output_shape`; `out` if given.
+        Shape `output_shape`; `out` if given. Of the dtype that NumPy promotes the arrays to.
 
     Raises
     ------
@@ -621,6 +661,7 @@ def conv3d_transpose(
     return engine.grad_input(spec, _full_shape(output_shape, array, 3), kernel, array, out, SHARED_TRANSPOSE_NAMES)
 
 
+@whole(conv1d)
 def im2col(
     x: ArrayLike,
     kernel_size: IntOrInts,
@@ -641,7 +682,7 @@ def im2col(
     kernel_size : int or sequence of ints
         Taps of the window.
     strides, padding, data_format, dilation_rate
-        As in `conv1d`, `conv2d` and `conv3d`. Taps that meet padding are 0.
+        As in `conv1d`.
     out : ndarray, optional
         Takes the result: same shape and dtype, no memory in common with `x`.
 
@@ -649,7 +690,8 @@ def im2col(
     -------
     ndarray
         Shape (batch, positions, prod(kernel_size) * channels); rows in the order of a locally connected kernel: taps
-        outside and channels inside for channels_last, channels outside for channels_first.
+        outside and channels inside for channels_last, channels outside for channels_first. Taps that meet padding are
+        0. `out` if given.
 
     Raises
     ------
@@ -669,6 +711,7 @@ def im2col(
     return engine.im2col(spec, array, out, COLUMN_NAMES)
 
 
+@whole(conv1d, im2col)
 def col2im(
     cols: ArrayLike,
     input_shape: Sequence[int],
@@ -696,7 +739,7 @@ def col2im(
     Returns
     -------
     ndarray
-        Shape `input_shape`; every element is the sum of the window elements that were taken from it.
+        Shape `input_shape`; every element is the sum of the window elements that were taken from it. `out` if given.
 
     Raises
     ------

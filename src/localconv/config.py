@@ -51,6 +51,7 @@ def set_image_data_format(data_format: str) -> None:
     Parameters
     ----------
     data_format : {'channels_last', 'channels_first'}
+        Whether the channels of an image are its last axis or come in front of its spatial axes.
 
     Raises
     ------
@@ -93,6 +94,7 @@ def set_floatx(dtype: str) -> None:
     Parameters
     ----------
     dtype : {'float32', 'float64'}
+        What weights have from now on where nothing else is said.
 
     Raises
     ------

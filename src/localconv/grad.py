@@ -15,10 +15,10 @@ from collections.abc import Sequence
 
 from numpy.typing import ArrayLike
 
-from . import engine
+from . import backend, engine
 from .arguments import IntOrInts, PaddingLike, ints
 from .arrays import Array, KernelLike, as_float_array
-from .docstrings import as_in_2d
+from .docstrings import as_in_2d, whole
 from .geometry import Names
 from .spec import conv_spec, local_spec
 
@@ -49,6 +49,7 @@ FOR_LOCAL_KERNEL = Names("inputs", "kernel_shape")
 FOR_SHARED_KERNEL = Names("x", "kernel_shape")
 
 
+@whole(backend.local_conv1d)
 def local_conv1d_input(
     input_shape: Sequence[int],
     kernel: KernelLike,
@@ -64,6 +65,8 @@ def local_conv1d_input(
 ) -> Array:
     """Gradient of `localconv.local_conv1d` for its input.
 
+    Strides, padding and the like are those of the forward call.
+
     Parameters
     ----------
     input_shape : sequence of 3 ints
@@ -74,7 +77,7 @@ def local_conv1d_input(
     grad_output : array_like of floats
         Gradient for the forward result, of its shape: (batch, positions, filters), or (batch, filters, positions).
     kernel_size, strides, data_format, padding, dilation_rate, groups
-        As in the forward call.
+        As in `localconv.local_conv1d`.
     out : ndarray, optional
         Takes the result: same shape and dtype, no memory in common with an input.
 
@@ -107,6 +110,7 @@ def local_conv1d_input(
     return engine.grad_input(spec, shape, kernel, grad_output, out, FOR_INPUT)
 
 
+@whole(backend.local_conv1d, local_conv1d_input)
 def local_conv1d_kernel(
     inputs: ArrayLike,
     kernel_shape: Sequence[int],
@@ -123,6 +127,8 @@ def local_conv1d_kernel(
 ) -> Array:
     """Gradient of `localconv.local_conv1d` for its kernel.
 
+    Strides, padding and the like are those of the forward call.
+
     Parameters
     ----------
     inputs : array_like of floats
@@ -132,7 +138,7 @@ def local_conv1d_kernel(
     grad_output : array_like of floats
         Gradient for the forward result, of its shape: (batch, positions, filters), or (batch, filters, positions).
     kernel_size, strides, data_format, padding, dilation_rate, groups
-        As in the forward call.
+        As in `localconv.local_conv1d`.
     out : ndarray, optional
         Takes the result: same shape and dtype, no memory in common with an input.
     accumulate : bool, optional
@@ -161,6 +167,7 @@ def local_conv1d_kernel(
     return engine.grad_kernel(spec, inputs, shape, grad_output, out, accumulate, FOR_LOCAL_KERNEL)
 
 
+@whole(backend.local_conv2d, local_conv1d_input)
 def local_conv2d_input(
     input_shape: Sequence[int],
     kernel: KernelLike,
@@ -177,6 +184,8 @@ def local_conv2d_input(
 ) -> Array:
     """Gradient of `localconv.local_conv2d` for its input.
 
+    Strides, padding and the like are those of the forward call.
+
     Parameters
     ----------
     input_shape : sequence of 4 ints
@@ -188,14 +197,14 @@ def local_conv2d_input(
     output_shape : sequence of 2 ints, optional
         The forward result's size along every axis, to be checked.
     kernel_size, strides, data_format, padding, dilation_rate, groups
-        As in the forward call.
+        As in `localconv.local_conv2d`.
     out
         As in `local_conv1d_input`.
 
     Returns
     -------
     ndarray
-        Shape `input_shape`; `out` if given.
+        Shape `input_shape`; `out` if given. Of the dtype that NumPy promotes the arrays to.
 
     Raises
     ------
@@ -243,6 +252,7 @@ def local_conv3d_input(
     return engine.grad_input(spec, shape, kernel, grad_output, out, FOR_INPUT)
 
 
+@whole(backend.local_conv2d, local_conv1d_input, local_conv1d_kernel)
 def local_conv2d_kernel(
     inputs: ArrayLike,
     kernel_shape: Sequence[int],
@@ -260,6 +270,8 @@ def local_conv2d_kernel(
 ) -> Array:
     """Gradient of `localconv.local_conv2d` for its kernel.
 
+    Strides, padding and the like are those of the forward call.
+
     Parameters
     ----------
     inputs : array_like of floats
@@ -271,14 +283,15 @@ def local_conv2d_kernel(
     output_shape : sequence of 2 ints, optional
         The forward result's size along every axis, to be checked.
     kernel_size, strides, data_format, padding, dilation_rate, groups
-        As in the forward call.
+        As in `localconv.local_conv2d`.
     out, accumulate
         As in `local_conv1d_kernel`.
 
     Returns
     -------
     ndarray
-        Shape `kernel_shape`; `out` if given.
+        Shape `kernel_shape`; `out` if given. float64 if an array is, else float32; an `out` of 16 bits is
+        rounded into once. Rows that meet padding are 0 (with `accumulate`: unchanged).
 
     Raises
     ------
@@ -327,6 +340,7 @@ def local_conv3d_kernel(
     return engine.grad_kernel(spec, inputs, shape, grad_output, out, accumulate, FOR_LOCAL_KERNEL)
 
 
+@whole(backend.conv1d)
 def conv1d_input(
     input_shape: Sequence[int],
     kernel: KernelLike,
@@ -341,6 +355,8 @@ def conv1d_input(
 ) -> Array:
     """Gradient of `localconv.conv1d` for its input.
 
+    Strides, padding and the like are those of the forward call.
+
     Parameters
     ----------
     input_shape : sequence of ints
@@ -350,7 +366,7 @@ def conv1d_input(
     grad_output : array_like of floats
         Gradient for the forward result, of its shape: (..., positions, filters), or (..., filters, positions).
     strides, padding, data_format, dilation_rate, groups
-        As in the forward call.
+        As in `localconv.conv1d`.
     out : ndarray, optional
         Takes the result: same shape and dtype, no memory in common with an input.
 
@@ -380,6 +396,7 @@ def conv1d_input(
     return engine.grad_input(spec, shape, kernel, grad_output, out, FOR_INPUT)
 
 
+@whole(backend.conv1d, conv1d_input)
 def conv1d_kernel(
     x: ArrayLike,
     kernel_shape: Sequence[int],
@@ -395,6 +412,8 @@ def conv1d_kernel(
 ) -> Array:
     """Gradient of `localconv.conv1d` for its kernel.
 
+    Strides, padding and the like are those of the forward call.
+
     Parameters
     ----------
     x : array_like of floats
@@ -404,7 +423,7 @@ def conv1d_kernel(
     grad_output : array_like of floats
         Gradient for the forward result, of its shape: (..., positions, filters), or (..., filters, positions).
     strides, padding, data_format, dilation_rate, groups
-        As in the forward call.
+        As in `localconv.conv1d`.
     out : ndarray, optional
         Takes the result: same shape and dtype, no memory in common with an input.
     accumulate : bool, optional
@@ -438,6 +457,7 @@ def conv1d_kernel(
     return engine.grad_kernel(spec, x, shape, grad_output, out, accumulate, FOR_SHARED_KERNEL)
 
 
+@whole(backend.conv2d, conv1d_input)
 def conv2d_input(
     input_shape: Sequence[int],
     kernel: KernelLike,
@@ -452,6 +472,8 @@ def conv2d_input(
 ) -> Array:
     """Gradient of `localconv.conv2d` for its input.
 
+    Strides, padding and the like are those of the forward call.
+
     Parameters
     ----------
     input_shape : sequence of ints
@@ -460,13 +482,15 @@ def conv2d_input(
         The kernel of the forward call, (kh, kw, channels / groups, filters).
     grad_output : array_like of floats
         Gradient for the forward result, of its shape.
-    strides, padding, data_format, dilation_rate, groups, out
-        As in `conv1d_input`, two ints or two pairs instead of one.
+    strides, padding, data_format, dilation_rate, groups
+        As in `localconv.conv2d`.
+    out
+        As in `conv1d_input`.
 
     Returns
     -------
     ndarray
-        Shape `input_shape`; `out` if given.
+        Shape `input_shape`; `out` if given. Of the dtype that NumPy promotes the arrays to.
 
     Raises
     ------
@@ -515,6 +539,7 @@ def conv3d_input(
     return engine.grad_input(spec, shape, kernel, grad_output, out, FOR_INPUT)
 
 
+@whole(backend.conv2d, conv1d_input, conv1d_kernel)
 def conv2d_kernel(
     x: ArrayLike,
     kernel_shape: Sequence[int],
@@ -530,6 +555,8 @@ def conv2d_kernel(
 ) -> Array:
     """Gradient of `localconv.conv2d` for its kernel.
 
+    Strides, padding and the like are those of the forward call.
+
     Parameters
     ----------
     x : array_like of floats
@@ -538,13 +565,16 @@ def conv2d_kernel(
         Shape of the kernel, (kh, kw, channels / groups, filters).
     grad_output : array_like of floats
         Gradient for the forward result, of its shape.
-    strides, padding, data_format, dilation_rate, groups, out, accumulate
-        As in `conv1d_kernel`, two ints or two pairs instead of one.
+    strides, padding, data_format, dilation_rate, groups
+        As in `localconv.conv2d`.
+    out, accumulate
+        As in `conv1d_kernel`.
 
     Returns
     -------
     ndarray
-        Shape `kernel_shape`; `out` if given.
+        Shape `kernel_shape`; `out` if given. float64 if an array is, else float32; an `out` of 16 bits is
+        rounded into once.
 
     Raises
     ------
@@ -593,6 +623,7 @@ def conv3d_kernel(
     return engine.grad_kernel(spec, x, shape, grad_output, out, accumulate, FOR_SHARED_KERNEL)
 
 
+@whole(conv1d_input)
 def bias(
     bias_shape: Sequence[int], grad_output: ArrayLike, data_format: str | None = None, *, out: Array | None = None
 ) -> Array:
