@@ -58,7 +58,50 @@ def test_long_double(function, name):
 @pytest.mark.parametrize(("function", "name"), ARRAYS)
 def test_masked_arrays(function, name):
     """Their mask would be lost."""
-    refused(function, TypeError, name, ACCEPTED, **{name: np.ma.masked_array(RIGHT[function][name])})
+    refused(function, TypeError, name, ACCEPTED, ".filled(0)", **{name: np.ma.masked_array(RIGHT[function][name])})
+
+
+@pytest.mark.parametrize(("function", "name"), ARRAYS)
+def test_arrays_of_objects(function, name):
+    """As pandas makes of mixed columns: the error says how they become floats."""
+    refused(function, TypeError, name, f"{name}.astype(np.float32)", **{name: RIGHT[function][name].astype(object)})
+
+
+@pytest.mark.parametrize(
+    ("function", "shape", "words"),
+    [
+        ("local_conv2d", (5, 5, 3, 2, 4, 6), "reshaped to (25, 24, 6) it is one"),
+        ("local_conv3d", (3, 3, 2, 3, 2, 2, 2, 6), "localconv.convert makes one of other layouts"),
+        ("local_conv2d", (6, 4, 5, 5, 3, 2), "localconv.convert makes one of other layouts"),
+        ("local_conv1d", (5, 3, 4, 6), "reshaped to (5, 12, 6) it is one"),
+        ("local_conv2d", (3, 2, 4, 6), "one kernel for all positions is for conv2d"),
+        ("conv2d", (25, 24, 6), "a kernel of its own for every position is for local_conv2d"),
+        ("conv3d", (18, 24, 6), "a kernel of its own for every position is for local_conv3d"),
+    ],
+)
+def test_kernels_of_other_axes(function, shape, words):
+    """The error names what they may be meant for."""
+    refused(function, ValueError, "kernel", str(shape), words, kernel=zeros(*shape))
+
+
+def test_what_is_reshaped_is_right():
+    """Also where rows have the channels outside."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(-8, 9, (2, 4, 7, 6)).astype("float32")
+    kernel = rng.integers(-8, 9, (5, 5, 4, 3, 2, 6)).astype("float32")
+    with pytest.raises(ValueError, match=r"reshaped to \(25, 24, 6\) it is one"):
+        localconv.local_conv2d(x, kernel, (3, 2), 1, None, "channels_first")
+    result = localconv.local_conv2d(x, kernel.reshape(25, 24, 6), (3, 2), 1, None, "channels_first")
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 2), (2, 3))
+    np.testing.assert_array_equal(result, np.einsum("bcijhw,ijchwf->bfij", windows, kernel))
+
+
+@pytest.mark.parametrize("function", CONVOLUTIONS)
+def test_images_without_a_batch(function):
+    name = "inputs" if "local" in function else "x"
+    image = RIGHT[function][name][0]
+    words = f"got shape {image.shape}; a single image is a batch of shape {(1, *image.shape)}"
+    refused(function, ValueError, name, words, **{name: image})
 
 
 @pytest.mark.parametrize(("function", "name"), ARRAYS)

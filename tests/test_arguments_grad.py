@@ -80,7 +80,24 @@ def test_long_double(function, name):
 @pytest.mark.parametrize(("function", "name"), ARRAYS)
 def test_masked_arrays(function, name):
     """Their mask would be lost."""
-    refused(function, TypeError, name, ACCEPTED, **{name: np.ma.masked_array(RIGHT[function][name])})
+    refused(function, TypeError, name, ACCEPTED, ".filled(0)", **{name: np.ma.masked_array(RIGHT[function][name])})
+
+
+@pytest.mark.parametrize("function", TRANSPOSED)
+def test_images_without_a_batch(function):
+    """Whatever the batch of output_shape is."""
+    name = "inputs" if "local" in function else "x"
+    image, right = RIGHT[function][name][0], RIGHT[function]["output_shape"]
+    words = f"got shape {image.shape}; a single image is a batch of shape {(1, *image.shape)}"
+    refused(function, ValueError, name, words, **{name: image}, output_shape=(None, *right[1:]))
+
+
+@pytest.mark.parametrize("function", [name for name in OF_KERNEL if name.startswith("local")])
+def test_shapes_of_kernels_with_an_axis_for_each_size(function):
+    case = FORWARD[function.removesuffix("_kernel")]
+    right = RIGHT[function]["kernel_shape"]
+    wrong = (*case.out, *case.kernel_size, case.channels, case.filters)
+    refused(function, ValueError, "kernel_shape", f"reshaped to {right} it is one", kernel_shape=wrong)
 
 
 @pytest.mark.parametrize(("function", "name"), ARRAYS)

@@ -4,6 +4,7 @@ Their strings are case-insensitive where its are.
 """
 
 import inspect
+import re
 
 import numpy as np
 import pytest
@@ -154,10 +155,15 @@ def test_inputs(maker):
     axes = rank(maker) + 2
     words = 'Input 0 of layer "a" is incompatible with the layer: '
     words += rf"expected {word}={axes}, found ndim={axes - 1}. Full shape received: "
+    # The shape that was given, before and after the layer is built; not the one that it would be built for.
+    given = np.ones((2, *[6] * rank(maker)))
+    words += re.escape(f"{given.shape}. A batch of one has shape {(1, *given.shape)}")
     with pytest.raises(ValueError, match=words):
-        layer(np.ones((2, *[6] * rank(maker))))
+        layer(given)
     good = np.ones((2, *shape(maker)[1:]))
     layer(good)
+    with pytest.raises(ValueError, match=words):
+        layer(given)
     with pytest.raises(
         ValueError, match="expected axis -1 of input shape to have value 2, but received input with shape"
     ):
@@ -165,8 +171,11 @@ def test_inputs(maker):
     if maker in LOCAL:
         with pytest.raises(ValueError, match="expected axis 1 of input shape to have value 6"):
             layer(np.ones((2, *shape(maker, size=7)[1:])))
-    for wrong in (good.astype(int), good.astype(complex), good > 0, "x", None, np.ma.masked_array(good)):
+    for wrong in (good.astype(int), good.astype(complex), good > 0, "x", None):
         with pytest.raises(TypeError, match="inputs of layer a must be an array of floats"):
+            layer(wrong)
+    for wrong, hint in ((np.ma.masked_array(good), r"\.filled\(0\)"), (good.astype(object), "inputs.astype")):
+        with pytest.raises(TypeError, match=rf"inputs of layer a must be an? .*array of floats, got .*{hint}"):
             layer(wrong)
     with pytest.raises(ValueError, match="inputs of layer a"):
         layer([[1.0, 2.0], [1.0]])

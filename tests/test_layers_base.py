@@ -623,6 +623,13 @@ class WrongShape:
     [
         (TypeError, "name must be a string, got 3", lambda: layers.Variable([1.0], 3)),
         (TypeError, "real numbers, got dtype complex128", lambda: layers.Variable([1j], "v:0")),
+        (
+            TypeError,
+            r"got dtype object: value.astype\(np.float32\) is one",
+            lambda: layers.Variable(np.ones(2, object), "v:0"),
+        ),
+        (TypeError, "got a masked array: a mask has no meaning", lambda: layers.Variable(np.ma.ones(2), "v:0")),
+        (TypeError, "got a masked array: a mask", lambda: layers.Variable([1.0], "v:0").assign(np.ma.ones(1))),
         (TypeError, "axis must be an int or a sequence of ints, got 'x'", lambda: layers.constraints.MaxNorm(axis="x")),
         (ValueError, "filters.*at most", lambda: layers.Conv1D(2**63, 3)),
         (ValueError, "kernel_size.*above", lambda: layers.Conv1D(2, 2**63)),

@@ -374,6 +374,11 @@ def test_every_argument_works():
     assert bias.constraint == layers.constraints.UnitNorm()
 
 
+def test_inputs_without_a_batch():
+    with pytest.raises(ValueError, match=r"received: \(8, 3\). A batch of one has shape \(1, 8, 3\)"):
+        layers.conv1d(X[0], 4, 3)
+
+
 def test_several_batch_axes_and_dtypes():
     assert layers.conv1d(np.ones((4, 7, 10, 5)), 2, 3, name="double").dtype == "float64"
     assert layers.conv1d(np.ones((4, 7, 10, 5)), 2, 3, name="double", reuse=True).shape == (4, 7, 8, 2)

@@ -509,6 +509,24 @@ def test_short_work_imports_no_tqdm(python):
     assert python(code) == "False\n"
 
 
+@pytest.mark.parametrize("built", [False, True])
+def test_inputs_without_a_batch(built):
+    """The error has the shape that was given, not that of what the model would be built for or takes at a time."""
+    model = layers.Sequential([layers.Sequential([layers.Conv2D(2, 3)]), layers.Flatten()])
+    if built:
+        model(np.ones((1, 5, 6, 3)))
+    for call in (model, model.predict):
+        with pytest.raises(ValueError, match=r"received: \(40, 6, 3\). A batch of one has shape \(1, 40, 6, 3\)"):
+            call(np.ones((40, 6, 3)))
+    assert model.built == built
+
+
+def test_masked_inputs():
+    """Their mask would be lost."""
+    with pytest.raises(TypeError, match=r"x must be a plain array of floats, got a masked array.*\.filled\(0\)"):
+        layers.Sequential([layers.Dense(2)]).predict(np.ma.ones((3, 2)))
+
+
 # --- the table --------------------------------------------------------------------------------------------------------
 
 

@@ -113,6 +113,50 @@ def test_the_package_itself_is_no_copy(function):
         function(localconv)
 
 
-def test_unknown_names():
-    with pytest.raises(AttributeError, match="module 'localconv' has no attribute 'cupy'"):
-        localconv.cupy  # noqa: B018
+def missing(module, name):
+    """What the error says of a name that a module has not."""
+    assert not hasattr(module, name)
+    with pytest.raises(AttributeError) as caught:
+        getattr(module, name)
+    assert caught.value.name == name
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["cupy", "__wrapped__", "_private"])
+def test_unknown_names(name):
+    assert missing(localconv, name) == f"module 'localconv' has no attribute {name!r}"
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "place"),
+    [
+        (localconv, "LocallyConnected2D", "localconv.layers.LocallyConnected2D"),
+        (localconv, "load_model", "localconv.layers.load_model"),
+        (localconv, "conv2d_input", "localconv.grad.conv2d_input"),
+        (localconv, "convert_bias", "localconv.convert.convert_bias"),
+        (localconv, "Local_Conv2d", "localconv.local_conv2d"),
+        (localconv.layers, "local_conv2d", "localconv.local_conv2d"),
+        (localconv.layers, "locallyconnected2d", "localconv.layers.LocallyConnected2D"),
+        (localconv.grad, "conv2d", "localconv.conv2d"),
+        (localconv.grad, "conv2d_weight", "localconv.grad.conv2d_kernel"),
+    ],
+)
+def test_names_that_are_elsewhere(module, name, place):
+    assert missing(module, name).endswith(f"has no attribute {name!r}: it is {place}")
+
+
+@pytest.mark.parametrize("name", ["BatchNormalization", "Model", "LSTM"])
+def test_layers_that_only_keras_has(name):
+    said = missing(localconv.layers, name)
+    assert said.startswith(f"module 'localconv.layers' has no attribute {name!r}: ")
+    assert "localconv.keras" in said
+
+
+def test_nothing_is_searched_for_before_the_message_is_read(python):
+    code = """
+import sys, localconv
+from localconv import bridges
+print(hasattr(localconv, "LocallyConnected2D"), "localconv.layers" in sys.modules)
+"""
+    assert python(code) == "False False\n"

@@ -281,7 +281,9 @@ def test_parts_that_are_no_arrays(wrong):
 
 
 def test_masked_parts():
-    """Their mask would be lost."""
+    """Their mask would be lost; an array of int8 that has one is not refused for its int8."""
+    with pytest.raises(TypeError, match=r"got a masked array: \.filled\(0\) makes a plain one"):
+        QuantizedKernel(np.ma.masked_array(VALUES), SCALES)
     with pytest.raises(TypeError, match="values"):
         QuantizedKernel(np.ma.masked_array(VALUES), SCALES)
     with pytest.raises(TypeError, match="scales"):

@@ -43,6 +43,7 @@ from .backend import (
     local_conv3d_transpose,
 )
 from .config import floatx, image_data_format, set_floatx, set_image_data_format, set_winograd, winograd
+from .hints import MissingName
 from .machine import get_num_threads, set_num_threads, show_config
 from .quantization import quantize
 from .quantized import QuantizedKernel
@@ -101,7 +102,7 @@ def __getattr__(name: str) -> Any:
         from .bridges import Bridge
 
         return Bridge(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    raise MissingName(__name__, name)
 
 
 def __dir__() -> list[str]:

@@ -84,8 +84,13 @@ def as_array(value: ArrayLike, name: str, expected: str) -> Array:
     """`value` as an ndarray of whatever dtype.
 
     ValueError if it is no array-like; TypeError if it is of a library that does not let NumPy read it, which names the
-    package for that.
+    package for that, or has a mask, which would be lost.
     """
+    if is_masked(value):
+        raise TypeError(
+            f"{name} must be a plain array of {expected}, got a masked array: a mask has no meaning here, and "
+            ".filled(0) makes a plain array, with zeros where values are masked"
+        )
     try:
         return np.asarray(value)
     except Exception as error:
@@ -101,9 +106,12 @@ def as_array(value: ArrayLike, name: str, expected: str) -> Array:
         raise
 
 
-def remedy_for(dtype: np.dtype[Any], name: str) -> str:
+def remedy_for(array: Array, name: str) -> str:
     """How numbers of a dtype that is refused become floats, for the end of an error message."""
-    return f": {name}.astype(np.float32) is one" if dtype.kind in "biuf" or half_store(dtype) else ""
+    numbers = array.dtype.kind in "biuf" or half_store(array.dtype) > 0
+    # What NumPy's conversion of objects asks of each; None would become NaN.
+    numbers = numbers or (array.dtype.kind == "O" and all(hasattr(part, "__float__") for part in array.flat))
+    return f": {name}.astype(np.float32) is one" if numbers else ""
 
 
 def as_float_array(value: ArrayLike, name: str) -> Array:
@@ -112,11 +120,6 @@ def as_float_array(value: ArrayLike, name: str) -> Array:
     TypeError, ValueError name the argument `name`.
     """
     if type(value) is not ndarray:
-        if is_masked(value):
-            raise TypeError(
-                f"{name} must be a plain array of {ACCEPTED}: a mask has no meaning in a convolution, got a masked "
-                "array"
-            )
         if isinstance(value, QuantizedKernel):
             raise TypeError(f"{name} must be an array of {ACCEPTED}: only a kernel may be a QuantizedKernel")
         value = as_array(value, name, ACCEPTED)
@@ -125,7 +128,7 @@ def as_float_array(value: ArrayLike, name: str) -> Array:
         return value
     if (dtype.kind == "f" and dtype.itemsize in (4, 8)) or half_store(dtype):
         return value
-    raise TypeError(f"{name} must have one of the dtypes {ACCEPTED}, got {dtype}{remedy_for(dtype, name)}")
+    raise TypeError(f"{name} must have one of the dtypes {ACCEPTED}, got {dtype}{remedy_for(value, name)}")
 
 
 def element_type(kernel: Array | QuantizedKernel | None, first: Array, second: Array | None = None) -> ElementType:

@@ -15,7 +15,7 @@ from . import engine
 from .arguments import IntOrInts, Ints, PaddingLike, ints
 from .arrays import Array, KernelLike, as_float_array
 from .docstrings import as_in_2d, whole
-from .geometry import Names
+from .geometry import Names, one_image
 from .spec import column_spec, conv_spec, local_spec
 
 __all__ = [
@@ -430,7 +430,7 @@ def local_conv1d_transpose(
     """
     x = as_float_array(inputs, "inputs")
     spec = local_spec(1, kernel_size, strides, padding, data_format, dilation_rate, groups)
-    return engine.grad_input(spec, _full_shape(output_shape, x, 1), kernel, x, out, LOCAL_TRANSPOSE_NAMES)
+    return engine.grad_input(spec, _full_shape(output_shape, x, 1, "inputs"), kernel, x, out, LOCAL_TRANSPOSE_NAMES)
 
 
 @whole(local_conv1d, local_conv2d, local_conv1d_transpose)
@@ -491,7 +491,7 @@ def local_conv2d_transpose(
     """
     x = as_float_array(inputs, "inputs")
     spec = local_spec(2, kernel_size, strides, padding, data_format, dilation_rate, groups)
-    return engine.grad_input(spec, _full_shape(output_shape, x, 2), kernel, x, out, LOCAL_TRANSPOSE_NAMES)
+    return engine.grad_input(spec, _full_shape(output_shape, x, 2, "inputs"), kernel, x, out, LOCAL_TRANSPOSE_NAMES)
 
 
 @as_in_2d(
@@ -518,7 +518,7 @@ def local_conv3d_transpose(
 ) -> Array:
     x = as_float_array(inputs, "inputs")
     spec = local_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups)
-    return engine.grad_input(spec, _full_shape(output_shape, x, 3), kernel, x, out, LOCAL_TRANSPOSE_NAMES)
+    return engine.grad_input(spec, _full_shape(output_shape, x, 3, "inputs"), kernel, x, out, LOCAL_TRANSPOSE_NAMES)
 
 
 @whole(conv1d)
@@ -579,7 +579,7 @@ def conv1d_transpose(
     """
     array = as_float_array(x, "x")
     spec = conv_spec(1, strides, padding, data_format, dilation_rate, groups)
-    return engine.grad_input(spec, _full_shape(output_shape, array, 1), kernel, array, out, SHARED_TRANSPOSE_NAMES)
+    return engine.grad_input(spec, _full_shape(output_shape, array, 1, "x"), kernel, array, out, SHARED_TRANSPOSE_NAMES)
 
 
 @whole(conv1d, conv2d, conv1d_transpose)
@@ -632,7 +632,7 @@ def conv2d_transpose(
     """
     array = as_float_array(x, "x")
     spec = conv_spec(2, strides, padding, data_format, dilation_rate, groups)
-    return engine.grad_input(spec, _full_shape(output_shape, array, 2), kernel, array, out, SHARED_TRANSPOSE_NAMES)
+    return engine.grad_input(spec, _full_shape(output_shape, array, 2, "x"), kernel, array, out, SHARED_TRANSPOSE_NAMES)
 
 
 @as_in_2d(
@@ -658,7 +658,7 @@ def conv3d_transpose(
 ) -> Array:
     array = as_float_array(x, "x")
     spec = conv_spec(3, strides, padding, data_format, dilation_rate, groups)
-    return engine.grad_input(spec, _full_shape(output_shape, array, 3), kernel, array, out, SHARED_TRANSPOSE_NAMES)
+    return engine.grad_input(spec, _full_shape(output_shape, array, 3, "x"), kernel, array, out, SHARED_TRANSPOSE_NAMES)
 
 
 @whole(conv1d)
@@ -758,9 +758,13 @@ def col2im(
     return engine.col2im(spec, array, shape, out, WINDOW_NAMES)
 
 
-def _full_shape(shape: Sequence[int | None], x: Array, rank: int) -> Ints:
+def _full_shape(shape: Sequence[int | None], x: Array, rank: int, name: str) -> Ints:
     """The output_shape of a transposed convolution: ints, the first of them from `x` if it is None."""
-    if isinstance(shape, (list, tuple)) and shape and shape[0] is None and x.ndim >= rank + 2:
+    if isinstance(shape, (list, tuple)) and shape and shape[0] is None:
+        if x.ndim < rank + 2:
+            raise ValueError(
+                f"{name} must have {rank + 2} axes, batch included, got shape {x.shape}{one_image(x.shape)}"
+            )
         shape = (x.shape[0], *shape[1:])
     return ints(shape, None, "output_shape", minimum=0)  # type: ignore[arg-type]  # a None elsewhere is refused there
 

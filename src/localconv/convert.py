@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .arguments import Ints, PaddingLike, ints, is_masked
-from .arrays import Array, as_array
+from .arguments import Ints, PaddingLike, ints
+from .arrays import Array, as_array, remedy_for
 from .connections import Connections
 from .geometry import windows_of
 from .spec import Spec, local_spec
@@ -282,8 +282,11 @@ def _layout(name: str, role: str) -> Layout:
 
 def _plain(value: ArrayLike, name: str) -> Array:
     array = as_array(value, name, "numbers")
-    if is_masked(value) or array.dtype.hasobject:
-        raise TypeError(f"{name} must be a plain array of numbers, got {type(value).__name__} of {array.dtype}")
+    if array.dtype.hasobject:
+        raise TypeError(
+            f"{name} must be a plain array of numbers, got {type(value).__name__} of {array.dtype}"
+            f"{remedy_for(array, name)}"
+        )
     return array
 
 

@@ -155,11 +155,17 @@ def geometry_of(spec: Spec, x_shape: Ints, kernel_shape: Ints) -> Geometry:
     local = spec.family == LOCAL
     if len(x_shape) != spec.rank + 2 and (local or len(x_shape) < spec.rank + 2):
         least = "" if local else "at least "
-        raise Mismatch(f"{{input}} must have {least}{spec.rank + 2} axes {_axes(spec)}, got shape {x_shape}")
+        one = one_image(x_shape) if len(x_shape) == spec.rank + 1 else ""
+        raise Mismatch(f"{{input}} must have {least}{spec.rank + 2} axes {_axes(spec)}, got shape {x_shape}{one}")
     batch, spatial, channels = _split(x_shape, spec)
     if local:
         return _local_geometry(spec, x_shape, kernel_shape, batch, spatial, channels)
     return _conv_geometry(spec, x_shape, kernel_shape, batch, spatial, channels)
+
+
+def one_image(shape: Ints) -> str:
+    """The end of a message for somebody who may have left out the batch axis."""
+    return f"; a single image is a batch of shape {(1, *shape)}"
 
 
 def column_geometry(spec: Spec, x_shape: Ints) -> Geometry:
@@ -174,9 +180,10 @@ def column_geometry(spec: Spec, x_shape: Ints) -> Geometry:
 def _conv_geometry(spec: Spec, x_shape: Ints, kernel_shape: Ints, batch: int, spatial: Ints, channels: int) -> Geometry:
     rank, groups = spec.rank, spec.groups
     if len(kernel_shape) != rank + 2:
+        hint = f"; a kernel of its own for every position is for local_conv{rank}d" if len(kernel_shape) == 3 else ""
         raise Mismatch(
             f"{{kernel}} must have shape kernel_size + (channels / groups, filters), {rank + 2} axes, got "
-            f"{kernel_shape}"
+            f"{kernel_shape}{hint}"
         )
     size, filters = kernel_shape[:rank], kernel_shape[-1]
     if min(size) < 1:
@@ -228,7 +235,7 @@ def _local_geometry(
     if len(kernel_shape) != 3:
         raise Mismatch(
             f"{{kernel}} must have 3 axes (positions, prod(kernel_size) * channels / groups, filters), got shape "
-            f"{kernel_shape}"
+            f"{kernel_shape}{_axes_advice(spec, kernel_shape, spatial, channels)}"
         )
     before, output = windows_of(spec, spatial, size)
     _check_output(spec, output, spatial, size)
@@ -258,6 +265,25 @@ def _local_geometry(
             spec.channels_first,
         )
     )
+
+
+def _axes_advice(spec: Spec, kernel_shape: Ints, spatial: Ints, channels: int) -> str:
+    """What somebody may have meant whose local kernel has other axes: those of positions and taps one by one, or one
+    kernel for all positions.
+    """
+    assert spec.kernel_size is not None
+    size, rank = spec.kernel_size, spec.rank
+    if len(kernel_shape) == rank + 2:
+        return f"; one kernel for all positions is for conv{rank}d"
+    if len(kernel_shape) != 2 * rank + 2:
+        return ""
+    _, output = windows_of(spec, spatial, size)
+    rows, filters = (*size, channels // spec.groups), kernel_shape[-1]
+    if spec.channels_first:  # where a window's rows have the channels outside
+        rows = (rows[-1], *size)
+    if kernel_shape == (*output, *rows, filters):
+        return f"; reshaped to {(prod(output), prod(rows), filters)} it is one"
+    return "; localconv.convert makes one of other layouts"
 
 
 def _local_advice(spec: Spec, x_shape: Ints, kernel_shape: Ints) -> str:

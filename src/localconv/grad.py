@@ -12,6 +12,7 @@ computation under the names and with the arguments of Keras.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike
 
@@ -20,6 +21,7 @@ from .arguments import IntOrInts, PaddingLike, ints
 from .arrays import Array, KernelLike, as_float_array
 from .docstrings import as_in_2d, whole
 from .geometry import Names
+from .hints import MissingName
 from .spec import conv_spec, local_spec
 
 __all__ = [
@@ -41,6 +43,12 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return list(__all__)
+
+
+if not TYPE_CHECKING:  # for type checkers a module with this function has every name
+
+    def __getattr__(name: str) -> Any:
+        raise MissingName(__name__, name)
 
 
 # What the arguments are called that errors speak of.

@@ -146,8 +146,7 @@ class QuantizedKernel:
 def _plain(part: Any, name: str, dtype: type[np.generic]) -> NDArray[Any]:
     """A part as NumPy's own class, in any byte order: another class may say anything of its shape."""
     if not issubclass(type(part), np.ndarray) or is_masked(part) or part.dtype.newbyteorder("=") != dtype:
-        described = str(part.dtype) if issubclass(type(part), np.ndarray) else type(part).__name__
-        raise TypeError(f"{name} must be an array of {np.dtype(dtype)}, without a mask, got {described}")
+        raise TypeError(f"{name} must be an array of {np.dtype(dtype)}, without a mask, got {_described(part)}")
     return np.ndarray.view(part, np.ndarray)
 
 
@@ -162,3 +161,9 @@ def _owner(array: NDArray[Any]) -> NDArray[Any]:
     while isinstance(array.base, np.ndarray):
         array = array.base
     return array
+
+
+def _described(value: Any) -> str:
+    if is_masked(value):
+        return "a masked array: .filled(0) makes a plain one"
+    return str(value.dtype) if issubclass(type(value), np.ndarray) else type(value).__name__

@@ -6,6 +6,9 @@ Locally connected: `LocallyConnected1D` to `LocallyConnected3D`, `convert_implem
 arguments name.
 """
 
+from typing import TYPE_CHECKING, Any
+
+from ..hints import MissingName
 from . import activations, constraints, initializers, regularizers
 from .activations import ActivationFunction
 from .base import InputSpec, Layer
@@ -73,3 +76,9 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return list(__all__)
+
+
+if not TYPE_CHECKING:  # for type checkers a module with this function has every name
+
+    def __getattr__(name: str) -> Any:
+        raise MissingName(__name__, name)

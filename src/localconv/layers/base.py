@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from ..arguments import is_masked, shortened
+from ..arguments import shortened
 from ..arrays import Array, as_array, remedy_for
 from . import initializers, regularizers
 from .arguments import Shape, flag, shape_tuple, shown
@@ -50,8 +50,13 @@ class InputSpec:
             (self.min_ndim, "min_ndim", len(shape) < (self.min_ndim or 0)),
         ):
             if wanted is not None and wrong:
+                one = (
+                    f". A batch of one has shape {(1, *shape)}"
+                    if len(shape) == wanted - 1 and None not in shape
+                    else ""
+                )
                 raise ValueError(
-                    f"{start}expected {name}={wanted}, found ndim={len(shape)}. Full shape received: {shape}"
+                    f"{start}expected {name}={wanted}, found ndim={len(shape)}. Full shape received: {shape}{one}"
                 )
         for axis, size in (self.axes or {}).items():
             if shape[axis] not in (size, None):
@@ -234,8 +239,7 @@ class Layer:
             If the layer cannot take such inputs; it then has no weights, as before.
         """
         shape = shape_tuple(input_shape, "input_shape")
-        if self.input_spec is not None:
-            self.input_spec.check(shape, self.name)
+        self._check_shape(shape)
         if self.built:
             return
         self._spec_before_build = self.input_spec
@@ -246,6 +250,11 @@ class Layer:
             raise
         self._build_shape = shape
         self.built = True
+
+    def _check_shape(self, shape: Shape) -> None:
+        """ValueError unless inputs may have this shape, as far as that is known before `build`."""
+        if self.input_spec is not None:
+            self.input_spec.check(shape, self.name)
 
     def _unbuild(self) -> None:
         """Be as before `build`, so that another shape can be tried."""
@@ -541,17 +550,14 @@ class Layer:
         """Any array-like of floats in the layer's dtype."""
         whose = f"{name} of layer {self.name}"
         array = as_array(value, whose, "floats")
-        if array.dtype.kind != "f" or is_masked(value):
-            masked = is_masked(value)
-            got = "a masked array" if masked else f"dtype {array.dtype}{remedy_for(array.dtype, name)}"
-            raise TypeError(f"{whose} must be an array of floats, got {got}")
+        if array.dtype.kind != "f":
+            raise TypeError(f"{whose} must be an array of floats, got dtype {array.dtype}{remedy_for(array, name)}")
         return converted(array, self.dtype)
 
     def _run(self, x: Array, training: bool) -> Array:
+        self._check_shape(x.shape)
         if not self.built:
             self.build((None, *x.shape[1:]) if x.ndim else ())
-        elif self.input_spec is not None:
-            self.input_spec.check(x.shape, self.name)
         y, saved = self._forward(x, training)
         if training:
             self._saved = y, saved

@@ -124,6 +124,7 @@ def conv1d(
         )
         x = layer._as_input(inputs, "inputs")
         layer.scope = scope
+        layer._check_shape(x.shape)
         layer.build((None, *x.shape[1:]) if x.ndim else ())
         layer.keep()
         here().opened |= {scope.name}
@@ -226,7 +227,11 @@ class _StoredConv1D(Conv1D):
 
     def _usable(self, found: Any, name: str, shape: tuple[int, ...]) -> Variable:
         """What a custom getter returned as a weight of this layer: an array is one of this call."""
-        weight = found if isinstance(found, Variable) else as_array(found, f"what custom_getter returns for {name}", "")
+        weight = (
+            found
+            if isinstance(found, Variable)
+            else as_array(found, f"what custom_getter returns for {name}", "floats")
+        )
         if weight.shape != shape or weight.dtype != self.dtype:
             raise ValueError(
                 f"custom_getter must return a Variable or an array of shape {shape} and dtype {self.dtype} for {name}, "

@@ -229,6 +229,10 @@ class Sequential(Layer):
             shape = layer.compute_output_shape(shape)
         return shape
 
+    def _check_shape(self, shape: Shape) -> None:
+        if self._layers:
+            self._layers[0]._check_shape(shape)
+
     def _build(self, shape: Shape) -> None:
         self._built_here.clear()
         for layer in self._layers:
@@ -390,6 +394,7 @@ class Sequential(Layer):
         array = as_array(x, "x", "floats")
         if array.ndim == 0:
             raise ValueError(f"x must have a batch axis, got shape {array.shape}")
+        self._check_shape(array.shape)
         with ProgressBar(-(-len(array) // size), verbose) as bar:
             result = first = self(array[:size])
             if len(array) > size:

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from ..arrays import FLOAT32, FLOAT64, Array, as_array
+from ..arrays import FLOAT32, FLOAT64, Array, as_array, remedy_for
 from ..config import floatx
 from .arguments import shown
 from .memory import ReusedMemory
@@ -340,7 +340,9 @@ def assign_all(pairs: Iterable[tuple[Variable, ArrayLike]]) -> None:
 
 def _check_real(array: Array, what: str) -> None:
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"{what} must be an array of real numbers, got dtype {array.dtype}")
+        raise TypeError(
+            f"{what} must be an array of real numbers, got dtype {array.dtype}{remedy_for(array, what.split()[0])}"
+        )
 
 
 def converted(array: Array, dtype: np.dtype[Any]) -> Array:
