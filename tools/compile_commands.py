@@ -1,6 +1,6 @@
 """Write compile_commands.json, by which clangd and its kin know how the C files are compiled.
 
-    python tools/compile_commands.py CC FLAGS... -- FILES...
+python tools/compile_commands.py CC FLAGS... -- FILES...
 """
 
 import json

@@ -1,4 +1,4 @@
-/* Dimensions of a copy between two layouts; copy.h makes the copies. */
+/* Dimensions of a copy between two layouts; copy.inl.h makes the copies. */
 #ifndef LOCALCONV_VIEW_H
 #define LOCALCONV_VIEW_H
 
