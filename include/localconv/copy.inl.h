@@ -103,11 +103,11 @@ LC_INLINE void widen_body(const char *source, ptrdiff_t stride, ptrdiff_t rows, 
     for (; rows > 0; --rows, source += stride * size, target += target_stride) {
         for (ptrdiff_t i = 0; i < whole; i += LC_LANES) {
             const LC_VEC v = load_stored(source + i * size, store);
-            v_store(target + i, store == LC_i8 ? v_mul(v, v_load(scales + i)) : v);
+            v_store(target + i, has_scales(store) ? v_mul(v, v_load(scales + i)) : v);
         }
         if (left == 0) continue;
         const LC_VEC v = load_stored_first(source + whole * size, left, mask, store);
-        v_store_first(target + whole, mask, store == LC_i8 ? v_mul(v, v_load_first(scales + whole, mask)) : v);
+        v_store_first(target + whole, mask, has_scales(store) ? v_mul(v, v_load_first(scales + whole, mask)) : v);
     }
 }
 #endif
@@ -116,14 +116,15 @@ LC_INLINE void widen_body(const char *source, ptrdiff_t stride, ptrdiff_t rows, 
 LC_NOINLINE void widen(int store, const char *source, ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t columns,
                        const float *scales, LC_REAL *target, ptrdiff_t target_stride) {
 #if LC_WIDENS
-    if (store != LC_i8 && stride == columns && target_stride == columns) { /* one row */
+    if (!has_scales(store) && stride == columns && target_stride == columns) { /* one row */
         columns *= rows;
         rows = lc_min(rows, 1);
     }
     switch (store) {
-        case LC_f16: widen_body(source, stride, rows, columns, scales, target, target_stride, LC_f16); return;
-        case LC_bf16: widen_body(source, stride, rows, columns, scales, target, target_stride, LC_bf16); return;
-        case LC_i8: widen_body(source, stride, rows, columns, scales, target, target_stride, LC_i8); return;
+#define LC_ROW(name, size, numpy, scaled, more) \
+    case LC_##name: widen_body(source, stride, rows, columns, scales, target, target_stride, LC_##name); return;
+        LC_INSTANCE_STORES(LC_ROW, )
+#undef LC_ROW
         default: break;
     }
 #else

@@ -29,29 +29,30 @@ static const lc_dtype lc_dtypes[] = {
 #undef LC_ROW
 };
 
-/* The types in which a kernel may be stored while everything else is float32: name, bytes, NumPy's name. The first
- * stands for the element type itself. */
-#define LC_STORES(X)       \
-    X(plain, 0, "")        \
-    X(f16, 2, "float16")   \
-    X(bf16, 2, "bfloat16") \
-    X(i8, 1, "int8")
+/* The types in which a kernel may be stored while everything else is float32: name, bytes, NumPy's name, whether it has
+ * scales that its values are multiplied by; and what a user of the list wants in each row. */
+#define LC_STORED_TYPES(X, ...)            \
+    X(f16, 2, "float16", 0, __VA_ARGS__)   \
+    X(bf16, 2, "bfloat16", 0, __VA_ARGS__) \
+    X(i8, 1, "int8", 1, __VA_ARGS__)
 
+/* LC_plain: stored in the element type itself. */
 enum {
-#define LC_ROW(name, size, numpy) LC_##name,
-    LC_STORES(LC_ROW)
+    LC_plain,
+#define LC_ROW(name, size, numpy, scaled, more) LC_##name,
+    LC_STORED_TYPES(LC_ROW, )
 #undef LC_ROW
         lc_store_count
 };
 
 typedef struct lc_store {
     const char *numpy;
-    int itemsize;
+    int itemsize, scaled;
 } lc_store;
 
-static const lc_store lc_stores[] = {
-#define LC_ROW(name, size, numpy) {numpy, size},
-    LC_STORES(LC_ROW)
+static const lc_store lc_stores[] = {{"", 0, 0},
+#define LC_ROW(name, size, numpy, scaled, more) {numpy, size, scaled},
+                                     LC_STORED_TYPES(LC_ROW, )
 #undef LC_ROW
 };
 
@@ -59,5 +60,12 @@ static const lc_store lc_stores[] = {
 #define LC_WIDENED_f32 1
 #define LC_WIDENED_f64 0
 #define LC_WIDENS      LC_JOIN2(LC_WIDENED, LC_DTYPE)
+
+/* The list as far as the element type of an instance has such kernels. */
+#define LC_STORES_OF_0(X, ...)
+#define LC_STORES_OF_1(X, ...)     LC_STORED_TYPES(X, __VA_ARGS__)
+#define LC_STORES_OF_(n, X, ...)   LC_STORES_OF_##n(X, __VA_ARGS__)
+#define LC_STORES_OF(n, X, ...)    LC_STORES_OF_(n, X, __VA_ARGS__)
+#define LC_INSTANCE_STORES(X, ...) LC_STORES_OF(LC_WIDENS, X, __VA_ARGS__)
 
 #endif

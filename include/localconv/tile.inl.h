@@ -8,31 +8,53 @@ LC_INLINE void sign(lc_ran *ran) {
     ran->dtype = LC_STRING(LC_DTYPE);
 }
 
-LC_INLINE int stored_size(const int store) { return store == LC_plain ? (int)sizeof(LC_REAL) : store == LC_i8 ? 1 : 2; }
+/* Bytes of an element that is stored so. */
+LC_INLINE int stored_size(const int store) {
+    switch (store) {
+#define LC_ROW(name, size, numpy, scaled, more) \
+    case LC_##name: return size;
+        LC_INSTANCE_STORES(LC_ROW, )
+#undef LC_ROW
+        default: return (int)sizeof(LC_REAL);
+    }
+}
+
+/* Whether what is stored so is multiplied by scales. */
+LC_INLINE int has_scales(const int store) {
+    switch (store) {
+#define LC_ROW(name, size, numpy, scaled, more) \
+    case LC_##name: return scaled;
+        LC_INSTANCE_STORES(LC_ROW, )
+#undef LC_ROW
+        default: return 0;
+    }
+}
 
 /* LANES elements of a kernel that is stored so. */
 LC_INLINE LC_VEC load_stored(const char *p, const int store) {
-#if LC_WIDENS
-    if (store == LC_f16) return v_load_f16(p);
-    if (store == LC_bf16) return v_load_bf16(p);
-    if (store == LC_i8) return v_load_i8(p);
-#endif
-    return v_load((const LC_REAL *)p);
+    switch (store) {
+#define LC_ROW(name, size, numpy, scaled, more) \
+    case LC_##name: return LC_NAME(load_##name)(p);
+        LC_INSTANCE_STORES(LC_ROW, )
+#undef LC_ROW
+        default: return v_load((const LC_REAL *)p);
+    }
 }
 
 /* The first `n` of them, `mask` being their mask; 0 elsewhere. */
 LC_INLINE LC_VEC load_stored_first(const char *p, ptrdiff_t n, LC_MASK mask, const int store) {
-#if LC_WIDENS
-    if (store == LC_f16) return v_load_first_f16(p, n);
-    if (store == LC_bf16) return v_load_first_bf16(p, n);
-    if (store == LC_i8) return v_load_first_i8(p, n);
-#endif
     (void)n;
-    return v_load_first((const LC_REAL *)p, mask);
+    switch (store) {
+#define LC_ROW(name, size, numpy, scaled, more) \
+    case LC_##name: return LC_NAME(load_first_##name)(p, n);
+        LC_INSTANCE_STORES(LC_ROW, )
+#undef LC_ROW
+        default: return v_load_first((const LC_REAL *)p, mask);
+    }
 }
 
 /* What a kernel that is stored so stands for. */
-LC_INLINE LC_VEC scaled(LC_VEC v, LC_VEC scale, const int store) { return store == LC_i8 ? v_mul(v, scale) : v; }
+LC_INLINE LC_VEC scaled(LC_VEC v, LC_VEC scale, const int store) { return has_scales(store) ? v_mul(v, scale) : v; }
 
 /* Cache lines that one step of a tile V vectors wide consumes. */
 #define LC_STEP_LINES(V, size) (((V) * LC_LANES * (size) + 63) / 64)
@@ -53,7 +75,7 @@ LC_INLINE LC_VEC held(const lc_tile *t, int r, int v, const int whole, LC_MASK l
 LC_INLINE void tile_body(const lc_tile *t, const int R, const int V, const int unit, const int whole, const int store,
                          const int lanewise, const int prefetching) {
     LC_VEC acc[LC_TILE_ROWS][LC_TILE_VECTORS];
-    const int size = stored_size(store);
+    const int size = stored_size(store), with_scales = has_scales(store);
     const ptrdiff_t in_last = t->lane_count - (V - 1) * LC_LANES;
     const LC_MASK last = v_first(in_last);
     const ptrdiff_t stride = (unit ? 1 : t->row_stride) * (ptrdiff_t)sizeof(LC_REAL), stride3 = 3 * stride;
@@ -75,7 +97,7 @@ LC_INLINE void tile_body(const lc_tile *t, const int R, const int V, const int u
     }
     LC_VEC scale[LC_TILE_VECTORS];
     LC_UNROLL
-    for (int v = 0; store == LC_i8 && v < V; ++v) {
+    for (int v = 0; with_scales && v < V; ++v) {
         const LC_REAL *scales = (const LC_REAL *)t->scales + v * LC_LANES;
         scale[v] = whole || v < V - 1 ? v_load(scales) : v_load_first(scales, last);
     }
@@ -97,7 +119,7 @@ LC_INLINE void tile_body(const lc_tile *t, const int R, const int V, const int u
             x[V - 1] = whole ? load_stored(vector + (V - 1) * LC_LANES * size, store)
                              : load_stored_first(vector + (V - 1) * LC_LANES * size, in_last, last, store);
             LC_UNROLL
-            for (int v = 0; store == LC_i8 && v < V; ++v) x[v] = scaled(x[v], scale[v], store);
+            for (int v = 0; with_scales && v < V; ++v) x[v] = scaled(x[v], scale[v], store);
             if (prefetching && t->prefetch_far) {
                 LC_UNROLL
                 for (int line = 0; line < LC_TILE_VECTORS; ++line) {
@@ -223,27 +245,20 @@ LC_INLINE void run_tile(const lc_tile *t, int rows, int vectors) {
 
 /* The same where the vector operand is stored in fewer bytes. */
 #if LC_WIDENS
-#define LC_TILE_SHAPE(R, V)                        \
-    LC_TILE(whole_f16, R, V, 0, 1, LC_f16, 0, 1)   \
-    LC_TILE(edge_f16, R, V, 0, 0, LC_f16, 0, 1)    \
-    LC_TILE(whole_bf16, R, V, 0, 1, LC_bf16, 0, 1) \
-    LC_TILE(edge_bf16, R, V, 0, 0, LC_bf16, 0, 1)  \
-    LC_TILE(whole_i8, R, V, 0, 1, LC_i8, 0, 1)     \
-    LC_TILE(edge_i8, R, V, 0, 0, LC_i8, 0, 1)
+#define LC_STORED_TILE(name, size, numpy, scaled, R, V) \
+    LC_TILE(whole_##name, R, V, 0, 1, LC_##name, 0, 1)  \
+    LC_TILE(edge_##name, R, V, 0, 0, LC_##name, 0, 1)
+#define LC_TILE_SHAPE(R, V) LC_INSTANCE_STORES(LC_STORED_TILE, R, V)
 LC_TILE_SHAPES(LC_TILE_SHAPE)
 #undef LC_TILE_SHAPE
+#undef LC_STORED_TILE
 
 LC_NOINLINE void run_stored_tile(const lc_tile *t, int rows, int vectors, int store) {
     const int whole = t->lane_count == (ptrdiff_t)vectors * LC_LANES;
     switch ((store * 8 + vectors) * 16 + rows) {
-#define LC_TILE_STORED(R, V, store)                                                  \
-    case (LC_##store * 8 + V) * 16 + R:                                              \
-        (whole ? tile_whole_##store##_##R##x##V : tile_edge_##store##_##R##x##V)(t); \
-        break;
-#define LC_TILE_CASE(R, V)     \
-    LC_TILE_STORED(R, V, f16)  \
-    LC_TILE_STORED(R, V, bf16) \
-    LC_TILE_STORED(R, V, i8)
+#define LC_TILE_STORED(name, size, numpy, scaled, R, V) \
+    case (LC_##name * 8 + V) * 16 + R: (whole ? tile_whole_##name##_##R##x##V : tile_edge_##name##_##R##x##V)(t); break;
+#define LC_TILE_CASE(R, V) LC_INSTANCE_STORES(LC_TILE_STORED, R, V)
         LC_TILE_SHAPES(LC_TILE_CASE)
 #undef LC_TILE_CASE
 #undef LC_TILE_STORED

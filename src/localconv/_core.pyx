@@ -78,6 +78,7 @@ cdef extern from "localconv/kernels.h" nogil:
         const char *numpy
     ctypedef struct lc_store:
         const char *numpy
+        int scaled
     ctypedef struct lc_kernels:
         const char *isa
         int lanes, itemsize
@@ -99,7 +100,7 @@ cdef extern from "localconv/kernels.h" nogil:
     const lc_store *lc_stores
     const lc_isa *lc_isas
     int lc_algorithm_count, lc_choice_count, lc_dtype_count, lc_store_count, lc_isa_count
-    int LC_OK, LC_NO_MEMORY, LC_f32, LC_plain, LC_i8, LC_ALIGNMENT, LC_TILE_VECTORS, LC_PASSES
+    int LC_OK, LC_NO_MEMORY, LC_f32, LC_plain, LC_ALIGNMENT, LC_TILE_VECTORS, LC_PASSES
     int LC_LANEWISE_ROWS, LC_LANEWISE_VECTORS
     int LC_input, LC_kernel, LC_output, LC_columns
     int lc_can_be_lanewise(int algorithm) noexcept nogil
@@ -500,7 +501,7 @@ cdef int _bind_stored(Job job, lc_call *call, kernel) except -1:
     cdef ptrdiff_t expected_scales = lc_scale_count(&job.job)
     _check_length("kernel", stored.shape[0], expected)
     call.kernel = <const void *> &stored[0]
-    if job.job.store == LC_i8:
+    if lc_stores[job.job.store].scaled:
         _check_length("scales", 0 if scales is None else scales.shape[0], expected_scales)
         call.scales = &scales[0]
     return 0

@@ -23,7 +23,7 @@ LC_INLINE void dot_body(const lc_tile *t, const int R, const int store) {
     LC_MASK tail = v_first(0);
     const ptrdiff_t row_stride = t->row_stride;
     ptrdiff_t masked = 0;
-    const LC_VEC scale = store == LC_i8 ? v_splat((const LC_REAL *)t->scales) : v_zero();
+    const LC_VEC scale = has_scales(store) ? v_splat((const LC_REAL *)t->scales) : v_zero();
     LC_UNROLL
     for (int r = 0; r < R; ++r) acc[r] = v_zero();
     for (ptrdiff_t k = 0; k < t->run_count; ++k) {
@@ -59,12 +59,10 @@ LC_NOINLINE void run_dot(const lc_tile *t, ptrdiff_t rows, int store) {
     case store * 8 + rows: dot_body(t, rows, store); break;
 #define LC_DOT_CASES(store) \
     LC_DOT_CASE(store, 1) LC_DOT_CASE(store, 2) LC_DOT_CASE(store, 3) LC_DOT_CASE(store, LC_DOT_ROWS)
+#define LC_ROW(name, size, numpy, scaled, more) LC_DOT_CASES(LC_##name)
         LC_DOT_CASES(LC_plain)
-#if LC_WIDENS
-        LC_DOT_CASES(LC_f16)
-        LC_DOT_CASES(LC_bf16)
-        LC_DOT_CASES(LC_i8)
-#endif
+        LC_INSTANCE_STORES(LC_ROW, )
+#undef LC_ROW
 #undef LC_DOT_CASES
 #undef LC_DOT_CASE
         default: lc_impossible("dot products of more rows than are compiled");

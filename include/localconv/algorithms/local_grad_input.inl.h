@@ -33,7 +33,7 @@ LC_INLINE void dot_rows(const lc_kernel_rows rows, const LC_REAL *gradient, ptrd
     }
     for (; f + LC_LANES <= n; f += LC_LANES) {
         const LC_VEC x = v_load(gradient + f);
-        if (store == LC_i8) scale = v_load(scales + f);
+        if (has_scales(store)) scale = v_load(scales + f);
         LC_UNROLL
         for (int r = 0; r < LC_LANES; ++r) {
             const LC_VEC w = load_stored(row[r] + f * size, store);
@@ -43,7 +43,7 @@ LC_INLINE void dot_rows(const lc_kernel_rows rows, const LC_REAL *gradient, ptrd
     if (f < n) {
         const LC_MASK tail = v_first(n - f);
         const LC_VEC x = v_load_first(gradient + f, tail);
-        if (store == LC_i8) scale = v_load_first(scales + f, tail);
+        if (has_scales(store)) scale = v_load_first(scales + f, tail);
         LC_UNROLL
         for (int r = 0; r < LC_LANES; ++r) {
             const LC_VEC w = load_stored_first(row[r] + f * size, n - f, tail, store);
@@ -63,13 +63,13 @@ LC_INLINE void add_products(const char *row, const float *scales, const LC_REAL 
     LC_VEC scale = v_zero();
     ptrdiff_t f = 0;
     for (; f + LC_LANES <= n; f += LC_LANES) {
-        if (store == LC_i8) scale = v_load((const LC_REAL *)scales + f);
+        if (has_scales(store)) scale = v_load((const LC_REAL *)scales + f);
         const LC_VEC w = scaled(load_stored(row + f * size, store), scale, store);
         v_store(out + f, v_fma(w, v_load(gradient + f), v_load(out + f)));
     }
     if (f == n) return;
     const LC_MASK tail = v_first(n - f);
-    if (store == LC_i8) scale = v_load_first((const LC_REAL *)scales + f, tail);
+    if (has_scales(store)) scale = v_load_first((const LC_REAL *)scales + f, tail);
     const LC_VEC w = scaled(load_stored_first(row + f * size, n - f, tail, store), scale, store);
     const LC_VEC sum = v_fma(w, v_load_first(gradient + f, tail), v_load_first(out + f, tail));
     v_store_first(out + f, tail, sum);
@@ -161,7 +161,7 @@ LC_INLINE void shared_body(const lc_job *job, const lc_call *c, const lc_walk *w
     const char *kernel = lc_kernel_of(job, c, index), *ahead = kernel + LC_SHARED_AHEAD;
     repeated by = {v_zero(), v_zero()};
     for (ptrdiff_t byte = 0; byte < g->window * F * size; byte += 64) LC_PREFETCH_L1(ahead + byte);
-    if (store == LC_i8) by.scale = repeat((const LC_REAL *)lc_scales_from(c, index * F), F);
+    if (has_scales(store)) by.scale = repeat((const LC_REAL *)lc_scales_from(c, index * F), F);
     for (ptrdiff_t image = 0; image < images; ++image) {
         LC_REAL *inputs = (LC_REAL *)c->result + (first + image) * g->x.image + w->window;
         by.gradient = repeat(gradient + image * gradient_image, F);
@@ -182,12 +182,10 @@ LC_NOINLINE void input_gradient_shared(const lc_job *job, const lc_call *c, cons
         return;
 #define LC_SHARED_CASES(store) \
     LC_SHARED_CASE(1, store) LC_SHARED_CASE(2, store) LC_SHARED_CASE(4, store) LC_SHARED_CASE(8, store)
+#define LC_ROW(name, size, numpy, scaled, more) LC_SHARED_CASES(LC_##name)
         LC_SHARED_CASES(LC_plain)
-#if LC_WIDENS
-        LC_SHARED_CASES(LC_f16)
-        LC_SHARED_CASES(LC_bf16)
-        LC_SHARED_CASES(LC_i8)
-#endif
+        LC_INSTANCE_STORES(LC_ROW, )
+#undef LC_ROW
 #undef LC_SHARED_CASES
 #undef LC_SHARED_CASE
         default: break;
@@ -210,12 +208,10 @@ LC_NOINLINE void input_gradient_placed(const lc_job *job, const lc_call *c, cons
         else                                                                                        \
             placed_body(job, c, w, index, first, images, gradient, gradient_image, store);          \
         break;
+#define LC_ROW(name, size, numpy, scaled, more) LC_STORE_CASE(LC_##name)
         LC_STORE_CASE(LC_plain)
-#if LC_WIDENS
-        LC_STORE_CASE(LC_f16)
-        LC_STORE_CASE(LC_bf16)
-        LC_STORE_CASE(LC_i8)
-#endif
+        LC_INSTANCE_STORES(LC_ROW, )
+#undef LC_ROW
 #undef LC_STORE_CASE
         default: lc_impossible("a kernel stored in a way that this element type has not");
     }
