@@ -11,26 +11,62 @@
 #include "platform.h"
 #include "view.h"
 
-/* ------------------------------------------------------------------------------------------ operations */
+/* ---------------------------------------------------------------------------- families and operations */
 
 /* The arrays of a convolution: a call brings those that its operation reads, and the one that it makes. `columns` are
  * some windows as rows. */
-enum { LC_input, LC_kernel, LC_output, LC_columns };
-
-/* Every operation: its name, whether each position has a kernel of its own, the two arrays that it reads, and the one
- * that it makes. An output that is read is the output's gradient; what is made of an output's is a gradient too. */
-#define LC_OPERATIONS(X)                           \
-    X(local_forward, 1, input, kernel, output)     \
-    X(local_grad_kernel, 1, input, output, kernel) \
-    X(local_grad_input, 1, kernel, output, input)  \
-    X(conv_forward, 0, input, kernel, output)      \
-    X(conv_grad_kernel, 0, input, output, kernel)  \
-    X(conv_grad_input, 0, kernel, output, input)   \
-    X(im2col, 0, input, input, columns)            \
-    X(col2im, 0, columns, columns, input)
+#define LC_ARRAYS(X) X(input) X(kernel) X(output) X(columns)
 
 enum {
-#define LC_ROW(name, unshared, first, second, made) LC_of_##name,
+#define LC_ROW(name) LC_##name,
+    LC_ARRAYS(LC_ROW)
+#undef LC_ROW
+        lc_array_count
+};
+
+static const char *const lc_arrays[] = {
+#define LC_ROW(name) #name,
+    LC_ARRAYS(LC_ROW)
+#undef LC_ROW
+};
+
+/* Every family of operations, and whether each position has a kernel of its own there. */
+#define LC_FAMILIES(X) \
+    X(local, 1)        \
+    X(conv, 0)         \
+    X(windows, 0)
+
+enum {
+#define LC_ROW(name, unshared) LC_family_##name,
+    LC_FAMILIES(LC_ROW)
+#undef LC_ROW
+};
+
+typedef struct lc_family {
+    const char *name;
+    int unshared;
+} lc_family;
+
+static const lc_family lc_families[] = {
+#define LC_ROW(name, unshared) {#name, unshared},
+    LC_FAMILIES(LC_ROW)
+#undef LC_ROW
+};
+
+/* Every operation: its name, its family, the two arrays that it reads, and the one that it makes. An output that is
+ * read is the output's gradient; what is made of an output's is a gradient too. */
+#define LC_OPERATIONS(X)                               \
+    X(local_forward, local, input, kernel, output)     \
+    X(local_grad_kernel, local, input, output, kernel) \
+    X(local_grad_input, local, kernel, output, input)  \
+    X(conv_forward, conv, input, kernel, output)       \
+    X(conv_grad_kernel, conv, input, output, kernel)   \
+    X(conv_grad_input, conv, kernel, output, input)    \
+    X(im2col, windows, input, input, columns)          \
+    X(col2im, windows, columns, columns, input)
+
+enum {
+#define LC_ROW(name, family, first, second, made) LC_of_##name,
     LC_OPERATIONS(LC_ROW)
 #undef LC_ROW
         lc_operation_count
@@ -38,11 +74,13 @@ enum {
 
 typedef struct lc_operation {
     const char *name;
-    int unshared, reads[2], makes;
+    const lc_family *family;
+    int reads[2], makes;
 } lc_operation;
 
 static const lc_operation lc_operations[] = {
-#define LC_ROW(name, unshared, first, second, made) {#name, unshared, {LC_##first, LC_##second}, LC_##made},
+#define LC_ROW(name, family, first, second, made) \
+    {#name, lc_families + LC_family_##family, {LC_##first, LC_##second}, LC_##made},
     LC_OPERATIONS(LC_ROW)
 #undef LC_ROW
 };
@@ -204,14 +242,16 @@ LC_INLINE ptrdiff_t lc_elements(const lc_job *job, const lc_call *call, int arra
         case LC_input: return g->batch * g->x.image;
         case LC_output: return g->batch * g->y.image;
         case LC_columns: return call->count * g->window;
-        default: return (lc_algorithms[job->algorithm].operation->unshared ? g->positions : 1) * g->window * g->filters;
+        default:
+            return (lc_algorithms[job->algorithm].operation->family->unshared ? g->positions : 1) * g->window *
+                   g->filters;
     }
 }
 
 /* The scales of an int8 kernel: one for each filter, at each position or tap. */
 LC_INLINE ptrdiff_t lc_scale_count(const lc_job *job) {
     const lc_geometry *g = &job->geometry;
-    return (lc_algorithms[job->algorithm].operation->unshared ? g->positions : g->taps) * g->filters;
+    return (lc_algorithms[job->algorithm].operation->family->unshared ? g->positions : g->taps) * g->filters;
 }
 
 /* Whether an operation reads an array. */

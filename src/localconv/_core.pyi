@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 _Array = NDArray[Any]
 
+OPERATIONS: dict[str, tuple[str, tuple[str, str], str]]
 ALGORITHMS: dict[str, str]
 LANEWISE: frozenset[str]
 DTYPES: tuple[str, ...]

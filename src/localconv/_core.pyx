@@ -62,8 +62,12 @@ cdef extern from "localconv/kernels.h" nogil:
         int accumulate, relu
         ptrdiff_t bias_position, bias_filter, first, count
         lc_ran *ran
+    ctypedef struct lc_family:
+        const char *name
     ctypedef struct lc_operation:
         const char *name
+        const lc_family *family
+        int reads[2]
         int makes
     ctypedef struct lc_algorithm:
         const char *name
@@ -94,12 +98,14 @@ cdef extern from "localconv/kernels.h" nogil:
         int algorithm, store
         ptrdiff_t *tasks
         ptrdiff_t shared_bytes, thread_bytes, list_bytes, box_bytes, memory_bytes
+    const char *const *lc_arrays
+    const lc_operation *lc_operations
     const lc_algorithm *lc_algorithms
     const lc_choice *lc_choice_table
     const lc_dtype *lc_dtypes
     const lc_store *lc_stores
     const lc_isa *lc_isas
-    int lc_algorithm_count, lc_choice_count, lc_dtype_count, lc_store_count, lc_isa_count
+    int lc_operation_count, lc_algorithm_count, lc_choice_count, lc_dtype_count, lc_store_count, lc_isa_count
     int LC_OK, LC_NO_MEMORY, LC_f32, LC_plain, LC_ALIGNMENT, LC_TILE_VECTORS, LC_PASSES
     int LC_LANEWISE_ROWS, LC_LANEWISE_VECTORS
     int LC_input, LC_kernel, LC_output, LC_columns
@@ -131,6 +137,15 @@ cdef int _i
 # How formats of buffers name this machine's byte order.
 cdef char _native_order = b"<" if _byteorder == "little" else b">"
 
+# The family of every operation, the arrays that it reads, and the one that it makes.
+OPERATIONS = {
+    lc_operations[_i].name.decode(): (
+        lc_operations[_i].family.name.decode(),
+        (lc_arrays[lc_operations[_i].reads[0]].decode(), lc_arrays[lc_operations[_i].reads[1]].decode()),
+        lc_arrays[lc_operations[_i].makes].decode(),
+    )
+    for _i in range(lc_operation_count)
+}
 # The operation of every algorithm, in the order of the list in job.h.
 ALGORITHMS = {
     lc_algorithms[_i].name.decode(): lc_algorithms[_i].operation.name.decode() for _i in range(lc_algorithm_count)

@@ -35,15 +35,17 @@ from .arrays import (
     stored_elements,
     widened,
 )
+from .families import FAMILIES, makes
 from .geometry import Geometry, Mismatch, Names, column_geometry, geometry_of, layout_of
 from .policy import plan
 from .quantized import QuantizedKernel
 from .settings import Settings, current
-from .spec import CONV, LOCAL, Spec
+from .spec import Spec
 
-FORWARD = {LOCAL: "local_forward", CONV: "conv_forward"}
-GRAD_INPUT = {LOCAL: "local_grad_input", CONV: "conv_grad_input"}
-GRAD_KERNEL = {LOCAL: "local_grad_kernel", CONV: "conv_grad_kernel"}
+# The operations of every family, by its name: looked up in every call.
+FORWARD, GRAD_INPUT, GRAD_KERNEL = (
+    {name: family.operations[made] for name, family in FAMILIES.items()} for made in ("output", "input", "kernel")
+)
 
 # What errors call the arrays if the caller does not say.
 NAMES = Names()
@@ -143,7 +145,7 @@ def _plan(
 ) -> Prepared:
     geometry = geometry_of(spec, x_shape, kernel_shape)
     shape, biases = results_of(spec, x_shape, geometry)
-    nothing = geometry.batch == 0 or (operation.endswith("grad_input") and 0 in geometry.input)
+    nothing = geometry.batch == 0 or (makes(operation) == "input" and 0 in geometry.input)
     job = Nothing() if nothing else plan(operation, geometry, element, now, threads)
     return Prepared(job, shape, biases, job.nbytes + OVERHEAD)
 
@@ -154,7 +156,7 @@ def results_of(spec: Spec, x_shape: Ints, geometry: Geometry) -> tuple[Ints, tup
     shape = layout_of(x_shape[: -spec.rank - 1], output, geometry.filters, geometry.channels_first)
     # What layers of several dimensions store for an unshared kernel; a shared one has a bias for each filter alone.
     biases: tuple[Ints, ...] = ((geometry.filters,),)
-    if spec.family == LOCAL:
+    if FAMILIES[spec.family].kernel_by_position:
         biases = (*biases, (*output, geometry.filters))
     return shape, biases
 

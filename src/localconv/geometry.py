@@ -13,7 +13,8 @@ from math import prod
 from typing import NamedTuple, TypeVar
 
 from .arguments import Ints
-from .spec import LOCAL, Spec
+from .families import FAMILIES
+from .spec import Spec
 
 Size = TypeVar("Size", bound=int | None)
 
@@ -113,7 +114,8 @@ def axis_windows(
     reach = reach_of(size, dilation)
     if padding == "same":
         outputs = -(-n // stride)
-        return (reach // 2 if family == LOCAL else max((outputs - 1) * stride + reach - n, 0) // 2), outputs
+        centered = FAMILIES[family].centered
+        return (reach // 2 if centered else max((outputs - 1) * stride + reach - n, 0) // 2), outputs
     before, after = {"valid": (0, 0), "causal": (reach - 1, 0)}[padding] if isinstance(padding, str) else padding
     return before, (before + n + after - reach) // stride + 1
 
@@ -152,13 +154,13 @@ def geometry_of(spec: Spec, x_shape: Ints, kernel_shape: Ints) -> Geometry:
 
     A shared convolution's input may have several batch axes.
     """
-    local = spec.family == LOCAL
-    if len(x_shape) != spec.rank + 2 and (local or len(x_shape) < spec.rank + 2):
-        least = "" if local else "at least "
+    family = FAMILIES[spec.family]
+    if len(x_shape) != spec.rank + 2 and (not family.batch_axes or len(x_shape) < spec.rank + 2):
+        least = "at least " if family.batch_axes else ""
         one = one_image(x_shape) if len(x_shape) == spec.rank + 1 else ""
         raise Mismatch(f"{{input}} must have {least}{spec.rank + 2} axes {_axes(spec)}, got shape {x_shape}{one}")
     batch, spatial, channels = _split(x_shape, spec)
-    if local:
+    if family.kernel_by_position:
         return _local_geometry(spec, x_shape, kernel_shape, batch, spatial, channels)
     return _conv_geometry(spec, x_shape, kernel_shape, batch, spatial, channels)
 

@@ -20,6 +20,7 @@ from ._core import LANEWISE, Job, Refused, is_lanewise, tile_limits
 from .arguments import Ints
 from .arrays import ElementType
 from .columns import ColumnsForward, ColumnsGradInput, ColumnsGradKernel
+from .families import CONV, LOCAL, is_of
 from .geometry import Geometry, reach_of
 from .machine import caches
 from .settings import COLUMNS, Settings
@@ -98,11 +99,11 @@ class Planner:
         self, operation: str, geometry: Geometry, element: ElementType, settings: Settings, limit: int, lanewise: bool
     ) -> None:
         self.images = geometry
-        self.geometry = geometry.one_row() if operation.startswith("conv") else geometry
+        self.geometry = geometry.one_row() if is_of(operation, CONV) else geometry
         self.element, self.settings, self.lanewise = element, settings, lanewise
         self.lanes, self.itemsize, self.rows = tile_limits(settings.isa, element.number, lanewise)
         work = geometry.products
-        if operation.startswith("local"):
+        if is_of(operation, LOCAL):
             work += work // geometry.batch
         self.threads = max(1, min(limit, work // PRODUCTS_PER_THREAD))
         self.tasks = 1

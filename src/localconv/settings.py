@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from ._core import ALGORITHMS as COMPILED
 from ._core import available_isas, use_settings
+from .families import CONV, FAMILIES
 
 # Shared convolution and its gradients through im2col and NumPy's BLAS: the one algorithm that is not compiled here.
 COLUMNS = "columns"
@@ -22,7 +23,7 @@ COLUMNS = "columns"
 ALGORITHMS: dict[str, tuple[str, ...]] = {}
 for _name, _operation in COMPILED.items():
     ALGORITHMS[_operation] = (*ALGORITHMS.get(_operation, ()), _name)
-for _operation in ("conv_forward", "conv_grad_input", "conv_grad_kernel"):
+for _operation in FAMILIES[CONV].operations.values():
     ALGORITHMS[_operation] = (*ALGORITHMS[_operation], COLUMNS)
 
 

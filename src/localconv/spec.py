@@ -8,9 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from .arguments import IntOrInts, Ints, Padding, PaddingLike, groups_of, ints, is_channels_first, padding_of
-
-LOCAL = "local"
-CONV = "conv"
+from .families import CONV, LOCAL
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -18,7 +16,7 @@ class Spec:
     """One way to convolve, made by the functions below, which check it. Plans are kept by the object: the functions
     return the same one for the same arguments.
 
-    `family`: LOCAL (a kernel of its own for every position) or CONV (one for all); `kernel_size`: the taps of the
+    `family`: a name in `families.FAMILIES`; `kernel_size`: the taps of the
     window (None: CONV's kernel has them in its shape); `output`: sizes that the output must have (None: whatever
     follows).
     """

@@ -14,8 +14,8 @@ from ..arrays import Array
 from ..config import CHANNELS_FIRST
 from ..docstrings import as_in_2d
 from ..engine import sum_of_rows
+from ..families import CONV
 from ..geometry import axis_windows
-from ..spec import CONV
 from . import activations
 from .arguments import (
     Shape,
