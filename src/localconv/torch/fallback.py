@@ -1,6 +1,9 @@
 """The three operations in PyTorch's own: for devices that have no compiled kernels here.
 
 Windows are gathered, which takes prod(kernel_size) times the input's memory, and multiplied in one batch of matrices.
+Padding is zeros there, and 0 * inf is NaN. So a weight's rows for taps in the padding are set to 0, in a copy for the
+time of a call, and the same rows of its gradient are 0. The gradient for an input is summed from the products of every
+tap, and those in the padding are left out.
 """
 
 from __future__ import annotations
@@ -43,6 +46,9 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> T
     if bias is not None:
         check_bias(bias.shape, size)
     n, filters, *output = size
+    in_padding = _in_padding(window, x.shape, x.device)
+    if in_padding is not None:
+        weight = weight.masked_fill(in_padding, 0)
     products = torch.bmm(_windows(x, window), _by_group(weight, window))
     # (positions * groups, N, filters / groups) to (N, positions, filters)
     y = products.unflatten(0, (prod(output), window.groups)).permute(2, 0, 1, 3)
@@ -89,7 +95,9 @@ def grad_weight(x: Tensor, size: Sequence[Any], gradient: Tensor, window: Window
     products = torch.bmm(_windows(x, window).mT, _gradients(gradient, window))
     positions, depth, filters = size
     by_group = products.reshape(positions, window.groups, depth, filters // window.groups)
-    return by_group.transpose(1, 2).reshape(positions, depth, filters).contiguous()
+    found = by_group.transpose(1, 2).reshape(positions, depth, filters).contiguous()
+    in_padding = _in_padding(window, x.shape, x.device)
+    return found if in_padding is None else found.masked_fill_(in_padding, 0)
 
 
 def forward_int8(x: Tensor, values: Tensor, scales: Tensor, bias: Tensor | None, window: Window) -> Tensor:
@@ -127,6 +135,27 @@ def _windows(x: Tensor, window: Window) -> Tensor:
     # (N, groups, channels, *output, *taps) to (*output, groups, N, *taps, channels)
     output, taps = range(3, 3 + rank), range(3 + rank, 3 + 2 * rank)
     return x.permute(*output, 1, 0, *taps, 2).flatten(rank + 2).flatten(0, rank)
+
+
+def _in_padding(window: Window, size: Sequence[Any], device: torch.device) -> Tensor | None:
+    """Which rows of a weight meet the padding of an input of that size alone: (positions, depth, 1); None: none does.
+
+    It is made on the device, for no call may wait for a copy, nor may a call that is being captured in a CUDA graph.
+    """
+    if not any(window.padding):
+        return None
+    rank, spatial = window.rank, size[2:]
+    inside = torch.ones((), dtype=torch.bool, device=device)
+    for i, (n, count) in enumerate(zip(spatial, window.output_size(spatial), strict=True)):
+        starts = torch.arange(count, device=device) * window.stride[i] - window.padding[2 * i]
+        taps = torch.arange(window.kernel_size[i], device=device) * window.dilation[i]
+        pixels = starts.unsqueeze(1) + taps
+        shape = [1] * (2 * rank)
+        shape[i], shape[rank + i] = pixels.shape
+        inside = inside & ((pixels >= 0) & (pixels < n)).reshape(shape)
+    rows = inside.flatten(0, rank - 1).flatten(1)
+    # Every tap has a row for each channel of a group.
+    return ~rows.repeat_interleave(size[1] // window.groups, 1).unsqueeze(2)
 
 
 def _by_group(weight: Tensor, window: Window) -> Tensor:

@@ -125,6 +125,19 @@ def test_values_and_gradients(case, formulation):
     assert (difference <= limit + 1e-12).all()
 
 
+@pytest.mark.parametrize("kind", [LocalConv1d, LocalConvTranspose1d])
+def test_weights_that_meet_padding_do_nothing(kind, formulation):
+    """Infinite scales of a position whose window is all padding."""
+    layer = kind(1, 1, 3, 8, padding=3, bias=False).quantize()
+    x = torch.ones(1, 1, *layer.input_size, requires_grad=True)
+    expected = layer(x)
+    (right,) = torch.autograd.grad(expected.sum(), x)
+    layer.weight_scales[0] = torch.inf
+    found = layer(x)
+    assert torch.equal(found, expected)
+    assert torch.equal(torch.autograd.grad(found.sum(), x)[0], right)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_halves_are_rounded_once(case, dtype, formulation):
     """The float32 result of the same numbers, rounded; and so the derivatives."""

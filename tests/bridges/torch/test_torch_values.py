@@ -1,5 +1,8 @@
 """What the functions of `localconv.torch` compute: 200 geometries against unfold and bmm, both formulations."""
 
+import contextlib
+import itertools
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="localconv.torch needs PyTorch: make test-bridges installs it")
@@ -95,6 +98,82 @@ def test_transposed_biases(case, formulation):
         found = function(torch.float16, bias)
         assert found.dtype == torch.float16
         assert torch.equal(found, expected)
+
+
+# --- padding, NaN and inf ---------------------------------------------------------------------------------------------
+
+PADDED = [c for c in random_cases(60, seed=3) if any(c.window.padding)]
+
+
+def rows_present(case):
+    """Which rows of a weight meet a pixel, not padding alone: (positions, depth)."""
+    x, weight, _ = (None if t is None else torch.ones_like(t) for t in case.tensors(torch.float64))
+    (pixels,) = torch.autograd.grad(reference(case, x, weight.requires_grad_(), None).sum(), weight)
+    return pixels[..., 0] > 0
+
+
+def of_first_and_second_order(case, x, weight, bias):
+    """The output, its derivatives, and those of these."""
+    given = [t.clone().requires_grad_() for t in (x, weight)]
+    y = FUNCTIONS[case.rank](*given, case.kernel_size, bias, **case.options)
+    gradient = case.gradient().requires_grad_()
+    first = torch.autograd.grad(y, given, gradient, create_graph=True)
+    # The weight is among what the first order is multiplied with: its gradient stands beside a gradient's gradient.
+    return [y, *first, *torch.autograd.grad(first, [gradient, *given], [x, weight])]
+
+
+@pytest.mark.parametrize("case", PADDED, ids=str)
+def test_weights_that_meet_padding_do_nothing(case, formulation):
+    """NaN and inf in such rows: in no output and no derivative, and the derivative for them is exactly 0."""
+    x, weight, bias = case.tensors()
+    present = rows_present(case)
+    filled = weight.clone()
+    filled[~present] = torch.tensor([torch.nan, torch.inf, -torch.inf])[torch.arange(weight.shape[2]) % 3]
+    weight[~present] = 0
+    found = of_first_and_second_order(case, x, filled, bias)
+    for one, other in zip(found, of_first_and_second_order(case, x, weight, bias), strict=True):
+        assert torch.equal(one, other)
+    assert (found[2][~present] == 0).all()
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+@pytest.mark.parametrize("case", PADDED, ids=str)
+def test_weights_that_meet_padding_have_no_gradient(case, wrong, formulation):
+    """Exactly 0, even where everything else is NaN or inf."""
+    x, weight, _ = case.tensors()
+    weight.requires_grad_()
+    y = FUNCTIONS[case.rank](torch.full_like(x, wrong), weight, case.kernel_size, **case.options)
+    (found,) = torch.autograd.grad(y, weight, torch.full_like(y, wrong))
+    present = rows_present(case)
+    assert (found[~present] == 0).all()
+    assert not found[present].isfinite().any()
+
+
+@pytest.mark.parametrize("case", random_cases(30, seed=4), ids=str)
+def test_nan_and_inf_reach_what_the_kernels_say(case):
+    """In all tensors, with zeros among the values: both formulations have NaN and inf in the same places."""
+    tensors = [t for t in (*case.tensors(), case.gradient()) if t is not None]
+    for number, value in itertools.product(range(len(tensors)), (torch.nan, torch.inf, -torch.inf)):
+        given = [t.clone() for t in tensors]
+        for tensor in given:
+            tensor.view(-1)[::3] = 0
+        given[number].view(-1)[:: max(2, given[number].numel() // 3)] = value
+        results = []
+        for context in (contextlib.nullcontext(), fallback.forced()):
+            with context:
+                leaves = [t.clone().requires_grad_() for t in given[:-1]]
+                bias = leaves[2] if len(leaves) == 3 else None
+                y = FUNCTIONS[case.rank](*leaves[:2], case.kernel_size, bias, **case.options)
+                results.append([y.detach(), *torch.autograd.grad(y, leaves, given[-1])])
+        for one, other in zip(*results, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4, equal_nan=True)
+
+
+def test_an_infinite_weight_in_the_padding(formulation):
+    weight = torch.ones(6, 3, 1)
+    weight[0, 0, 0] = -torch.inf
+    result = functional.local_conv1d(torch.ones(1, 1, 6), weight, 3, padding="same")
+    assert result.flatten().tolist() == [2, 3, 3, 3, 3, 2]
 
 
 HALF = Case((7, 6), (3, 2), batch=5, channels=4, filters=6, groups=2)
