@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..arrays import DOUBLE, SINGLE, ElementType, single_with
 from ..quantized import QuantizedKernel
-from .window import Window
+from .window import LARGEST_SIZE, Window
 
 # What is computed by a weight's dtype: those of 16 bits are read as they are, all else is float32 and rounded once.
 ELEMENTS: dict[torch.dtype, ElementType] = {
@@ -136,6 +136,30 @@ def check_sizes(window: Window, input_size: Sequence[Any], weight_size: Sequence
             ),
         )
     return (input_size[0], filters, *output)
+
+
+def check_transposed(window: Window, input_size: Sequence[Any], spatial: Sequence[Any]) -> None:
+    """RuntimeError unless the transposed convolution of an input can have so many pixels along every axis."""
+
+    def given() -> str:
+        return (
+            f"kernel_size={window.kernel_size}, stride={window.stride}, padding={window.padding[::2]}, "
+            f"dilation={window.dilation}, input of size {list(input_size)}"
+        )
+
+    for n in spatial:
+        torch._check(
+            n >= 1,
+            lambda: (
+                f"Expected padding that leaves at least one pixel of the output along every axis, but the output would "
+                f"have size {list(spatial)}: {given()}"
+            ),
+        )
+        if type(n) is int and n > LARGEST_SIZE:
+            raise RuntimeError(
+                f"Expected an output of at most {LARGEST_SIZE} pixels along every axis, but it would have size "
+                f"{list(spatial)}: {given()}"
+            )
 
 
 def check_bias(bias_size: Sequence[Any], output_size: Sequence[Any]) -> None:

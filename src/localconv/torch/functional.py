@@ -11,8 +11,8 @@ from torch import Tensor
 from ..arguments import ints
 from ..docstrings import as_in_2d
 from . import autograd
-from .arguments import check_tensors
-from .window import IntOrInts, Padding, Window, arguments_of, window_of
+from .arguments import check_tensors, check_transposed
+from .window import LARGEST_SIZE, IntOrInts, Padding, Window, arguments_of, window_of
 
 __all__ = [
     "local_conv1d",
@@ -100,6 +100,8 @@ def _transposed(x: Tensor, weight: Tensor, window: Window, output_padding: tuple
             f"kernel_size={window.kernel_size}, but got {list(weight.shape)}"
         )
     spatial = window.transposed_size(x.shape[2:], output_padding)
+    if not all(type(n) is int and 1 <= n <= LARGEST_SIZE for n in spatial):  # or symbols
+        check_transposed(window, x.shape, spatial)
     return (x.shape[0], weight.shape[1] // window.taps * window.groups, *spatial)
 
 

@@ -16,7 +16,7 @@ from ..quantization import BLOCK
 from ..quantization import quantize as quantize_array
 from .arguments import check_tensor
 from .functional import convolve, convolve_int8, no_name, output_padding_for, transpose, transpose_int8, window_for
-from .window import IntOrInts, Padding
+from .window import LARGEST_SIZE, IntOrInts, Padding
 
 __all__ = [
     "LazyLocalConv1d",
@@ -510,6 +510,11 @@ class _LocalConvTranspose(_LocalConvNd):
         self.output_size = self._window.transposed_size(self.input_size, self.output_padding)
         if min(self.output_size) < 1:
             raise ValueError(f"padding={padding!r} leaves nothing of the output of size {self.output_size}")
+        if max(self.output_size) > LARGEST_SIZE:
+            raise ValueError(
+                f"stride={stride!r} and dilation={dilation!r} must leave an output of at most {LARGEST_SIZE} pixels "
+                f"along every axis, got one of size {self.output_size}"
+            )
         self._make_parameters(device, dtype)
 
     def _shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -207,7 +207,7 @@ def _grad_input(
     element: ElementType,
 ) -> Tensor:
     common = gradient.dtype
-    if gradient.dim() != window.rank + 2 or weight.dim() != 3 or len(size) != window.rank + 2 or size[0] < 0:
+    if gradient.dim() != window.rank + 2 or weight.dim() != 3 or len(size) != window.rank + 2 or min(size) < 0:
         check_gradient(gradient.shape, check_sizes(window, size, weight.shape))
     weight, gradient = weight.resolve_neg().contiguous(), _channels_last(gradient, element)
     n, channels, *spatial = size

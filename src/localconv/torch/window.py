@@ -18,6 +18,9 @@ from ..spec import Spec, local_spec
 IntOrInts = int | Sequence[int]
 Padding = str | int | Sequence[int] | Sequence[Sequence[int]]
 
+# No size of a tensor is larger.
+LARGEST_SIZE = 2**63 - 1
+
 # What the operators take for a window: kernel_size, stride, padding (before and after each axis), dilation, groups.
 Arguments = tuple[Ints, Ints, Ints, Ints, int]
 

@@ -232,6 +232,11 @@ CALLS = {
         "padding must be an int",
     ),
     "nothing left": (lambda: LocalConvTranspose1d(4, 3, 2, 2, padding=3), ValueError, "leaves nothing"),
+    "too many pixels": (
+        lambda: LocalConvTranspose1d(4, 3, 3, 5, dilation=2**63),
+        ValueError,
+        r"^stride=1 and dilation=9223372036854775808 must leave an output of at most .* \(18446744073709551621,\)$",
+    ),
     "lazy dims": (lambda: LazyLocalConv1d(4, 2)(X), RuntimeError, "Expected 2D"),
     "lazy groups": (lambda: LazyLocalConv2d(4, 2, groups=2)(X), ValueError, "in_channels must be divisible"),
 }

@@ -104,6 +104,16 @@ def test_what_is_no_tensor(name):
                 getattr(torch.ops.localconv, name)(**right | {argument: value.numpy()})
 
 
+@pytest.mark.parametrize("way", ["compiled", "torch", "meta"])
+@pytest.mark.parametrize("name", ["local_conv_input", "local_conv_input_int8"])
+def test_negative_sizes_that_fit_all_else(name, way):
+    """An input of -1 pixels, with so much padding that the gradient and the weight are those of it."""
+    right = arguments(name) | {"input_size": [2, 4, -1, 5], "padding": [4, 3, 0, 0], "bias": None}
+    with fallback.forced() if way == "torch" else contextlib.nullcontext():
+        error = called(name, right, "meta" if way == "meta" else "cpu")
+    assert re.match("RuntimeError: Expected sizes of at least 0", str(error))
+
+
 def test_a_bias_must_have_a_shape_of_the_two():
     """Not one that could be broadcast to the output."""
     for name, right_shape in (("local_conv", (6, 5, 4)), ("local_conv_input", (4, 6, 5))):

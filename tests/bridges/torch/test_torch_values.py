@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import re
 
 import pytest
 
@@ -76,6 +77,31 @@ def test_transposed_values(case, formulation):
     (for_weight,) = torch.autograd.grad(again, weight, y)
     torch.testing.assert_close(found[0], again, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(found[1], for_weight, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("number", [4, 5, 100, 2**31, 2**62, 2**63, 2**64])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_transposed_outputs_of_impossible_sizes(rank, number, device, formulation):
+    """One error, whatever computes: padding that leaves no pixel, and more pixels than a tensor has."""
+    x = torch.ones(1, 1, *[5] * rank, device=device)
+    weight = torch.ones(5**rank, 3**rank, 1, device=device)
+    padding = (0,) * (rank - 1) + (number,)
+    size = [7] * (rank - 1) + [7 - 2 * number]
+    small = torch.ones(5**rank, 3**rank, 1, dtype=torch.int8, device=device)
+    scales = torch.ones(5**rank, 1, device=device)
+    window = functional.window_for(rank, 3, 1, padding, 1, 1)
+    for given in (x, x.clone().requires_grad_(), x[0]):
+        for call in (
+            lambda given=given: TRANSPOSED[rank](given, weight, 3, padding=padding),
+            lambda given=given: functional.transpose_int8("int8", given, small, scales, None, window, (0,) * rank),
+        ):
+            with pytest.raises(RuntimeError, match=rf"^Expected padding that leaves .* size {re.escape(str(size))}: "):
+                call()
+    if number >= 2**62:
+        for options in ({"stride": number}, {"dilation": number}, {"stride": number, "output_padding": number - 1}):
+            with pytest.raises(RuntimeError, match="Expected an output of at most 9223372036854775807 pixels"):
+                TRANSPOSED[rank](x, weight, 3, **options)
 
 
 @pytest.mark.parametrize("case", [c for c in random_cases(60, seed=7) if c.transposed_options()], ids=str)
