@@ -44,7 +44,8 @@ def is_plain(*tensors: Tensor | None) -> bool:
     """Whether the kernels may be called on the memory of tensors with nobody told of it.
 
     Not where a transform of `torch.func`, a mode, a tracer or the profiler wants to see operators, nor with subclasses,
-    other devices and other layouts.
+    other devices and other layouts, nor with the zeros without memory that autograd makes in places: the dispatcher
+    fills them.
     """
     if _transforms_active() or _modes_active() or _tracing() is not None or _profiled():
         return False
@@ -54,6 +55,7 @@ def is_plain(*tensors: Tensor | None) -> bool:
             and tensor.is_cpu
             and tensor.layout is torch.strided
             and not _is_legacy_batched(tensor)
+            and not tensor._is_zerotensor()
         ):
             return False
     return True

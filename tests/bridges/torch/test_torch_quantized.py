@@ -282,6 +282,29 @@ def test_what_is_direct_and_what_goes_through_the_dispatcher(monkeypatch):
     assert torch.equal(module(x), expected)
 
 
+@pytest.mark.parametrize("name", ["weight_values", "weight_scales", "bias", "input", "gradient"])
+@pytest.mark.parametrize("kind", [LocalConv2d, LocalConvTranspose2d])
+def test_zeros_without_memory(kind, name, formulation):
+    """As autograd makes them: what zeros with memory give."""
+    results = []
+    for make in (torch.zeros, torch._efficientzerotensor):
+        torch.manual_seed(0)
+        layer = kind(2, 3, 2, 4).quantize()
+        x = torch.randn(2, 2, 4, 4)
+        if name == "bias":
+            layer.bias = torch.nn.Parameter(make(layer.bias.shape), False)
+        elif name.startswith("weight"):
+            setattr(layer, name, make(getattr(layer, name).shape, dtype=getattr(layer, name).dtype))
+        elif name == "input":
+            x = make(x.shape)
+        leaf = x.detach().requires_grad_()
+        y = layer(leaf)
+        gradient = make(y.shape) if name == "gradient" else torch.ones_like(y)
+        results.append((layer(x), y, torch.autograd.grad(y, leaf, gradient)[0]))
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_storage_may_be_resized_after_a_call():
     module, x = LocalConv2d(2, 3, 2, (4, 4)).quantize(), torch.randn(2, 2, 4, 4, requires_grad=True)
     y = module(x)

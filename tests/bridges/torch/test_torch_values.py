@@ -288,6 +288,47 @@ def test_memory_layouts():
         torch.testing.assert_close(found[2], right[2])
 
 
+@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("transposed", [False, True])
+def test_zeros_without_memory(number, transposed, formulation):
+    """What autograd makes of derivatives known to be 0: as input, weight or bias, with and without a gradient."""
+    function = functional.local_conv_transpose2d if transposed else functional.local_conv2d
+    x, weight, bias = PLAIN.tensors(torch.float64)
+    tensors = (
+        [PLAIN.gradient(torch.float64), weight, PLAIN.input_bias(torch.float64)] if transposed else [x, weight, bias]
+    )
+    zero = torch._efficientzerotensor(tensors[number].shape, dtype=torch.float64)
+    filled = [torch.zeros_like(t) if n == number else t for n, t in enumerate(tensors)]
+    x, weight, bias = (zero if n == number else t for n, t in enumerate(tensors))
+    expected = function(filled[0], filled[1], (2, 3), filled[2])
+    assert torch.equal(function(x, weight, (2, 3), bias), expected)
+    for given, alike in zip((x, weight, bias), filled, strict=True):
+        leaves = [t.detach().requires_grad_() for t in (given, alike)]
+        results = [
+            function(*[leaf if t is one else t for t in three[:2]], (2, 3), leaf if three[2] is one else three[2])
+            for leaf, one, three in zip(leaves, (given, alike), ((x, weight, bias), filled), strict=True)
+        ]
+        assert torch.equal(*results)
+        cotangent = torch.randn_like(expected)
+        assert torch.equal(
+            *(torch.autograd.grad(y, leaf, cotangent)[0] for y, leaf in zip(results, leaves, strict=True))
+        )
+
+
+def test_gradients_without_memory(formulation):
+    """Of the output and, in the second order, of the gradients."""
+    leaves = [t.requires_grad_() for t in PLAIN.tensors(torch.float64)]
+    y = functional.local_conv2d(leaves[0], leaves[1], (2, 3), leaves[2])
+    found = torch.autograd.grad(y, leaves, torch._efficientzerotensor(y.shape, dtype=y.dtype), create_graph=True)
+    for one, leaf in zip(found, leaves, strict=True):
+        assert torch.equal(one, torch.zeros_like(leaf))
+    zeros = [torch._efficientzerotensor(t.shape, dtype=t.dtype) for t in leaves[:2]]
+    gradient = torch.ones_like(y).requires_grad_()
+    first = torch.autograd.grad(y, leaves[:2], gradient, create_graph=True)
+    for one in torch.autograd.grad(first, [gradient, *leaves[:2]], zeros):
+        assert not one.any()
+
+
 def test_expanded_tensors():
     """Views that read one number many times."""
     x = torch.randn(1, 4, 1, 5, dtype=torch.float64).expand(3, 4, 6, 5)
