@@ -32,6 +32,11 @@ _tracing = torch._C._get_tracing_state
 _profiled = torch._C._autograd._profiler_enabled
 _is_legacy_batched = torch._C._functorch.is_legacy_batchedtensor
 
+# Compiled programs call the operators, and never what is marked by this. But where compilation leaves a program to
+# Python, it still looks into every frame that begins below, those of a backward pass and of the operators among them;
+# there would be addresses of tensors whose sizes are symbols to it.
+opaque = torch.compiler.disable
+
 _empty_strided = torch.empty_strided
 _get_num_threads = torch.get_num_threads
 
@@ -148,6 +153,7 @@ def _prepare(
         raise RuntimeError(f"{error.named(engine.NAMES)} (input of size {size} and weight of size {rows})") from None
 
 
+@opaque
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
     """The convolution of (N, C, ...) with rows, plus a bias (F,) or (F, ...)."""
     common, element = x.dtype, ELEMENTS.get(x.dtype)
@@ -156,6 +162,7 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> T
     return _forward(x, weight, None, bias, window, element)
 
 
+@opaque
 def forward_int8(x: Tensor, values: Tensor, scales: Tensor, bias: Tensor | None, window: Window) -> Tensor:
     """As `forward` with a weight of int8 values and float32 scales, rounded once to the input's dtype."""
     check_int8(values, scales, input=x, bias=bias)
@@ -181,6 +188,7 @@ def _forward(
     return result.to(common) if element.store else result
 
 
+@opaque
 def grad_input(size: Sequence[int], weight: Tensor, gradient: Tensor, bias: Tensor | None, window: Window) -> Tensor:
     """The transposed convolution of `gradient` to that size, plus a bias (C,) or (C, ...); without one, the
     gradient for an input.
@@ -191,6 +199,7 @@ def grad_input(size: Sequence[int], weight: Tensor, gradient: Tensor, bias: Tens
     return _grad_input(size, weight, None, gradient, bias, window, element)
 
 
+@opaque
 def grad_input_int8(
     size: Sequence[int], values: Tensor, scales: Tensor, gradient: Tensor, bias: Tensor | None, window: Window
 ) -> Tensor:
@@ -228,6 +237,7 @@ def _grad_input(
     return result.to(common) if element.store else result
 
 
+@opaque
 def grad_weight(x: Tensor, size: Sequence[int], gradient: Tensor, window: Window) -> Tensor:
     """The gradient for a weight of that size."""
     common, element = gradient.dtype, ELEMENTS.get(gradient.dtype)

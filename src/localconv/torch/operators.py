@@ -68,9 +68,11 @@ def call(wanted: int, factors: Sequence[Any], bias: Tensor | None, sizes: Sequen
 def register_values(name: str, compiled: Callable[..., Tensor], plain: Callable[..., Tensor]) -> None:
     """The compiled kernels for the processor's tensors, PyTorch's operations for those of every other device."""
 
+    @native.opaque
     def elsewhere(*arguments: Any) -> Tensor:
         return plain(*arguments[:-5], window_from(*arguments[-5:]))
 
+    @native.opaque
     def on_processor(*arguments: Any) -> Tensor:
         compute = plain if fallback.is_forced() else compiled
         return compute(*arguments[:-5], window_from(*arguments[-5:]))
@@ -135,6 +137,7 @@ class Product(torch.autograd.Function):
     """
 
     @staticmethod
+    @native.opaque
     def forward(  # type: ignore[override]  # the base class takes anything
         ctx: Any, x: Tensor | None, weight: Tensor | None, y: Tensor | None, bias: Tensor | None, how: tuple[Any, ...]
     ) -> Tensor:
@@ -153,6 +156,7 @@ class Product(torch.autograd.Function):
         return result
 
     @staticmethod
+    @native.opaque
     def backward(ctx: Any, gradient: Tensor | None) -> tuple[Any, ...]:  # type: ignore[override]
         if gradient is None:
             return None, None, None, None, None
@@ -246,16 +250,19 @@ def once(function: type[torch.autograd.Function]) -> Callable[..., Any]:
 _apply = once(Linear)
 
 
+@native.opaque
 def _differentiable_output(x: Tensor, weight: Tensor, bias: Tensor | None, *window: Any) -> Any:
     how = (_below_autograd, OUTPUT, (x.shape, weight.shape), window_from(*window))
     return _apply(x, weight, None, bias, how)
 
 
+@native.opaque
 def _differentiable_input(size: Sequence[Any], weight: Tensor, y: Tensor, bias: Tensor | None, *window: Any) -> Any:
     how = (_below_autograd, INPUT, (tuple(size), weight.shape), window_from(*window))
     return _apply(None, weight, y, bias, how)
 
 
+@native.opaque
 def _differentiable_weight(x: Tensor, size: Sequence[Any], y: Tensor, *window: Any) -> Any:
     how = (_below_autograd, WEIGHT, (x.shape, tuple(size)), window_from(*window))
     return _apply(x, None, y, None, how)

@@ -109,6 +109,7 @@ class QuantizedProduct(torch.autograd.Function):
     """
 
     @staticmethod
+    @native.opaque
     def forward(  # type: ignore[override]  # the base class takes anything
         ctx: Any, given: Tensor, values: Tensor, scales: Tensor, bias: Tensor | None, how: tuple[Any, ...]
     ) -> Tensor:
@@ -124,6 +125,7 @@ class QuantizedProduct(torch.autograd.Function):
         return result
 
     @staticmethod
+    @native.opaque
     def backward(ctx: Any, gradient: Tensor | None) -> tuple[Any, ...]:  # type: ignore[override]
         if gradient is None:
             return None, None, None, None, None
@@ -163,10 +165,12 @@ def _below_autograd(
 _apply = once(QuantizedProduct)
 
 
+@native.opaque
 def _differentiable_output(x: Tensor, values: Tensor, scales: Tensor, bias: Tensor | None, *window: Any) -> Any:
     return _apply(x, values, scales, bias, (_below_autograd, OUTPUT, x.shape, window_from(*window)))
 
 
+@native.opaque
 def _differentiable_input(
     size: Sequence[Any], values: Tensor, scales: Tensor, y: Tensor, bias: Tensor | None, *window: Any
 ) -> Any:

@@ -39,3 +39,35 @@ def test_backend(backend, file, tmp_path):
         [*command, str(EACH / file)], env=environment, capture_output=True, text=True, timeout=1800, check=False
     )
     assert done.returncode == 0, done.stdout[-20000:] + done.stderr[-5000:]
+
+
+# Batch normalization is left to Python, and with it the backward pass.
+MANY_MODELS = """
+import functools
+import keras
+import numpy as np
+import torch
+from localconv.keras import LocallyConnected1D
+
+torch.compile = functools.partial(torch.compile, backend="aot_eager")
+for size in (8, 9, 12, 15, 20):
+    model = keras.Sequential([
+        keras.Input((size, 3)), LocallyConnected1D(4, 3), keras.layers.BatchNormalization(), LocallyConnected1D(2, 3)
+    ])
+    target = np.zeros((8, size - 4, 2), "f")
+    x = np.random.default_rng(0).random((8, size, 3), "f")
+    start, losses = model.get_weights(), []
+    for jit_compile in (True, False):
+        model.set_weights(start)
+        model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=jit_compile)
+        losses += model.fit(x, target, epochs=2, batch_size=8, verbose=0).history["loss"]
+    np.testing.assert_allclose(losses[:2], losses[2:], rtol=1e-4)
+    print(size)
+"""
+
+
+def test_many_compiled_models_in_one_process(python):
+    """Of different sizes, on PyTorch, where compilation makes symbols of them: as without it."""
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("needs torch, which is not installed")
+    assert python(MANY_MODELS, timeout=1200, KERAS_BACKEND="torch").split() == ["8", "9", "12", "15", "20"]

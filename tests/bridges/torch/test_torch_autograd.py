@@ -14,6 +14,7 @@ from torch.autograd import forward_ad, gradcheck, gradgradcheck  # noqa: E402
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vmap  # noqa: E402
 from torch_cases import Case, reference  # noqa: E402
 
+import localconv.torch  # noqa: E402
 from localconv.torch import (  # noqa: E402
     LocalConv1d,
     LocalConv2d,
@@ -278,6 +279,83 @@ def test_compiled(backend, network):
             torch.testing.assert_close(one.grad, other.grad)
     with torch.no_grad():
         torch.testing.assert_close(compiled(x), eager(x))
+
+
+# --- Several modules of different sizes in one process: compilation makes symbols of the sizes -----------------------
+
+SIZES = (4, 5, 6, 7, 3)
+# What it says of a loss that a compiled function is given. (Warnings of what it finds in code of ours stay errors.)
+GIVEN_A_LOSS = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+
+
+def module_for(name, size, quantized=False):
+    kind = getattr(localconv.torch, name)
+    if name.startswith("Lazy"):
+        layer = kind(4, 2)
+        layer(torch.zeros(1, 3, *[size] * layer.rank))
+    else:
+        layer = kind(3, 4, 2, size)
+    return layer.quantize() if quantized else layer
+
+
+def gradients(leaves, run):
+    """What a function that runs a backward pass leaves in the leaves."""
+    for leaf in leaves:
+        leaf.grad = None
+    run()
+    return [leaf.grad for leaf in leaves]
+
+
+def check_gradients(layer, run):
+    """Those of `run`, called with a module and an image of it, are those of eager mode."""
+    x = torch.randn(2, 3, *layer.input_size, requires_grad=True)
+    leaves = [x, *layer.parameters()]
+    expected = gradients(leaves, lambda: layer(x).square().sum().backward())
+    for one, other in zip(gradients(leaves, lambda: run(layer, x)), expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@GIVEN_A_LOSS
+@pytest.mark.parametrize("compiled_autograd", [False, True])
+@pytest.mark.parametrize("quantized", [False, True])
+@pytest.mark.parametrize("name", [name for name in localconv.torch.__all__ if "Local" in name])
+def test_backward_passes_that_a_compiled_function_calls(name, quantized, compiled_autograd):
+    """Where the forward pass was eager, as where compilation has left a training step to Python."""
+    torch._dynamo.reset()
+    backward = torch.compile(lambda loss: loss.backward(), backend="eager")
+    for size in SIZES:
+        layer = module_for(name, size, quantized)
+        with torch._dynamo.config.patch(compiled_autograd=compiled_autograd):
+            check_gradients(layer, lambda layer, x: backward(layer(x).square().sum()))
+
+
+@pytest.mark.parametrize("dynamic", [None, True])
+@pytest.mark.parametrize("name", [name for name in localconv.torch.__all__ if "Local" in name])
+def test_compiled_training_steps_of_many_sizes(name, dynamic):
+    torch._dynamo.reset()
+    step = torch.compile(lambda layer, x: layer(x).square().sum().backward(), backend="aot_eager", dynamic=dynamic)
+    for size in SIZES:
+        check_gradients(module_for(name, size), step)
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+@pytest.mark.parametrize("forced", [False, True])
+@pytest.mark.parametrize("number", range(3))
+def test_operators_called_by_what_compilation_leaves_to_python(number, forced, requires_grad):
+    """It looks into the functions that such code calls: not into what stands behind the operators."""
+
+    @torch.compiler.disable(recursive=False)
+    def left(operator, given):
+        return operator(*given)
+
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda operator, given: left(operator, given), backend="eager")
+    with fallback.forced() if forced else contextlib.nullcontext():
+        for size in SIZES:
+            case = Case((size,), (2,))
+            operator, given = list(operator_calls(case).items())[number]
+            given = [t.requires_grad_(requires_grad) if isinstance(t, torch.Tensor) else t for t in given]
+            assert torch.equal(compiled(operator, given), operator(*given))
 
 
 def has_compiler():
