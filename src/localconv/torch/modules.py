@@ -113,6 +113,32 @@ class _LocalConvNd(nn.Module):
         """What a subclass adds."""
         return []
 
+    def _check_image(self, input: Tensor) -> None:
+        """RuntimeError for images of another size, or with other channels, than the module was made for.
+
+        Another size can have as many positions, to which a weight would belong that was learned for other ones.
+        """
+        check_tensor("input", input)
+        if torch.jit.is_tracing():
+            return  # sizes are tensors then, and to compare them is what a trace cannot keep
+        channels, size = input.shape[-self.rank - 1 : -self.rank], input.shape[-self.rank :]
+        if channels == (self.in_channels,) and size == self.input_size:
+            return
+        if input.dim() not in (self.rank + 1, self.rank + 2) or self.input_size is None:
+            return  # the functions refuse the one; the other is a lazy module whose weights were loaded
+        if channels == (self.in_channels,) and self._takes(tuple(size)):
+            return
+        made_for = [self.in_channels, *self.input_size]
+        raise RuntimeError(
+            f"Expected images of size {made_for}, [in_channels, *input_size], for which this {type(self).__name__} was "
+            f"made with input_size={self.input_size}, but got input of size {list(input.shape)}: a module has weights "
+            f"for the positions of one size alone. Resize or crop the images, or make a module for theirs"
+        )
+
+    def _takes(self, size: tuple[int, ...]) -> bool:
+        """Whether images of that size have the positions that the weight is for."""
+        return size == self.input_size
+
     input_size: tuple[int, ...] | None
     output_size: tuple[int, ...] | None
 
@@ -153,7 +179,8 @@ class _LocalConvNd(nn.Module):
         dtype. The input and the bias have derivatives, the weight has none. On other devices than the processor a
         float32 weight is made for the time of a call.
 
-        A state of int8 is loaded into a module that is int8. One on the device meta has never had a float weight::
+        A state of int8 is loaded into a module that is int8, and one of floats into one that is not, or it is an error,
+        with ``strict=False`` too. A module on the device meta has never had a float weight::
 
             with torch.device("meta"):
                 layer = LocalConv2d(3, 16, 3, 8).quantize()
@@ -197,6 +224,26 @@ class _LocalConvNd(nn.Module):
                 "and has the buffers weight_values and weight_scales"
             )
         return super().__getattr__(name)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *others: Any) -> None:
+        """As other modules, and an error that says what to do where one of state and module is int8 alone.
+
+        It is one without `strict` too, as of a parameter of another size: the weight is there, in a form that does not
+        fit, and the module would go on with the values that it had.
+        """
+        super()._load_from_state_dict(state_dict, prefix, *others)
+        in_int8, in_floats = prefix + "weight_values" in state_dict, prefix + "weight" in state_dict
+        errors, name = others[-1], f"{type(self).__name__} {prefix.rstrip('.')!r}" if prefix else type(self).__name__
+        if self._is_int8 and in_floats and not in_int8:
+            errors.append(
+                f"{name} is int8, and the state has a float weight for it: load it before quantize() is called, or "
+                "into a module that is not quantized, and quantize that."
+            )
+        elif in_int8 and not in_floats and "weight" in self._parameters:
+            errors.append(
+                f"{name} has a float weight, and the state one of int8 for it: call quantize() first, and then load "
+                "the state."
+            )
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         """As other modules, but the scales keep their dtype: in 16 bits they would lose digits."""
@@ -247,9 +294,14 @@ class _LocalConv(_LocalConvNd):
         bias = (self.out_channels,) if self._bias == "shared" else (self.out_channels, *self.output_size)
         return (math.prod(self.output_size), depth, self.out_channels), bias
 
+    def _takes(self, size: tuple[int, ...]) -> bool:
+        """As above; pixels at the end that no window reaches may be more or less."""
+        return size == self.input_size or self._window.output_size(size) == self.output_size
+
     def forward(self, input: Tensor) -> Tensor:
         """Return the convolution of (N, in_channels, *input_size) or (in_channels, *input_size)."""
         name = type(self).__name__
+        self._check_image(input)
         if self._is_int8:
             return convolve_int8(name, input, self.weight_values, self.weight_scales, self.bias, self._window)
         return convolve(name, input, self.weight, self.bias, self._window)
@@ -529,6 +581,7 @@ class _LocalConvTranspose(_LocalConvNd):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the transposed convolution of (N, in_channels, *input_size) or (in_channels, *input_size)."""
+        self._check_image(input)
         name, how = type(self).__name__, (self.bias, self._window, self.output_padding)
         if self._is_int8:
             return transpose_int8(name, input, self.weight_values, self.weight_scales, *how)

@@ -139,6 +139,12 @@ def test_representation():
     assert repr(transposed).endswith("stride=(2,), output_padding=(1,))")
 
 
+def seen(layer, x):
+    """A layer that was called."""
+    layer(x)
+    return layer
+
+
 X, WEIGHT = torch.zeros(2, 3, 6, 5), torch.zeros(20, 12, 4)
 SMALL = localconv.quantize(WEIGHT.numpy())
 FROM_NUMPY = r" must be a Tensor, got ndarray: torch\.from_numpy\({0}\) is one"
@@ -197,8 +203,40 @@ CALLS = {
         "Expected bias to have the dtype",
     ),
     "ints": (lambda: functional.local_conv2d(X.int(), WEIGHT.int(), 2), RuntimeError, "one of the dtypes"),
-    "channels": (lambda: LocalConv2d(2, 4, 2, (6, 5))(X), RuntimeError, "Expected weight to have size"),
-    "input size": (lambda: LocalConv2d(3, 4, 2, (6, 6))(X), RuntimeError, "Expected weight to have size"),
+    "channels": (
+        lambda: LocalConv2d(2, 4, 2, (6, 5))(X),
+        RuntimeError,
+        r"Expected images of size \[2, 6, 5\], .* but got input of size \[2, 3, 6, 5\]",
+    ),
+    "input size": (
+        lambda: LocalConv2d(3, 4, 2, (6, 6))(X),
+        RuntimeError,
+        r"\[3, 6, 6\], .* LocalConv2d was made with input_size=\(6, 6\), but got input of size \[2, 3, 6, 5\]",
+    ),
+    "input size, unbatched": (lambda: LocalConv2d(3, 4, 2, (6, 6))(X[0]), RuntimeError, r"\(6, 6\), but .*\[3, 6, 5\]"),
+    "input size, int8": (lambda: LocalConv2d(3, 4, 2, (6, 6)).quantize()(X), RuntimeError, r"input_size=\(6, 6\)"),
+    # As many positions, and no bias that would not fit.
+    "turned": (
+        lambda: LocalConv2d(3, 4, 2, (5, 6), bias="shared")(X),
+        RuntimeError,
+        r"input_size=\(5, 6\), but got input of size \[2, 3, 6, 5\]",
+    ),
+    "turned, transposed": (
+        lambda: LocalConvTranspose2d(3, 4, 2, (5, 6), bias=False)(X),
+        RuntimeError,
+        r"LocalConvTranspose2d was made with input_size=\(5, 6\)",
+    ),
+    "turned, transposed, int8": (
+        lambda: LocalConvTranspose2d(3, 4, 2, (5, 6), bias=False).quantize()(X),
+        RuntimeError,
+        r"input_size=\(5, 6\)",
+    ),
+    "size for lazy": (lambda: seen(LazyLocalConv2d(4, 2), X)(X[..., 1:]), RuntimeError, r"input_size=\(6, 5\), but"),
+    "compiled": (
+        lambda: torch.compile(LocalConv2d(3, 4, 2, (6, 6)), backend="eager")(X),
+        RuntimeError,
+        r"input_size=\(6, 6\)",
+    ),
     "transposed": (
         lambda: functional.local_conv_transpose2d(X, WEIGHT, 2),
         RuntimeError,
@@ -247,6 +285,12 @@ def test_wrong_arguments(name):
     call, kind, message = CALLS[name]
     with pytest.raises(kind, match=message):
         call()
+
+
+def test_pixels_that_no_window_reaches():
+    """May be more or less than the module was made for: its weights have the same positions."""
+    layer = LocalConv2d(3, 4, 2, (6, 5), stride=2)
+    assert torch.equal(layer(X + 1), layer(X[..., :4] + 1))
 
 
 # ----------------------------------------------------------------------------------------------------- layers of others

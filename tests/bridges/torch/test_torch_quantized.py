@@ -596,6 +596,29 @@ def test_copies_and_states():
         LocalConv2d(2, 3, 2, 4).load_state_dict(state)
 
 
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("kind", [LocalConv2d, LocalConvTranspose2d])
+def test_states_of_the_other_kind(kind, strict):
+    """The error says what to do, and doing it works; other parameters load as ever."""
+    torch.manual_seed(0)
+    model, other = (torch.nn.Sequential(torch.nn.Identity(), kind(2, 3, 2, 4)) for _ in range(2))
+    floats = copy.deepcopy(model.state_dict())
+    model[1].quantize()
+    small = model.state_dict()
+    with pytest.raises(RuntimeError, match=rf"{kind.__name__} '1' is int8, .* before quantize\(\) is called"):
+        model.load_state_dict(floats, strict=strict)
+    with pytest.raises(RuntimeError, match=rf"{kind.__name__} '1' has a float weight, .* call quantize\(\) first"):
+        other.load_state_dict(small, strict=strict)
+    with pytest.raises(RuntimeError, match=rf"{kind.__name__} is int8"):
+        kind(2, 3, 2, 4).quantize().load_state_dict(kind(2, 3, 2, 4).state_dict(), strict=strict)
+    x = torch.randn(2, 2, 4, 4)
+    other.load_state_dict(floats, strict=strict)
+    other[1].quantize()
+    assert torch.equal(other(x), model(x))
+    other.load_state_dict(small, strict=strict)
+    assert not other.load_state_dict({"1.bias": floats["1.bias"]}, strict=False).unexpected_keys
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_scales_keep_their_dtype(dtype):
     module = LocalConv1d(2, 3, 2, 4).quantize()
