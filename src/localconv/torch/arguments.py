@@ -41,6 +41,12 @@ def check_tensors(input: Any, weight: Any, bias: Any) -> None:
     check_tensor("bias", bias)
 
 
+def check_int8_tensors(input: Any, values: Any, scales: Any, bias: Any) -> None:
+    """As `check_tensors`, with the two parts of a weight."""
+    check_tensors(input, values, bias)
+    check_tensor("weight_scales", scales)
+
+
 def check_tensor(name: str, value: Any) -> None:
     """TypeError, with what to do, unless an argument is a tensor."""
     if isinstance(value, Tensor):

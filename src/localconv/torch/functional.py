@@ -11,7 +11,7 @@ from torch import Tensor
 from ..arguments import ints
 from ..docstrings import as_in_2d
 from . import autograd
-from .arguments import check_tensors, check_transposed
+from .arguments import check_int8_tensors, check_tensors, check_transposed
 from .window import LARGEST_SIZE, IntOrInts, Padding, Window, arguments_of, window_of
 
 __all__ = [
@@ -56,7 +56,7 @@ def convolve(name: str, x: Tensor, weight: Tensor, bias: Tensor | None, window: 
 
 def convolve_int8(name: str, x: Tensor, values: Tensor, scales: Tensor, bias: Tensor | None, window: Window) -> Tensor:
     """`convolve` with a weight of int8 values and float32 scales."""
-    check_tensors(x, values, bias)
+    check_int8_tensors(x, values, scales, bias)
     if x.dim() == window.rank + 2:
         return autograd.convolve_int8(x, values, scales, bias, window)
     _check_dims(name, x, window.rank)
@@ -84,7 +84,7 @@ def transpose_int8(
     output_padding: tuple[int, ...],
 ) -> Tensor:
     """`transpose` with a weight of int8 values and float32 scales."""
-    check_tensors(x, values, bias)
+    check_int8_tensors(x, values, scales, bias)
     if x.dim() == window.rank + 2:
         size = _transposed(x, values, window, output_padding)
         return autograd.transpose_int8(size, values, scales, x, bias, window)

@@ -66,6 +66,14 @@ def is_plain(*tensors: Tensor | None) -> bool:
     return True
 
 
+def as_memory(value: Any) -> Any:
+    """A tensor as PyTorch itself sees it: attributes of subclasses may say other sizes than it has."""
+    if not isinstance(value, Tensor) or type(value) in _PLAIN_TYPES:
+        return value
+    with torch._C.DisableTorchFunctionSubclass():
+        return Tensor.as_subclass(value, Tensor)
+
+
 def _address(name: str, tensor: Tensor | None) -> int:
     """Where a tensor's elements begin; 0: there is no tensor."""
     if tensor is None:

@@ -75,7 +75,7 @@ def register_values(name: str, compiled: Callable[..., Tensor], plain: Callable[
     @native.opaque
     def on_processor(*arguments: Any) -> Tensor:
         compute = plain if fallback.is_forced() else compiled
-        return compute(*arguments[:-5], window_from(*arguments[-5:]))
+        return compute(*map(native.as_memory, arguments[:-5]), window_from(*arguments[-5:]))
 
     library.impl(name, elsewhere, "CompositeExplicitAutograd")
     library.impl(name, on_processor, "CPU")

@@ -8,6 +8,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="localconv.torch needs PyTorch: make test-bridges installs it")
 
+from torch_cases import lying  # noqa: E402
+
 from localconv.torch import fallback  # noqa: E402
 
 NAMES = ("local_conv", "local_conv_input", "local_conv_weight", "local_conv_int8", "local_conv_input_int8")
@@ -112,6 +114,20 @@ def test_negative_sizes_that_fit_all_else(name, way):
     with fallback.forced() if way == "torch" else contextlib.nullcontext():
         error = called(name, right, "meta" if way == "meta" else "cpu")
     assert re.match("RuntimeError: Expected sizes of at least 0", str(error))
+
+
+@pytest.mark.parametrize("way", ["compiled", "torch"])
+@pytest.mark.parametrize("name", NAMES)
+def test_tensors_that_say_other_sizes_than_they_have(name, way):
+    """PyTorch's own operators do not ask a subclass, and neither do these: memory beyond it would be read."""
+    right = arguments(name)
+    for argument, value in right.items():
+        if isinstance(value, torch.Tensor):
+            size = value.movedim(1, -1).shape if argument in ("input", "grad_output") else value.shape
+            given = right | {argument: lying(size, value.dtype)}
+            context = fallback.forced() if way == "torch" else contextlib.nullcontext()
+            with context, pytest.raises((RuntimeError, IndexError)):
+                getattr(torch.ops.localconv, name)(**given)
 
 
 def test_a_bias_must_have_a_shape_of_the_two():

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="localconv.torch needs PyTorch: make
 
 from torch.autograd import gradcheck, gradgradcheck  # noqa: E402
 from torch.func import functional_call, grad, jacfwd, jacrev, jvp, stack_module_state, vmap  # noqa: E402
-from torch_cases import Case, assert_near, random_cases, reference, sizes_of_sums  # noqa: E402
+from torch_cases import Case, assert_near, lying, random_cases, reference, sizes_of_sums  # noqa: E402
 
 import localconv  # noqa: E402
 from localconv.torch import (  # noqa: E402
@@ -670,6 +670,34 @@ def test_refused(name):
     call, kind, message = REFUSED[name]
     with pytest.raises(kind, match=message):
         call()
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+@pytest.mark.parametrize("kind", [LocalConv1d, LocalConvTranspose1d])
+def test_replaced_buffers(kind, requires_grad, formulation):
+    """Of other sizes, dtypes and devices, or none: an error, whatever they say of themselves, and nothing is read."""
+    size, channels = (10, (3, 4)) if kind is LocalConv1d else (8, (4, 3))
+    good = kind(*channels, 3, size).quantize()
+    values, scales = good.weight_values, good.weight_scales
+    x = torch.ones(2, channels[0], size, requires_grad=requires_grad)
+    for name, buffers in {
+        "weight_scales": [
+            scales[:1, :1],
+            scales[0],
+            scales.T.clone(),
+            scales.double(),
+            scales.half(),
+            scales.to("meta"),
+        ],
+        "weight_values": [values[:4], values[0], values.float(), values.short(), values.to("meta"), values.to_sparse()],
+    }.items():
+        buffers.append(lying(getattr(good, name).shape, getattr(good, name).dtype))
+        for buffer in [*buffers, None]:
+            layer = copy.deepcopy(good)
+            layer._buffers[name] = buffer
+            wrong = "must be a Tensor" if buffer is None else "Expected|must be|sparse"
+            with pytest.raises((RuntimeError, TypeError), match=wrong):
+                layer(x)
 
 
 def test_refused_weights_stay():

@@ -162,3 +162,28 @@ def random_cases(count, seed=0):
         if min(case.output) >= 1:
             cases.append(case)
     return cases
+
+
+class Lying(torch.Tensor):
+    """One number, whose attributes say that it has other sizes."""
+
+    said = ()
+
+    @property
+    def shape(self):
+        return torch.Size(self.said)
+
+    def dim(self):
+        return len(self.said)
+
+    def _itself(self, *_):
+        return self
+
+    contiguous = resolve_neg = movedim = _itself
+
+
+def lying(size, dtype):
+    """One number that says it has that size."""
+    made = torch.ones((), dtype=dtype).as_subclass(Lying)
+    made.said = tuple(size)
+    return made
