@@ -13,7 +13,7 @@ import dask.array as da
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..arguments import Ints, brief, ints
+from ..arguments import Ints, brief, ints, shortened
 from ..arrays import ACCEPTED, Array, as_float_array, half_store
 from ..quantized import QuantizedKernel
 
@@ -24,6 +24,12 @@ __all__ = ["KernelFile"]
 PART_BYTES = 64 * 2**20
 # Bytes of a chunk in a Zarr array that `create` makes: what is read is whole chunks.
 ZARR_CHUNK_BYTES = 16 * 2**20
+
+# Of what NumPy says is wrong with a file, which may have the header in it.
+LONGEST_REASON = 1000
+
+# How a .npz begins, as every zip archive.
+ARCHIVE = b"PK"
 
 
 class KernelFile:
@@ -361,18 +367,28 @@ def _read(path: str, mode: Any) -> Any:
         return _read_zarr(path, mode)
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError(f"{path} must be a file, or the folder of a Zarr array, got something else")
-    try:
-        array = np.load(path, mmap_mode=mode, allow_pickle=False)
-    except (ValueError, EOFError, TypeError) as error:
-        # NumPy advises an option that there is not here.
-        reason = "what it holds is none" if "allow_pickle" in str(error) else error
-        raise ValueError(f"{path} must be a whole .npy file of numbers: {reason}") from None
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise ValueError(f"{path} must be a .npy file, or a Zarr array, got an archive")
+    with open(path, "rb") as file:
+        if file.read(len(ARCHIVE)) == ARCHIVE:
+            raise ValueError(f"{path} must be a .npy file, or a Zarr array, got an archive")
+    array = _load(path, "r")
+    if mode != "r":
+        # Only a file that was found whole: NumPy makes one longer where it maps it to be written to.
+        array = _load(path, mode)
     if not array.flags.c_contiguous:
         raise ValueError(f"{path} must be in C order, got Fortran order: np.save(path, np.ascontiguousarray(...))")
     return array
+
+
+def _load(path: str, mode: Any) -> Any:
+    """What NumPy makes of a file. ValueError whatever its parsers raise of a damaged header."""
+    try:
+        return np.load(path, mmap_mode=mode, allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as error:
+        # NumPy advises an option that there is not here.
+        reason = "what it holds is none" if "allow_pickle" in str(error) else shortened(str(error), LONGEST_REASON)
+        raise ValueError(f"{path} must be a whole .npy file of numbers: {reason}") from None
 
 
 def _read_zarr(path: str, mode: Any) -> Any:

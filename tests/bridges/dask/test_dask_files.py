@@ -1,9 +1,11 @@
 """Kernels in files: what may be one, and that tasks take no more than their rows."""
 
+import contextlib
 import dataclasses
 import os
 import pickle
 import random
+import warnings
 
 import dask
 import dask.array as da
@@ -175,6 +177,73 @@ def test_what_is_no_kernel(tmp_path, write, error, words):
     write(tmp_path / "k.npy")
     with pytest.raises(error, match=words):
         KernelFile(tmp_path / "k.npy")
+
+
+DAMAGES = {
+    "an open bracket": (b"(4, 3, 2)", b"(4, 3, 2 "),
+    "an open brace": (b"}", b" "),
+    "an open string": (b"'shape'", b"'shape "),
+    "no numbers": (b"(4, 3, 2)", b"(0x, 3, )"),
+    "a negative length": (b"(4, 3, 2)", b"(-4, 3,2)"),
+    "a length of nine digits": (b"(4, 3, 2), }      ", b"(999999999, 3, 2),}"[:18]),
+    "a length beyond any": (b"(4, 3, 2), }" + b" " * 40, b"(" + b"9" * 41 + b", 3, 2), }"[:10]),
+    "deep nesting": (b"(4, 3, 2), }" + b" " * 40, b"(" * 52),
+    "another key": (b"'shape'", b"'shope'"),
+    "no dtype": (b"<f4", b"<q7"),
+    "another magic": (b"\x93NUMPY", b"PK\x03\x04ab"),
+    "another version": (b"\x01\x00v", b"\x09\x00v"),
+}
+
+
+@pytest.mark.parametrize("of", ["kernel", "scales"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_headers(tmp_path, damage, of):
+    """Whatever NumPy's parser, or Python's, raises of one, it is a ValueError that names the file."""
+    old, new = DAMAGES[damage]
+    values, file = np.ones((4, 3, 2), np.float32), tmp_path / "damaged.npy"
+    if of == "scales":
+        old, new = (part.replace(b"(4, 3, 2), }", b"(4, 2), }   ") for part in (old, new))
+        old, new = (part.replace(b"(4, 3, 2)", b"(4, 2), }") for part in (old, new))
+        values = values[:, 0]
+        np.save(tmp_path / "kernel.npy", np.ones((4, 3, 2), np.int8))
+    np.save(file, values)
+    content = file.read_bytes()
+    assert len(old) == len(new)
+    assert content.count(old) == 1
+    file.write_bytes(content.replace(old, new))
+    with pytest.raises(ValueError, match=r"damaged\.npy must be a (whole )?\.npy file"):
+        KernelFile(file) if of == "kernel" else KernelFile(tmp_path / "kernel.npy", scales=file)
+
+
+def test_mutated_headers(tmp_path):
+    """Bytes of a header at random: a kernel, or one of the errors that say so."""
+    rng, file = np.random.default_rng(0), tmp_path / "damaged.npy"
+    np.save(file, np.ones((4, 3, 2), np.float32))
+    content = file.read_bytes()
+    pieces = b"( ) { } [ ] ' \" , - 0 9 \\ # L ( \xff \n \0".split(b" ")
+    for _ in range(500):
+        data = bytearray(content)
+        for at in rng.integers(0, 128, rng.integers(1, 5)):
+            data[at : at + 1] = pieces[rng.integers(len(pieces))] if rng.random() < 0.7 else rng.bytes(1)
+        file.write_bytes(data)
+        with warnings.catch_warnings(), contextlib.suppress(ValueError):
+            warnings.simplefilter("ignore")  # of headers that Python 2 might have written
+            try:
+                assert KernelFile(file).ndim == 3
+            except TypeError as error:
+                assert str(error).startswith("path must be of a kernel of")  # noqa: PT017  # or none at all
+
+
+def test_a_file_cut_short_is_not_filled_up(tmp_path):
+    """Storing into it is refused, and leaves it as it is."""
+    file = tmp_path / "kernel.npy"
+    np.save(file, np.ones((4, 3, 2), np.float32))
+    kernel = KernelFile(file)
+    file.write_bytes(file.read_bytes()[:-8])
+    size = file.stat().st_size
+    with pytest.raises(ValueError, match=r"must be a whole \.npy file"):
+        kernel[0:1] = np.ones((1, 3, 2), np.float32)
+    assert file.stat().st_size == size
 
 
 def test_wrong_arguments(tmp_path):
