@@ -23,7 +23,7 @@ from ..arguments import Ints
 from ..arrays import ELEMENT_TYPES, Array, single_with
 from ..geometry import Mismatch, Names
 from ..settings import numbered
-from .primitives import PRIMITIVES, lead_of, operand_axes, result_shape, shapes_of
+from .primitives import PRIMITIVES, lead_of, operand_axes, result_dtype, result_shape, shapes_of
 from .window import Window, spec_of
 
 # Names of the custom calls, in compiled and in exported programs.
@@ -148,14 +148,14 @@ def _on_host(operation: str, ctx: Any, a: Any, b: Any, *, window: Window, spatia
 
 def _called_back(operation: str, a: Any, b: Any, *, window: Window, spatial: Ints | None) -> jax.Array:
     shape = result_shape(operation, a, b, window, spatial)
-    result = jax.ShapeDtypeStruct(shape, jnp.promote_types(a.dtype, b.dtype))
+    result = jax.ShapeDtypeStruct(shape, result_dtype(a, b))
     return jax.pure_callback(partial(_computed, operation, window, shape), result, a, b)
 
 
 def _computed(operation: str, window: Window, shape: Ints, a: Any, b: Any) -> Array:
     """One operation by NumPy, each example in its turn."""
     a, b = np.asarray(a), np.asarray(b)
-    result = np.empty(shape, jnp.promote_types(a.dtype, b.dtype))
+    result = np.empty(shape, result_dtype(a, b))
     leads = [lead_of(array, axes) for array, axes in zip((a, b, result), operand_axes(operation, window), strict=True)]
     for example in np.ndindex(leads[2]):
         _compute(

@@ -29,6 +29,7 @@ import jax.numpy as jnp
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
+from jax.interpreters.xla import apply_primitive
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ..arguments import Ints
@@ -121,9 +122,16 @@ def result_shape(operation: str, a: Any, b: Any, window: Window, spatial: Ints |
     return (*lead, *{"local_forward": gradient, "local_grad_input": x, "local_grad_kernel": kernel}[operation])
 
 
+def result_dtype(a: Any, b: Any) -> Any:
+    """The dtype of an operation's result: the wider one, as a kernel may have 16 bits. That is no promotion of JAX's,
+    which users may forbid (`jax.numpy_dtype_promotion`).
+    """
+    return max(a.dtype, b.dtype, key=lambda dtype: dtype.itemsize)
+
+
 def _abstract(operation: str, a: Any, b: Any, *, window: Window, spatial: Ints | None = None) -> ShapedArray:
     shape = result_shape(operation, a, b, window, spatial)
-    dtype = jnp.promote_types(a.dtype, b.dtype)  # a kernel may have 16 bits
+    dtype = result_dtype(a, b)
     if not varying_axes(a):
         return ShapedArray(shape, dtype)
     name = "manual_axis_type" if hasattr(a, "manual_axis_type") else "vma"
@@ -224,7 +232,8 @@ _BINDS: dict[str, Callable[..., jax.Array]] = {
 }
 
 for _operation, _primitive in PRIMITIVES.items():
-    _primitive.def_impl(jax.jit(_primitive.bind, static_argnames=("window", "spatial")))
+    # As JAX runs its own: compiled under `jax.disable_jit` too, and named by `jax.debug_nans`.
+    _primitive.def_impl(partial(apply_primitive, _primitive))
     _primitive.def_abstract_eval(partial(_abstract, _operation))
     ad.defbilinear(_primitive, *[_transposed(rule, number) for number, rule in enumerate(TRANSPOSES[_primitive])])
     batching.primitive_batchers[_primitive] = partial(_batched, _operation)

@@ -171,6 +171,63 @@ def test_no_examples():
     assert result.shape == (0, *call(inputs, kernel).shape)
 
 
+# ----------------------------------------------------------------------------------- JAX's switches for finding faults
+
+
+def modes(inputs, kernel):
+    """What a user runs under such a switch: a case's function in every mode, of a dtype of these arrays."""
+    case = CASES[0]
+    call = partial(getattr(lj, case.function), **case.options())
+    back = partial(getattr(lj, f"{case.function}_transpose"), **(case.options() | {"output_shape": inputs.shape}))
+    gradient = jax.grad(lambda *arrays: (call(*arrays) ** 2).sum(), (0, 1))
+    kernels = jnp.stack([kernel, -kernel])
+    return {
+        "forward": lambda: call(inputs, kernel),
+        "jit": lambda: jax.jit(call)(inputs, kernel),
+        "grad": lambda: gradient(inputs, kernel),
+        "jvp": lambda: jax.jvp(call, (inputs, kernel), (inputs, kernel)),
+        "transposed": lambda: back(call(inputs, kernel), kernel),
+        "vmap": lambda: jax.vmap(call, (None, 0))(inputs, kernels),
+        "vmap of grad": lambda: jax.vmap(gradient, (None, 0))(inputs, kernels),
+        "scan": lambda: jax.lax.scan(lambda total, k: (total + call(inputs, k), None), call(inputs, kernel), kernels)[
+            0
+        ],
+    }
+
+
+MODES = ["forward", "jit", "grad", "jvp", "transposed", "vmap", "vmap of grad", "scan"]
+SWITCHES = {
+    "disable_jit": jax.disable_jit,
+    "checking_leaks": jax.checking_leaks,
+    "debug_nans": jax.debug_nans,
+    "numpy_dtype_promotion": partial(jax.numpy_dtype_promotion, "strict"),
+    "numpy_rank_promotion": partial(jax.numpy_rank_promotion, "raise"),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_switches(switch, mode, dtype):
+    """Change no result."""
+    inputs, kernel, _ = CASES[0].arrays()
+    run = modes(jnp.asarray(inputs, dtype), jnp.asarray(kernel, dtype))[mode]
+    expected = run()
+    jax.clear_caches()
+    with SWITCHES[switch]():
+        found = run()
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_nan_is_found(mode):
+    """`jax.debug_nans` finds one that is there, and what made it."""
+    inputs, kernel, _ = CASES[0].arrays()
+    run = modes(jnp.asarray(inputs).at[0, 0, 0].set(jnp.nan), jnp.asarray(kernel))[mode]
+    with jax.debug_nans(), pytest.raises(FloatingPointError, match=r"invalid value \(nan\)"):
+        run()
+
+
 # ---------------------------------------------------------------------------------------------------------- jit's cache
 
 
