@@ -15,7 +15,7 @@ from ..docstrings import as_in_2d
 from ..geometry import Geometry, Mismatch, Names, geometry_of
 from ..quantized import QuantizedKernel
 from ..spec import Spec, local_spec
-from .primitives import forward, grad_input
+from .primitives import forward, grad_input, whole
 from .window import Window, window_of
 
 # Element types by what they are computed in: half precisions have sums of float32, which are rounded once.
@@ -309,7 +309,7 @@ def _convolved(x: jax.Array, kernel: jax.Array, bias: jax.Array | None, window: 
     if bias is not None:
         # As Keras does it: a full bias is reshaped, not transposed.
         shape = window.layout((1,), bias.shape[:-1] or (1,) * window.rank, bias.shape[-1])
-        result = result + bias.astype(computed).reshape(shape)
+        result = result + whole(bias).astype(computed).reshape(shape)
     return result.astype(dtype)
 
 

@@ -45,27 +45,36 @@ PRIMITIVES = {"local_forward": forward_p, "local_grad_input": grad_input_p, "loc
 
 def forward(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     """The convolution of x with kernel."""
-    return forward_p.bind(*_varying(x, kernel), window=window)
+    return _run(forward_p, x, kernel, window=window)
 
 
 def grad_input(kernel: jax.Array, gradient: jax.Array, window: Window, spatial: Ints) -> jax.Array:
     """The gradient for the input, whose spatial sizes are given, by that for the output."""
-    return grad_input_p.bind(*_varying(kernel, gradient), window=window, spatial=spatial)
+    return _run(grad_input_p, kernel, gradient, window=window, spatial=spatial)
 
 
 def grad_kernel(x: jax.Array, gradient: jax.Array, window: Window) -> jax.Array:
     """The gradient for the kernel by that for the output."""
-    return grad_kernel_p.bind(*_varying(x, gradient), window=window)
+    return _run(grad_kernel_p, x, gradient, window=window)
+
+
+def _run(primitive: Primitive, a: jax.Array, b: jax.Array, **params: Any) -> jax.Array:
+    result = primitive.bind(*_varying(whole(a), whole(b)), **params)
+    # Said once more of the result: XLA does not know the custom call, and would guess by what is done with it next.
+    return _gathered(result)
 
 
 def _varying(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Both operands as varying over the mesh axes of either: inside `jax.shard_map` JAX keeps account of that, and the
     transpose of making an operand vary is the sum over those axes which its gradient needs.
     """
-    if not hasattr(jax, "typeof"):  # older versions of JAX keep no account
-        return a, b
-    of_a, of_b = (varying_axes(jax.typeof(operand)) for operand in (a, b))
-    return (a, b) if of_a == of_b else (_vary(a, of_b - of_a), _vary(b, of_a - of_b))
+    of_a, of_b = (varying_axes(type_of(operand)) for operand in (a, b))
+    return (a, b) if of_a == of_b else (vary(a, of_b - of_a), vary(b, of_a - of_b))
+
+
+def type_of(array: jax.Array) -> Any:
+    """An array's type; older versions of JAX have no word for it."""
+    return jax.typeof(array) if hasattr(jax, "typeof") else None
 
 
 def varying_axes(aval: Any) -> frozenset[Any]:
@@ -74,11 +83,47 @@ def varying_axes(aval: Any) -> frozenset[Any]:
     return frozenset(getattr(aval, "vma", ()) if manual is None else manual.varying)
 
 
-def _vary(operand: jax.Array, axes: frozenset[Any]) -> jax.Array:
+def vary(operand: jax.Array, axes: frozenset[Any]) -> jax.Array:
+    """`operand` as varying over these mesh axes."""
     names = tuple(sorted(axes, key=str))
     if not names:
         return operand
     return jax.lax.pcast(operand, names, to="varying") if hasattr(jax.lax, "pcast") else jax.lax.pvary(operand, names)
+
+
+# ------------------------------------------------------------------------------------------------- explicit mesh axes
+
+
+def whole(operand: jax.Array) -> jax.Array:
+    """`operand`, all of it on every device of its mesh.
+
+    An axis of a mesh may be *explicit*: then types say how an array is cut along it, and each operation has to say how
+    its result is. A primitive runs on whole arrays and makes one; cutting the gradient is the transpose of this.
+    """
+    sharding = getattr(type_of(operand), "sharding", None)
+    if sharding is None or sharding.spec == _uncut(len(sharding.spec)):  # no more equal if sums are still to be made
+        return operand
+    return _gathered(operand)
+
+
+def _gathered(array: jax.Array) -> jax.Array:
+    """The same, as an operation of its own even if the type says so already."""
+    sharding, kinds = getattr(type_of(array), "sharding", None), getattr(jax.sharding, "AxisType", None)
+    if sharding is None or kinds is None or kinds.Explicit not in (sharding.mesh.axis_types or ()):
+        return array
+    return _reshard(array, NamedSharding(sharding.mesh, _uncut(array.ndim)))
+
+
+def _uncut(axes: int) -> PartitionSpec:
+    return PartitionSpec(*[None] * axes)
+
+
+def _reshard(array: jax.Array, sharding: NamedSharding) -> jax.Array:
+    if hasattr(jax.sharding, "reshard"):
+        return jax.sharding.reshard(array, sharding)
+    from jax.experimental.shard import reshard  # where older versions of JAX have it
+
+    return reshard(array, sharding)
 
 
 # ---------------------------------------------------------------------------------------------------- shapes of results
@@ -132,11 +177,12 @@ def result_dtype(a: Any, b: Any) -> Any:
 def _abstract(operation: str, a: Any, b: Any, *, window: Window, spatial: Ints | None = None) -> ShapedArray:
     shape = result_shape(operation, a, b, window, spatial)
     dtype = result_dtype(a, b)
-    if not varying_axes(a):
+    meshes = [aval.sharding.mesh for aval in (a, b) if hasattr(aval, "sharding") and not aval.sharding.mesh.empty]
+    if not meshes:
         return ShapedArray(shape, dtype)
     name = "manual_axis_type" if hasattr(a, "manual_axis_type") else "vma"
-    sharding = NamedSharding(a.sharding.mesh, PartitionSpec(*[None] * len(shape)))
-    return ShapedArray(shape, dtype, sharding=sharding, **{name: getattr(a, name)})
+    varying = {name: getattr(a, name)} if varying_axes(a) else {}
+    return ShapedArray(shape, dtype, sharding=NamedSharding(meshes[0], _uncut(len(shape))), **varying)
 
 
 # ----------------------------------------------------------------------------------------------------------- transposes
@@ -192,6 +238,7 @@ def _batched(
     """The rule of `vmap`: images that alone are mapped go into the batch, everything else makes examples."""
     bind = partial(_BINDS[operation], window=window, **params)
     axes = operand_axes(operation, window)[:2]
+    args = [whole(arg) for arg in args]  # the mapped axis may be cut over a mesh
     fronts = [arg if dim is None else jnp.moveaxis(arg, dim, 0) for arg, dim in zip(args, dims, strict=True)]
     mapped = [dim is not None for dim in dims]
     count = fronts[mapped.index(True)].shape[0]
@@ -230,6 +277,7 @@ _BINDS: dict[str, Callable[..., jax.Array]] = {
     "local_grad_input": grad_input,
     "local_grad_kernel": grad_kernel,
 }
+
 
 for _operation, _primitive in PRIMITIVES.items():
     # As JAX runs its own: compiled under `jax.disable_jit` too, and named by `jax.debug_nans`.

@@ -200,7 +200,8 @@ warnings.simplefilter("ignore")  # pmap is deprecated in some versions
 options = {"check_rep": False} if jax.__version_info__ < (0, 6) else {}
 mesh = Mesh(np.array(jax.devices()), ("d",))
 rng = np.random.default_rng(0)
-x, kernel = rng.standard_normal((4, 10, 4)).astype("f"), rng.standard_normal((8, 12, 6)).astype("f")
+# Small whole numbers, whose sums are exact in any order.
+x, kernel = rng.integers(-3, 4, (4, 10, 4)).astype("f"), rng.integers(-3, 4, (8, 12, 6)).astype("f")
 call = lambda x, kernel: lj.local_conv1d(x, kernel, 3, 1, "channels_last")
 loss = lambda call: jax.jit(jax.grad(lambda x, kernel: (call(x, kernel) ** 2).sum(), (0, 1)))
 assert len(jax.devices()) == 2
@@ -208,7 +209,7 @@ for specs, out in (((P("d"), P()), P("d")), ((P(), P(None, None, "d")), P(None, 
     mapped = shard_map(call, mesh=mesh, in_specs=specs, out_specs=out, **options)
     assert np.array_equal(jax.jit(mapped)(x, kernel), call(x, kernel))
     text = jax.jit(mapped).lower(x, kernel).compile().as_text()
-    assert "all-gather" not in text and "localconv_local_forward" in text
+    assert "all-gather" not in text and ("localconv_local_forward" in text) == ("elsewhere" not in sys.argv)
     for found, expected in zip(loss(mapped)(x, kernel), loss(call)(x, kernel)):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 parts = jax.pmap(call, in_axes=(0, None))(x.reshape(2, 2, 10, 4), kernel)
@@ -223,9 +224,94 @@ print("right")
 """
 
 
+def devices(count):
+    """XLA_FLAGS of a process whose processor is so many devices."""
+    return f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
+
+
 def test_two_devices(python):
-    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
-    assert python(DEVICES, timeout=400, XLA_FLAGS=flags) == "right\n"
+    assert python(DEVICES, timeout=400, XLA_FLAGS=devices(2)) == "right\n"
+
+
+EXPLICIT = """
+import numpy as np, jax, jax.numpy as jnp
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+import localconv.jax as lj
+set_mesh = jax.set_mesh if hasattr(jax, "set_mesh") else jax.sharding.use_mesh
+mesh = jax.make_mesh((2, 2), ("a", "b"), axis_types=(AxisType.Explicit,) * 2)
+rng = np.random.default_rng(0)
+small = lambda *shape: jnp.array(rng.integers(-3, 4, shape), jnp.float32)
+x, kernel, bias = small(4, 10, 4), small(8, 12, 6), small(8, 6)
+transposed = lambda y, kernel: lj.local_conv1d_transpose(y, kernel, 3, 1, (None, 10, 4), "channels_last")
+square = lambda function: lambda *arrays: (function(*arrays) ** 2).sum()
+put = lambda array, *spec: jax.device_put(array, NamedSharding(mesh, P(*spec)))
+
+def check(function, arrays, specs):
+    "Values on a mesh, at once and compiled, are those of one device; gradients are cut as what they are of."
+    gradient = jax.grad(square(function), tuple(range(len(arrays))))
+    for derived in (function, gradient, lambda *a: jax.jvp(function, a, a)):
+        expected = jax.tree.leaves(derived(*arrays))
+        for run in (derived, jax.jit(derived)):
+            with set_mesh(mesh):
+                put_arrays = [put(array, *spec) for array, spec in zip(arrays, specs)]
+                found = jax.tree.leaves(run(*put_arrays))
+            for one, other in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(one, other)
+            if derived is gradient:
+                assert list(map(jax.typeof, found)) == list(map(jax.typeof, put_arrays))
+
+call = lambda x, kernel: lj.local_conv1d(x, kernel, 3, 1, "channels_last")
+# JAX before 0.6 reshapes no such array into other axes, not even a whole one.
+first = jax.__version_info__ >= (0, 6)
+biased = lambda x, kernel, bias: lj.local_conv1d(x, kernel, 3, 1, f"channels_{'first' if first else 'last'}", bias=bias)
+for specs in ((("a",), ()), (("a",), ("b", None, "a")), ((("a", "b"),), (None, "b"))):
+    check(call, (x, kernel), specs)
+check(biased, (x.transpose(0, 2, 1) if first else x, kernel, bias), (("a",), ("b",), ("a", "b")))
+check(transposed, (call(x, kernel), kernel), (("a",), ("b",)))
+stacks = jnp.stack([x, 2 * x]), jnp.stack([kernel, -kernel])
+there_and_back = lambda x, kernel: transposed(call(x, kernel), kernel)
+for axes, inner in (((0, None), there_and_back), ((None, 0), jax.grad(square(call), 1)), ((0, 0), call)):
+    arrays = [stack if axis == 0 else one for stack, one, axis in zip(stacks, (x, kernel), axes)]
+    check(jax.vmap(inner, axes), arrays, [("a",) if axis == 0 else ("b",) for axis in axes])
+print("right")
+"""
+
+
+def test_explicit_axes(python):
+    """A mesh that `jax.make_mesh` makes: arrays cut along any of their axes, and the axis that `vmap` maps."""
+    if not hasattr(jax.sharding, "AxisType"):
+        pytest.skip("this version of JAX has no explicit axes")
+    assert python(EXPLICIT, timeout=400, XLA_FLAGS=devices(4)) == "right\n"
+
+
+SUMS = """
+import numpy as np, jax, jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec as P
+import localconv.jax as lj
+mesh = jax.make_mesh((2,), ("a",))
+rng = np.random.default_rng(0)
+small = lambda *shape: jnp.array(rng.integers(-3, 4, shape), jnp.float32)
+x, kernel, weights = small(4, 10, 6), small(8, 12, 3), small(6, 4)
+call = lambda x, kernel: lj.local_conv1d(x, kernel, 3, 1, "channels_last")
+expected = jax.grad(lambda kernel: (call(x @ weights, kernel) ** 2).sum())(kernel)
+with jax.set_mesh(mesh):
+    images, parts = jax.device_put((x, weights), (NamedSharding(mesh, P(None, None, "a")), NamedSharding(mesh, P("a"))))
+    unsummed = jax.jit(lambda x, weights: call(jnp.dot(x, weights, out_sharding=P(unreduced={"a"})), kernel))
+    np.testing.assert_array_equal(unsummed(images, parts), call(x @ weights, kernel))
+    several = jax.device_put(kernel, NamedSharding(mesh, P(reduced={"a"})))
+    gradient = jax.grad(lambda kernel: (call(x @ weights, kernel) ** 2).sum())
+    found = jax.jit(lambda kernel: jax.sharding.reshard(gradient(kernel), P()))(several)
+    np.testing.assert_array_equal(found, expected)
+print("right")
+"""
+
+
+def test_sums_over_explicit_axes_that_are_still_to_be_made(python):
+    try:
+        jax.sharding.PartitionSpec(reduced={"a"})
+    except TypeError:
+        pytest.skip("this version of JAX has no unreduced arrays")
+    assert python(SUMS, timeout=400, XLA_FLAGS=devices(2)) == "right\n"
 
 
 def test_every_primitive_has_a_handler_and_a_name():
