@@ -23,7 +23,17 @@ from ..arguments import Ints
 from ..arrays import ELEMENT_TYPES, Array, single_with
 from ..geometry import Mismatch, Names
 from ..settings import numbered
-from .primitives import PRIMITIVES, lead_of, operand_axes, result_dtype, result_shape, shapes_of
+from .primitives import (
+    PRIMITIVES,
+    lead_of,
+    operand_axes,
+    result_dtype,
+    result_shape,
+    shapes_of,
+    type_of,
+    vary,
+    varying_axes,
+)
 from .window import Window, spec_of
 
 # Names of the custom calls, in compiled and in exported programs.
@@ -193,13 +203,18 @@ def _one_by_jnp(operation: str, a: jax.Array, b: jax.Array, *, window: Window, s
         return _convolved(a, b, window)
     x, kernel, _ = shapes_of(operation, a, b, window, spatial)
     if operation == "local_grad_input":
-        transposed = jax.linear_transpose(lambda image: _convolved(image, a, window), jax.ShapeDtypeStruct(x, b.dtype))
+        transposed = jax.linear_transpose(lambda image: _convolved(image, a, window), _zeros(x, b))
     else:
-        transposed = jax.linear_transpose(
-            lambda rows: _convolved(a, rows, window), jax.ShapeDtypeStruct(kernel, a.dtype)
-        )
+        transposed = jax.linear_transpose(lambda rows: _convolved(a, rows, window), _zeros(kernel, a))
     (result,) = transposed(b)
     return result
+
+
+def _zeros(shape: Ints, like: jax.Array) -> jax.Array:
+    """An array that varies over the mesh axes of another, to transpose for: for one that does not, inside
+    `jax.shard_map`, the transpose is the sum over them.
+    """
+    return vary(jnp.zeros(shape, like.dtype), varying_axes(type_of(like)))
 
 
 def _convolved(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:

@@ -233,6 +233,21 @@ def test_two_devices(python):
     assert python(DEVICES, timeout=400, XLA_FLAGS=devices(2)) == "right\n"
 
 
+ELSEWHERE = """
+from functools import partial
+from jax.interpreters import mlir
+from localconv.jax import platforms
+for operation, primitive in platforms.PRIMITIVES.items():
+    rule = mlir.lower_fun(partial(platforms._by_jnp, operation), multiple_results=False)
+    mlir.register_lowering(primitive, rule, platform="cpu")
+"""
+
+
+def test_two_devices_without_handlers(python):
+    """Gradients inside `shard_map` by the formulation for other platforms: nothing is summed over devices twice."""
+    assert python(ELSEWHERE + DEVICES, "elsewhere", timeout=400, XLA_FLAGS=devices(2)) == "right\n"
+
+
 EXPLICIT = """
 import numpy as np, jax, jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
