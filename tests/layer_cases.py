@@ -67,6 +67,19 @@ def away_from(x, *kinks, distance=1e-2):
     return x
 
 
+def whatever_errstate(compute):
+    """The arrays that `compute` makes, which must be the same under every `numpy.errstate`."""
+    with np.errstate(all="ignore"):
+        expected = compute()
+    with np.errstate(all="raise"):
+        found = compute()
+    found_by_default = compute()  # a warning is an error in tests
+    for results in (found, found_by_default):
+        for result, wanted in zip(results, expected, strict=True):
+            np.testing.assert_array_equal(result, wanted, strict=True)
+    return expected
+
+
 def write_model(model, path):
     """Writes a whole model as Keras 2 lays it out: a .keras, or a .h5 of what `save_weights` writes and the config."""
     import h5py

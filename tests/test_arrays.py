@@ -418,6 +418,20 @@ def test_empty_out(data_format):
 HUGE = 2**46  # float32 elements: 256 TiB, more than a process can address, so that no allocation succeeds
 
 
+def test_errstate_changes_nothing_of_a_signaling_nan():
+    """Which is one that the processor tells of when it becomes a float64."""
+    signaling = np.ones((1, 3, 1), np.float32)
+    signaling.view(np.uint32)[0, 1, 0] = 0x7FA00000
+    kernel = signaling[:, :2].repeat(2, 0)
+    with np.errstate(all="raise"):
+        of_x = localconv.local_conv1d(signaling, np.ones((2, 2, 1)), 2, 1)
+        of_kernel = localconv.local_conv1d(np.ones((1, 3, 1)), kernel, 2, 1)
+        of_shared = localconv.conv1d(np.ones((1, 3, 1)), signaling[:, :2].transpose(1, 0, 2))
+    assert np.isnan(of_x).all()
+    assert np.isnan(of_kernel).all()
+    assert np.isnan(of_shared).all()
+
+
 @pytest.mark.parametrize("function", ["local_conv1d", "conv1d"])
 def test_memory_error_for_the_input(function):
     x = np.broadcast_to(np.float32(1), (1, HUGE, 1))

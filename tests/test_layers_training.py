@@ -6,9 +6,10 @@ import threading
 
 import numpy as np
 import pytest
-from layer_cases import away_from, central_differences
+from layer_cases import away_from, central_differences, whatever_errstate
 
 from localconv import layers
+from localconv.layers import constraints, regularizers
 
 FORMATS = ("channels_last", "channels_first")
 ACTIVATIONS = [
@@ -359,6 +360,106 @@ def test_constraints_after_an_update():
     model.trainable = True
     model.apply_constraints()
     assert layer.kernel.value.min() == 0
+
+
+EXTREMES = [0, 1, -1, 1e-3, np.inf, -np.inf, np.nan, 3.4e38, -3.4e38, 1e-45, 1e-40, 1e-38, 1e19, 1e308, 5e-324, -1e300]
+
+
+def extreme(rng, shape, dtype):
+    with np.errstate(all="ignore"):
+        return rng.choice(EXTREMES, shape).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["l1", "l2", "l1_l2", "orthogonal"])
+def test_errstate_changes_nothing_of_penalties(name, dtype):
+    regularizer, rng = regularizers.get(name), np.random.default_rng(0)
+    for _ in range(20):
+        x = extreme(rng, (3, 4), dtype)
+        whatever_errstate(lambda x=x: (regularizer(x), regularizer.gradient(x)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["max_norm", "unit_norm", "min_max_norm", "non_neg"])
+def test_errstate_changes_nothing_of_constraints(name, dtype):
+    constraint, rng = constraints.get(name), np.random.default_rng(0)
+    for _ in range(20):
+        w = extreme(rng, (3, 4), dtype)
+        whatever_errstate(lambda w=w: (constraint(w),))
+
+
+PLAIN = {"seed": 1}
+TERMS = PLAIN | {
+    "activation": "tanh",
+    "kernel_regularizer": "l1_l2",
+    "bias_regularizer": "l2",
+    "activity_regularizer": "l1_l2",
+    "kernel_constraint": "max_norm",
+    "bias_constraint": "unit_norm",
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (lambda **base: layers.LocallyConnected1D(3, 2, **TERMS, **base), (2, 5, 2)),
+        (lambda **base: layers.LocallyConnected1D(3, 2, implementation=3, padding="same", **PLAIN, **base), (2, 5, 2)),
+        (lambda **base: layers.Conv2D(3, 2, 3, "same", **TERMS, **base), (2, 7, 7, 2)),
+        (lambda **base: layers.Dense(3, **TERMS, **base), (2, 5)),
+        (lambda **base: layers.Dense(3, **PLAIN, **base), (2, 5)),
+        (lambda **base: layers.Dropout(0.5, **PLAIN, **base), (4, 4)),
+        (lambda **base: layers.MaxPooling2D(3, 2, "same", **base), (2, 5, 5, 1)),
+        (lambda **base: layers.Activation("gelu", activity_regularizer="l2", **base), (3, 4)),
+    ],
+)
+def test_errstate_changes_nothing_of_a_step(make, shape, dtype):
+    for number in range(10):
+
+        def compute(number=number):
+            rng, layer = np.random.default_rng(number), make(dtype=dtype)
+            layer.build((None, *shape[1:]))
+            layer.set_weights([extreme(rng, w.shape, dtype) for w in layer.weights])
+            y = layer(extreme(rng, shape, dtype), training=True)
+            dx = layer.backward(extreme(rng, y.shape, dtype))
+            found = [y, *layer.losses, dx, *[variable.grad for variable in layer.trainable_weights]]
+            layer.apply_constraints()
+            return found + layer.get_weights()
+
+        whatever_errstate(compute)
+
+
+def test_errstate_changes_nothing_of_what_users_return():
+    """Their float64 becomes the layer's float32."""
+
+    def cube(x):
+        return x.astype(np.float64) ** 3 * 1e300
+
+    def penalty(x):
+        return np.float64(1e300)
+
+    penalty.gradient = lambda x: np.full(x.shape, 1e300)
+    activation = layers.ActivationFunction(cube, lambda grad_output, x, y: grad_output * np.float64(1e300))
+    plain = layers.ActivationFunction(cube, lambda g, x, y: g)
+    plain.gradient = lambda g, x, y: np.full(x.shape, 1e300)
+    for found in (activation, plain):
+
+        def compute(found=found):
+            layer = layers.Dense(2, found, kernel_regularizer=penalty, activity_regularizer=penalty, seed=1)
+            y = layer(np.ones((2, 3), np.float32), training=True)
+            return [y, layer.backward(np.ones((2, 2))), layer.kernel.grad]
+
+        y, _, slope = whatever_errstate(compute)
+        assert np.isinf(y).all()
+        assert np.isinf(slope).any()
+
+
+def test_max_pooling_with_infinite_gradients():
+    """They reach the maximum, and nothing of them any other element."""
+    layer = layers.MaxPooling1D(2)
+    layer(np.array([1, 2, 4, 3], np.float32).reshape(1, 4, 1), training=True)
+    dx = layer.backward(np.array([np.inf, np.nan], np.float32).reshape(1, 2, 1))
+    np.testing.assert_array_equal(dx.ravel(), [0, np.inf, np.nan, 0])
 
 
 def test_dropout():

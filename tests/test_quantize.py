@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from layer_cases import whatever_errstate
 from oracle import assert_same_bits
 from stored import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 
 import localconv
 from localconv import QuantizedKernel, layers
 from localconv.convert import convert
+from localconv.quantized import LARGEST_SCALE
 
 DTYPES = (FLOAT16, BFLOAT16, FLOAT32, FLOAT64)
 SHAPES = [(8, 12, 2), (1, 1, 1), (5, 3, 17), (3, 3, 4, 9), (2, 3, 2, 5, 4), (0, 3, 2)]
@@ -249,6 +251,36 @@ def test_the_largest_values_of_float32():
     kernel[:, 1] *= -1
     back = localconv.quantize(kernel).dequantize()
     np.testing.assert_allclose(back, kernel, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_errstate_changes_nothing_of_small_values(dtype):
+    """Subnormal values and scales lose digits by definition."""
+    with np.errstate(all="ignore"):
+        kernel = np.resize(np.array([1e-45, 1e-40, -1e-38, 5e-324, 1, 0, 1e-7, 3e-5]), (6, 4, 3)).astype(dtype)
+
+    def compute():
+        small = localconv.quantize(kernel)
+        return small.values, small.scales, small.dequantize()
+
+    whatever_errstate(compute)
+
+
+@pytest.mark.parametrize("dtype", [FLOAT16, BFLOAT16, FLOAT32, FLOAT64], ids=str)
+@pytest.mark.parametrize("scale", [LARGEST_SCALE, 1e-40, 1e-45])
+def test_errstate_changes_nothing_of_large_and_small_scales(scale, dtype):
+    """-128, which only files have, is infinite at the largest scale, in whatever is computed."""
+    values = np.resize(np.arange(-128, 128, dtype=np.int8), (64, 4, 1))
+    small = QuantizedKernel(values, np.full((64, 1), scale, np.float32))
+    x = np.zeros((1, 65, 2), dtype)
+    x[:, ::2] = 1
+
+    def compute():
+        gradient = localconv.grad.local_conv1d_input(np.shape(x), small, x[:, :64, :1], 2, 1)
+        return small.dequantize(), localconv.local_conv1d(x, small, 2, 1), gradient
+
+    back, y, _ = whatever_errstate(compute)
+    assert np.isneginf(back).any() == np.isneginf(y).any() == (scale == LARGEST_SCALE)
 
 
 @pytest.mark.parametrize("wrong", ["int4", "INT8", "float16", "", None, 8, np.int8, b"int8", ["int8"]], ids=repr)

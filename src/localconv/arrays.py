@@ -182,17 +182,18 @@ def stored_elements(kernel: Array | QuantizedKernel) -> Array | tuple[Array, Arr
 
 
 def widened(kernel: Array | QuantizedKernel, dtype: np.dtype[Any]) -> Array:
-    """A kernel as an array of that dtype."""
+    """A kernel as a contiguous array of that dtype."""
     if isinstance(kernel, QuantizedKernel):
         kernel = kernel.dequantize()
-    return np.asarray(kernel, dtype)
+    return contiguous(kernel, dtype)
 
 
 def contiguous(array: Array, dtype: np.dtype[Any]) -> Array:
     """The array in C order, native, aligned and of that dtype: itself where it is so already."""
     flags = array.flags
     if array.dtype is not dtype or not flags.c_contiguous or not flags.aligned:
-        return np.require(array, dtype, ("C", "A"))
+        with np.errstate(all="ignore"):  # a signaling NaN becomes a quiet one
+            return np.require(array, dtype, ("C", "A"))
     return array
 
 

@@ -328,7 +328,7 @@ def stored(kernel: Array | QuantizedKernel, element: ElementType, job: Any) -> A
     """A kernel of another dtype as a job takes it: its bytes if the core widens them, else an array of its dtype."""
     if element.store and type(job) is Job:
         return stored_elements(kernel)
-    return contiguous(widened(kernel, element.dtype), element.dtype)
+    return widened(kernel, element.dtype)
 
 
 def check_bias(shape: Ints, expected: tuple[Ints, ...]) -> None:

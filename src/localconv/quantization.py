@@ -67,6 +67,7 @@ def quantize(kernel: ArrayLike, mode: str = "int8") -> QuantizedKernel:
     return QuantizedKernel(values, scales)
 
 
+@np.errstate(all="ignore")  # subnormal numbers lose digits here, and that is meant
 def _quantized(kernel: Array) -> tuple[Array, Array]:
     """Values and scales of a part of a kernel."""
     wide = kernel.astype(np.float64 if kernel.dtype.itemsize == 8 else np.float32)
@@ -75,6 +76,5 @@ def _quantized(kernel: Array) -> tuple[Array, Array]:
         raise ValueError("kernel must be finite to be quantized, and in float32, got inf, NaN or larger values")
     # At least the smallest normal number: what is less would lose its digits.
     scales = np.clip(largest / LARGEST, np.finfo(np.float32).tiny, LARGEST_SCALE).astype(np.float32)
-    with np.errstate(under="ignore"):
-        values = np.rint(wide / scales[..., None, :])
+    values = np.rint(wide / scales[..., None, :])
     return np.clip(values, -LARGEST, LARGEST).astype(np.int8), scales

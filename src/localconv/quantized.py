@@ -125,6 +125,7 @@ class QuantizedKernel:
         """That of the values."""
         return self._values.dtype
 
+    @np.errstate(all="ignore")  # -128, which files may hold, times the largest scale is -inf, as in the core
     def dequantize(self) -> NDArray[np.float32]:
         """Return the kernel that this stands for, ``values * scales``, as a new float32 array."""
         return np.multiply(self.values, self.scales[..., None, :], dtype=np.float32)

@@ -68,9 +68,9 @@ def grad_kernel(spec: Spec, shape: Ints, xs: list[Array], gradients: list[Array]
 def add(shape: Ints, dtype: np.dtype[Any], places: tuple[tuple[Range, ...], ...], parts: list[Array]) -> Array:
     """Parts, each at its place, added to zeros in the order that they have here, and rounded once."""
     total = np.zeros(shape, np.result_type(np.float32, *[part.dtype for part in parts]))
-    for place, part in zip(places, parts, strict=True):
-        total[tuple(slice(*axis) for axis in place)] += part
     with np.errstate(all="ignore"):  # what is too large for 16 bits is inf there
+        for place, part in zip(places, parts, strict=True):
+            total[tuple(slice(*axis) for axis in place)] += part
         return total.astype(dtype, copy=False)
 
 

@@ -134,6 +134,11 @@ def _of_ops_int8(convolution: Convolution) -> Compute:
     return partial(ops.scaled, convolution, lambda x, values: ops.convolve(convolution, x, values, None))
 
 
+def _quiet(maker: Maker) -> Maker:
+    """A maker whose functions compute the same whatever `numpy.errstate` says, where Keras's ops are NumPy's."""
+    return lambda convolution: np.errstate(all="ignore")(maker(convolution))
+
+
 def _has_other_devices() -> bool:
     """Whether TensorFlow has a device that its tensors would have to leave for the compiled kernels."""
     import tensorflow as tf
@@ -149,6 +154,7 @@ MAKERS = {
     "jax": Makers(_of_jax, _of_jax_int8, True),
 }
 OF_OPS = Makers(_of_ops, _of_ops_int8, True)
+OF_OPS_BY_NUMPY = Makers(_quiet(_of_ops), _quiet(_of_ops_int8), True)
 
 
 def makers_for(wanted: str) -> Makers:
@@ -163,5 +169,5 @@ def makers_for(wanted: str) -> Makers:
             f"{', '.join(MAKERS)}"
         )
     if wanted == "ops" or name not in MAKERS or (wanted == "auto" and name == "tensorflow" and _has_other_devices()):
-        return OF_OPS
+        return OF_OPS_BY_NUMPY if name == "numpy" else OF_OPS
     return MAKERS[name]

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike
 from ..arrays import Array, as_float_array
 from .arguments import shown
 from .registry import Registry
+from .variables import converted
 
 __all__ = [
     "ActivationFunction",
@@ -378,7 +379,7 @@ def gradient_of(activation: Any, grad_output: Array, x: Array, y: Array) -> Arra
             f"the activation {function_label(activation)} has no attribute gradient(grad_output, x, y), so backward "
             "cannot go through it; layers.ActivationFunction makes an activation of a function and its derivative"
         )
-    gradient = np.asarray(activation.gradient(grad_output, x, y), x.dtype)
+    gradient = converted(np.asarray(activation.gradient(grad_output, x, y)), x.dtype)
     if gradient.shape != x.shape:
         raise ValueError(
             f"the gradient of the activation {function_label(activation)} must have the shape of x, {x.shape}, "
@@ -399,7 +400,7 @@ def value_of(activation: Any, x: Array) -> Array:
         raise ValueError(
             f"the activation {function_label(activation)} must keep the shape {x.shape}, it returned {y.shape}"
         )
-    return y if y.dtype == x.dtype else y.astype(x.dtype)
+    return converted(y, x.dtype)
 
 
 def _configured(name: str, activation: Any, config: Mapping[str, Any]) -> Any:

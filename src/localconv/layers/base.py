@@ -562,7 +562,9 @@ class Layer:
         if training:
             self._saved = y, saved
         if self.activity_regularizer is not None:
-            self._activity_loss = self.activity_regularizer(y) / self.dtype.type(max(1, len(y)))
+            penalty = self.activity_regularizer(y)
+            with np.errstate(all="ignore"):
+                self._activity_loss = penalty / self.dtype.type(max(1, len(y)))
         return y
 
     def _run_backward(self, grad_output: Array) -> Array:
@@ -576,7 +578,8 @@ class Layer:
             )
         if self.activity_regularizer is not None:
             penalty = regularizers.gradient_of(self.activity_regularizer, y)
-            grad_output = grad_output + penalty / self.dtype.type(max(1, len(y)))
+            with np.errstate(all="ignore"):
+                grad_output = grad_output + penalty / self.dtype.type(max(1, len(y)))
         return self._backward(grad_output, saved)
 
     def _build(self, shape: Shape) -> None:

@@ -98,6 +98,7 @@ class UnitNorm(Constraint):
     def __init__(self, axis: Axis = 0) -> None:
         self.axis = _axis(axis)
 
+    @np.errstate(all="ignore")
     def __call__(self, w: ArrayLike) -> Array:
         """Return `w` scaled."""
         array = as_float_array(w, "w")
@@ -185,6 +186,7 @@ def _norms(w: Array, axis: int | tuple[int, ...]) -> Array:
     return np.asarray(np.sqrt(np.square(w).sum(axis=axis, keepdims=True)))
 
 
+@np.errstate(all="ignore")
 def _scaled(w: Array, axis: int | tuple[int, ...], low: float, high: float, rate: float) -> Array:
     norms = _norms(w, axis)
     desired = rate * np.clip(norms, low, high) + (1 - rate) * norms

@@ -127,13 +127,14 @@ class Dense(WeightedLayer):
         self._make_weights((shape[-1], self.units), (self.units,))
         self.input_spec = InputSpec(min_ndim=2, axes={-1: shape[-1]})
 
+    @np.errstate(all="ignore")
     def _product(self, x: Array, kernel: Array, bias: Array | None, relu: bool) -> Array:
-        with np.errstate(all="ignore"):
-            z = np.matmul(x, kernel)
-            if bias is not None:
-                z += bias
+        z = np.matmul(x, kernel)
+        if bias is not None:
+            z += bias
         return np.asarray(np.maximum(z, 0, out=z) if relu else z)
 
+    @np.errstate(all="ignore")
     def _kernel_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
         out = self.kernel.gradient_array()
         return np.matmul(x.reshape(-1, x.shape[-1]).T, gradient.reshape(-1, self.units), out=out)
@@ -141,6 +142,7 @@ class Dense(WeightedLayer):
     def _bias_gradient(self, gradient: Array) -> Array:
         return sum_of_rows(gradient.reshape(-1, self.units))
 
+    @np.errstate(all="ignore")
     def _input_gradient(self, x: Array, kernel: Array, gradient: Array) -> Array:
         return np.asarray(np.matmul(gradient, kernel.T))
 
@@ -251,9 +253,11 @@ class Dropout(Layer):
             self._rng.random([n if wanted is None else wanted for n, wanted in zip(x.shape, shape, strict=True)])
             >= self.rate
         )
-        factor = kept * x.dtype.type(1 / (1 - self.rate) if self.rate < 1 else 0)
-        return x * factor, factor
+        with np.errstate(all="ignore"):
+            factor = kept * x.dtype.type(1 / (1 - self.rate) if self.rate < 1 else 0)
+            return x * factor, factor
 
+    @np.errstate(all="ignore")
     def _backward(self, grad_output: Array, saved: Any) -> Array:
         return np.asarray(grad_output * saved)
 
@@ -335,6 +339,7 @@ class _MaxPooling(Layer):
             np.maximum(y, padded[places], out=y)
         return y, (x.shape, padded, y) if training else None
 
+    @np.errstate(all="ignore")
     def _backward(self, grad_output: Array, saved: Any) -> Array:
         shape, padded, y = saved
         gradient = np.zeros_like(padded)
@@ -343,7 +348,8 @@ class _MaxPooling(Layer):
         )  # windows whose gradient has not found its element yet: the first that is the maximum
         for places in self._taps(y.shape):
             here = left & (padded[places] == y)
-            gradient[places] += grad_output * here
+            # Not times `here`: elsewhere an infinite gradient would become NaN.
+            np.add(gradient[places], grad_output, out=gradient[places], where=here)
             left &= ~here
         inner = tuple(slice(lo, lo + n) for n, (lo, _) in zip(shape, self._pads(shape), strict=True))
         return np.asarray(gradient[inner])

@@ -47,8 +47,8 @@ def small_kernel(kernel: Array, mode: str, layer_name: str) -> tuple[Array, Arra
     values = converted(kernel, kernel_dtype(mode))
     # The extremes: NaN is one where there is any, and no list of truth values is made.
     with np.errstate(all="ignore"):
-        extremes = values.min(), values.max()
-    if not np.isfinite(extremes).all():
+        finite = np.isfinite((values.min(), values.max())).all()
+    if not finite:
         raise ValueError(
             f"layer {layer_name} cannot be quantized: its kernel must be finite, and in {mode}, got inf, NaN or larger "
             "values"

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from ..arrays import Array, as_float_array
 from .arguments import shown
 from .registry import Configurable, Registry
+from .variables import converted
 
 __all__ = [
     "L1",
@@ -145,6 +146,7 @@ class OrthogonalRegularizer(Regularizer):
             )
         self.factor, self.mode = _factor(factor, 0.01, "factor"), mode
 
+    @np.errstate(all="ignore")
     def __call__(self, x: ArrayLike) -> Any:
         """Return the penalty."""
         rows = self._rows(x)
@@ -155,6 +157,7 @@ class OrthogonalRegularizer(Regularizer):
         np.fill_diagonal(cosines, 0)
         return rows.dtype.type(self.factor / (len(rows) * (len(rows) - 1)) * np.abs(cosines).sum())
 
+    @np.errstate(all="ignore")
     def gradient(self, x: ArrayLike) -> Array:
         """Return the derivative of the penalty."""
         rows = self._rows(x)
@@ -235,7 +238,7 @@ def gradient_of(regularizer: Any, x: Array) -> Array:
         raise NotImplementedError(
             f"the regularizer {regularizer!r} has no method gradient(x), so backward cannot differentiate it"
         )
-    gradient = np.asarray(regularizer.gradient(x), x.dtype)
+    gradient = converted(np.asarray(regularizer.gradient(x)), x.dtype)
     if gradient.shape != x.shape:
         raise ValueError(
             f"gradient(x) of the regularizer {regularizer!r} must have the shape of x, {x.shape}, got {gradient.shape}"
@@ -251,6 +254,7 @@ def _factor(value: float | None, default: float, name: str) -> float:
     return float(value)
 
 
+@np.errstate(all="ignore")
 def _penalty(x: Array, l1: float, l2: float) -> Any:
     total = 0.0
     if l1:
@@ -260,6 +264,7 @@ def _penalty(x: Array, l1: float, l2: float) -> Any:
     return x.dtype.type(total)
 
 
+@np.errstate(all="ignore")
 def _slope(x: Array, l1: float, l2: float) -> Array:
     slope = np.sign(x) * x.dtype.type(l1) if l1 else np.zeros_like(x)
     if l2:

@@ -276,7 +276,7 @@ class Variable:
         if dtype is not None and np.dtype(dtype) != self.dtype:
             if copy is False:
                 raise ValueError(f"{self.name} cannot be seen as {np.dtype(dtype)} without a copy")
-            return self._array.astype(dtype)
+            return converted(self._array, np.dtype(dtype))
         return self._array.copy() if copy else self.value
 
     def __len__(self) -> int:

@@ -275,5 +275,7 @@ class ConvolvingLayer(WeightedLayer):
 
 def _set_gradient(variable: Variable, gradient: Array) -> None:
     if variable.regularizer is not None:
-        gradient += regularizers.gradient_of(variable.regularizer, variable.value)
+        slope = regularizers.gradient_of(variable.regularizer, variable.value)
+        with np.errstate(all="ignore"):
+            gradient += slope
     variable.grad = gradient

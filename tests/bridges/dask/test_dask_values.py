@@ -137,6 +137,15 @@ def test_16_bits(dtype):
     of_k.check(result, (wide[0], wide[2]))
 
 
+def test_errstate_changes_nothing():
+    """Windows of two chunks meet the same rows, and their sums are past the largest number."""
+    kernel = da.ones((8, 3, 1), chunks=(2, -1, -1), dtype=np.float32)
+    gradient = da.full((1, 8, 1), 1.5e38, chunks=(1, 2, 1), dtype=np.float32)
+    with np.errstate(all="raise"):
+        found = ld.grad.local_conv1d_input((1, 10, 1), kernel, gradient, 3, 1).compute(scheduler="sync")
+    assert np.isinf(found[0, 2:8]).all()
+
+
 @pytest.mark.parametrize(("first", "second"), [("float16", "float32"), ("float32", "float64"), (">f4", "float32")])
 def test_dtypes_promote_as_in_numpy(first, second):
     drawn = dask_cases.in_chunks(random.Random(4), PADDED)

@@ -339,6 +339,19 @@ def test_plot_model(tmp_path):
 # --- the choice of an engine ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("engine", ["auto", "ops"])
+@pytest.mark.parametrize("quantized", [False, True])
+def test_errstate_changes_nothing(engine, quantized):
+    """Sums past the largest number are infinite."""
+    layer = LocallyConnected1D(2, 2, engine=engine, kernel_initializer=keras.initializers.Constant(3e38))
+    layer.build((None, 5, 1))
+    if quantized:
+        layer.quantize("int8")
+    with np.errstate(all="raise"):
+        y = layer(np.ones((1, 5, 1), np.float32))
+    assert np.isinf(array(y)).all()
+
+
 def test_engines():
     assert LocallyConnected1D(1, 1, engine="ops").supports_jit
     assert LocallyConnected1D(1, 1).supports_jit == LocallyConnected1D(1, 1, engine="compiled").supports_jit
