@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import tempfile
 import warnings
 from pathlib import Path
@@ -373,6 +374,45 @@ def model_round(rng, seed):
     return "refused" if result is None else "checked"
 
 
+NAME_PARTS = [
+    "a",
+    "b",
+    "",
+    ".",
+    "..",
+    "a:0",
+    "kernel:0",
+    "top_level_model_weights",
+    "model_weights",
+    "vars",
+    "\ud800",
+    "\0",
+]
+
+
+def name_round(rng, seed):
+    """Layers of hostile names: a file that holds them comes back, or nothing is written."""
+    drawn = {"/".join(rng.choices(NAME_PARTS, k=rng.choice([1, 2, 3, 200]))) for _ in range(rng.randint(1, 4))}
+    names = rng.sample(sorted(drawn), len(drawn))
+    suffix, whole = rng.choice([("h5", False), ("npz", False), ("h5", True), ("keras", True)])
+    what = f"save to .{suffix} as a {'model' if whole else 'file of weights'} of layers {names!r:.500}"
+    model = layers.Sequential([layers.Dense(1, bias_initializer="ones", name=name) for name in names])
+    model.build((None, 1))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"file.{suffix}"
+        save = model.save if whole else model.save_weights
+        if guarded(seed, what, False, lambda: save(path) or True) is None:
+            if os.listdir(folder):
+                raise Finding(f"seed {seed}: {what} was refused and left {os.listdir(folder)}")
+            return "refused"
+        again = guarded(
+            seed, what, True, lambda: layers.load_model(path) if whole else model.load_weights(path) or model
+        )
+    if not all(map(np.array_equal, again.get_weights(), model.get_weights())):
+        raise Finding(f"seed {seed}: {what}: other weights")
+    return "checked"
+
+
 def function_round(rng, seed):
     """The functional conv1d: its weights by name, or refused."""
     _, arguments, x = draw_layer(rng)
@@ -446,4 +486,12 @@ def scoped(argument, odd):
     return layers.get_regularization_losses()
 
 
-ROUNDS = [layer_round] * 4 + [store_round] + [part_round, config_round, file_round, model_round, function_round]
+ROUNDS = [layer_round] * 4 + [
+    store_round,
+    part_round,
+    config_round,
+    file_round,
+    model_round,
+    name_round,
+    function_round,
+]

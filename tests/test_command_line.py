@@ -463,9 +463,9 @@ def test_overwrite(run, tmp_path):
     ("names", "words"),
     [
         ((("a", "k"), ("a", "l")), "layers of one name"),
-        ((("", "k"),), "empty string"),
-        ((("a", ""),), "must have names"),
-        ((("a/b", "k"), ("a", "k")), "name already exists"),
+        ((("", "k"),), "layer '' cannot be saved"),
+        ((("a", ""),), "layer 'a' cannot be saved"),
+        ((("a/k", "k"), ("a", "k")), "layer 'a/k' cannot be saved"),
     ],
 )
 def test_names_that_other_files_do_not_hold(names, words, run, tmp_path):
@@ -475,6 +475,17 @@ def test_names_that_other_files_do_not_hold(names, words, run, tmp_path):
     assert status == 2
     assert words in err
     assert [path.name for path in tmp_path.iterdir()] == ["w.npz"]
+
+
+def test_names_that_are_paths(run, tmp_path):
+    """In whatever order the layers are."""
+    weights = [(layer, {"k": np.full(2, number, "f4")}) for number, layer in enumerate(["a/b", "a", "model_weights"])]
+    with open(tmp_path / "w.npz", "wb") as file:
+        layers.npz.write(weights, file)
+    assert run("convert", tmp_path / "w.npz", tmp_path / "w.h5") == (0, "", "")
+    assert run("convert", tmp_path / "w.h5", tmp_path / "again.npz") == (0, "", "")
+    with np.load(tmp_path / "w.npz") as before, np.load(tmp_path / "again.npz") as after:
+        assert {name: after[name].tolist() for name in after} == {name: before[name].tolist() for name in before}
 
 
 def test_without_h5py(run, tmp_path, monkeypatch):

@@ -1,15 +1,19 @@
 """Weights and models in files: those that Keras 2.15 wrote, and our own."""
 
 import json
+import re
 import shutil
 import sys
 import zipfile
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from layer_cases import GOLDEN, assert_close, golden
 
 from localconv import layers
+from localconv.layers import stored as limits
 
 h5py = pytest.importorskip("h5py")
 
@@ -318,6 +322,169 @@ def test_more_names_than_one_attribute_holds(tmp_path):
     model.set_weights([w * 0 for w in weights])
     model.load_weights(tmp_path / "deep.h5")
     assert holds(model, weights)
+
+
+# --- names that are paths ---------------------------------------------------------------------------------------------
+
+
+def named(*names):
+    """A model of layers of these names, every weight with a value of its own."""
+    model = layers.Sequential([layers.Dense(1, name=name) for name in names])
+    model.build((None, 1))
+    model.set_weights([np.full(w.shape, 1.0 + number) for number, w in enumerate(model.get_weights())])
+    return model
+
+
+WAYS = {
+    "weights.h5": lambda model, path: model.save_weights(path),
+    "weights.npz": lambda model, path: model.save_weights(path),
+    "model.h5": lambda model, path: model.save(path),
+    "model.keras": lambda model, path: model.save(path),
+}
+
+
+def comes_back(model, path):
+    """What has been saved is read, by order and by name, and is what it was."""
+    expected = model.get_weights()
+    if path.name.startswith("model"):
+        assert holds(layers.load_model(path), expected)
+        return
+    for by_name in (False, True):
+        other = named(*[layer.name for layer in model.layers])
+        other.set_weights([w * 0 for w in expected])
+        other.load_weights(path, by_name)
+        assert holds(other, expected)
+
+
+# What Keras 2.15 saves and reads, as a file of weights and as a model.
+SAVED_BY_KERAS = [
+    ("a/b", "a"),
+    ("a", "a/b"),
+    ("a//b", "a"),
+    ("a/", "b"),
+    ("..", "a"),
+    ("a/top_level_model_weights", "a"),
+    ("model_weights", "a"),
+    ("model_weights/a", "b"),
+    ("model_weights/top_level_model_weights", "a"),
+    ("layers", "vars"),
+    ("optimizer_weights", "a"),
+    ("a/kernel", "b"),
+    ("a\\b", "a"),
+    ("b/c/d", "b", "b/c", "b-c"),
+]
+
+
+@pytest.mark.parametrize("names", SAVED_BY_KERAS, ids=str)
+@pytest.mark.parametrize("file", WAYS)
+def test_names_that_keras_saves(file, names, tmp_path):
+    WAYS[file](named(*names), tmp_path / file)
+    comes_back(named(*names), tmp_path / file)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize(
+    ("names", "culprit", "whose"),
+    [
+        (("a", "a/a"), "a/a", "that of layer 'a'"),
+        (("a/a", "a"), "a/a", "that of layer 'a'"),
+        (("a//b", "a/b"), "a/b", "that of layer 'a//b'"),
+        (("./a", "a"), "a", "that of layer './a'"),
+        (("a/.", "b"), "a/.", "its own"),
+        ((".", "b"), ".", "the file's own"),
+        (("", "b"), "", "the file's own"),
+        (("/", "b"), "/", "the file's own"),
+        (("a", "a/a/kernel:0/b"), "a/a/kernel:0/b", "that of layer 'a'"),
+        (("top_level_model_weights", "b"), "top_level_model_weights", "the file's own"),
+        (("b", "top_level_model_weights/a"), "top_level_model_weights/a", "the file's own"),
+    ],
+    ids=str,
+)
+def test_names_that_meet_in_a_file(names, culprit, whose, whole, tmp_path, monkeypatch):
+    """Keras stops in the middle of the file. Here nothing is begun, and the other formats take them."""
+    path = tmp_path / "file.h5"
+    with monkeypatch.context() as patch:
+        patch.setattr(layers.saving, "write_whole", None)
+        with pytest.raises(ValueError, match=re.escape(f"layer {culprit!r} cannot be saved: what is '")) as raised:
+            named(*names).save(path) if whole else named(*names).save_weights(path)
+    assert f"in the file is {whose}; give it another name" in str(raised.value)
+    file = "model.keras" if whole else "weights.npz"
+    WAYS[file](named(*names), tmp_path / file)
+    comes_back(named(*names), tmp_path / file)
+
+
+def test_names_that_meet_the_group_of_a_models_weights(tmp_path):
+    """Which a file of weights has not."""
+    names = ("/model_weights", "a")
+    with pytest.raises(ValueError, match=r"layer '/model_weights' cannot be saved.*the file's own"):
+        named(*names).save(tmp_path / "model.h5")
+    named(*names).save_weights(tmp_path / "weights.h5")
+    comes_back(named(*names), tmp_path / "weights.h5")
+
+
+PARTS = st.sampled_from(["a", "b", "", ".", "..", "a:0", "kernel:0", "top_level_model_weights", "model_weights"])
+
+
+@given(st.lists(st.lists(PARTS, min_size=1, max_size=5).map("/".join), min_size=1, max_size=5, unique=True))
+@pytest.mark.parametrize("file", WAYS)
+def test_what_is_saved_under_any_names_comes_back(file, tmp_path_factory, names):
+    path = tmp_path_factory.mktemp("names") / file
+    try:
+        WAYS[file](named(*names), path)
+    except ValueError as error:
+        assert file.endswith("h5")
+        assert any(str(error).startswith(f"layer {name!r} cannot be saved") for name in names)  # noqa: PT017
+        assert not list(path.parent.iterdir())
+    else:
+        comes_back(named(*names), path)
+
+
+@pytest.mark.parametrize("file", ["weights.h5", "model.h5"])
+def test_names_of_many_parts(file, tmp_path):
+    """What would be too deep to be read is not written; a name is there twice, that of the layer and of the weight."""
+    saved = []
+    for parts in range(124, 130):
+        model, path = named("/".join("a" * parts)), tmp_path / file
+        path.unlink(missing_ok=True)
+        try:
+            WAYS[file](model, path)
+        except ValueError as error:
+            assert re.match(r"layer 'a/a/.* cannot be saved: its name has 2\d\d parts", str(error))  # noqa: PT017
+        else:
+            comes_back(model, path)
+            saved.append(parts)
+    assert saved == list(range(124, 128 if file == "weights.h5" else 127))
+
+
+def test_names_that_are_too_many_bytes_to_be_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "NAMES_LIMIT", 2000)
+    for file in ("weights.h5", "model.h5", "weights.npz"):
+        with pytest.raises(ValueError, match="names of layers and weights must"):
+            WAYS[file](named(*[letter * 300 for letter in "abcde"]), tmp_path / file)
+        WAYS[file](named("a", "b"), tmp_path / file)
+        comes_back(named("a", "b"), tmp_path / file)
+
+
+@pytest.mark.parametrize("file", ["weights.h5", "model.h5", "weights.npz"])
+def test_names_without_bytes(file, tmp_path):
+    with pytest.raises(ValueError, match=r"no lone surrogates .* got 'a\\ud800"):
+        WAYS[file](named("a\ud800"), tmp_path / file)
+    assert not list(tmp_path.iterdir())
+
+
+def test_classes_that_keras_gives_one_name(tmp_path):
+    """In .keras a layer is called by its class and a number, which a class may have too."""
+
+    class Dense_1(layers.Dense):
+        pass
+
+    made = [layers.Dense(1, name="a"), Dense_1(1, name="b"), layers.Dense(1, name="c")]
+    model = layers.Sequential(made)
+    model.build((None, 1))
+    with pytest.raises(ValueError, match=r"layer 'c' cannot be saved: what is 'layers/dense_1' .* of layer 'b'"):
+        model.save(tmp_path / "model.keras")
+    assert not list(tmp_path.iterdir())
+    model.save(tmp_path / "model.h5")
 
 
 def test_suffix(tmp_path):

@@ -25,6 +25,7 @@ from ..arrays import Array
 from . import archive
 from .arguments import shown
 from .hdf5_datasets import Dataset, Survey, h5py
+from .hdf5_names import MODEL_WEIGHTS, TOP_LEVEL, Place, Places, in_order
 from .hdf5_strings import Strings
 from .naming import snake_case
 from .stored import (
@@ -58,8 +59,11 @@ SHORT_TEXT = 1024
 
 
 class NewerLayer(NamedTuple):
-    """A layer to be written in the newer layout: its class, its weights and, of a model, the layers inside it."""
+    """A layer to be written in the newer layout: its name, for errors alone, its class, its weights and, of a model,
+    the layers inside it.
+    """
 
+    name: str
     kind: str
     weights: list[Array]
     inner: list[NewerLayer] | None = None
@@ -83,7 +87,7 @@ def write(layers: list[tuple[str, dict[str, Array]]], file: BinaryIO, config: st
             _write_layers(root, layers)
         else:
             root.attrs["model_config"] = config.encode()
-            _write_layers(root.create_group("model_weights"), layers)
+            _write_layers(root.create_group(MODEL_WEIGHTS), layers)
 
 
 def write_archive(layers: list[NewerLayer], file: BinaryIO, config: str) -> None:
@@ -97,6 +101,22 @@ def write_archive(layers: list[NewerLayer], file: BinaryIO, config: str) -> None
         members.writestr(METADATA, json.dumps(metadata))
         members.writestr(CONFIG, config)
         members.writestr(WEIGHTS, content.getbuffer())
+
+
+def check_newer(layers: list[NewerLayer], places: Places | None = None, parent: Place = ()) -> None:
+    """ValueError, naming the layer, unless layers can be in a file of the newer layout: classes may have names such
+    that what Keras makes of them is that of another layer.
+    """
+    places = Places() if places is None else places
+    group = places.claim(parent, "layers", None)
+    seen: Counter[str] = Counter()
+    for layer in layers:
+        found = places.claim(group, newer_key(layer.kind, seen), layer.name)
+        if layer.inner is not None:
+            check_newer(layer.inner, places, found)
+        variables = places.claim(found, "vars", layer.name)
+        for number in range(len(layer.weights)):
+            places.claim(variables, str(number), layer.name, True)
 
 
 def _write_newer(parent: Any, layers: list[NewerLayer]) -> None:
@@ -119,16 +139,14 @@ def _write_versions(group: Any) -> None:
 def _write_layers(group: Any, layers: list[tuple[str, dict[str, Array]]]) -> None:
     _write_names(group, "layer_names", [layer for layer, _ in layers])
     _write_versions(group)
-    for layer, weights in layers:
+    for layer, weights in in_order(layers):
         _write_group(group.create_group(layer), weights)
-    _write_group(group.create_group("top_level_model_weights"), {})
+    _write_group(group.create_group(TOP_LEVEL), {})
 
 
 def _write_group(group: Any, weights: dict[str, Array]) -> None:
     _write_names(group, "weight_names", list(weights))
     for name, value in weights.items():
-        if not name:  # h5py would leave it without one
-            raise ValueError(f"weights must have names to be saved, one of {group.name} has none")
         group.create_dataset(name, data=value)
 
 
@@ -200,8 +218,9 @@ class ModelFile:
         self._names, self._strings = NameLimit(), Strings(content, root.userblock_size)
         found = Survey(root)
         self.elements, self._declared = found.elements, found.size
-        self._weights = root.get("model_weights", root)
-        older = "layer_names" in self._weights.attrs or "layer_names0" in self._weights.attrs
+        # As in Keras: a layer of a file of weights may have the name of the group that a whole model's are in.
+        self._weights = root if _lists_layers(root) else root.get(MODEL_WEIGHTS, root)
+        older = _lists_layers(self._weights)
         self.is_older, self.is_newer = older, not older and "layers" in self._weights
 
     # -------------------------------------------------------------------------------------------------------- the model
@@ -376,6 +395,10 @@ class ModelFile:
     def _variable(self, group: Any, attribute: str, count: int, take: Callable[[int], None]) -> list[str]:
         """An attribute of strings of variable length."""
         return self._strings.of(h5py().h5o.get_info(group.id).addr, attribute, count, take)
+
+
+def _lists_layers(group: Any) -> bool:
+    return "layer_names" in group.attrs or "layer_names0" in group.attrs
 
 
 def _group(parent: Any, name: str) -> Any:

@@ -41,9 +41,10 @@ HEADER_LIMIT = 4096
 def write(layers: list[tuple[str, dict[str, Array]]], file: BinaryIO) -> None:
     """Write layers, each a name and its weights by name."""
     arrays: dict[str, Array] = {}
-    index = []
+    index, names = [], NameLimit()
     for layer, weights in layers:
         keys = [f"{layer}/{name}" for name in weights]
+        names.take_to_save(1 + len(keys), sum(map(len, keys), len(layer)))
         index.append([layer, keys])
         if not arrays.keys().isdisjoint(keys):
             raise ValueError(

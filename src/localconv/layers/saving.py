@@ -22,6 +22,7 @@ from . import hdf5, npz
 from .arguments import shown
 from .atomic import write_whole
 from .base import Layer, weights_from_file
+from .hdf5_names import check_names
 from .stored import JSON_LIMIT, MOST_PARTS, WEIGHTS_ONLY, Refused, StoredArray, StoredLayer, has_too_many_parts, reading
 from .variables import QuantizedVariable, Variable, assign_all
 
@@ -57,9 +58,12 @@ def write_weights(layers: list[tuple[str, dict[str, Array]]], path: Path, overwr
     for layer, weights in layers:
         for name in (layer, *weights):
             _stored_name(name)
+    is_npz = path.suffix.lower() == ".npz"
+    if not is_npz:
+        check_names(layers, False)
 
     def write(file: BinaryIO) -> None:
-        if path.suffix.lower() == ".npz":
+        if is_npz:
             npz.write(layers, file)
             return
         # In memory first: if the disk is full, it is Python that finds out, and HDF5 has nothing left to write.
@@ -81,12 +85,15 @@ def save_model(model: Any, filepath: str | PathLike[str], overwrite: bool) -> No
         )
     _check_built(model)
     config = _model_config(model, suffix == ".keras")
+    if suffix == ".keras":
+        inside = _newer_layers(model)
+        hdf5.check_newer(inside)
+        write_whole(path, lambda file: hdf5.write_archive(inside, file, config), overwrite)
+        return
+    layers = [(_stored_name(layer.name), _weights_by_name(layer, _loaded_order(layer))) for layer in model.layers]
+    check_names(layers, True)
 
     def write(file: BinaryIO) -> None:
-        if suffix == ".keras":
-            hdf5.write_archive(_newer_layers(model), file, config)
-            return
-        layers = [(_stored_name(layer.name), _weights_by_name(layer, _loaded_order(layer))) for layer in model.layers]
         content = io.BytesIO()  # as in save_weights
         hdf5.write(layers, content, config)
         file.write(content.getbuffer())
@@ -127,9 +134,11 @@ def _for_keras(entry: dict[str, Any]) -> dict[str, Any]:
 
 def _newer_layers(model: Any) -> list[hdf5.NewerLayer]:
     return [
-        hdf5.NewerLayer(type(layer).__name__, [], _newer_layers(layer))
+        hdf5.NewerLayer(layer.name, type(layer).__name__, [], _newer_layers(layer))
         if hasattr(layer, "layers")
-        else hdf5.NewerLayer(type(layer).__name__, [_to_file(variable) for variable in _loaded_order(layer)])
+        else hdf5.NewerLayer(
+            layer.name, type(layer).__name__, [_to_file(variable) for variable in _loaded_order(layer)]
+        )
         for layer in model.layers
     ]
 
@@ -158,10 +167,11 @@ def _stored_dtype(variable: Variable) -> np.dtype[Any] | None:
 
 def _stored_name(name: str) -> str:
     """A name, or ValueError if files cannot hold it."""
-    if "\0" in name or len(name.encode()) > LONGEST_NAME:
+    # What is no Unicode character, a half of a surrogate pair, has no bytes.
+    if "\0" in name or any("\ud800" <= letter <= "\udfff" for letter in name) or len(name.encode()) > LONGEST_NAME:
         raise ValueError(
-            f"names of layers and weights must have no NUL and at most {LONGEST_NAME} bytes to be saved, got "
-            f"{shown(name)}"
+            "names of layers and weights must have no NUL, no lone surrogates and at most "
+            f"{LONGEST_NAME} bytes to be saved, got {shown(name)}"
         )
     return name
 

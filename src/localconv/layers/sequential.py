@@ -510,8 +510,8 @@ class Sequential(Layer):
         ------
         ValueError
             For another suffix, if `filepath` is there and is no regular file, if the model is not built, if a user's
-            function or class in it has no name that a file can hold, or if its names and config are more than
-            `load_model` reads.
+            function or class in it has no name that a file can hold, if its names and config are more than `load_model`
+            reads, or if names of layers cannot be in one file, as for `save_weights`.
         FileExistsError
             Without `overwrite`, if the name is taken.
         OSError
@@ -556,7 +556,9 @@ class Sequential(Layer):
         ------
         ValueError
             For another suffix, if `filepath` is there and is no regular file, if the model is not built, or if its
-            names cannot be stored.
+            names cannot be stored. In HDF5 a name is a path: layer ``a/b`` is in the group of layer ``a``. Two that
+            would be one place, ``a`` and ``a/a``, or a group that every file has, ``top_level_model_weights``, are
+            refused before anything is written, as Keras 2 cannot write them either; ``.npz`` takes all names.
         FileExistsError
             Without `overwrite`, if the name is taken.
         OSError

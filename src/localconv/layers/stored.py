@@ -104,6 +104,16 @@ class NameLimit:
         if self.left < 0:
             raise Refused(f"holds more than {NAMES_LIMIT} bytes of names of layers and weights")
 
+    def take_to_save(self, count: int, size: int) -> None:
+        """`take` for names that are still to be written. ValueError if no file that has them could be read."""
+        try:
+            self.take(count, size)
+        except Refused:
+            raise ValueError(
+                f"names of layers and weights must have at most {NAMES_LIMIT} bytes together to be saved, each counted "
+                f"as {NAME_OVERHEAD} more"
+            ) from None
+
 
 class StoredArray(ABC):
     """An array in a file that is open.
