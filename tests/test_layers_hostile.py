@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from localconv import layers
+from localconv.layers.contents import contents_of
 
 h5py = pytest.importorskip("h5py")
 
@@ -740,6 +741,22 @@ def test_many_layers_in_little_memory(load, tmp_path):
     """As many as a config may have: linear, so a second or two; quadratic, it would be minutes."""
     keras(tmp_path / "a.keras", sequential(("Flatten", {"batch_input_shape": [None, 3]}), *[("Flatten", {})] * 45_000))
     assert load("a.keras", "model", limit=200 * MIB) == "loaded: 0"
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_texts_of_numbers_that_are_no_characters(order, tmp_path):
+    """NumPy makes strings of them, with which Python does anything."""
+    path, text = tmp_path / "w.npz", '[["layer", ["layer/kernel"]]]'
+    for letter in (0x10FFFF, 0x110000, 0xFFFFFFFF):
+        numbers = np.array([*map(ord, text)], f"{order}u4")
+        numbers[text.index("layer") + 1] = letter
+        index = numbers.view(f"{order}U{len(text)}").reshape(())
+        np.savez(path, **{layers.npz.INDEX: index, "layer/kernel": np.zeros(2)})
+        if letter == 0x10FFFF:
+            assert contents_of(path)["layers"][0]["name"] == "l\U0010ffffyer"
+            continue
+        with pytest.raises(ValueError, match=r"w\.npz is damaged: localconv layers is no text"):
+            contents_of(path)
 
 
 # --- nothing is executed

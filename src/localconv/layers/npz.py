@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,4 +125,8 @@ class _Member(StoredArray):
         shape, dtype = self._header()
         if shape or dtype.kind != "U" or dtype.itemsize > INDEX_LIMIT:
             raise Refused(f"is damaged: {self.name} is {dtype}{shape}, no text of at most {INDEX_LIMIT} bytes")
-        return str(self._values())
+        values = self._values()
+        # NumPy makes a str of any numbers, and Python trusts them to be characters.
+        if (values.reshape(-1).view(np.dtype(np.uint32).newbyteorder(dtype.byteorder)) > sys.maxunicode).any():
+            raise Refused(f"is damaged: {self.name} is no text")
+        return str(values)

@@ -167,8 +167,11 @@ def _stored_dtype(variable: Variable) -> np.dtype[Any] | None:
 
 def _stored_name(name: str) -> str:
     """A name, or ValueError if files cannot hold it."""
-    # What is no Unicode character, a half of a surrogate pair, has no bytes.
-    if "\0" in name or any("\ud800" <= letter <= "\udfff" for letter in name) or len(name.encode()) > LONGEST_NAME:
+    try:
+        fits = "\0" not in name and len(name.encode()) <= LONGEST_NAME
+    except UnicodeEncodeError:  # of half a surrogate pair
+        fits = False
+    if not fits:
         raise ValueError(
             "names of layers and weights must have no NUL, no lone surrogates and at most "
             f"{LONGEST_NAME} bytes to be saved, got {shown(name)}"
