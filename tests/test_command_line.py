@@ -258,6 +258,31 @@ def test_models_of_layers_that_are_not_here(run, tmp_path):
     ]
 
 
+def test_files_that_only_others_load(run, tmp_path):
+    """What Keras 1 wrote, and a model of somebody's own class, are listed all the same: nothing is computed."""
+    model(tmp_path / "m.h5")
+    model(tmp_path / "m.keras")
+    listed = {
+        name: json.loads(run("inspect", tmp_path / name, "--json")[1])["parameters"] for name in ("m.h5", "m.keras")
+    }
+    with h5py.File(tmp_path / "m.h5", "a") as root:
+        root["model_weights"].attrs["keras_version"] = b"1.2.2"
+    with zipfile.ZipFile(tmp_path / "m.keras") as old, zipfile.ZipFile(tmp_path / "own.keras", "w") as new:
+        new.writestr(
+            "config.json", json.dumps({"class_name": "Mine", "registered_name": "Mine", "config": {"width": 3}})
+        )
+        new.writestr("model.weights.h5", old.read("model.weights.h5"))
+    for name, words, count in (
+        ("m.h5", "was written by Keras 1.2.2", listed["m.h5"]),
+        ("own.keras", "registered_name [None, 'Mine', 'Mine']", listed["m.keras"]),
+    ):
+        status, out, _ = run("inspect", tmp_path / name, "--json")
+        assert (status, json.loads(out)["parameters"]) == (0, count)
+        status, _, err = run("convert", tmp_path / name, tmp_path / "new.npz")
+        assert status == 2
+        assert words in err
+
+
 def test_what_could_steer_a_terminal_is_escaped(run, tmp_path):
     name = "\x1b[2J\n\u202e" + "x" * 500
     layers.Sequential([layers.Dense(1, input_shape=(1,), name=name)], name=name).save(tmp_path / "m.keras")

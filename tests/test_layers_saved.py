@@ -13,6 +13,7 @@ from layer_cases import GOLDEN, assert_close, golden
 
 from localconv import layers
 from localconv.layers import stored
+from localconv.layers.contents import contents_of
 
 h5py = pytest.importorskip("h5py")
 
@@ -318,6 +319,134 @@ def test_metadata_that_say_nothing(metadata, tmp_path):
                 layers.load_model(path)
         else:
             assert same(layers.load_model(path), model)
+
+
+def edited(path, edit, version="2.2.4"):
+    """A model's .h5 file with another config, as another version of Keras would have written it."""
+    model = layers.Sequential(
+        [
+            layers.LocallyConnected1D(2, 3, name="local", input_shape=(6, 2)),
+            layers.Flatten(),
+            layers.Dense(2, name="dense"),
+        ]
+    )
+    model.set_weights([np.full(w.shape, 1.0 + number) for number, w in enumerate(model.get_weights())])
+    model.save(path)
+    with h5py.File(path, "a") as file:
+        config = json.loads(file.attrs["model_config"])
+        edit(config)
+        file.attrs["model_config"] = json.dumps(config).encode()
+        file.attrs["keras_version"] = file["model_weights"].attrs["keras_version"] = version.encode()
+    return model
+
+
+def with_batch_normalization(config):
+    config["config"]["layers"].insert(1, {"class_name": "BatchNormalization", "config": {"name": "norm"}})
+
+
+def of_class(name):
+    return lambda config: config.update(class_name=name)
+
+
+def inside(config):
+    config["config"]["layers"][1] = {"class_name": "Functional", "config": {"name": "inner", "layers": []}}
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (of_class("Functional"), r"describes a functional model \('Functional'\)"),
+        (of_class("Model"), r"describes a functional model \('Model'\)"),
+        (of_class("Mine"), "Sequential of Keras's own class, it has .* 'Mine'"),
+        (inside, "Unknown layer: 'Functional'"),
+        (with_batch_normalization, "Unknown layer: 'BatchNormalization'"),
+    ],
+)
+def test_models_of_what_is_not_here(edit, words, tmp_path):
+    """The error says who opens them; and what it says of the weights is so."""
+    path = tmp_path / "model.h5"
+    model = edited(path, edit)
+    with pytest.raises(ValueError, match=words) as raised:
+        layers.load_model(path)
+    assert str(raised.value).startswith(f"{path} describes a model that cannot be made: ")
+    for way in ("localconv.keras.install()", "keras.models.load_model(FILE)", "load_weights(FILE, by_name=True)"):
+        assert way in str(raised.value)
+    assert "`python -m localconv inspect FILE`" in str(raised.value)
+    with h5py.File(path) as file, pytest.raises(ValueError, match=r"localconv\.keras\.install\(\)"):
+        layers.Sequential.from_json(file.attrs["model_config"])
+    other = layers.Sequential.from_config(model.get_config())
+    other.load_weights(path, by_name=True)
+    assert same(other, model)
+    assert contents_of(path)["parameters"] == model.count_params()
+
+
+def without_shape(config):
+    entries = [entry for entry in config["config"]["layers"] if entry["class_name"] != "InputLayer"]
+    entries[0]["config"].pop("batch_input_shape", None)
+    config["config"]["layers"] = entries
+
+
+def with_an_empty_input(config):
+    without_shape(config)
+    config["config"]["layers"].insert(0, {"class_name": "InputLayer", "config": {"name": "x", "sparse": False}})
+
+
+@pytest.mark.parametrize("edit", [without_shape, with_an_empty_input])
+def test_models_without_a_shape(edit, tmp_path):
+    """As Keras 2.2 wrote those that began with an InputLayer."""
+    path = tmp_path / "model.h5"
+    model = edited(path, edit)
+    with pytest.raises(ValueError, match=r"shape.* Make the model in code with the input_shape .* load_weights reads"):
+        layers.load_model(path)
+    other = layers.Sequential.from_config(model.get_config())
+    other.load_weights(path)
+    assert same(other, model)
+
+
+def test_models_that_note_their_shape_at_the_end(tmp_path):
+    def edit(config):
+        without_shape(config)
+        config["config"]["build_input_shape"] = [None, 6, 2]
+
+    path = tmp_path / "model.h5"
+    model = edited(path, edit)
+    assert same(layers.load_model(path), model)
+    edited(path, lambda config: edit(config) or config["config"].update(build_input_shape="wrong"))
+    with pytest.raises(ValueError, match="input_shape must be"):
+        layers.load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [
+        ("LocallyConnected1D", {"nb_filter": 2, "filter_length": 3, "border_mode": "valid", "init": "uniform"}),
+        ("Convolution2D", {"nb_filter": 2, "nb_row": 3, "nb_col": 3, "dim_ordering": "tf", "subsample": [1, 1]}),
+        ("Dense", {"output_dim": 2, "init": "uniform", "W_regularizer": None}),
+    ],
+)
+def test_models_of_keras_1(kind, arguments, tmp_path):
+    def edit(config):
+        entry = {"class_name": kind, "config": {"name": "old", "batch_input_shape": [None, 6, 2]} | arguments}
+        config["config"] = [entry]  # a list of layers
+
+    path = tmp_path / "model.h5"
+    edited(path, edit, "1.2.2")
+    with pytest.raises(ValueError, match=r"layer 'old' has arguments of Keras 1, .* in Keras 2, whose load_weights"):
+        layers.load_model(path)
+    with pytest.raises(ValueError, match=r"was written by Keras 1\.2\.2 .* in Keras 2, whose load_weights"):
+        tiny().load_weights(path)
+
+
+@pytest.mark.parametrize("read", [layers.load_model, lambda path: tiny().load_weights(path), contents_of])
+def test_what_tensorflow_saves_in_several_files(read, tmp_path):
+    (tmp_path / "model").mkdir()
+    with pytest.raises(IsADirectoryError):
+        read(tmp_path / "model")
+    (tmp_path / "model" / "saved_model.pb").write_bytes(b"")
+    (tmp_path / "weights.index").write_bytes(b"")
+    for name, words in (("model", "is a SavedModel, a folder"), ("weights", "is a checkpoint, several files")):
+        with pytest.raises(ValueError, match=f"{name} {words} of TensorFlow's.*load it in Keras 2 .* and save it"):
+            read(tmp_path / name)
 
 
 def test_files_of_weights_alone(tmp_path):

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 from . import hdf5, npz
 from .stored import Refused, StoredLayer, opened, reading
 
+# Models whose configs list their layers.
+OF_LAYERS = ("Sequential", "Functional", "Model")
 # Models inside models: of Python's calls, and of lines that are read.
 DEEPEST = 100
 
@@ -78,7 +80,12 @@ def _described(file: hdf5.ModelFile) -> tuple[dict[str, Any], list[Described]]:
     with reading(file.path, "describes a model in no way that is known"):
         content = json.loads(text)
         config = content["config"]
-        layers = config if isinstance(config, list) else config["layers"]
+        if isinstance(config, list):
+            layers = config
+        elif content["class_name"] in OF_LAYERS:
+            layers = config["layers"]
+        else:  # somebody's own class, which may say nothing of its layers
+            layers = config.get("layers", [])
         name = None if isinstance(config, list) else config.get("name")
         model = {"class": _text(content["class_name"]), "name": None if name is None else _text(name)}
         return model, [_layer(entry) for entry in layers if entry["class_name"] != "InputLayer"]
@@ -106,12 +113,11 @@ def _text(value: Any) -> str:
 
 def _rows(file: hdf5.ModelFile, described: list[Described]) -> Iterator[dict[str, Any]]:
     """The layers in a file of HDF5, in the order of the config if there is one, and what it does not name behind."""
+    stored = {layer.name: layer for layer in file.listed()}
     if file.is_newer:
-        stored = {layer.name: layer for layer in file.listed()}
         for name, place, layer in _places(described, stored):
             yield _row(name, layer, stored.pop(place, None))
     else:
-        stored = {layer.name: layer for layer in file.layers(None, True)}
         for layer in described:
             yield _row(layer.name, layer, stored.pop(layer.name, None))
     for more in stored.values():

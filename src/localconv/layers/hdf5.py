@@ -29,6 +29,7 @@ from .hdf5_names import MODEL_WEIGHTS, TOP_LEVEL, Place, Places, in_order
 from .hdf5_strings import Strings
 from .naming import snake_case
 from .stored import (
+    BY_KERAS_2,
     JSON_LIMIT,
     MOST_PARTS,
     WEIGHTS_ONLY,
@@ -56,6 +57,9 @@ CONFIG = "config.json"
 METADATA = "metadata.json"
 
 SHORT_TEXT = 1024
+
+# Of a file that is one of HDF5; a continuation of its path.
+NO_LAYERS = "is an HDF5 file, but does not hold weights as Keras 2 writes them"
 
 
 class NewerLayer(NamedTuple):
@@ -274,18 +278,26 @@ class ModelFile:
         with reading(self.path):
             root = self._weights
             if self.is_older:
-                return self._older(root)
+                self._check_version(root)
+                return list(self._older(root))
             if self.is_newer:
                 if by_name:
                     raise Refused(
                         "does not hold the layers' names (files .weights.h5 and .keras do not): load it by order"
                     )
                 return list(self._newer(_group(root, "layers"), model))
-            raise Refused("is an HDF5 file, but does not hold weights as Keras 2 writes them")
+            raise Refused(NO_LAYERS)
 
     def listed(self) -> list[StoredLayer]:
-        """The layers in a file of the newer layout by what they are called there; no model is needed."""
+        """The layers in the file by what they are called there: for those who read no values, whatever Keras wrote it.
+
+        No model is needed.
+        """
         with reading(self.path):
+            if self.is_older:
+                return list(self._older(self._weights))
+            if not self.is_newer:
+                raise Refused(NO_LAYERS)
             found: list[StoredLayer] = []
             # Groups that are still to be looked at, and what they are called; a group may be inside itself.
             stack, seen = [("", _group(self._weights, "layers"))], set[int]()
@@ -306,23 +318,21 @@ class ModelFile:
                         stack.append((f"{name}/", _group(layer, "layers")))
             return found
 
-    def _older(self, root: Any) -> list[StoredLayer]:
+    def _check_version(self, root: Any) -> None:
+        """ValueError for a file of the older layout whose kernels are not those of Keras 2 with TensorFlow."""
         version = self._short_text(root, "keras_version", KERAS_VERSION)
         backend = self._short_text(root, "backend", BACKEND)
         if version.startswith("1.") or backend == "theano":
             raise Refused(
                 f"was written by Keras {version} with {backend}, which stores kernels another way: only files of Keras "
-                "2 with "
-                "TensorFlow can be read"
+                f"2 with TensorFlow can be read. {BY_KERAS_2}"
             )
-        layers = []
+
+    def _older(self, root: Any) -> Iterator[StoredLayer]:
         for name in self._read_names(root, "layer_names"):
             group = _group(root, name)
             weights = self._read_names(group, "weight_names")
-            layers.append(
-                StoredLayer(name, [Dataset(self.path, f"{name}/{weight}", group, weight) for weight in weights])
-            )
-        return layers
+            yield StoredLayer(name, [Dataset(self.path, f"{name}/{weight}", group, weight) for weight in weights])
 
     def _newer(self, group: Any, model: Any) -> Iterator[StoredLayer]:
         """Layers are named by their class and number among those of that class."""

@@ -104,10 +104,13 @@ class Registry:
         What configs give as their module, 'keras.initializers' for instance.
     unknown : str, optional
         How Keras's message about an unknown name begins, with {} for the name.
+    elsewhere : str, optional
+        How that message ends: where there are more.
     """
 
-    def __init__(self, kind: str, module: str, unknown: str | None = None) -> None:
+    def __init__(self, kind: str, module: str, unknown: str | None = None, elsewhere: str = "") -> None:
         self.kind, self.module, self.unknown = kind, module, unknown or f"Unknown {kind}: {{}}"
+        self.elsewhere = elsewhere
         self._makers: dict[str, Callable[..., Any]] = {}
 
     def add(self, maker: Callable[..., Any], *names: str) -> None:
@@ -173,7 +176,7 @@ class Registry:
         whose = "" if own else f" of module {module}, registered as {registered}"
         raise ValueError(
             f"{self.unknown.format(shown(name))}{whose}. Known are those of Keras, {', '.join(self.names())}; "
-            "your own ones must be named in a custom_object_scope or in custom_objects"
+            f"your own ones must be named in a custom_object_scope or in custom_objects{self.elsewhere}"
         )
 
     def made(self, maker: Any, arguments: Mapping[str, Any]) -> Any:

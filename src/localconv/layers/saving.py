@@ -23,7 +23,17 @@ from .arguments import shown
 from .atomic import write_whole
 from .base import Layer, weights_from_file
 from .hdf5_names import check_names
-from .stored import JSON_LIMIT, MOST_PARTS, WEIGHTS_ONLY, Refused, StoredArray, StoredLayer, has_too_many_parts, reading
+from .stored import (
+    JSON_LIMIT,
+    MOST_PARTS,
+    NO_SHAPE,
+    WEIGHTS_ONLY,
+    Refused,
+    StoredArray,
+    StoredLayer,
+    has_too_many_parts,
+    reading,
+)
 from .variables import QuantizedVariable, Variable, assign_all
 
 # Zip archives and HDF5 hold names of a little less than 64 KiB, and one of a weight is behind that of its layer.
@@ -206,7 +216,8 @@ def load_model(filepath: str | PathLike[str], make: Callable[[str], Any]) -> Any
             reading(path, "describes a model that cannot be made"),
         ):
             model = make(text)
-            _check_built(model)
+            if not model.built:
+                raise ValueError(f"no layer says the shape of its input. {NO_SHAPE}")
         _assign(_by_order(model, file.layers(model, False), path))
     return model
 

@@ -22,6 +22,7 @@ from .hdf5 import BACKEND, KERAS_VERSION
 from .local import LocallyConnected1D, LocallyConnected2D, LocallyConnected3D
 from .progress import ProgressBar
 from .registry import Registry, custom_object_scope, is_of_keras
+from .stored import BY_KERAS_2, NO_SHAPE
 from .variables import Variable, converted
 
 __all__ = ["Sequential", "load_model"]
@@ -457,6 +458,10 @@ class Sequential(Layer):
             model = cls(name=config.get("name"), dtype=config.get("dtype"))
             for entry in entries:
                 model.add(_layer_of(entry))
+            # Where no layer says it: what the model was called with, or built for.
+            shape = config.get("build_input_shape")
+            if shape is not None and model.layers and not model.built:
+                model.build(shape)
         return model
 
     def to_json(self, **options: Any) -> str:
@@ -691,8 +696,9 @@ def load_model(filepath: str | PathLike[str], custom_objects: Mapping[str, Any] 
     ------
     ValueError
         If the file holds no such model: weights only, a functional model, a layer that is not here (those of Keras 3
-        are for `localconv.keras`), somebody's own class that `custom_objects` lacks. Also if it is damaged, refers to
-        other files, or declares far more than it holds.
+        are for `localconv.keras`), a model of Keras 1, one that does not say the shape of its input, a SavedModel,
+        somebody's own class that `custom_objects` lacks; the message says how it opens. Also if it is damaged, refers
+        to other files, or declares far more than it holds.
     OSError
         If there is no such file, or it may not be read.
     ImportError
@@ -712,7 +718,17 @@ def load_model(filepath: str | PathLike[str], custom_objects: Mapping[str, Any] 
     return model
 
 
-LAYERS = Registry("layer", "keras.layers")
+# What configs call functional models; Keras before 2.3 by the second name.
+FUNCTIONAL = ("Functional", "Model")
+# Arguments that only the layers of Keras 1 had.
+OF_KERAS_1 = ("nb_filter", "output_dim", "border_mode", "dim_ordering", "W_regularizer", "input_dtype")
+# What becomes of a model that cannot be made here.
+ELSEWHERE = (
+    "Keras 3 opens such models after localconv.keras.install(): keras.models.load_model(FILE). Or make a Sequential of "
+    "the layers that are here in code: load_weights(FILE, by_name=True) reads their weights from a .h5, and `python -m "
+    "localconv inspect FILE` lists what there is"
+)
+LAYERS = Registry("layer", "keras.layers", elsewhere=f". {ELSEWHERE}")
 for _class in (
     LocallyConnected1D,
     LocallyConnected2D,
@@ -740,11 +756,14 @@ def _config_of(content: Any) -> Mapping[str, Any]:
     """The config in what describes a whole model."""
     if not isinstance(content, Mapping):
         raise ValueError(f"text must describe a Sequential model, it describes {type(content).__name__!r}")
-    if content.get("class_name") != "Sequential" or not is_of_keras("Sequential", content):
+    kind = content.get("class_name")
+    if kind in FUNCTIONAL and content.get("registered_name") in (None, kind):
+        raise ValueError(f"text must describe a Sequential, it describes a functional model ({kind!r}). {ELSEWHERE}")
+    if kind != "Sequential" or not is_of_keras("Sequential", content):
         names = [content.get(key) for key in ("module", "class_name", "registered_name")]
         raise ValueError(
-            "text must describe a Sequential model of Keras's own class, it has module, class_name, registered_name "
-            f"{shown(names)}"
+            "text must describe a Sequential of Keras's own class, it has module, class_name, registered_name "
+            f"{shown(names)}. {ELSEWHERE}"
         )
     config = content.get("config")
     return (
@@ -758,7 +777,16 @@ def _layer_of(entry: Any) -> Layer:
         raise ValueError(f"config: every layer must have class_name and config, got {shown(entry)}")
     if entry.get("class_name") == "InputLayer" and LAYERS.find("InputLayer", entry) is InputLayer:
         shape = entry["config"].get("batch_input_shape", entry["config"].get("batch_shape"))
+        if shape is None:
+            raise ValueError(f"config: an InputLayer must say its shape. {NO_SHAPE}")
         return InputLayer(batch_input_shape=shape)
+    maker = LAYERS.find(entry["class_name"], entry) if isinstance(entry.get("class_name"), str) else None
+    old = [name for name in OF_KERAS_1 if name in entry["config"]]
+    if old and maker in LAYERS.values():
+        raise ValueError(
+            f"config: layer {shown(entry['config'].get('name'))} has arguments of Keras 1, {', '.join(old)}. "
+            f"{BY_KERAS_2}"
+        )
     layer = LAYERS.deserialize(entry)
     if not isinstance(layer, Layer):
         raise ValueError(f"config: {shown(entry.get('class_name'))} must name a layer, it names {shown(layer)}")

@@ -45,6 +45,13 @@ LONGEST_MESSAGE = 4000
 # Of a file that was taken for a model's; a continuation of its path.
 WEIGHTS_ONLY = "holds no model but weights only: make the model, then load_weights"
 
+# What to do about files that Keras 2 reads, and this package not.
+NO_SHAPE = (
+    "Make the model in code with the input_shape of its first layer, then load_weights reads the weights of this file; "
+    "`python -m localconv inspect FILE` lists the layers"
+)
+BY_KERAS_2 = "Make the model in code in Keras 2, whose load_weights reads the weights of this file, and save it there"
+
 Source = io.RawIOBase | io.BytesIO
 Header = tuple[tuple[int, ...], np.dtype[np.generic]]
 
@@ -75,11 +82,28 @@ def reading(path: Path, otherwise: str = "is damaged") -> Iterator[None]:
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
     """A regular file, open for reading. OSError if that cannot be, ValueError if it is none."""
+    _check_not_of_tensorflow(path)
     mode = os.stat(path).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # of a directory the system says so itself
         raise ValueError(f"{path} is not a regular file")
     with path.open("rb", buffering=0) as file:
         yield file
+
+
+def _check_not_of_tensorflow(path: Path) -> None:
+    """ValueError for what TensorFlow saves in several files, a model in a folder or a checkpoint."""
+    found = (
+        "a SavedModel, a folder"
+        if (path / "saved_model.pb").exists()
+        else "a checkpoint, several files"
+        if not path.exists() and Path(f"{path}.index").exists()
+        else None
+    )
+    if found is not None:
+        raise ValueError(
+            f"{path} is {found} of TensorFlow's, which only that reads: load it in Keras 2 (tensorflow up to 2.15, or "
+            "tf_keras) and save it there as .keras or .h5, a model by save, weights by save_weights"
+        )
 
 
 def limit_of(size: int) -> int:
