@@ -17,33 +17,44 @@ OUTPUTS, KERNELS = {1: (5,), 2: (3, 4), 3: (2, 3, 2)}, {1: (3,), 2: (2, 3), 3: (
 CHANNELS, FILTERS = 2, 5
 
 # Where each library keeps the weight of position p, tap t, channel c and filter f, written out.
+# `k` taps in all, of which t is at `tap` along the axes.
 PLACES = {
-    "rows": lambda p, flat, t, c, f, k: (flat, t * CHANNELS + c, f),
-    "rows_channels_first": lambda p, flat, t, c, f, k: (flat, c * k + t, f),
-    "torch": lambda p, flat, t, c, f, k: (flat, t * CHANNELS + c, f),
-    "torch_snippet": lambda p, flat, t, c, f, k: (0, f, c, *p, t),
-    "jax": lambda p, flat, t, c, f, k: (f, c * k + t, *p),
-    "jax_channels_last": lambda p, flat, t, c, f, k: (*p, c * k + t, f),
-    "flax": lambda p, flat, t, c, f, k: (*p, c * k + t, f),
+    "rows": lambda p, flat, t, tap, c, f, k: (flat, t * CHANNELS + c, f),
+    "rows_channels_first": lambda p, flat, t, tap, c, f, k: (flat, c * k + t, f),
+    "torch": lambda p, flat, t, tap, c, f, k: (flat, t * CHANNELS + c, f),
+    "torch_snippet": lambda p, flat, t, tap, c, f, k: (0, f, c, *p, t),
+    "jax": lambda p, flat, t, tap, c, f, k: (f, c * k + t, *p),
+    "jax_channels_last": lambda p, flat, t, tap, c, f, k: (*p, c * k + t, f),
+    "flax": lambda p, flat, t, tap, c, f, k: (*p, c * k + t, f),
+    "torch_conv2d_local": lambda p, flat, t, tap, c, f, k: (*p, f, c, *tap),
+    "chainer": lambda p, flat, t, tap, c, f, k: (f, *p, c, *tap),
+    "lasagne": lambda p, flat, t, tap, c, f, k: (f, c, *[-1 - n for n in tap], *p),
+    "lasagne_correlation": lambda p, flat, t, tap, c, f, k: (f, c, *tap, *p),
+    "megengine": lambda p, flat, t, tap, c, f, k: (0, *p, c, *tap, f),
 }
 SHAPES = {
-    "rows": lambda out, k: (prod(out), k * CHANNELS, FILTERS),
-    "torch_snippet": lambda out, k: (1, FILTERS, CHANNELS, *out, k),
-    "jax": lambda out, k: (FILTERS, CHANNELS * k, *out),
-    "flax": lambda out, k: (*out, CHANNELS * k, FILTERS),
+    "rows": lambda out, size: (prod(out), prod(size) * CHANNELS, FILTERS),
+    "torch_snippet": lambda out, size: (1, FILTERS, CHANNELS, *out, prod(size)),
+    "torch_conv2d_local": lambda out, size: (*out, FILTERS, CHANNELS, *size),
+    "jax": lambda out, size: (FILTERS, CHANNELS * prod(size), *out),
+    "flax": lambda out, size: (*out, CHANNELS * prod(size), FILTERS),
+    "chainer": lambda out, size: (FILTERS, *out, CHANNELS, *size),
+    "lasagne": lambda out, size: (FILTERS, CHANNELS, *size, *out),
+    "megengine": lambda out, size: (1, *out, CHANNELS, *size, FILTERS),
 }
+SHAPES["lasagne_correlation"] = SHAPES["lasagne"]
 SHAPES |= {"rows_channels_first": SHAPES["rows"], "torch": SHAPES["rows"], "jax_channels_last": SHAPES["flax"]}
 
 
 def stored(layout, rank):
     """A kernel in a layout, every number in it another one."""
-    out, taps = OUTPUTS[rank], prod(KERNELS[rank])
-    array = np.full(SHAPES[layout](out, taps), -1.0)
+    out, size = OUTPUTS[rank], KERNELS[rank]
+    array = np.full(SHAPES[layout](out, size), -1.0)
     numbers = itertools.count()
     for p in np.ndindex(out):
         flat = int(np.ravel_multi_index(p, out))
-        for t, c, f in itertools.product(range(taps), range(CHANNELS), range(FILTERS)):
-            array[PLACES[layout](p, flat, t, c, f, taps)] = next(numbers)
+        for (t, tap), c, f in itertools.product(enumerate(np.ndindex(size)), range(CHANNELS), range(FILTERS)):
+            array[PLACES[layout](p, flat, t, tap, c, f, prod(size))] = next(numbers)
     return array
 
 
@@ -61,6 +72,86 @@ def test_every_layout_is_tested():
     keras = {name for name in LAYOUTS if name.startswith("keras")}
     assert set(LAYOUTS) == set(PLACES) | keras
     assert keras == {f"keras_{n}{tail}" for n in (1, 2, 3) for tail in ("", "_channels_first")}
+
+
+def by_definition(x, weight_of, out, size, strides, before, filters):
+    """A correlation of NCHW images, by what its weights are: `weight_of` (position, tap, channel, filter)."""
+    y = np.zeros((len(x), filters, *out))
+    for p, tap, c, f in itertools.product(np.ndindex(out), np.ndindex(size), range(x.shape[1]), range(filters)):
+        pixel = [n * s - b + t for n, s, b, t in zip(p, strides, before, tap, strict=True)]
+        if all(0 <= n < length for n, length in zip(pixel, x.shape[2:], strict=True)):
+            y[(slice(None), f, *p)] += x[(slice(None), c, *pixel)] * weight_of(p, tap, c, f)
+    return y
+
+
+def test_layers_of_chainer_and_torch():
+    """Which have strides and no padding, or some."""
+    rng = np.random.default_rng(0)
+    x, size, out = rng.integers(-4, 5, (2, 3, 7, 6)).astype(float), (3, 2), (3, 3)
+    theirs = rng.integers(-4, 5, (5, *out, 3, *size)).astype(float)
+    expected = by_definition(x, lambda p, tap, c, f: theirs[(f, *p, c, *tap)], out, size, (2, 2), (0, 0), 5)
+    local = np.moveaxis(theirs, 0, 2)
+    for layout, kernel in (("chainer", theirs), ("torch_conv2d_local", local)):
+        rows = convert(kernel, layout, "rows_channels_first", size)
+        y = localconv.local_conv2d(x, rows, size, (2, 2), data_format="channels_first")
+        np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize("size", [(3, 3), (2, 5), (1, 4)])
+def test_layers_of_lasagne(size):
+    """Convolutions: a tap is multiplied with the pixel on its other side. 'same' is Keras's, with half of the window in
+    front, which for an even one is the larger half.
+    """
+    rng = np.random.default_rng(1)
+    x, out = rng.integers(-4, 5, (2, 3, 5, 6)).astype(float), (5, 6)
+    theirs = rng.integers(-4, 5, (4, 3, *size, *out)).astype(float)
+
+    def flipped(p, tap, c, f):
+        return theirs[(f, c, *[k - 1 - t for k, t in zip(size, tap, strict=True)], *p)]
+
+    before = [k // 2 for k in size]
+    rows = convert(theirs, "lasagne", "rows_channels_first", size)
+    y = localconv.local_conv2d(x, rows, size, data_format="channels_first", padding="same")
+    np.testing.assert_array_equal(y, by_definition(x, flipped, out, size, (1, 1), before, 4))
+    rows = convert(theirs, "lasagne_correlation", "rows_channels_first", size)
+    y = localconv.local_conv2d(x, rows, size, data_format="channels_first", padding="same")
+    plain = by_definition(x, lambda p, tap, c, f: theirs[(f, c, *tap, *p)], out, size, (1, 1), before, 4)
+    np.testing.assert_array_equal(y, plain)
+
+
+def test_depthwise_layers_of_lasagne():
+    """channelwise=True: a weight without the axis of channels."""
+    rng = np.random.default_rng(2)
+    x, theirs = rng.integers(-4, 5, (2, 3, 4, 4)).astype(float), rng.integers(-4, 5, (3, 3, 3, 4, 4)).astype(float)
+    rows = convert(theirs[:, None], "lasagne_correlation", "rows_channels_first", (3, 3))
+    y = localconv.local_conv2d(x, rows, 3, data_format="channels_first", padding="same", groups=3)
+    for channel in range(3):
+        one = by_definition(
+            x[:, [channel]], lambda p, tap, c, f, at=channel: theirs[(at, *tap, *p)], (4, 4), (3, 3), (1, 1), (1, 1), 1
+        )
+        np.testing.assert_array_equal(y[:, [channel]], one)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_layers_of_megengine(groups):
+    """An axis for the groups, and filters of a group last."""
+    rng = np.random.default_rng(3)
+    x, size, out = rng.integers(-4, 5, (2, 4, 6, 5)).astype(float), (3, 2), (3, 2)
+    theirs = rng.integers(-4, 5, (groups, *out, 4 // groups, *size, 6 // groups)).astype(float)
+    expected = np.concatenate(
+        [
+            by_definition(part, lambda p, tap, c, f, w=w: w[(*p, c, *tap, f)], out, size, (2, 2), (1, 0), 6 // groups)
+            for part, w in zip(np.split(x, groups, 1), theirs, strict=True)
+        ],
+        1,
+    )
+    rows = convert(theirs, "megengine", "rows_channels_first", size)
+    padding = [(1, 0), (0, 0)]
+    y = localconv.local_conv2d(x, rows, size, (2, 2), data_format="channels_first", padding=padding, groups=groups)
+    np.testing.assert_array_equal(y, expected)
+    back = convert(rows, "rows_channels_first", "megengine", size, output_size=out, groups=groups)
+    np.testing.assert_array_equal(back, theirs)
+    np.testing.assert_array_equal(convert(theirs, "megengine", "megengine", size, groups=groups), theirs)
 
 
 LAYERS = [case for rank in (1, 2, 3) for case in golden(f"local{rank}d")]
@@ -188,6 +279,27 @@ WRONG = {
         ValueError,
         "kernel must have 6 axes",
     ),
+    "layout": (
+        lambda: convert(np.zeros((3, 4, 5, 2, 2, 3)), "torch_snippet", "rows", (2, 3)),
+        ValueError,
+        r"kernel must have the axes '1 f c p t' of 'torch_snippet', .* which fits 'torch_conv2d_local', 'chainer'$",
+    ),
+    "groups": (
+        lambda: convert(ROWS, "rows", "megengine", (2, 3), output_size=(3, 4), groups=2),
+        ValueError,
+        "groups must divide the 5 filters of the kernel, got 2",
+    ),
+    "other groups": (
+        lambda: convert(np.zeros((1, 3, 4, 2, 2, 3, 5)), "megengine", "rows", (2, 3), groups=2),
+        ValueError,
+        r"with 6 taps and groups=2, got shape \(1, 3, 4, 2, 2, 3, 5\)",
+    ),
+    "no groups": (
+        lambda: convert(np.zeros((0, 3, 4, 2, 2, 3, 5)), "megengine", "rows", (2, 3)),
+        ValueError,
+        "kernel must have the axes 'g p c k o'",
+    ),
+    "groups of text": (lambda: convert(ROWS, "rows", "megengine", (2, 3), groups="2"), TypeError, "groups must be"),
     "objects": (lambda: convert([[None]], "rows", "jax", (2, 3)), TypeError, "kernel must be a plain array"),
     "masked": (
         lambda: convert(np.ma.zeros((12, 12, 5)), "rows", "jax", (2, 3)),
@@ -226,7 +338,7 @@ def test_the_table_of_layouts(rank):
     assert [name for name, *_ in rows] == list(LAYOUTS)
     size, pixels = KERNELS[rank], tuple(n + k - 1 for n, k in zip(OUTPUTS[rank], KERNELS[rank], strict=True))
     words = {"input": pixels, "output": OUTPUTS[rank], "positions": prod(OUTPUTS[rank]), "taps": prod(size)}
-    words |= {"channels": CHANNELS, "filters": FILTERS}
+    words |= {"channels": CHANNELS, "filters": FILTERS, "window": size, "groups": 1}
     words["connections"] = words["positions"] * words["taps"] * CHANNELS * FILTERS  # without padding
     for name, kernel, bias in rows:
         found = convert(stored("rows", rank), "rows", name, size, input_size=pixels)

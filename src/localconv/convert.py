@@ -1,11 +1,14 @@
-"""Kernels and biases of locally connected layers as others store them: Keras 2, snippets for PyTorch, JAX, flax.
+"""Kernels and biases of locally connected layers as others store them: Keras 2, snippets for PyTorch, JAX, flax,
+Chainer, Lasagne, MegEngine.
 
 What differs is the order in which the same numbers lie: a kernel has a number for every output position, tap of the
 window, channel of a group and filter. `LAYOUTS` says for each library how it orders these; `convert` and `convert_bias`
 go from any layout to any other.
 
 Sources of the layouts: Keras 2.15, ``layers/locally_connected`` and ``K.local_conv``; the module ``LocallyConnected2d``
-that PyTorch's users pass on (unfold, multiply, sum); ``jax.lax.conv_general_dilated_local``; ``flax.linen.ConvLocal``.
+that PyTorch's users pass on (unfold, multiply, sum), and ``Conv2dLocal`` of the comments on pytorch issue 499;
+``jax.lax.conv_general_dilated_local``; ``flax.linen.ConvLocal``; ``links.LocalConvolution2D`` of Chainer 7;
+``LocallyConnected2DLayer`` of Lasagne 0.2; ``module.LocalConv2d`` of MegEngine 1.13.
 """
 
 from __future__ import annotations
@@ -30,8 +33,8 @@ class Layout(NamedTuple):
     """How a library stores the parameters of a locally connected layer.
 
     Words stand for the axes of what is stored, and the letters of a word for what runs along that axis, the last letter
-    fastest: p positions as one axis each spatial axis, P positions in one, t taps of the window, c channels of a group,
-    f filters, 1 an axis of length 1.
+    fastest: p positions and k taps of the window, as one axis for each spatial axis; P positions and t taps, as one
+    axis for all; c channels of a group, f filters, g groups, o filters of a group, 1 an axis of length 1.
 
     Parameters
     ----------
@@ -43,12 +46,16 @@ class Layout(NamedTuple):
         Where elements of the bias do not mean what its shape says: the axes by which its elements lie in memory.
     implementation : {1, 2, 3}
         How Keras stores the kernel.
+    flipped : bool
+        Whether the taps are in reverse order along every spatial axis: true of a library whose layers are convolutions
+        in the mathematical sense, and not correlations.
     """
 
     kernel: str
     bias: str | None
     bias_order: str | None = None
     implementation: int = 1
+    flipped: bool = False
 
     @property
     def channels_first(self) -> bool:
@@ -73,27 +80,42 @@ LAYOUTS: dict[str, Layout] = {
     "torch": Layout("P tc f", "f p"),
     # torch.nn.Parameter(torch.randn(1, out_channels, in_channels, *output_size, prod(kernel_size))).
     "torch_snippet": Layout("1 f c p t", "1 f p"),
+    # Conv2dLocal, which users made of Lua Torch's SpatialConvolutionLocal: its weight of six axes.
+    "torch_conv2d_local": Layout("p f c k", "f p"),
     # jax.lax.conv_general_dilated_local with dimension_numbers=None, and with kernels "HWIO", "WIO".
     "jax": Layout("f ct p", None),
     "jax_channels_last": Layout("p ct f", None),
     # flax.linen.ConvLocal, and whatever takes its place in nnx.
     "flax": Layout("p ct f", "p f"),
+    # chainer.links.LocalConvolution2D.
+    "chainer": Layout("f p c k", "f p"),
+    # lasagne.layers.LocallyConnected2DLayer; the second with flip_filters=False.
+    "lasagne": Layout("f c k p", "f p", flipped=True),
+    "lasagne_correlation": Layout("f c k p", "f p"),
+    # megengine.module.LocalConv2d.
+    "megengine": Layout("g p c k o", None),
 }
 
 
 class _Sizes(NamedTuple):
-    """How many of everything there are; None: not known."""
+    """How many of everything there are; None or -1: not known."""
 
     output: Ints | None
-    taps: int
-    channels: int
-    filters: int
+    window: Ints
+    channels: int = -1
+    filters: int = -1
+    groups: int = 1
+
+    @property
+    def taps(self) -> int:
+        return prod(self.window)
 
     def of(self, word: str) -> Ints:
         """Lengths along the axes that a word stands for, fused ones apart."""
         assert self.output is not None
-        lengths = {"P": (prod(self.output),), "p": self.output, "1": (1,)}
-        lengths |= {"t": (self.taps,), "c": (self.channels,), "f": (self.filters,)}
+        lengths = {"P": (prod(self.output),), "p": self.output, "t": (self.taps,), "k": self.window, "1": (1,)}
+        lengths |= {"c": (self.channels,), "f": (self.filters,)}
+        lengths |= {"g": (self.groups,), "o": (self.filters // self.groups,)}
         return tuple(n for letter in word for n in lengths[letter])
 
 
@@ -108,6 +130,7 @@ def convert(
     channels: int | None = None,
     strides: int | Sequence[int] = 1,
     padding: PaddingLike = "valid",
+    groups: int | None = None,
 ) -> Array:
     """A kernel in another layout.
 
@@ -128,6 +151,9 @@ def convert(
         Needed from implementation 3, whose shape does not tell.
     strides, padding
         As in `localconv.local_conv2d`; looked at with `input_size` alone.
+    groups : int, optional
+        Looked at by layouts that have an axis for the groups: that of the source has this length, or any; that of the
+        target this one, or by default the source's, 1 if that has none.
 
     Returns
     -------
@@ -151,6 +177,9 @@ def convert(
     >>> snippet = np.zeros((1, 16, 3, 30, 30, 9), np.float32)  # 3 x 3 taps, 3 channels, 16 filters
     >>> convert(snippet, 'torch_snippet', 'rows', (3, 3)).shape
     (900, 27, 16)
+    >>> theirs = np.zeros((16, 30, 30, 3, 3, 3), np.float32)  # LocalConvolution2D(3, 16, 32, 3).W.array
+    >>> convert(theirs, 'chainer', 'rows', (3, 3)).shape
+    (900, 27, 16)
     """
     before, after = _layout(source, "source"), _layout(target, "target")
     array = _plain(kernel, "kernel")
@@ -166,12 +195,17 @@ def convert(
         output = window.output
     if before.implementation > 1:
         array = _needed(window, "source", source).rows(array, before, channels)
-    sizes = _sizes(array, before.kernel, source, _Sizes(output, prod(size), -1, -1))
+    wanted = -1  # as the shape says
+    if groups is not None and "g" in before.kernel + after.kernel:
+        (wanted,) = ints(groups, 1, "groups")
+    sizes = _sizes(array, before.kernel, source, _Sizes(output, size, groups=wanted), len(size))
     if sizes.output is None and "p" in after.kernel:
         raise ValueError(f"output_size or input_size must be given for the target {target!r}")
     if sizes.output is None:
         sizes = sizes._replace(output=(array.shape[0],))
-    result = _reordered(array, before.kernel, after.kernel, sizes)
+    if sizes.filters % sizes.groups:
+        raise ValueError(f"groups must divide the {sizes.filters} filters of the kernel, got {groups!r}")
+    result = _reordered(array, before.kernel, after.kernel, sizes, before.flipped != after.flipped)
     if after.implementation > 1:
         result = _needed(window, "target", target).stored(result, after, sizes)
     return result
@@ -220,7 +254,7 @@ def convert_bias(bias: ArrayLike, source: str, target: str, output_size: Sequenc
     if rank < 1:
         raise ValueError(f"bias must have the axes {before.bias!r} of {source!r}, or one axis, got shape {array.shape}")
     wanted = None if output_size is None else ints(output_size, rank, "output_size", scalar=False)
-    sizes = _sizes(array, before.bias, source, _Sizes(wanted, 1, 1, -1), rank, "bias")
+    sizes = _sizes(array, before.bias, source, _Sizes(wanted, (1,) * rank), rank, "bias")
     stored = before.bias_order or before.bias
     ordered = array.reshape([n for word in stored.split() for n in sizes.of(word)])
     result = _reordered(ordered, stored, after.bias_order or after.bias, sizes)
@@ -296,34 +330,52 @@ def _needed(window: _Window | None, role: str, name: str) -> _Window:
     return window
 
 
-def _sizes(array: Array, axes: str, name: str, known: _Sizes, rank: int | None = None, what: str = "kernel") -> _Sizes:
+def _sizes(array: Array, axes: str, name: str, known: _Sizes, rank: int, what: str = "kernel") -> _Sizes:
     """What the shape of an array with these axes says. ValueError if it is not of that layout."""
-    words = axes.split()
-    if rank is None:
-        rank = array.ndim - len(words) + 1 if "p" in words else 0
-    per_word = [rank if word == "p" else 1 for word in words]
-    shape = array.shape
-    if array.ndim == sum(per_word) and (rank == 0 or known.output is None or len(known.output) == rank):
-        start, found = 0, known
-        for word, count in zip(words, per_word, strict=True):
-            lengths = shape[start : start + count]
-            start += count
-            found = _with(found, word, lengths)
-        whole = found if found.output else found._replace(output=(shape[words.index("P")],))
-        if [n for word in words for n in _fused(whole, word)] == list(shape):
-            return found
+    found = _read(array.shape, axes, known, rank)
+    if found is not None:
+        return found
     expected = f" with output_size={known.output}" if known.output else ""
+    expected += f" and groups={known.groups}" if known.groups > 0 else ""
+    # A bias would fit nearly all.
+    others = [
+        other
+        for other, layout in LAYOUTS.items()
+        if what == "kernel" and layout.implementation == 1 and _read(array.shape, layout.kernel, known, rank)
+    ]
     raise ValueError(
-        f"{what} must have the axes {axes!r} of {name!r}, with {known.taps} taps{expected}, got shape {shape}"
+        f"{what} must have the axes {axes!r} of {name!r}, with {known.taps} taps{expected}, got shape {array.shape}"
+        + (f", which fits {', '.join(map(repr, others))}" if others else "")
     )
+
+
+def _read(shape: Ints, axes: str, known: _Sizes, rank: int) -> _Sizes | None:
+    """What a shape says if it has these axes; None if it has not."""
+    words = axes.split()
+    per_word = [rank if word in "pk" else 1 for word in words]
+    if len(shape) != sum(per_word):
+        return None
+    start, found = 0, known
+    for word, count in zip(words, per_word, strict=True):
+        lengths = shape[start : start + count]
+        start += count
+        found = _with(found, word, lengths)
+    if "g" not in words:
+        found = found._replace(groups=max(1, found.groups))
+    elif found.groups == 0:
+        return None
+    whole = found if found.output else found._replace(output=(shape[words.index("P")],))
+    return found if [n for word in words for n in _fused(whole, word)] == list(shape) else None
 
 
 def _with(sizes: _Sizes, word: str, lengths: Ints) -> _Sizes:
     """The sizes with what the lengths along a word's axes add."""
     if word == "p" and sizes.output is None:
         return sizes._replace(output=lengths)
-    if word == "f":
-        return sizes._replace(filters=lengths[0])
+    if word == "g" and sizes.groups < 0:
+        return sizes._replace(groups=lengths[0])
+    if word in "fo":
+        return sizes._replace(filters=lengths[0] * (sizes.groups if word == "o" else 1))
     if "c" in word:
         return sizes._replace(channels=lengths[0] // (sizes.taps if "t" in word else 1))
     return sizes
@@ -331,13 +383,18 @@ def _with(sizes: _Sizes, word: str, lengths: Ints) -> _Sizes:
 
 def _fused(sizes: _Sizes, word: str) -> Ints:
     """Lengths along the axes of a word as they are stored."""
-    return sizes.of(word) if word == "p" else (prod(sizes.of(word)),)
+    return sizes.of(word) if word in "pk" else (prod(sizes.of(word)),)
 
 
-def _reordered(array: Array, before: str, after: str, sizes: _Sizes) -> Array:
-    """An array of the axes `before` as a contiguous one of the axes `after`."""
-    assert sizes.output is not None
-    # One axis for all positions is as good as one for each: they lie alike in both.
-    letters, wanted = [axes.replace(" ", "").replace("1", "").replace("p", "P") for axes in (before, after)]
-    moved = array.reshape(sizes.of(letters)).transpose([letters.index(letter) for letter in wanted])
+# What lies alike in memory, as one axis or as several.
+_ALIKE = str.maketrans({" ": "", "1": "", "p": "P", "k": "t", "f": "go"})
+
+
+def _reordered(array: Array, before: str, after: str, sizes: _Sizes, flip: bool = False) -> Array:
+    """An array of the axes `before` as a contiguous one of the axes `after`; flip: with the taps in reverse order."""
+    letters, wanted = before.translate(_ALIKE), after.translate(_ALIKE)
+    apart = array.reshape(sizes.of(letters))
+    if flip:  # of all axes at once, which is the reverse of all taps in one
+        apart = np.flip(apart, letters.index("t"))
+    moved = apart.transpose([letters.index(letter) for letter in wanted])
     return np.ascontiguousarray(moved).reshape([n for word in after.split() for n in _fused(sizes, word)])

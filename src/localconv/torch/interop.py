@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ..arguments import ints, is_channels_first
+from ..arguments import Ints, ints, is_channels_first
 from ..arrays import Array
 from ..convert import LAYOUTS, convert, convert_bias
 from ..geometry import Mismatch, Names, geometry_of, layout_of, padding_reached, windows_of
@@ -24,6 +24,15 @@ LocalConv = LocalConv1d | LocalConv2d | LocalConv3d
 # What errors call the shapes of a layer's input and of its kernel.
 NAMES = Names("input_shape", "kernel")
 MODULES = {1: LocalConv1d, 2: LocalConv2d, 3: LocalConv3d}
+# The layouts whose shapes tell what a module must be, and what its users call their axes.
+SNIPPETS = {
+    "torch_snippet": "(1, out_channels, in_channels, *output_size, prod(kernel_size))",
+    "torch_conv2d_local": "(*output_size, out_channels, in_channels, *kernel_size)",
+    "chainer": "(out_channels, *output_size, in_channels, *kernel_size)",
+    "lasagne": "(out_channels, in_channels, *kernel_size, *output_size)",
+    "lasagne_correlation": "(out_channels, in_channels, *kernel_size, *output_size)",
+    "megengine": "(groups, *output_size, in_channels / groups, *kernel_size, out_channels / groups)",
+}
 
 
 def from_keras(
@@ -199,25 +208,40 @@ def from_snippet(
     weight: Tensor | ArrayLike,
     bias: Tensor | ArrayLike | None = None,
     *,
+    layout: str = "torch_snippet",
     kernel_size: int | Sequence[int] | None = None,
     stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] = 0,
+    padding: int | Sequence[int] | None = None,
+    dilation: int | Sequence[int] = 1,
     input_size: int | Sequence[int] | None = None,
 ) -> LocalConv:
-    """A module from the parameters of the locally connected layers that are passed on as snippets.
+    """A module from the parameters of the locally connected layers that are passed on as snippets, or that other
+    libraries had.
 
-    They unfold the input, multiply it by a weight of shape
+    The snippets unfold the input, multiply it by a weight of shape
     ``(1, out_channels, in_channels, *output_size, prod(kernel_size))`` and sum.
 
     Parameters
     ----------
     weight : Tensor or array_like
     bias : Tensor or array_like, optional
-        ``(1, out_channels, *output_size)``, or (out_channels,).
+        ``(1, out_channels, *output_size)``, or (out_channels,). In other layouts without the first axis; MegEngine's
+        layer has none.
+    layout : str, optional
+        How the weight's axes lie, by the names that `localconv.convert` has for them:
+
+        - 'torch_snippet': as above
+        - 'torch_conv2d_local': ``(*output_size, out_channels, in_channels, *kernel_size)``, the ``Conv2dLocal`` of
+          pytorch issue 499, and Lua Torch's SpatialConvolutionLocal
+        - 'chainer': ``(out_channels, *output_size, in_channels, *kernel_size)``, Chainer's LocalConvolution2D
+        - 'lasagne': ``(out_channels, in_channels, *kernel_size, *output_size)`` with the taps in reverse order,
+          Lasagne's LocallyConnected2DLayer; 'lasagne_correlation', where that has ``flip_filters=False``
+        - 'megengine': ``(groups, *output_size, in_channels / groups, *kernel_size, out_channels / groups)``,
+          MegEngine's LocalConv2d
     kernel_size : int or sequence of ints, optional
-        Default: a window that is as large along all axes.
-    stride, padding : optional
-        As the snippet's.
+        Default: what the weight's shape says; a window that is as large along all axes where it has one axis for all.
+    stride, padding, dilation : optional
+        As the snippet's. Without `padding` none, or Lasagne's 'same', which is all that its layer has.
     input_size : int or sequence of ints, optional
         Default: the smallest that has such an output.
 
@@ -239,41 +263,80 @@ def from_snippet(
     LocalConv2d(3, 16, kernel_size=(3, 3), input_size=(32, 32), stride=(1, 1))
     """
     given = weight if isinstance(weight, Tensor) else torch.from_numpy(np.array(weight))
-    rank = given.dim() - 4
-    if rank not in MODULES or given.shape[0] != 1:
+    if not isinstance(layout, str) or layout not in SNIPPETS:
+        raise ValueError(f"layout must be one of {', '.join(SNIPPETS)}, got {layout!r}")
+    if bias is not None and LAYOUTS[layout].bias is None:
+        raise ValueError(f"bias must be None for layout={layout!r}, which has none")
+    lengths = _axes_of(tuple(given.shape), layout)
+    rank, output = len(lengths["p"]), lengths["p"]
+    size = _window_of(lengths, rank, kernel_size)
+    steps, dilated = ints(stride, rank, "stride"), ints(dilation, rank, "dilation")
+    if padding is None:
+        same = layout.startswith("lasagne")
+        pairs = [(k // 2, k - 1 - k // 2) if same else (0, 0) for k in size]
+    else:
+        pairs = [(p, p) for p in ints(padding, rank, "padding", minimum=0)]
+    if input_size is None:
+        axes = zip(output, steps, size, dilated, pairs, strict=True)
+        input_size = [(n - 1) * s + (k - 1) * d + 1 - sum(pair) for n, s, k, d, pair in axes]
+    groups = lengths.get("g", (1,))[0]
+    module = MODULES[rank](
+        lengths["c"][0] * groups,
+        lengths["o"][0] * groups if "o" in lengths else lengths["f"][0],
+        size,
+        input_size,
+        steps,
+        pairs if any(before != after for before, after in pairs) else [before for before, _ in pairs],
+        dilated,
+        groups,
+        bias=bias is not None and (np.ndim(bias) > 1 or "shared"),  # type: ignore[arg-type]  # of tensors too
+        device=given.device,
+        dtype=given.dtype,
+    )
+    if module.output_size != output:
+        raise ValueError(f"input_size must give the output size {output}, got {input_size!r}")
+    terms = None if bias is None else convert_bias(_array(bias), layout, "torch", output)
+    _fill(module, convert(_array(given), layout, "torch", size), terms)
+    return module
+
+
+def _axes_of(shape: Ints, layout: str) -> dict[str, Ints]:
+    """The lengths of a snippet's weight by the letters of its layout. ValueError if the shape is not of that."""
+    words = LAYOUTS[layout].kernel.split()
+    several = sum(word in "pk" for word in words)
+    rank, more = divmod(len(shape) - len(words) + several, several)
+    found: dict[str, Ints] = {}
+    start = 0
+    for word in words:
+        count = rank if word in "pk" else 1
+        found[word] = shape[start : start + count]
+        start += count
+    if rank not in MODULES or more or found.get("1", (1,)) != (1,) or 0 in shape:
+        known = "; ".join(f"{name!r}: {text}" for name, text in SNIPPETS.items())
         raise ValueError(
-            f"weight must have shape (1, out_channels, in_channels, *output_size, prod(kernel_size)), got "
-            f"{tuple(given.shape)}"
+            f"weight must have shape {SNIPPETS[layout]} for layout={layout!r}, got {shape}. Layouts that are known are "
+            f"{known}"
         )
-    _, filters, channels, *output, taps = given.shape
+    return found
+
+
+def _window_of(lengths: Mapping[str, Ints], rank: int, kernel_size: int | Sequence[int] | None) -> Ints:
+    """The window that a weight of these axes has. ValueError if its shape does not tell, or tells another."""
+    if kernel_size is None and "k" in lengths:
+        return lengths["k"]
+    taps = math.prod(lengths["k" if "k" in lengths else "t"])
     if kernel_size is None:
         root = round(taps ** (1 / rank))
         if root**rank != taps:
             shape = "square" if rank == 2 else "cube"
             raise ValueError(f"kernel_size must be given for a weight of {taps} taps, which are no {shape}")
         kernel_size = root
-    size, steps = ints(kernel_size, rank, "kernel_size"), ints(stride, rank, "stride")
+    size = ints(kernel_size, rank, "kernel_size")
+    if size != lengths.get("k", size):
+        raise ValueError(f"kernel_size must be {lengths['k']}, as weight has it, got {kernel_size!r}")
     if math.prod(size) != taps:
         raise ValueError(f"kernel_size must have {taps} taps, as weight has, got {kernel_size!r}")
-    ends = ints(padding, rank, "padding", minimum=0)
-    if input_size is None:
-        input_size = [(n - 1) * s + k - 2 * p for n, s, k, p in zip(output, steps, size, ends, strict=True)]
-    module = MODULES[rank](
-        channels,
-        filters,
-        size,
-        input_size,
-        steps,
-        ends,
-        bias=bias is not None and (np.ndim(bias) > 1 or "shared"),  # type: ignore[arg-type]  # of tensors too
-        device=given.device,
-        dtype=given.dtype,
-    )
-    if module.output_size != tuple(output):
-        raise ValueError(f"input_size must give the output size {tuple(output)}, got {input_size!r}")
-    terms = None if bias is None else convert_bias(_array(bias), "torch_snippet", "torch", output)
-    _fill(module, convert(_array(given), "torch_snippet", "torch", size), terms)
-    return module
+    return size
 
 
 def to_snippet(module: LocalConv) -> tuple[Tensor, Tensor | None]:

@@ -400,6 +400,69 @@ def test_snippets():
     assert torch.equal(to_snippet(half)[0], theirs.weight.bfloat16())
 
 
+def conv2d_local(x, weight, bias, stride, padding, dilation):
+    """What the comments on pytorch issue 499 do: a weight of (*output_size, out, in, *kernel_size)."""
+    *output, filters, channels, rows, columns = weight.shape
+    columns_of_x = torch.nn.functional.unfold(x, (rows, columns), dilation, padding, stride)
+    matrices = weight.reshape(-1, filters, channels * rows * columns)
+    return torch.einsum("nkp,pok->nop", columns_of_x, matrices).reshape(len(x), filters, *output) + bias
+
+
+@pytest.mark.parametrize(("stride", "padding", "dilation"), [(1, 0, 1), (2, 1, 1), (1, 2, (2, 3)), ((2, 1), 0, 2)])
+def test_snippets_of_six_axes(stride, padding, dilation):
+    torch.manual_seed(0)
+    size, x = (3, 2), torch.randn(2, 3, 9, 8)
+    plain = torch.nn.Conv2d(3, 5, size, stride, padding, dilation)
+    output = plain(x).shape[2:]
+    weight, bias = torch.randn(*output, 5, 3, *size), torch.randn(5, *output)
+    expected = conv2d_local(x, weight, bias, stride, padding, dilation)
+    given = {"stride": stride, "padding": padding, "dilation": dilation, "input_size": (9, 8)}
+    ours = from_snippet(weight, bias, layout="torch_conv2d_local", **given)
+    torch.testing.assert_close(ours(x), expected)
+    assert (ours.dilation, ours.groups) == (tuple(np.broadcast_to(dilation, 2)), 1)
+    of_chainer = from_snippet(weight.permute(2, 0, 1, 3, 4, 5).numpy(), bias.numpy(), layout="chainer", **given)
+    torch.testing.assert_close(of_chainer(x), expected)
+    # As the first snippets are, whose taps are one axis.
+    first = weight.permute(2, 3, 0, 1, 4, 5).flatten(4)[None]
+    torch.testing.assert_close(from_snippet(first, bias[None], kernel_size=size, **given)(x), expected)
+
+
+def test_input_sizes_of_dilated_snippets():
+    for layout, weight in (("torch_snippet", np.zeros((1, 2, 3, 4, 5, 9))), ("chainer", np.zeros((2, 4, 5, 3, 3, 3)))):
+        module = from_snippet(weight, layout=layout, stride=(2, 1), padding=1, dilation=(1, 2))
+        assert module.input_size == (3 * 2 + 3 - 2, 4 + 5 - 2)
+        assert module.output_size == (4, 5)
+
+
+@pytest.mark.parametrize("size", [(3, 3), (2, 5)])
+@pytest.mark.parametrize("flipped", [True, False])
+def test_layers_of_lasagne(size, flipped):
+    """Convolutions, padded to the input's size without being asked."""
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(2, 3, 5, 6), torch.randn(4, 3, *size, 5, 6), torch.randn(4)
+    module = from_snippet(weight, bias, layout="lasagne" if flipped else "lasagne_correlation")
+    assert module.input_size == module.output_size == (5, 6)
+    taps = weight.flip(2, 3) if flipped else weight
+    before = [k // 2 for k in size]
+    ends = [end for k, b in zip(size, before, strict=True) for end in (b, k - 1 - b)]
+    windows = torch.nn.functional.pad(x, ends[2:] + ends[:2]).unfold(2, size[0], 1).unfold(3, size[1], 1)
+    expected = torch.einsum("ncpqij,fcijpq->nfpq", windows, taps) + bias[:, None, None]
+    torch.testing.assert_close(module(x), expected)
+    assert from_snippet(weight, layout="lasagne", padding=0).input_size == (4 + size[0], 5 + size[1])
+
+
+def test_layers_of_megengine():
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 4, 6, 5), torch.randn(2, 4, 3, 2, 3, 3, 3)
+    module = from_snippet(weight, layout="megengine")
+    assert (module.in_channels, module.out_channels, module.groups) == (4, 6, 2)
+    windows = x.unfold(2, 3, 1).unfold(3, 3, 1).reshape(2, 2, 2, 4, 3, 3, 3)
+    expected = torch.einsum("ngcpqij,gpqcijf->ngfpq", windows, weight).reshape(2, 6, 4, 3)
+    torch.testing.assert_close(module(x), expected)
+    deep = from_snippet(torch.zeros(1, 2, 3, 2, 4, 2, 2, 2, 5), layout="megengine")
+    assert (type(deep), deep.in_channels, deep.input_size) == (LocalConv3d, 4, (3, 4, 3))
+
+
 def test_copies_do_not_pin_storages():
     module = LocalConv1d(2, 3, 2, 4)
     to_keras(module)
@@ -436,7 +499,33 @@ OTHERS = {
     "groups": (lambda: to_snippet(LocalConv1d(2, 2, 2, 8, groups=2)), ValueError, "module must have no groups"),
     "module": (lambda: to_snippet(torch.nn.Conv1d(2, 2, 2)), TypeError, "module must be a LocalConv1d, LocalConv2d or"),
     "lazy": (lambda: to_keras(LazyLocalConv1d(2, 2)), ValueError, "module must have seen an input"),
-    "snippet": (lambda: from_snippet(np.zeros((2, 3, 4, 5, 5, 9))), ValueError, "weight must have shape"),
+    "snippet": (
+        lambda: from_snippet(np.zeros((2, 3, 4, 5, 5, 9))),
+        ValueError,
+        r"weight must have shape \(1, out_.* got \(2, 3, 4, 5, 5, 9\)\. Layouts that are known .*; 'chainer': \(out",
+    ),
+    "axes of a snippet": (
+        lambda: from_snippet(np.zeros((2, 3, 4, 5, 5, 9, 2)), layout="chainer"),
+        ValueError,
+        "weight must have shape .* for layout='chainer', got",
+    ),
+    "layout": (
+        lambda: from_snippet(KERNEL, layout="flax"),
+        ValueError,
+        "layout must be one of torch_snippet, .*, megengine, got 'flax'",
+    ),
+    "layouts": (lambda: from_snippet(KERNEL, layout=["chainer"]), ValueError, "layout must be one of"),
+    "other window": (
+        lambda: from_snippet(np.zeros((4, 5, 5, 3, 3, 2)), layout="chainer", kernel_size=(2, 3)),
+        ValueError,
+        r"kernel_size must be \(3, 2\), as weight has it, got \(2, 3\)",
+    ),
+    "no bias": (
+        lambda: from_snippet(np.zeros((1, 4, 4, 2, 3, 3, 5)), np.zeros(5), layout="megengine"),
+        ValueError,
+        "bias must be None for layout='megengine'",
+    ),
+    "dilation": (lambda: from_snippet(np.zeros((1, 3, 4, 5, 5, 9)), dilation=0), ValueError, "dilation must be"),
     "taps": (lambda: from_snippet(np.zeros((1, 3, 4, 5, 5, 6))), ValueError, "kernel_size must be given .* no square"),
     "cube": (lambda: from_snippet(np.zeros((1, 3, 4, 2, 2, 2, 9))), ValueError, "kernel_size must be given .* no cube"),
     "window": (
