@@ -61,7 +61,7 @@ def call_round(rng, seed):
     before = bits({k: v for k, v in given.items() if k != "out"})
     force = [name for family in ways.ALL for name in rng.choice([(), rng.choice(ways.ALL[family])])]
     try:
-        with settings.forced(*force):
+        with settings.forced(*force), np.errstate(all="raise"):
             result = getattr(operation.module, name)(**given)
     except REFUSALS as error:
         if not wrong:

@@ -97,7 +97,7 @@ def wrong_values(rng, arguments, often):
 def guarded(seed, what, right, call):
     """The call's result, or None if it refused what may be refused."""
     try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"), contextlib.redirect_stderr(io.StringIO()):
+        with warnings.catch_warnings(), np.errstate(all="raise"), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             return call()
     except REFUSALS as error:
