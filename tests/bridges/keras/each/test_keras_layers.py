@@ -381,12 +381,13 @@ if BACKEND == "tensorflow":
 
 if BACKEND == "torch":
 
+    @pytest.mark.parametrize("padding", ["valid", "same"])
     @pytest.mark.parametrize("engine", ["compiled", "ops"])
-    def test_dynamo_takes_both_engines(engine):
+    def test_dynamo_takes_both_engines(engine, padding):
         """As with jit_compile=True, but for inductor's C++ compiler."""
         import torch
 
-        layer = LocallyConnected2D(3, 3, activation="relu", engine=engine)
+        layer = LocallyConnected2D(3, 3, activation="relu", padding=padding, engine=engine)
         x = torch.tensor(normal(2, 6, 5, 2))
         expected = layer(x)
         compiled = torch.compile(layer.call, backend="aot_eager")

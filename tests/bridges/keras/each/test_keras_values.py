@@ -14,6 +14,7 @@ from keras_tools import BACKEND, TRAINS, array, gradient, run_layer, value_and_g
 from oracle import Case, Gradient
 from test_properties import cases as cases_of_functions
 
+from localconv.convert import convert
 from localconv.keras import LocallyConnected1D, LocallyConnected2D, LocallyConnected3D
 
 ENGINES = ("compiled", "ops")
@@ -99,6 +100,97 @@ def test_without_bias():
     if TRAINS:
         Gradient(case, "input").check(dx)
         Gradient(case, "kernel").check(*dw)
+
+
+# --- what is not in a sum is not multiplied ---------------------------------------------------------------------------
+
+
+def padded_cases():
+    for data_format in ("channels_last", "channels_first"):
+        common = {"padding": "same", "data_format": data_format}
+        yield Case("local_conv1d", (6,), (3,), channels=1, filters=1, **common)
+        yield Case("local_conv2d", (6, 5), (3, 4), strides=(2, 1), **common)
+        yield Case("local_conv2d", (4, 5), (3, 2), dilation_rate=(3, 2), groups=2, channels=4, filters=6, **common)
+        # No tap of the window meets the input.
+        yield Case("local_conv1d", (1,), (2,), dilation_rate=3, **common)
+        yield Case("local_conv3d", (3, 4, 3), (2, 3, 2), strides=(1, 2, 1), **common)
+
+
+PADDED = list(padded_cases())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("case", PADDED, ids=[f"{case.function[-2:]}-{case.data_format}-{case.out}" for case in PADDED])
+def test_weights_that_meet_padding_do_nothing(case, engine):
+    """NaN and inf in such rows of the kernel, and derivatives of the output that are inf."""
+    layer, x = made(case, engine)
+    kernel, present = layer.get_weights()[0], case.rows_present()
+    assert not present.all()
+    kernel[~present] = np.resize([np.nan, np.inf, -np.inf], kernel[~present].shape)
+    layer.set_weights([kernel])
+    of_input, of_kernel = Gradient(case, "input"), Gradient(case, "kernel")
+    g = of_input.arrays()[1]
+    y, _, dx, dw = run_layer(layer, x, g)
+    case.check(y)
+    if TRAINS:
+        of_input.check(dx)
+        of_kernel.check(dw[0])
+        *_, (wild,) = run_layer(layer, np.full_like(x, np.inf), np.full_like(g, np.nan))
+        assert (wild[~present] == 0).all()
+        assert np.isnan(wild[present]).all()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("place", [0, 1], ids=["input", "kernel"])
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_nan_and_inf(place, data_format, engine):
+    """They reach exactly the outputs, and derivatives, whose sums hold them; strides leave pixels out."""
+    shared = {"strides": (3, 1), "channels": 2, "filters": 3, "data_format": data_format, "padding": "same"}
+    case = Case("local_conv2d", (7, 5), (2, 3), **shared)
+    layer, x = made(case, engine)
+    arrays = [x, layer.get_weights()[0]]
+    flat, heard = arrays[place].reshape(-1), np.ones(arrays[place].size, bool)
+    if place == 1:
+        heard = case.rows_present().repeat(3)
+    flat[np.flatnonzero(heard)[[3, heard.sum() // 2, -1]]] = np.nan, np.inf, -np.inf
+    layer.set_weights(arrays[1:])
+    of_input, of_kernel = Gradient(case, "input"), Gradient(case, "kernel")
+    g = of_input.arrays()[1]
+    y, _, dx, dw = run_layer(layer, arrays[0], g)
+    assert 0 < np.isfinite(y).sum() < y.size
+    case.check(y, (*arrays, None))
+    if TRAINS:
+        of_input.check(dx, (arrays[1], g))
+        of_kernel.check(dw[0], (arrays[0], g))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_weights_without_connection_do_nothing(data_format, engine):
+    """Implementation 2 stores a weight for every pair of an input and an output; some of them here are not finite."""
+    case = Case("local_conv2d", (5, 4), (3, 2), data_format=data_format, padding="same")
+    plain, x = made(case, engine)
+    config = plain.get_config()
+    dense, sparse = (LocallyConnected2D.from_config(config | {"implementation": i}) for i in (2, 3))
+    g = Gradient(case, "input").arrays()[1]
+    expected = run_layer(plain, x, g)
+    for layer in (dense, sparse):
+        layer.build((None, *x.shape[1:]))
+        name = f"keras_{layer.implementation}" + ("_channels_first" if data_format == "channels_first" else "")
+        rows = name.replace(f"keras_{layer.implementation}", "rows")
+        window = {"input_size": (5, 4), "padding": "same", "channels": x.size // (len(x) * 20)}
+        kernel = convert(plain.get_weights()[0], rows, name, (3, 2), **window)
+        ones = convert(np.ones_like(plain.get_weights()[0]), rows, name, (3, 2), **window)
+        kernel[ones == 0] = np.inf
+        layer.set_weights([kernel])
+        y, _, dx, dw = run_layer(layer, x, g)
+        np.testing.assert_array_equal(y, expected[0])
+        if TRAINS:
+            np.testing.assert_array_equal(dx, expected[2])
+            np.testing.assert_array_equal(dw[0], convert(expected[3][0], rows, name, (3, 2), **window))
+
+
+# --- any geometry, and derivatives of derivatives ---------------------------------------------------------------------
 
 
 def for_layers(case):
