@@ -12,7 +12,7 @@ from .layers import LocallyConnected1D, LocallyConnected2D, LocallyConnected3D
 
 LAYERS = (LocallyConnected1D, LocallyConnected2D, LocallyConnected3D)
 
-# What goes by the name of Keras. Each is a module of its own; tensorflow.keras is made of the files of the second.
+# What may go by the name of Keras 3. Each is a module of its own; tensorflow.keras is made of the files of the second.
 ROOTS = ("keras", "keras._tf_keras.keras", "tensorflow.keras")
 
 
@@ -33,7 +33,8 @@ def install() -> None:
     Notes
     -----
     `tensorflow.keras` is a module of its own; the layers are put there if TensorFlow has been imported by then, as
-    Keras does with its own backend. Calling this again does nothing more.
+    Keras does with its own backend. Where it is not Keras 3 (with TF_USE_LEGACY_KERAS=1 it is tf_keras, which has these
+    layers itself) it stays as it is. Calling this again does nothing more.
 
     Examples
     --------
@@ -42,9 +43,7 @@ def install() -> None:
     >>> keras.layers.LocallyConnected2D is localconv.keras.LocallyConnected2D
     True
     """
-    for root in ROOTS:
-        if root.startswith("tensorflow.") and "tensorflow" not in sys.modules:
-            continue
+    for root in filter(_is_keras_3, ROOTS):
         for layer in LAYERS:
             setattr(importlib.import_module(f"{root}.layers"), layer.__name__, layer)
         for module in ("models", "saving"):
@@ -53,3 +52,11 @@ def install() -> None:
     known = keras.saving.get_custom_objects()
     for layer in LAYERS:
         known[layer.__name__] = layer
+
+
+def _is_keras_3(root: str) -> bool:
+    """Whether a module is imported, and is the Keras at hand: the layers of another are other classes."""
+    if root.startswith("tensorflow.") and "tensorflow" not in sys.modules:
+        return False
+    layers = importlib.import_module(f"{root}.layers")
+    return getattr(layers, "Layer", None) is keras.layers.Layer

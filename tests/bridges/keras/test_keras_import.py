@@ -38,6 +38,68 @@ def test_localconv_alone_imports_no_keras():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+# --- beside a Keras that is not Keras 3 -------------------------------------------------------------------------------
+
+# What it would be for whoever had installed nothing: a model with the layer, saved and opened.
+LEGACY = """if True:
+    import tensorflow as tf
+    from tensorflow.keras.layers import LocallyConnected2D
+    before = [tf.keras.models.load_model, tf.keras.saving.load_model, tf.keras.models.model_from_json]
+    import keras, localconv.keras
+    localconv.keras.install()
+    assert keras.layers.LocallyConnected2D is localconv.keras.LocallyConnected2D
+    assert tf.keras.layers.LocallyConnected2D is LocallyConnected2D
+    assert not issubclass(LocallyConnected2D, keras.layers.Layer)
+    assert not hasattr(tf.keras.layers, "LocallyConnected3D")
+    assert [tf.keras.models.load_model, tf.keras.saving.load_model, tf.keras.models.model_from_json] == before
+"""
+SAVED = """
+    import sys
+    model = tf.keras.Sequential([tf.keras.Input((4, 4, 1)), tf.keras.layers.LocallyConnected2D(2, 2)])
+    for suffix in ("h5", "keras"):
+        model.save(f"{sys.argv[1]}/model.{suffix}")
+        assert type(tf.keras.models.load_model(f"{sys.argv[1]}/model.{suffix}").layers[0]) is LocallyConnected2D
+"""
+FAKE_TF_KERAS = {
+    "layers": "class Layer: ...\nclass LocallyConnected2D(Layer): ...",
+    "models": "def load_model(path): ...\ndef model_from_json(text): ...",
+    "saving": "def load_model(path): ...",
+}
+
+
+def run_with_legacy_keras(code, *arguments, path=""):
+    pytest.importorskip("keras", reason="needs Keras: pip install 'localconv[keras]'", exc_type=ImportError)
+    if "tensorflow" not in BACKENDS:
+        pytest.skip("needs TensorFlow")
+    environment = os.environ | {
+        "KERAS_BACKEND": "tensorflow",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "TF_USE_LEGACY_KERAS": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, (path, os.environ.get("PYTHONPATH")))),
+    }
+    command = [sys.executable, "-W", "ignore", "-c", code, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_install_leaves_tf_keras_alone(tmp_path):
+    """What TF_USE_LEGACY_KERAS=1 makes of tensorflow.keras, for which a stub stands here."""
+    package = tmp_path / "tf_keras" / "api" / "_v2" / "keras"
+    package.mkdir(parents=True)
+    for folder in (package.parent, package.parent.parent, package.parent.parent.parent):
+        (folder / "__init__.py").write_text("__version__ = '2.21.0'")
+    for name, text in FAKE_TF_KERAS.items():
+        (package / f"{name}.py").write_text(text)
+    (package / "__init__.py").write_text("from . import layers, models, saving")
+    run_with_legacy_keras(LEGACY, path=str(tmp_path))
+
+
+def test_install_leaves_the_real_tf_keras_alone(tmp_path):
+    if importlib.util.find_spec("tf_keras") is None:
+        pytest.skip("needs tf_keras, which is not installed")
+    run_with_legacy_keras(LEGACY + SAVED, str(tmp_path))
+
+
 def test_example():
     """A file of Keras 2.15 opens, predicts, trains, is saved, and opens on the other backends."""
     if not EXAMPLE.exists():
