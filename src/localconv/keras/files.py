@@ -1,7 +1,6 @@
-"""Models in .keras files that Keras 2 wrote.
+"""Models in files that Keras 2 wrote: .keras, .h5, and the JSON of `to_json`.
 
-Keras 3 reads the form, and stumbles over three things in it: the input's shape that Keras 2 noted in the first layer,
-the place where it had functional models, and settings of optimizers that are gone. Old .h5 files it reads by itself.
+Keras 3 reads these forms, and stumbles over what they say: `configs` repairs that.
 """
 
 from __future__ import annotations
@@ -12,21 +11,25 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import h5py  # which Keras needs
 import keras
 
-__all__ = ["load_model", "upgraded"]
+from .configs import Config, compile_config_of_h5, upgraded, upgraded_compile_config
 
-# What Keras does for every other file; `install` puts the function below in its place.
+__all__ = ["load_model", "model_from_json"]
+
+# What Keras does for everything else; `install` puts the functions below in their place.
 _load_model_of_keras = keras.saving.load_model
+_model_from_json_of_keras = keras.models.model_from_json
 
-FUNCTIONAL = "keras.src.engine.functional", "keras.engine.functional"
-# Arguments of Keras 2's optimizers.
-GONE = ("is_legacy_optimizer", "jit_compile")
 WEIGHTS = "model.weights.h5"
+H5, WEIGHTS_H5 = (".h5", ".hdf5"), ".weights.h5"
+# What Keras 2 wrote beside the weights.
+H5_ATTRIBUTES = ("keras_version", "model_config", "training_config")
 
 
 def load_model(filepath: Any, custom_objects: Any = None, compile: bool = True, safe_mode: bool = True) -> Any:
-    """`keras.saving.load_model`, also for .keras files of Keras 2; those of 2.15 are tested.
+    """`keras.saving.load_model`, also for .keras and .h5 files of Keras 2; those of 2.15 are tested.
 
     Parameters
     ----------
@@ -41,56 +44,91 @@ def load_model(filepath: Any, custom_objects: Any = None, compile: bool = True, 
     Raises
     ------
     ValueError, TypeError, OSError
-        As `keras.saving.load_model`.
+        As `keras.saving.load_model`. ValueError for a layer that Keras 3 has no counterpart of.
     """
-    if not _is_of_keras_2(filepath):
+    path = str(filepath)
+    config = _config_in_h5(path) if path.endswith(H5) else _config_in_archive(path)
+    if config is None:
         return _load_model_of_keras(filepath, custom_objects=custom_objects, compile=compile, safe_mode=safe_mode)
-    with zipfile.ZipFile(filepath) as archive, tempfile.TemporaryDirectory() as folder:
-        config = upgraded(json.loads(archive.read("config.json")))
-        # Later, so that nobody looks for the optimizer's state.
-        compiled = config.pop("compile_config", None)
-        model = keras.saving.deserialize_keras_object(config, custom_objects=custom_objects, safe_mode=safe_mode)
-        model.load_weights(archive.extract(WEIGHTS, folder))
+    # Later, so that nobody looks for the optimizer's state.
+    compiled = config.pop("compile_config", None)
+    model = _model(config, custom_objects, safe_mode=safe_mode)
+    _load_weights(model, path)
     if compile and compiled:
+        if path.endswith(H5):
+            # A sequential model has one output, whose name is nowhere.
+            compiled = compile_config_of_h5(compiled, getattr(model, "output_names", [""]))
         with keras.saving.custom_object_scope(custom_objects or {}):
-            model.compile_from_config(compiled)
+            model.compile_from_config(upgraded_compile_config(compiled))
     return model
 
 
-def _is_of_keras_2(path: Any) -> bool:
-    """Whether this is a .keras file, and of Keras 2."""
-    if not str(path).endswith(".keras") or not Path(path).is_file() or not zipfile.is_zipfile(path):
-        return False
+def model_from_json(json_string: str, custom_objects: Any = None) -> Any:
+    """`keras.models.model_from_json`, also for what `to_json` of Keras 2 returned.
+
+    Parameters
+    ----------
+    json_string : str
+    custom_objects
+        As in `keras.models.model_from_json`.
+
+    Returns
+    -------
+    keras.Model
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `keras.models.model_from_json`. ValueError for a layer that Keras 3 has no counterpart of.
+    """
+    config = json.loads(json_string)
+    if not isinstance(config, dict) or not _is_of_keras_2(config.get("keras_version")):
+        return _model_from_json_of_keras(json_string, custom_objects=custom_objects)
+    return _model(config, custom_objects)
+
+
+def _model(config: Config, custom_objects: Any, **options: Any) -> Any:
+    with keras.saving.custom_object_scope(custom_objects or {}):
+        return keras.saving.deserialize_keras_object(upgraded(config), **options)
+
+
+def _is_of_keras_2(version: Any) -> bool:
+    return str(version).startswith("2.")
+
+
+def _config_in_archive(path: str) -> Config | None:
+    """The config of a model that Keras 2 saved in a .keras file; None for every other file."""
+    if not path.endswith(".keras") or not Path(path).is_file() or not zipfile.is_zipfile(path):
+        return None
     with zipfile.ZipFile(path) as archive:
         if "metadata.json" not in archive.namelist():
-            return False
+            return None
         metadata = json.loads(archive.read("metadata.json"))
-    return str(metadata.get("keras_version", "")).startswith("2.")
+        if not _is_of_keras_2(metadata.get("keras_version")):
+            return None
+        return dict(json.loads(archive.read("config.json")))
 
 
-def upgraded(value: Any) -> Any:
-    """A config that Keras 2 wrote, of a model or a part of one, as Keras 3 reads it."""
-    if isinstance(value, list):
-        return [upgraded(part) for part in value]
-    if not isinstance(value, dict):
-        return value
-    found = {key: upgraded(part) for key, part in value.items()}
-    if found.get("module") in FUNCTIONAL:
-        found |= _place_of_functional_models()
-    if isinstance(found.get("compile_config"), dict):
-        # What Keras 2 left open; Keras 3 has other defaults, and takes no None for them.
-        found["compile_config"] = {key: part for key, part in found["compile_config"].items() if part is not None}
-    inner = found.get("config")
-    if isinstance(inner, dict) and found.get("class_name") != "InputLayer":
-        inner.pop("batch_input_shape", None)
-        if "optimizers" in str(found.get("module")):
-            for name in GONE:
-                inner.pop(name, None)
-    return found
+def _config_in_h5(path: str) -> Config | None:
+    """The same of a .h5 file; compile_config is what that form has for it."""
+    # Keras reads weights in another form from files of the second name.
+    if path.endswith(WEIGHTS_H5) or not Path(path).is_file() or not h5py.is_hdf5(path):
+        return None
+    with h5py.File(path, "r") as file:
+        texts = {name: _text(file.attrs[name]) for name in H5_ATTRIBUTES if name in file.attrs}
+    if "model_config" not in texts or not _is_of_keras_2(texts.get("keras_version")):
+        return None
+    training = json.loads(texts.get("training_config", "null"))
+    return {**json.loads(texts["model_config"]), "compile_config": training}
 
 
-def _place_of_functional_models() -> dict[str, Any]:
-    """Where the Keras at hand has the class of functional models: what it writes itself."""
-    x = keras.Input((1,))
-    config = keras.saving.serialize_keras_object(keras.Model(x, x))
-    return {key: config[key] for key in ("module", "class_name", "registered_name")}
+def _text(attribute: Any) -> str:
+    return attribute.decode() if isinstance(attribute, bytes) else str(attribute)
+
+
+def _load_weights(model: Any, path: str) -> None:
+    if path.endswith(H5):
+        model.load_weights(path)
+        return
+    with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
+        model.load_weights(archive.extract(WEIGHTS, folder))

@@ -7,7 +7,7 @@ import sys
 
 import keras
 
-from .files import load_model
+from .files import load_model, model_from_json
 from .layers import LocallyConnected1D, LocallyConnected2D, LocallyConnected3D
 
 LAYERS = (LocallyConnected1D, LocallyConnected2D, LocallyConnected3D)
@@ -20,9 +20,9 @@ def install() -> None:
     """Put the layers where Keras 2 had them: into `keras.layers` and `tensorflow.keras.layers`.
 
     Then old code finds them there, and models that Keras 2 saved open with `keras.models.load_model`: whole models in
-    .h5 files, .keras files (those of Keras 2.15 are tested), models in models, functional ones. For the .keras files
-    among them `load_model` is replaced, in `keras.models` and `keras.saving`, by one that knows what Keras 2 wrote
-    otherwise; it passes everything else on to Keras's own.
+    .h5 files, .keras files (those of Keras 2.15 are tested), models in models, functional ones. For them `load_model`
+    is replaced, in `keras.models` and `keras.saving`, and `model_from_json` in `keras.models`, by functions that know
+    what Keras 2 wrote otherwise; they pass everything else on to Keras's own.
 
     Models that are saved with the layers of `localconv.keras` need nothing installed to be opened again: it is enough
     that `localconv.keras` is imported.
@@ -48,6 +48,7 @@ def install() -> None:
             setattr(importlib.import_module(f"{root}.layers"), layer.__name__, layer)
         for module in ("models", "saving"):
             importlib.import_module(f"{root}.{module}").load_model = load_model  # type: ignore[attr-defined]
+        importlib.import_module(f"{root}.models").model_from_json = model_from_json  # type: ignore[attr-defined]
     # The reader of old .h5 files looks names up here, and not in keras.layers.
     known = keras.saving.get_custom_objects()
     for layer in LAYERS:
