@@ -133,6 +133,9 @@ class LocallyConnected(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         """The convolution, plus bias, through the activation."""
+        if self.quantization_mode is not None:
+            # Wrappers, TimeDistributed among them, call this and pass by what Keras chooses in a layer's __call__.
+            return self.quantized_call(inputs)
         kernel = ops.convert_to_tensor(self.kernel)
         # Half precisions are computed in float32 and rounded once: so do the sums keep their digits, and a kernel
         # that is float32, as under mixed policies, is never copied.

@@ -106,6 +106,27 @@ def test_values(name, engine, data_format):
     assert (abs(y - exact) <= 1.0001 * forward(layer, abs(x), halves) + 2 * rounding).all()
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("way", ["model", "layer", "policy"])
+def test_time_distributed(way, engine, tmp_path):
+    """Whoever quantizes the layer inside: at each step what the layer itself answers, and again from a file."""
+    policy = "int8_from_float32" if way == "policy" else None
+    inner = LocallyConnected2D(3, 2, activation="tanh", engine=engine, dtype=policy)
+    model = keras.Sequential([keras.Input((3, 5, 4, 2)), keras.layers.TimeDistributed(inner)])
+    x = normal(2, 3, 5, 4, 2)
+    if way == "policy":
+        inner.kernel.assign(rng.integers(-127, 128, inner.kernel.shape))
+    else:
+        exact = array(model(x))
+        (model if way == "model" else inner).quantize("int8")
+        np.testing.assert_allclose(array(model(x)), exact, atol=0.05)
+    y = array(model(x))
+    for step in range(3):
+        np.testing.assert_allclose(y[:, step], array(inner(x[:, step])), rtol=1e-6, atol=1e-6)
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(array(keras.models.load_model(tmp_path / "model.keras")(x)), y)
+
+
 def test_variables():
     """A quarter of the bytes, and the scales; nothing of the float kernel is left."""
     layer = made((30, 30, 8))
