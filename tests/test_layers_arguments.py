@@ -319,3 +319,27 @@ def test_constructors_are_as_they_were():
         assert inspect.signature(maker.__init__) == inspect.signature(inherited)
         assert maker.__init__.__qualname__ == f"{maker.__name__}.__init__"
         assert inherited.__qualname__ == f"{maker.__mro__[1].__name__}.__init__"
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_kernel_mask(data_format, padding):
+    """The connected pairs of implementation 2: those for which the converted kernel has weights."""
+    shape = (None, 4, 5, 2) if data_format == "channels_last" else (None, 2, 4, 5)
+    one, two = (
+        layers.LocallyConnected2D(
+            3, (3, 2), strides=(2, 1), padding=padding, data_format=data_format, implementation=implementation
+        )
+        for implementation in (1, 2)
+    )
+    assert not hasattr(two, "kernel_mask")
+    for layer in (one, two):
+        layer.build(shape)
+    assert not hasattr(one, "kernel_mask")
+    with pytest.raises(AttributeError, match="kernel_mask is of built layers with implementation 2"):
+        _ = one.kernel_mask
+    ones, _ = layers.convert_implementation(
+        [np.ones(weight.shape) for weight in one.weights], one.get_config(), 2, shape
+    )
+    assert two.kernel_mask.dtype == np.float32
+    np.testing.assert_array_equal(np.broadcast_to(two.kernel_mask, two.kernel.shape), ones)

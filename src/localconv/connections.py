@@ -76,6 +76,22 @@ class Connections:
         ordered = rows.transpose(order)
         return np.ascontiguousarray(ordered.reshape(-1) if self._valid.all() else ordered[mask])
 
+    def mask(self) -> Array:
+        """1 where an input meets an output, else 0, in float32, for each pair of them.
+
+        Keras multiplies a kernel of implementation 2 with it. It has that shape, but 1 for channels and filters.
+        """
+        mask = np.ones((), np.float32)
+        for n, (index, inside) in zip(self.spatial, self._taps_of_axes, strict=True):
+            of_axis = np.zeros((n, len(index)), np.float32)
+            positions, _ = np.nonzero(inside)
+            of_axis[index[inside], positions] = 1
+            mask = np.multiply.outer(mask, of_axis)
+        rank = len(self.spatial)
+        # All axes of the input, then all of the output.
+        mask = mask.transpose(*range(0, 2 * rank, 2), *range(1, 2 * rank, 2))
+        return np.expand_dims(mask, (0, rank + 1) if self.channels_first else (rank, 2 * rank + 1))
+
     @property
     def _pairs(self) -> int:
         """How many pairs (position, tap) lie inside the input, found without a list of them:

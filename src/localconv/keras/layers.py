@@ -113,11 +113,12 @@ class LocallyConnected(keras.layers.Layer):
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Make the weights for inputs of this shape. ValueError if one of its sizes but the batch is unknown."""
         spatial, channels = self._known(tuple(input_shape))
+        self.compute_output_shape(input_shape)  # which says what is wrong with a size
         self._convolution = convolution = Convolution(self._spec, spatial, channels, self.filters)
         shape: Ints = convolution.kernel_shape
         self._rows_in_kernel: np.ndarray | None = None
         if self.implementation != 1:
-            connections = Connections(self._spec, spatial, channels, self.filters)
+            self._connections = connections = Connections(self._spec, spatial, channels, self.filters)
             shape = connections.stored_shape(self.implementation)
             self._rows_in_kernel = _places(connections, self.implementation)
         if self.quantization_mode is None:
@@ -154,11 +155,29 @@ class LocallyConnected(keras.layers.Layer):
         found = windows_of(self._spec, tuple(0 if n is None else n for n in spatial), self._spec.kernel_size)[1]
         output = tuple(None if n is None else count for n, count in zip(spatial, found, strict=True))
         if any(count is not None and count < 1 for count in output):
+            # The first words are Keras 2's.
             raise ValueError(
-                f"input_shape must be large enough for kernel_size={self.kernel_size}, strides={self.strides}, "
-                f"dilation_rate={self.dilation_rate} and padding={self.padding!r}, got {input_shape!r}"
+                f"One of the dimensions in the output is <= 0 due to downsampling in {self.name}: input_shape must be "
+                f"large enough for kernel_size={self.kernel_size}, strides={self.strides}, "
+                f"dilation_rate={self.dilation_rate} and padding={self.padding!r}, got {input_shape!r}, which gives an "
+                f"output of size {output}"
             )
         return layout_of(shape[:1], output, self.filters, self._spec.channels_first)
+
+    @property
+    def kernel_mask(self) -> np.ndarray:
+        """Which weights of a kernel of implementation 2 connect an input and an output: 1, the others 0.
+
+        To be multiplied with the kernel, as in Keras 2: channels and filters have the size 1. A new array each time.
+
+        Raises
+        ------
+        AttributeError
+            For other implementations, as in Keras 2, before the layer is built, and where the kernel is int8.
+        """
+        if self.implementation != 2 or not self.built or self.quantization_mode is not None:
+            raise AttributeError(f"kernel_mask is of built layers with implementation 2, and {self.name!r} is none")
+        return self._connections.mask()
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments as JSON can hold them."""

@@ -81,6 +81,21 @@ class _LocallyConnected(ConvolvingLayer):
         check_output(output, shape, self.name)
         return layout_of(shape[:1], output, self.filters, self._channels_first)
 
+    @property
+    def kernel_mask(self) -> Array:
+        """Which weights of a kernel of implementation 2 connect an input and an output: 1, the others 0.
+
+        To be multiplied with the kernel, as in Keras: channels and filters have the size 1. A new array each time.
+
+        Raises
+        ------
+        AttributeError
+            For other implementations, as in Keras, and before the layer is built.
+        """
+        if self.implementation != 2 or self._connections is None:
+            raise AttributeError(f"kernel_mask is of built layers with implementation 2, and {self.name!r} is none")
+        return self._connections.mask()
+
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments as JSON can hold them."""
         config = super().get_config() | self._window_config() | self._terms_config()

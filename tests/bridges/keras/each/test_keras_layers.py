@@ -434,7 +434,10 @@ def test_refused_arguments(change, error, words):
         ((None, None, 5, 2), "only the batch may be None"),
         ((None, 5, 5, None), "only the batch may be None"),
         ((None, 5, 5), "input_shape must have 4 axes"),
-        ((None, 5, 2, 2), "is too small for a kernel that reaches over (3, 3)"),
+        (
+            (None, 5, 2, 2),
+            "input_shape must be large enough for kernel_size=(3, 3), strides=(1, 1), dilation_rate=(1, 1)",
+        ),
         ((None, 5, 5, 3), "groups must divide the 3 channels"),
     ],
 )
