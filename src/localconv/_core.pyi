@@ -6,6 +6,8 @@ from numpy.typing import NDArray
 
 _Array = NDArray[Any]
 
+KEPT_BYTES: int
+KEPT_PLAN_BYTES: int
 OPERATIONS: dict[str, tuple[str, tuple[str, str], str]]
 ALGORITHMS: dict[str, str]
 LANEWISE: frozenset[str]

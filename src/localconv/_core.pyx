@@ -129,6 +129,7 @@ cdef extern from "localconv/runner.h" nogil:
         int64_t (*settings)() noexcept nogil
         int (*run)(void *job, lc_call *call) noexcept nogil
     const char *LC_RUNNER_CAPSULE
+    int LC_KEPT_BYTES, LC_KEPT_PLAN_BYTES
 
 # -------------------------------------------------------------------------------------------------- what is compiled in
 
@@ -136,6 +137,9 @@ cdef int _i
 
 # How formats of buffers name this machine's byte order.
 cdef char _native_order = b"<" if _byteorder == "little" else b">"
+
+# What a cache of plans keeps: bytes of all plans, and of the largest one.
+KEPT_BYTES, KEPT_PLAN_BYTES = LC_KEPT_BYTES, LC_KEPT_PLAN_BYTES
 
 # The family of every operation, the arrays that it reads, and the one that it makes.
 OPERATIONS = {

@@ -16,6 +16,7 @@ cdef extern from "localconv/runner.h" nogil:
     ctypedef struct lc_runner:
         int (*threads)() noexcept nogil
     const char *LC_RUNNER_CAPSULE
+    int LC_KEPT_BYTES, LC_KEPT_PLAN_BYTES
 
 cdef extern from "localconv/xla/handler.h" nogil:
     ctypedef struct lc_xla_error:
@@ -56,8 +57,8 @@ cdef extern from "localconv/xla/handler.h" nogil:
 # The operations that have a handler, in the order of the numbers in a key.
 OPERATIONS = ("local_forward", "local_grad_input", "local_grad_kernel")
 
-# Bytes of plans that the table keeps; a plan of more than a quarter is made for every call.
-KEPT_BYTES = 32 * 2**20
+# Bytes of plans that the table keeps; a plan of more than LC_KEPT_PLAN_BYTES is made for every call.
+KEPT_BYTES = LC_KEPT_BYTES
 
 # Makes plans: set by `use_maker`.
 cdef object _maker = None
@@ -156,9 +157,9 @@ cdef int _make_plan(const lc_xla_key *key, lc_xla_plan *plan) except -1:
 cdef int _keep(const lc_xla_key *key, const lc_xla_plan *plan) except -1:
     """Puts a plan into the table, for which others may have to go."""
     cdef void *old = NULL
-    if plan.nbytes > KEPT_BYTES // 4:
+    if plan.nbytes > LC_KEPT_PLAN_BYTES:
         return 0
-    while lc_xla.table.nbytes + plan.nbytes > KEPT_BYTES and lc_xla_evict(&lc_xla.table, &old):
+    while lc_xla.table.nbytes + plan.nbytes > LC_KEPT_BYTES and lc_xla_evict(&lc_xla.table, &old):
         _give_back(old)
     if plan.job != NULL:
         Py_INCREF(<object> plan.job)  # the table's

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._core import Job, num_threads
+from ._core import KEPT_BYTES, KEPT_PLAN_BYTES, Job, num_threads
 from .arguments import Ints
 from .arrays import (
     FLOAT64,
@@ -37,7 +37,7 @@ from .arrays import (
 )
 from .families import FAMILIES, makes
 from .geometry import Geometry, Mismatch, Names, column_geometry, geometry_of, layout_of
-from .policy import plan
+from .policy import Whole, plan
 from .quantized import QuantizedKernel
 from .settings import Settings, current
 from .spec import Spec
@@ -50,8 +50,7 @@ FORWARD, GRAD_INPUT, GRAD_KERNEL = (
 # What errors call the arrays if the caller does not say.
 NAMES = Names()
 
-# Bytes of plans that are kept, and of what a plan weighs beside its job.
-KEPT_BYTES = 32 * 2**20
+# Bytes of what a plan weighs beside its job.
 OVERHEAD = 2048
 
 # Terms of a sum for the bias in the data's own type.
@@ -69,11 +68,15 @@ class Prepared(NamedTuple):
     nbytes: int
 
 
-class Under(NamedTuple):
-    """What a caller has of its own in place of the process's: the settings, and how many threads a call may use."""
+class Context(NamedTuple):
+    """What a caller has of its own in place of the process's: the settings, and how many threads a call may use.
+
+    part_of: what the call computes is a part of that, and gets the bits that it has there.
+    """
 
     settings: Settings
     threads: int
+    part_of: Whole | None = None
 
 
 class Nothing:
@@ -90,8 +93,8 @@ class Nothing:
 class Plans:
     """Plans by what they were made for: the newest ones, as many as their bytes allow."""
 
-    def __init__(self, limit: int) -> None:
-        self.limit, self.nbytes = limit, 0
+    def __init__(self, limit: int, largest: int) -> None:
+        self.limit, self.largest, self.nbytes = limit, largest, 0
         self.kept: dict[tuple[Any, ...], Prepared] = {}
         self.get = self.kept.get
         self._adding = threading.Lock()
@@ -100,7 +103,7 @@ class Plans:
         """Keep a plan unless it is too large, and return it."""
         # Another thread may be adding; and where the process was forked while one did, none will ever end. Then this
         # plan is not kept.
-        if plan.nbytes <= self.limit // 4 and self._adding.acquire(blocking=False):
+        if plan.nbytes <= self.largest and self._adding.acquire(blocking=False):
             try:
                 if key not in self.kept:
                     while self.nbytes + plan.nbytes > self.limit:
@@ -118,35 +121,37 @@ class Plans:
             self.nbytes = 0
 
 
-plans = Plans(KEPT_BYTES)
+plans = Plans(KEPT_BYTES, KEPT_PLAN_BYTES)
 # Looked up once: these are a part of what a small call costs.
 _find = plans.get
 
 
 def prepare(
+    operation: str, spec: Spec, x_shape: Ints, kernel_shape: Ints, element: ElementType, context: Context | None = None
+) -> Prepared:
+    """The plan of an operation on arrays of these shapes and this element type.
+
+    Mismatch where they do not fit the spec or each other.
+    """
+    now, threads, whole = (current(), num_threads(), None) if context is None else context
+    key = (operation, spec, x_shape, kernel_shape, element, now, threads, whole)
+    return _find(key) or plans.keep(key, _plan(*key))
+
+
+def _plan(
     operation: str,
     spec: Spec,
     x_shape: Ints,
     kernel_shape: Ints,
     element: ElementType,
-    under: tuple[Settings, int] | None = None,
-) -> Prepared:
-    """The plan of an operation on arrays of these shapes and this element type; `under`: as in `Under`.
-
-    Mismatch where they do not fit the spec or each other.
-    """
-    now, threads = (current(), num_threads()) if under is None else under
-    key = (operation, spec, x_shape, kernel_shape, element, now, threads)
-    return _find(key) or plans.keep(key, _plan(*key))
-
-
-def _plan(
-    operation: str, spec: Spec, x_shape: Ints, kernel_shape: Ints, element: ElementType, now: Settings, threads: int
+    now: Settings,
+    threads: int,
+    whole: Whole | None,
 ) -> Prepared:
     geometry = geometry_of(spec, x_shape, kernel_shape)
     shape, biases = results_of(spec, x_shape, geometry)
     nothing = geometry.batch == 0 or (makes(operation) == "input" and 0 in geometry.input)
-    job = Nothing() if nothing else plan(operation, geometry, element, now, threads)
+    job = Nothing() if nothing else plan(operation, geometry, element, now, threads, whole)
     return Prepared(job, shape, biases, job.nbytes + OVERHEAD)
 
 
@@ -172,7 +177,7 @@ def forward(
     out: Array | None = None,
     relu: bool = False,
     names: Names = NAMES,
-    under: Under | None = None,
+    context: Context | None = None,
     packing: Callable[[Any, int, Array], Array | None] | None = None,
 ) -> Array:
     """The convolution of x with kernel, plus bias; relu: in the same pass. Errors call the arguments by `names`.
@@ -184,7 +189,7 @@ def forward(
     b = None if bias is None else as_float_array(bias, "bias")
     element = element_type(kernel, x, b)
     try:
-        prepared = prepare(FORWARD[spec.family], spec, x.shape, kernel.shape, element, under)
+        prepared = prepare(FORWARD[spec.family], spec, x.shape, kernel.shape, element, context)
     except Mismatch as error:
         raise error.named(names) from None
     if b is not None:
@@ -209,14 +214,14 @@ def grad_input(
     gradient: ArrayLike,
     out: Array | None = None,
     names: Names = NAMES,
-    under: Under | None = None,
+    context: Context | None = None,
 ) -> Array:
     """The gradient for the input; `gradient`: for the output."""
     kernel = kernel if type(kernel) is QuantizedKernel else as_float_array(kernel, names.kernel)  # type: ignore[arg-type]
     gradient = as_float_array(gradient, names.gradient)
     element = element_type(kernel, gradient)
     try:
-        prepared = prepare(GRAD_INPUT[spec.family], spec, input_shape, kernel.shape, element, under)
+        prepared = prepare(GRAD_INPUT[spec.family], spec, input_shape, kernel.shape, element, context)
     except Mismatch as error:
         raise error.named(names) from None
     check_gradient(gradient.shape, prepared.output, names)
@@ -235,14 +240,14 @@ def grad_kernel(
     out: Array | None = None,
     accumulate: bool = False,
     names: Names = NAMES,
-    under: Under | None = None,
+    context: Context | None = None,
 ) -> Array:
     """The gradient for the kernel; accumulate: added to what out holds. An `out` of 16 bits is rounded into."""
     check_accumulate(accumulate, out)
     x, gradient = as_float_array(x, names.input), as_float_array(gradient, names.gradient)
     element = rounded_into(element_type(None, x, gradient), out)
     try:
-        prepared = prepare(GRAD_KERNEL[spec.family], spec, x.shape, kernel_shape, element, under)
+        prepared = prepare(GRAD_KERNEL[spec.family], spec, x.shape, kernel_shape, element, context)
     except Mismatch as error:
         raise error.named(names) from None
     check_gradient(gradient.shape, prepared.output, names)

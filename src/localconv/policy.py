@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from math import ceil, prod
-from typing import Any
+from typing import Any, NamedTuple
 
 from ._core import LANEWISE, Job, Refused, is_lanewise, tile_limits
 from .arguments import Ints
@@ -85,19 +85,34 @@ REDUCTION_POSITIONS = 256
 SLICE_TARGET = 384 * 2**10
 
 
+class Whole(NamedTuple):
+    """The images and filters of a convolution of which a call computes a part."""
+
+    batch: int
+    filters: int
+
+
 class Planner:
     """Makes jobs of proposals for one operation on one geometry.
 
-    `images` is what was given, `geometry` what compiled algorithms compute of it; `limit`: threads that may be used;
-    `lanewise`: tiles take the channels of a depthwise geometry side by side, as though they were one group. `lanes`,
+    `whole`: what it is a part of, perhaps itself; `images` is what was given, `geometry` what compiled algorithms
+    compute of it; `limit`: threads that may be used; `lanewise`: tiles take the channels of a depthwise geometry side by side, as though they were one group. `lanes`,
     `rows`: elements of a vector, and rows of the largest register tile by its width in vectors, minus one. `groups`,
     `filters`, `channels`: groups that tiles keep apart, and of one of them. `in_planes`: a window lies in planes, one
     for each channel.
     """
 
     def __init__(
-        self, operation: str, geometry: Geometry, element: ElementType, settings: Settings, limit: int, lanewise: bool
+        self,
+        operation: str,
+        geometry: Geometry,
+        element: ElementType,
+        settings: Settings,
+        limit: int,
+        whole: Whole | None,
+        lanewise: bool,
     ) -> None:
+        self.whole = whole or Whole(geometry.batch, geometry.filters)
         self.images = geometry
         self.geometry = geometry.one_row() if is_of(operation, CONV) else geometry
         self.element, self.settings, self.lanewise = element, settings, lanewise
@@ -189,7 +204,9 @@ class Planner:
     def side_by_side(self) -> int:
         """Elements of a window that are neighbours."""
         g = self.geometry
-        return neighbours(g.channels, g.kernel[2], g.dilation[2], g.channels_first)
+        if g.channels_first or g.channels == 1:
+            return g.kernel[2]
+        return g.channels * (g.kernel[2] if g.dilation[2] == 1 else 1)
 
     def planes_crowd(self) -> bool:
         """Whether the channels of a window fall into the same sets of a cache."""
@@ -205,14 +222,17 @@ class Planner:
         return max(1, min(width, SEGMENT_TARGET // max(1, images * self.geometry.filters * self.itemsize)))
 
 
-def plan(operation: str, geometry: Geometry, element: ElementType, settings: Settings, limit: int) -> Any:
-    """The job of an operation: a `Job`, or one of columns.py.
+def plan(
+    operation: str, geometry: Geometry, element: ElementType, settings: Settings, limit: int, whole: Whole | None = None
+) -> Any:
+    """The job of an operation: a `Job`, or one of columns.py. whole: it is a part of that, and gets the bits that it
+    has there.
 
     ValueError if a forced algorithm cannot do the geometry.
     """
-    by_groups = planner = Planner(operation, geometry, element, settings, limit, lanewise=False)
+    by_groups = planner = Planner(operation, geometry, element, settings, limit, whole, lanewise=False)
     if is_lanewise(geometry):
-        planner = Planner(operation, geometry, element, settings, limit, lanewise=True)
+        planner = Planner(operation, geometry, element, settings, limit, whole, lanewise=True)
     candidates, make = _PLANS[operation]
     chosen: Iterable[str] = [name for name in settings.forced if name in make] or candidates(planner)
     for name in chosen:
@@ -228,19 +248,13 @@ def plan(operation: str, geometry: Geometry, element: ElementType, settings: Set
 # ---------------------------------------------------------------------------------------- locally connected convolution
 
 
-def sums_by_lanes(filters: int, batch: int, side_by_side: int, lanes: int) -> bool:
+def sums_by_lanes(batch: int, filters: int, side_by_side: int, lanes: int) -> bool:
     """Whether a locally connected convolution is a matter of dot products: one filter, and few images or full vectors.
 
-    Their lanes sum parts of a window; everything else sums it in the kernel's order, one element after the other.
+    Their lanes sum parts of a window; everything else sums it in the kernel's order, one element after the other: so
+    this is asked of a whole convolution, not of a part of it that is computed apart.
     """
     return filters == 1 and (batch < lanes or side_by_side >= lanes)
-
-
-def neighbours(channels: int, width: int, dilation: int, channels_first: bool) -> int:
-    """Elements of one image's window, `width` taps along the last axis, that lie side by side."""
-    if channels_first or channels == 1:
-        return width
-    return channels * (width if dilation == 1 else 1)
 
 
 def _local_algorithms(p: Planner) -> list[str]:
@@ -256,7 +270,7 @@ def _local_algorithms(p: Planner) -> list[str]:
         full = g.batch >= 2 * p.lanes and (p.filters <= p.lanes or g.window >= IMAGES_WINDOW)
         in_lanes = images > filters or (full and images == filters)
     best = "local_images" if g.batch >= p.lanes and in_lanes else "local_stream" if in_place else "local_rows"
-    dots = sums_by_lanes(g.filters, g.batch, p.side_by_side(), p.lanes)
+    dots = sums_by_lanes(*p.whole, p.side_by_side(), p.lanes)
     return [*(["local_dot"] if dots else []), best, "local_stream"]
 
 

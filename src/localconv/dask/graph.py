@@ -20,11 +20,12 @@ from dask.utils import parse_bytes
 from ..arguments import Ints, brief
 from ..arrays import ElementType
 from ..geometry import Geometry, layout_of
+from ..policy import Whole
 from ..spec import Spec
 from .bands import Band, Range, bands_of, even, ranges
 from .files import KernelFile, Rows
 from .layer import Chunks, Layer
-from .tasks import Whole, add, forward, grad_input, grad_kernel
+from .tasks import add, forward, grad_input, grad_kernel
 
 Kernel: TypeAlias = da.Array | KernelFile
 

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from .. import engine
-from .._core import num_threads, tile_limits
+from .._core import num_threads
 from ..arguments import Ints
-from ..arrays import Array, element_type, half_store
-from ..engine import Under
-from ..policy import neighbours, sums_by_lanes
+from ..arrays import Array, half_store
+from ..engine import Context
+from ..policy import Whole
 from ..quantized import QuantizedKernel
 from ..settings import current
 from ..spec import Spec
 from .bands import Range
 from .files import Rows
-
-
-class Whole(NamedTuple):
-    """Of the convolution that a task does a part of: its images and filters."""
-
-    batch: int
-    filters: int
 
 
 def forward(spec: Spec, whole: Whole, full: bool, x: Array, kernel: Any, bias: Array | None) -> Array:
@@ -34,25 +27,12 @@ def forward(spec: Spec, whole: Whole, full: bool, x: Array, kernel: Any, bias: A
         # The engine takes it as Keras stores it, filters last in shape, whatever the data format.
         shape = bias.shape[1:] + bias.shape[:1] if spec.channels_first else bias.shape
         bias = np.ascontiguousarray(bias).reshape(shape)
-    under = _under()
-    lanes = tile_limits(under.settings.isa, element_type(weights, x, bias).number)[0]
-    if weights.shape[2] == 1 and not _sums_by_lanes(spec, whole, x, lanes):
-        # One filter, or few images, of a convolution of more: with the bits of all others.
-        under = under._replace(settings=under.settings._replace(forced=("local_stream",)))
-    return engine.forward(spec, x, weights, bias, under=under)
-
-
-def _sums_by_lanes(spec: Spec, whole: Whole, x: Array, lanes: int) -> bool:
-    """Whether the whole convolution is a matter of dot products; of one filter, so that x has all channels."""
-    assert spec.kernel_size is not None
-    channels = x.shape[1] if spec.channels_first else x.shape[-1]
-    side_by_side = neighbours(channels, spec.kernel_size[-1], spec.dilation[-1], spec.channels_first)
-    return sums_by_lanes(whole.filters, whole.batch, side_by_side, lanes)
+    return engine.forward(spec, x, weights, bias, context=_context()._replace(part_of=whole))
 
 
 def grad_input(spec: Spec, shape: Ints, kernel: Any, gradient: Array) -> Array:
     """What a part of the output's gradient adds to the rows of the input that its windows meet; never in 16 bits."""
-    return engine.grad_input(spec, shape, _loaded(kernel), _wide(gradient), under=_under())
+    return engine.grad_input(spec, shape, _loaded(kernel), _wide(gradient), context=_context())
 
 
 def grad_kernel(spec: Spec, shape: Ints, xs: list[Array], gradients: list[Array], before: Array | None) -> Array:
@@ -60,7 +40,7 @@ def grad_kernel(spec: Spec, shape: Ints, xs: list[Array], gradients: list[Array]
     # A copy: a task that runs twice must find what it found before.
     total = None if before is None else before.copy()
     for x, gradient in zip(xs, gradients, strict=True):
-        total = engine.grad_kernel(spec, x, shape, gradient, total, total is not None, under=_under())
+        total = engine.grad_kernel(spec, x, shape, gradient, total, total is not None, context=_context())
     assert total is not None
     return total
 
@@ -86,9 +66,9 @@ def _wide(array: Array) -> Array:
     return array.astype(np.float32) if half_store(array.dtype) else array
 
 
-def _under() -> Under:
+def _context() -> Context:
     """The settings of this process, and a task's share of its threads: a worker of dask runs several tasks at once."""
-    return Under(current(), max(1, num_threads() // _tasks_at_once()))
+    return Context(current(), max(1, num_threads() // _tasks_at_once()))
 
 
 def _tasks_at_once() -> int:

@@ -59,8 +59,8 @@ def make_plan(
     spatial = tuple(window.spatial(result.shape))
     x, kernel, gradient = shapes_of(operation, a, b, window, spatial)
     try:
-        under = numbered(settings), threads
-        prepared = engine.prepare(operation, spec_of(window), x, kernel, ELEMENTS[dtype], under)
+        context = engine.Context(numbered(settings), threads)
+        prepared = engine.prepare(operation, spec_of(window), x, kernel, ELEMENTS[dtype], context)
     except Mismatch as error:
         raise error.named(NAMES) from None
     if prepared.output != gradient:

@@ -153,7 +153,7 @@ def _prepare(
     shape, rows = tuple(x_shape), tuple(weight_shape)
     threads = min(num_threads(), _get_num_threads())
     try:
-        return engine.prepare(operation, window.spec, shape, rows, element, (current(), threads))
+        return engine.prepare(operation, window.spec, shape, rows, element, engine.Context(current(), threads))
     except Mismatch as error:
         n, *spatial, channels = shape
         size = n, channels, *spatial
