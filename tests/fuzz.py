@@ -16,6 +16,7 @@ import sys
 import time
 
 import fuzz_functions
+import fuzz_hostile
 import fuzz_layers
 import fuzz_process
 from fuzz_values import Finding
@@ -23,14 +24,23 @@ from fuzz_values import Finding
 # Too little for what 2**31 pixels of padding leave at stride 4: so large an output is refused, and takes no time.
 MEMORY_LIMIT = 2 * 2**30
 SECONDS = 60
-ROUNDS = [fuzz_functions.call_round] * 8 + [fuzz_functions.settings_round, fuzz_process.fork_round] + fuzz_layers.ROUNDS
+ROUNDS = [
+    *[fuzz_functions.call_round] * 8,
+    fuzz_functions.settings_round,
+    fuzz_process.fork_round,
+    *fuzz_layers.ROUNDS,
+    *fuzz_hostile.ROUNDS,
+]
+# Of so many rounds one is of those that start a process.
+SLOW_EVERY = 300
 
 
 def one_round(seed):
     """One call, or a few that belong together; raises Finding. Returns 'checked' or 'refused'."""
     rng = random.Random(seed)
     with ended_after(SECONDS, f"seed {seed} did not end"):
-        return rng.choice(ROUNDS)(rng, seed)
+        rounds = fuzz_hostile.SLOW_ROUNDS if rng.randrange(SLOW_EVERY) == 0 else ROUNDS
+        return rng.choice(rounds)(rng, seed)
 
 
 @contextlib.contextmanager

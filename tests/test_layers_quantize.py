@@ -873,6 +873,17 @@ def test_replaced_variables(family, name, value):
         layer(x)
 
 
+@pytest.mark.parametrize("implementation", [2, 3])
+@pytest.mark.parametrize("shape", [(), (1,), (2, 3, 4)])
+def test_replaced_kernels_of_other_implementations(implementation, shape):
+    layer = layers.LocallyConnected1D(2, 3, implementation=implementation, name="local")
+    x = np.ones((1, 5, 2), "f")
+    layer(x)
+    layer.kernel = layers.Variable(np.ones(shape, "f"), "other")
+    with pytest.raises(ValueError, match=r"kernel of layer local must have shape \("):
+        layer(x)
+
+
 def test_kernels_are_not_checked_again():
     """Of parts that variables hold the kernel is what the constructor would make."""
     parts = np.ones((2, 3, 4), np.int8), np.ones((2, 4), np.float32)

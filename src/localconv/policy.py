@@ -96,10 +96,10 @@ class Planner:
     """Makes jobs of proposals for one operation on one geometry.
 
     `whole`: what it is a part of, perhaps itself; `images` is what was given, `geometry` what compiled algorithms
-    compute of it; `limit`: threads that may be used; `lanewise`: tiles take the channels of a depthwise geometry side by side, as though they were one group. `lanes`,
-    `rows`: elements of a vector, and rows of the largest register tile by its width in vectors, minus one. `groups`,
-    `filters`, `channels`: groups that tiles keep apart, and of one of them. `in_planes`: a window lies in planes, one
-    for each channel.
+    compute of it; `limit`: threads that may be used; `lanewise`: tiles take the channels of a depthwise geometry
+    side by side, as though they were one group. `lanes`, `rows`: elements of a vector, and rows of the largest
+    register tile by its width in vectors, minus one. `groups`, `filters`, `channels`: groups that tiles keep apart,
+    and of one of them. `in_planes`: a window lies in planes, one for each channel.
     """
 
     def __init__(

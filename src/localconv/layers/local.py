@@ -154,6 +154,9 @@ class _LocallyConnected(ConvolvingLayer):
         rows, version = self._rows, self.kernel.version
         if rows is None or rows[0] is not version:
             assert self._connections is not None
+            expected = self._connections.stored_shape(self.implementation)
+            if self.kernel.shape != expected:  # a variable that was assigned as an attribute
+                raise ValueError(f"kernel of layer {self.name} must have shape {expected}, got {self.kernel.shape}")
             rows = self._rows = version, self._connections.rows(self.kernel.value, self.implementation)
         return rows[1]
 
