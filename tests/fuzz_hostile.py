@@ -1,5 +1,6 @@
 """Rounds of the fuzzer over objects that are not what they say, and over what is replaced behind a library's back."""
 
+import contextlib
 import subprocess
 import sys
 import tempfile
@@ -36,17 +37,14 @@ class Meddling:
 
     def __getattribute__(self, name):
         array = object.__getattribute__(self, "array")
-        try:
+        with contextlib.suppress(ValueError):  # where somebody holds it
             array.resize((1,), refcheck=False)
-        except ValueError:  # somebody holds it
-            pass
         if name == "__class__":
             return np.ndarray
         return getattr(array, name)
 
     def __bool__(self):
-        self.array  # noqa: B018: shrinks it
-        return True
+        return self.array is not None  # which shrinks it
 
 
 def lying_round(rng, seed):
