@@ -29,9 +29,9 @@ def test_channel_counts(solve, solve_gradients, dtype, function, channels):
     for batch in (1, 6):
         case = depthwise(function, channels, batch, dtype=dtype)
         solve(case)
-        assert _core.last_run()["algorithm"] in _core.LANEWISE
+        assert _core.last_run()["algorithm"] in _core.CHANNEL_LANES
         solve_gradients(case)
-        assert _core.last_run()["algorithm"] in _core.LANEWISE
+        assert _core.last_run()["algorithm"] in _core.CHANNEL_LANES
 
 
 @pytest.mark.parametrize("data_format", FORMATS)
@@ -82,7 +82,7 @@ def test_nothing_spreads(isa, function):
 
 
 @pytest.mark.parametrize(
-    "name", ["local_rows", "local_images", "local_input_boxed", "conv_lines", "conv_narrow", "columns"]
+    "name", ["local_rows", "local_images", "local_input_buffered", "conv_lines", "conv_narrow", "columns"]
 )
 def test_algorithms_that_go_group_by_group(isa, name):
     """Forced, they give the same."""
@@ -90,10 +90,10 @@ def test_algorithms_that_go_group_by_group(isa, name):
     with settings.forced(name):
         if name in ("local_rows", "local_images", "conv_lines", "columns"):
             case.check(case.run(localconv, case.arrays()))
-        if name in ("local_input_boxed", "conv_narrow", "columns"):
+        if name in ("local_input_buffered", "conv_narrow", "columns"):
             for_input = gradients(case)[0]
             for_input.check(for_input.run(localconv.grad, for_input.arrays()))
-    assert _core.last_run()["algorithm"] not in _core.LANEWISE
+    assert _core.last_run()["algorithm"] not in _core.CHANNEL_LANES
 
 
 def test_forced_where_it_cannot_be(isa):

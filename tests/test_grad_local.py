@@ -141,19 +141,19 @@ def test_weights_that_meet_padding_have_no_gradient(isa, dtype, local_gradient_w
 def test_rows_of_few_filters_share_a_vector(solve_gradient, dtype, filters, data_format):
     """Windows of all lengths around a vector, whole and clipped, in steps of one element and of several."""
     shared = {"filters": filters, "data_format": data_format, "dtype": dtype}
-    with settings.forced("local_input_placed"):
+    with settings.forced("local_input_direct"):
         for batch, channels in ((1, 1), (2, 3), (1, 5), (3, 8), (1, 17), (1, 33)):
             case = Case("local_conv1d", (6,), (3,), batch, channels, padding="same", **shared)
             solve_gradient(Gradient(case, "input"))
             case = Case("local_conv2d", (5, 6), (2, 3), batch, channels, dilation_rate=(1, 2), **shared)
             solve_gradient(Gradient(case, "input"))
-            assert ran(("local_input_placed",))
+            assert ran(("local_input_direct",))
 
 
 @pytest.mark.parametrize("data_format", FORMATS)
 def test_infinities_stay_in_their_rows(solve_gradient, dtype, data_format):
     """Where rows of a kernel share a vector, which the last one does not fill."""
-    with settings.forced("local_input_placed"):
+    with settings.forced("local_input_direct"):
         for filters, channels in itertools.product((1, 2, 4, 8), (1, 3, 7)):
             shared = {"filters": filters, "data_format": data_format, "dtype": dtype}
             gradient = Gradient(Case("local_conv1d", (9,), (3,), 1, channels, **shared), "input")

@@ -29,9 +29,9 @@ def operations():
     x, w, y = ones(64, 40, 32), ones(38, 96, 32), ones(64, 38, 32)
     for algorithm in ("local_rows", "local_images"):
         yield algorithm, algorithm, lambda out: localconv.local_conv1d(x, w, **local, out=out), y
-    yield ("local_grad_input", "local_input_boxed",
+    yield ("local_grad_input", "local_input_buffered",
            lambda out: grad.local_conv1d_input(x.shape, w, y, **local, out=out), x)
-    yield ("local_grad_kernel", "local_kernel_boxed",
+    yield ("local_grad_kernel", "local_kernel_buffered",
            lambda out: grad.local_conv1d_kernel(x, w.shape, y, **local, out=out), w)
     a, k, z = ones(16, 40, 64), ones(3, 64, 128), ones(16, 38, 128)
     yield "conv_forward winograd", "conv_winograd", lambda out: localconv.conv1d(a, k, **last, out=out), z.copy()
@@ -79,7 +79,7 @@ for name, forced, call, like in operations():
             print(name, threads, refused, resident() - before_growth, message, sep="|")
             assert not np.array_equal(out, before) or name.startswith("plan"), name
 # These need a list of runs at most.
-placed = {"local_dot", "local_stream", "local_kernel_placed", "local_input_placed", "im2col", "col2im"}
+placed = {"local_dot", "local_stream", "local_kernel_direct", "local_input_direct", "im2col", "col2im"}
 assert {forced for _, forced, _, _ in operations()} == set(_core.ALGORITHMS) - placed
 """
 

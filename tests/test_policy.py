@@ -208,7 +208,7 @@ def test_windows_too_large_to_interleave():
     for batch, channels, algorithms in ((32, 50, {"local_rows", "local_images"}), (32, 1_100_000, {"local_stream"})):
         shape = geometry.geometry_of(spec, (batch, 3, channels), (2, 2 * channels, 3))
         assert algorithm_of("local_forward", shape, spec) in algorithms
-    for filters, algorithm in ((100, "boxed"), (5_000_000, "placed")):
+    for filters, algorithm in ((100, "buffered"), (5_000_000, "direct")):
         shape = geometry.geometry_of(spec, (32, 3, 1), (2, 2, filters))
         assert algorithm_of("local_grad_input", shape, spec) == f"local_input_{algorithm}"
         assert algorithm_of("local_grad_kernel", shape, spec) == f"local_kernel_{algorithm}"
@@ -279,11 +279,16 @@ def test_what_fills_the_lanes_is_in_them(isa):
 def test_gradients_fill_the_lanes(isa):
     """Many images are brought together; few channels of a shared convolution leave the lanes to the pixels."""
     lanes = _core.tile_limits(isa, 0)[0]
-    for batch, best in ((1, "placed"), (16, "placed"), (17, "boxed"), (100, "boxed")):
+    for batch, best in ((1, "direct"), (16, "direct"), (17, "buffered"), (100, "buffered")):
         assert chosen("local", "grad_kernel", batch, filters=3) == f"local_kernel_{best}"
     # One image: the instructions of its products, and of a transpose, against those of as many images as there are
     # lanes.
-    for batch, filters, best in ((1, 4 * lanes, "placed"), (1, 1, "boxed"), (2, lanes, "placed"), (lanes, 64, "boxed")):
+    for batch, filters, best in (
+        (1, 4 * lanes, "direct"),
+        (1, 1, "buffered"),
+        (2, lanes, "direct"),
+        (lanes, 64, "buffered"),
+    ):
         assert chosen("local", "grad_input", batch, filters=filters) == f"local_input_{best}"
     for output, stride, channels, best in [
         (lanes, 1, lanes // 2, "narrow"),
@@ -310,7 +315,7 @@ def test_gradients_fill_the_lanes(isa):
 )
 def test_images_that_crowd_are_brought_together(data_format, side, channels, limit):
     spec = local_spec(2, 3, 1, "valid", data_format, 1, 1)
-    for batch, forward, kernel in ((limit, "stream", "placed"), (limit + 1, "rows", "boxed")):
+    for batch, forward, kernel in ((limit, "stream", "direct"), (limit + 1, "rows", "buffered")):
         shape = (batch, side, side, channels) if data_format == "channels_last" else (batch, channels, side, side)
         geo = geometry.geometry_of(spec, shape, ((side - 2) ** 2, 9 * channels, 64))
         for operation, best in (("local_forward", f"local_{forward}"), ("local_grad_kernel", f"local_kernel_{kernel}")):
@@ -330,7 +335,7 @@ def test_images_that_crowd_are_brought_together(data_format, side, channels, lim
 )
 def test_pixels_that_are_read_once_are_not_brought_together(isa, width, stride, channels, limit):
     shape = {"width": width, "size": 4, "stride": stride, "channels": channels, "filters": 64}
-    for batch, forward, kernel in ((limit, "stream", "placed"), (limit + 1, "rows", "boxed")):
+    for batch, forward, kernel in ((limit, "stream", "direct"), (limit + 1, "rows", "buffered")):
         assert chosen("local", "forward", batch=batch, **shape) == f"local_{forward}"
         assert chosen("local", "grad_kernel", batch=batch, **shape) == f"local_kernel_{kernel}"
 
@@ -360,8 +365,8 @@ def test_images_side_by_side(isa):
         ("local_images", 3, rows[3], 3),
         ("local_images", 3, rows[3] + 1, 2),
         ("local_images", 5, rows[3], 4),
-        ("local_input_boxed", 1, 1, 1),
-        ("local_input_boxed", 3, 1, 2),
+        ("local_input_buffered", 1, 1, 1),
+        ("local_input_buffered", 3, 1, 2),
     ]:
         shape = geometry.geometry_of(spec, (vectors * lanes, 1, 1), (1, 1, filters))
         operation = _core.ALGORITHMS[way]

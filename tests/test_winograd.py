@@ -178,8 +178,8 @@ def test_bits_do_not_depend_on_threads_or_lots(isa, monkeypatch):
     localconv.set_num_threads(None)
     assert_same_bits(case.run(localconv, arrays), expected)
     for size in (1, 200_000, 10**8):
-        monkeypatch.setattr("localconv.policy.SQUARES_TARGET", size)
-        monkeypatch.setattr("localconv.policy.FEWER_KERNELS_TARGET", size)
+        monkeypatch.setattr("localconv.policy.WINOGRAD_TILES_BYTES", size)
+        monkeypatch.setattr("localconv.policy.WINOGRAD_STREAM_BYTES", size)
         localconv.engine.plans.clear()
         assert_same_bits(case.run(localconv, arrays), expected)
     localconv.engine.plans.clear()

@@ -5,7 +5,7 @@
  * remembers when it should:
  *
  *   - A call on several threads measures how long its first thread was idle. If that is more than the other threads
- *     were worth, by LC_PATIENCE, it is a stall. Otherwise what they were worth is added to an account.
+ *     were worth, by LC_STALL_NANOSECONDS, it is a stall. Otherwise what they were worth is added to an account.
  *   - After a stall, calls that would gain less than it cost stay on one thread for a pause. Where the account covers
  *     the stall, that is about as long as the stall: rare ones leave the machine worth its threads. Where it does not,
  *     the pause is twice the last one, up to LC_LONGEST. The account then begins anew.
@@ -19,10 +19,10 @@
 
 #include "platform.h"
 
-/* Nanoseconds. A wait within LC_PATIENCE is a wake-up, or an interrupt. */
-enum { LC_PATIENCE = 100 * 1000, LC_LONGEST = 1000 * 1000 * 1000 };
+/* Nanoseconds. A wait within LC_STALL_NANOSECONDS is a wake-up, or an interrupt. */
+enum { LC_STALL_NANOSECONDS = 100 * 1000, LC_LONGEST = 1000 * 1000 * 1000 };
 /* Stalls that the account must cover for the long pauses before them to be forgotten at once. */
-enum { LC_CALM = 16 };
+enum { LC_RECOVERY_FACTOR = 16 };
 /* Multiply-adds of one thread in a nanosecond, about. */
 enum { LC_PRODUCTS_PER_NANOSECOND = 50 };
 
@@ -33,7 +33,7 @@ typedef struct lc_busy {
 
 static lc_busy lc_machine_busy = {0, 0, 0, 0};
 
-/* Begins a new story: no call has waited for its threads. */
+/* Resets the stall history: no call has waited for its threads. */
 static inline void lc_forget_stalls(void) {
     LC_STORE(&lc_machine_busy.until, 0);
     LC_STORE(&lc_machine_busy.pause, 0);
@@ -59,7 +59,7 @@ static inline int lc_team(const lc_pace *pace, double products, int threads, int
 
 /* The pause after a stall of that cost. */
 LC_INLINE int64_t lc_next_pause(int64_t cost, int64_t gained, int64_t last) {
-    if (gained >= LC_CALM * cost) return cost;
+    if (gained >= LC_RECOVERY_FACTOR * cost) return cost;
     if (gained >= cost) return last / 2 > cost ? last / 2 : cost;
     const int64_t pause = 2 * (last > cost ? last : cost);
     return pause < LC_LONGEST ? pause : LC_LONGEST;
@@ -82,7 +82,7 @@ static inline void lc_note_call(lc_pace *pace, int threads, int64_t start, int64
     if (alone != known) LC_STORE(&pace->alone, alone);
     if (threads == 1) return;
     const int64_t saved = lc_gain(alone, threads) - waited, gained = LC_LOAD(&lc_machine_busy.gained);
-    if (saved >= -LC_PATIENCE) {
+    if (saved >= -LC_STALL_NANOSECONDS) {
         LC_STORE(&lc_machine_busy.gained, gained + saved);
         return;
     }

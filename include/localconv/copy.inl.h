@@ -97,30 +97,30 @@ LC_NOINLINE void clear(LC_REAL *target, lc_copy copy) {
 
 #if LC_WIDENS
 LC_INLINE void widen_body(const char *source, ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t columns, const float *scales,
-                          LC_REAL *target, ptrdiff_t target_stride, const int store) {
-    const ptrdiff_t size = stored_size(store), whole = columns / LC_LANES * LC_LANES, left = columns - whole;
+                          LC_REAL *target, ptrdiff_t target_stride, const int storage) {
+    const ptrdiff_t size = stored_size(storage), whole = columns / LC_LANES * LC_LANES, left = columns - whole;
     const LC_MASK mask = v_first(left);
     for (; rows > 0; --rows, source += stride * size, target += target_stride) {
         for (ptrdiff_t i = 0; i < whole; i += LC_LANES) {
-            const LC_VEC v = load_stored(source + i * size, store);
-            v_store(target + i, has_scales(store) ? v_mul(v, v_load(scales + i)) : v);
+            const LC_VEC v = load_stored(source + i * size, storage);
+            v_store(target + i, has_scales(storage) ? v_mul(v, v_load(scales + i)) : v);
         }
         if (left == 0) continue;
-        const LC_VEC v = load_stored_first(source + whole * size, left, mask, store);
-        v_store_first(target + whole, mask, has_scales(store) ? v_mul(v, v_load_first(scales + whole, mask)) : v);
+        const LC_VEC v = load_stored_first(source + whole * size, left, mask, storage);
+        v_store_first(target + whole, mask, has_scales(storage) ? v_mul(v, v_load_first(scales + whole, mask)) : v);
     }
 }
 #endif
 
 /* Rows of a stored kernel, `stride` elements apart, as elements of this type; of int8 times a scale for each column. */
-LC_NOINLINE void widen(int store, const char *source, ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t columns,
+LC_NOINLINE void widen(int storage, const char *source, ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t columns,
                        const float *scales, LC_REAL *target, ptrdiff_t target_stride) {
 #if LC_WIDENS
-    if (!has_scales(store) && stride == columns && target_stride == columns) { /* one row */
+    if (!has_scales(storage) && stride == columns && target_stride == columns) { /* one row */
         columns *= rows;
         rows = lc_min(rows, 1);
     }
-    switch (store) {
+    switch (storage) {
 #define LC_ROW(name, size, numpy, scaled, more) \
     case LC_##name: widen_body(source, stride, rows, columns, scales, target, target_stride, LC_##name); return;
         LC_INSTANCE_STORES(LC_ROW, )
@@ -128,7 +128,8 @@ LC_NOINLINE void widen(int store, const char *source, ptrdiff_t stride, ptrdiff_
         default: break;
     }
 #else
-    (void)store, (void)source, (void)stride, (void)rows, (void)columns, (void)scales, (void)target, (void)target_stride;
+    (void)storage, (void)source, (void)stride, (void)rows, (void)columns, (void)scales, (void)target,
+        (void)target_stride;
 #endif
     lc_impossible("a kernel stored in a way that this element type has not");
 }

@@ -36,23 +36,23 @@ static const lc_dtype lc_dtypes[] = {
     X(bf16, 2, "bfloat16", 0, __VA_ARGS__) \
     X(i8, 1, "int8", 1, __VA_ARGS__)
 
-/* LC_plain: stored in the element type itself. */
+/* LC_native: stored in the element type itself. */
 enum {
-    LC_plain,
+    LC_native,
 #define LC_ROW(name, size, numpy, scaled, more) LC_##name,
     LC_STORED_TYPES(LC_ROW, )
 #undef LC_ROW
-        lc_store_count
+        lc_storage_count
 };
 
-typedef struct lc_store {
+typedef struct lc_storage {
     const char *numpy;
     int itemsize, scaled;
-} lc_store;
+} lc_storage;
 
-static const lc_store lc_stores[] = {{"", 0, 0},
+static const lc_storage lc_storages[] = {{"", 0, 0},
 #define LC_ROW(name, size, numpy, scaled, more) {numpy, size, scaled},
-                                     LC_STORED_TYPES(LC_ROW, )
+                                         LC_STORED_TYPES(LC_ROW, )
 #undef LC_ROW
 };
 

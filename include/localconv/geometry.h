@@ -15,15 +15,17 @@ typedef struct lc_layout {
 
 typedef struct lc_geometry {
     ptrdiff_t batch, channels, filters, groups;
-    ptrdiff_t input[3], output[3], kernel[3], strides[3], dilation[3], before[3]; /* before: padding before an axis */
+    ptrdiff_t input[3], output[3], kernel[3], strides[3], dilation[3],
+        pad_before[3]; /* pad_before: pixels of padding in front of an axis */
     int channels_first;
     /* derived by lc_derive */
     ptrdiff_t taps, positions, group_channels, group_filters;
-    ptrdiff_t window; /* elements of one group's window, rows of its kernel: taps * group_channels */
-    int along_taps;   /* runs go along the width's taps, else along the channels; of the parts of conv_forward.h the
-                         longer */
-    int lanewise;   /* depthwise, and pixels' channels neighbours: a tile's lanes are channels, each with its filter */
-    lc_layout x, y; /* of the input, and of the output, whose channels are the filters */
+    ptrdiff_t window;  /* elements of one group's window, rows of its kernel: taps * group_channels */
+    int along_taps;    /* runs go along the width's taps, else along the channels; of the parts of conv_forward.h the
+                          longer */
+    int channel_lanes; /* depthwise, and pixels' channels neighbours: a tile's lanes are channels, each with its filter
+                        */
+    lc_layout x, y;    /* of the input, and of the output, whose channels are the filters */
 } lc_geometry;
 
 /* Pixels of these sizes, the channels inside or in front. */
@@ -56,7 +58,7 @@ LC_INLINE void lc_derive(lc_geometry *g) {
     g->group_filters = g->filters / g->groups;
     g->window = g->taps * g->group_channels;
     g->along_taps = g->channels_first || g->group_channels == 1;
-    g->lanewise = g->groups > 1 && g->group_channels == 1 && g->group_filters == 1 && !g->channels_first;
+    g->channel_lanes = g->groups > 1 && g->group_channels == 1 && g->group_filters == 1 && !g->channels_first;
     g->x = lc_layout_of(g->input, g->channels, g->channels_first);
     g->y = lc_layout_of(g->output, g->filters, g->channels_first);
 }
@@ -66,12 +68,14 @@ LC_INLINE double lc_products(const lc_geometry *g) {
     return (double)g->batch * (double)g->positions * (double)g->filters * (double)g->window;
 }
 
-/* Pixels that one window reaches over along an axis. */
-LC_INLINE ptrdiff_t lc_reach(const lc_geometry *g, int axis) { return (g->kernel[axis] - 1) * g->dilation[axis] + 1; }
+/* The effective kernel size along an axis: pixels from a window's first tap to its last one. */
+LC_INLINE ptrdiff_t lc_effective_size(const lc_geometry *g, int axis) {
+    return (g->kernel[axis] - 1) * g->dilation[axis] + 1;
+}
 
 /* The input pixel under the first tap of the window of output index `o`; outside the input it is padding. */
 LC_INLINE ptrdiff_t lc_window_origin(const lc_geometry *g, int axis, ptrdiff_t o) {
-    return o * g->strides[axis] - g->before[axis];
+    return o * g->strides[axis] - g->pad_before[axis];
 }
 
 /* The element of a window's origin in an operand that begins at the pixel `corner`; NULL: with the input. */
@@ -112,28 +116,28 @@ LC_INLINE lc_range lc_taps_inside(const lc_geometry *g, int axis, ptrdiff_t o) {
 LC_INLINE void lc_input_box(const lc_geometry *g, int axis, ptrdiff_t lo, ptrdiff_t hi, ptrdiff_t *from,
                             ptrdiff_t *extent) {
     *from = lc_max(0, lc_window_origin(g, axis, lo));
-    *extent = lc_max(0, lc_min(g->input[axis], lc_window_origin(g, axis, hi - 1) + lc_reach(g, axis)) - *from);
+    *extent = lc_max(0, lc_min(g->input[axis], lc_window_origin(g, axis, hi - 1) + lc_effective_size(g, axis)) - *from);
 }
 
 /* At most so many input pixels meet the windows of n neighbouring output positions. */
 LC_INLINE ptrdiff_t lc_box_extent(const lc_geometry *g, int axis, ptrdiff_t n) {
-    return lc_min((n - 1) * g->strides[axis] + lc_reach(g, axis), g->input[axis]);
+    return lc_min((n - 1) * g->strides[axis] + lc_effective_size(g, axis), g->input[axis]);
 }
 
 /* The output positions lo .. hi-1 whose windows may meet the input pixels from .. to-1. */
 LC_INLINE lc_range lc_positions_meeting(const lc_geometry *g, int axis, ptrdiff_t from, ptrdiff_t to) {
-    const ptrdiff_t first = from + g->before[axis] - (lc_reach(g, axis) - 1);
+    const ptrdiff_t first = from + g->pad_before[axis] - (lc_effective_size(g, axis) - 1);
     lc_range r;
     r.lo = first > 0 ? lc_min(lc_ceil_div(first, g->strides[axis]), g->output[axis]) : 0;
-    r.hi = lc_max(r.lo, lc_min((to - 1 + g->before[axis]) / g->strides[axis] + 1, g->output[axis]));
+    r.hi = lc_max(r.lo, lc_min((to - 1 + g->pad_before[axis]) / g->strides[axis] + 1, g->output[axis]));
     return r;
 }
 
 /* ------------------------------------------------------------------------------------- runs and strips */
 
-/* A run: n steps through the broadcast operand and the vector operand of a register tile, from these offsets. */
+/* A run: n steps of a sum through the row operand and the vector operand of a register tile, from these offsets. */
 typedef struct lc_run {
-    ptrdiff_t broadcast, vector, n;
+    ptrdiff_t row, vector, n;
 } lc_run;
 
 /* Whether the width has more taps than a pixel has channels, where these are not neighbours. */
@@ -153,7 +157,7 @@ LC_INLINE ptrdiff_t lc_run_limit(const lc_geometry *g, ptrdiff_t piece) {
 
 /* The runs of a window whose taps are clipped to `clip`, their input offsets counted from the window's (unclipped)
  * origin. kernel_step: elements from one kernel row to the next. input_in_lanes: the input is the vector operand, the
- * kernel the broadcast one. piece: after every so many steps, in all, a new run begins. */
+ * kernel the row operand. piece: after every so many steps, in all, a new run begins. */
 static inline ptrdiff_t lc_build_runs(const lc_geometry *g, const lc_layout *layout, const lc_range clip[3],
                                       ptrdiff_t kernel_step, int input_in_lanes, ptrdiff_t piece, lc_run *runs) {
     ptrdiff_t step[3], count = 0, room = piece;
@@ -172,7 +176,7 @@ static inline ptrdiff_t lc_build_runs(const lc_geometry *g, const lc_layout *lay
                     ptrdiff_t left = g->along_taps ? width : whole_row ? width * g->group_channels : g->group_channels;
                     while (left > 0) {
                         lc_run *run = runs + count++;
-                        run->broadcast = input_in_lanes ? row * kernel_step : input;
+                        run->row = input_in_lanes ? row * kernel_step : input;
                         run->vector = input_in_lanes ? input : row * kernel_step;
                         run->n = lc_min(left, room);
                         left -= run->n, row += run->n, input += run->n * input_step;
@@ -190,13 +194,13 @@ typedef struct lc_strip {
 
 /* How the strips of a geometry go: along the width's taps or along the channels, and their steps. rows_by_channel:
  * channels are the outer ones in the kernel's rows. */
-typedef struct lc_strips {
+typedef struct lc_strip_layout {
     int along_taps, rows_by_channel;
     ptrdiff_t input_step, row_step;
-} lc_strips;
+} lc_strip_layout;
 
-LC_INLINE lc_strips lc_strips_of(const lc_geometry *g, const lc_layout *layout, int rows_by_channel) {
-    lc_strips s;
+LC_INLINE lc_strip_layout lc_strip_layout_of(const lc_geometry *g, const lc_layout *layout, int rows_by_channel) {
+    lc_strip_layout s;
     s.along_taps = lc_more_taps(g);
     s.rows_by_channel = rows_by_channel;
     s.input_step = s.along_taps ? g->dilation[2] * layout->pixel[2] : layout->channel;
@@ -211,7 +215,7 @@ LC_INLINE ptrdiff_t lc_strip_limit(const lc_geometry *g) {
 
 /* The strips of a window whose taps are clipped to `clip`, their input offsets counted from the window's (unclipped)
  * origin. */
-static inline ptrdiff_t lc_build_strips(const lc_geometry *g, const lc_layout *layout, const lc_strips *s,
+static inline ptrdiff_t lc_build_strips(const lc_geometry *g, const lc_layout *layout, const lc_strip_layout *s,
                                         const lc_range clip[3], lc_strip *strips) {
     ptrdiff_t step[3], count = 0;
     for (int axis = 0; axis < 3; ++axis) step[axis] = g->dilation[axis] * layout->pixel[axis];
@@ -244,13 +248,13 @@ typedef struct lc_panel {
 
 /* The panels of all groups. */
 LC_INLINE ptrdiff_t lc_count_panels(const lc_geometry *g, ptrdiff_t width) {
-    return g->lanewise ? lc_ceil_div(g->filters, width) : lc_ceil_div(g->group_filters, width) * g->groups;
+    return g->channel_lanes ? lc_ceil_div(g->filters, width) : lc_ceil_div(g->group_filters, width) * g->groups;
 }
 
 LC_INLINE lc_panel lc_find_panel(const lc_geometry *g, ptrdiff_t width, ptrdiff_t index) {
-    lc_panel panel = {0, 0, lc_min(width, g->lanewise ? g->filters : g->group_filters)};
+    lc_panel panel = {0, 0, lc_min(width, g->channel_lanes ? g->filters : g->group_filters)};
     if (index == 0) return panel; /* few filters: the only panel, without a division for every position */
-    if (g->lanewise) {
+    if (g->channel_lanes) {
         panel.group = panel.first = index * width;
         panel.count = lc_min(width, g->filters - panel.first);
         return panel;

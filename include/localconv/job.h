@@ -88,22 +88,22 @@ static const lc_operation lc_operations[] = {
 /* ------------------------------------------------------------------------------------------ algorithms */
 
 /* Every algorithm: its name, the operation it is for, how it is finished, and the tasks of its passes. */
-#define LC_ALGORITHMS(X)                                                                          \
-    X(local_dot, local_forward, local_forward, local_task, no_task)                               \
-    X(local_stream, local_forward, local_forward, local_task, no_task)                            \
-    X(local_rows, local_forward, local_forward, local_task, no_task)                              \
-    X(local_images, local_forward, local_forward, local_task, no_task)                            \
-    X(local_kernel_placed, local_grad_kernel, local_grad_kernel, local_grad_kernel_task, no_task) \
-    X(local_kernel_boxed, local_grad_kernel, local_grad_kernel, local_grad_kernel_task, no_task)  \
-    X(local_input_placed, local_grad_input, local_grad_input, local_grad_input_task, no_task)     \
-    X(local_input_boxed, local_grad_input, local_grad_input, local_grad_input_task, no_task)      \
-    X(conv_direct, conv_forward, conv_forward, conv_pack, conv_tiles)                             \
-    X(conv_lines, conv_forward, conv_lines, lines_pack, lines_block)                              \
-    X(conv_winograd, conv_forward, conv_winograd, winograd_pack, winograd_squares)                \
-    X(conv_phases, conv_grad_input, conv_forward, conv_pack, conv_tiles)                          \
-    X(conv_narrow, conv_grad_input, conv_narrow, narrow_pack, narrow_lines)                       \
-    X(conv_reduction, conv_grad_kernel, conv_reduction, reduce_part, sum_parts)                   \
-    X(im2col, im2col, columns, gather_windows, no_task)                                           \
+#define LC_ALGORITHMS(X)                                                                            \
+    X(local_dot, local_forward, local_forward, local_task, no_task)                                 \
+    X(local_stream, local_forward, local_forward, local_task, no_task)                              \
+    X(local_rows, local_forward, local_forward, local_task, no_task)                                \
+    X(local_images, local_forward, local_forward, local_task, no_task)                              \
+    X(local_kernel_direct, local_grad_kernel, local_grad_kernel, local_grad_kernel_task, no_task)   \
+    X(local_kernel_buffered, local_grad_kernel, local_grad_kernel, local_grad_kernel_task, no_task) \
+    X(local_input_direct, local_grad_input, local_grad_input, local_grad_input_task, no_task)       \
+    X(local_input_buffered, local_grad_input, local_grad_input, local_grad_input_task, no_task)     \
+    X(conv_direct, conv_forward, conv_forward, conv_pack, conv_tiles)                               \
+    X(conv_lines, conv_forward, conv_lines, lines_pack, lines_block)                                \
+    X(conv_winograd, conv_forward, conv_winograd, winograd_pack, winograd_squares)                  \
+    X(conv_phases, conv_grad_input, conv_forward, conv_pack, conv_tiles)                            \
+    X(conv_narrow, conv_grad_input, conv_narrow, narrow_pack, narrow_lines)                         \
+    X(conv_reduction, conv_grad_kernel, conv_reduction, reduce_part, sum_parts)                     \
+    X(im2col, im2col, columns, gather_windows, no_task)                                             \
     X(col2im, col2im, columns, scatter_windows, no_task)
 
 enum {
@@ -188,7 +188,7 @@ typedef struct lc_call {
 /* ------------------------------------------------------------------------------------------------ jobs */
 
 /* Register tiles of lanes that have a row operand each: their width in vectors, and their rows. */
-enum { LC_LANEWISE_VECTORS = 2, LC_LANEWISE_ROWS = 4 };
+enum { LC_CHANNEL_LANES_VECTORS = 2, LC_CHANNEL_LANES_ROWS = 4 };
 
 typedef struct lc_job lc_job;
 struct lc_tile;
@@ -202,14 +202,14 @@ typedef struct lc_kernels {
     int lanes, itemsize;
     int rows[LC_TILE_VECTORS + 1]; /* of the largest register tile of each width */
     lc_task *passes[lc_algorithm_count][LC_PASSES];
-    void (*tile)(const struct lc_tile *t, int rows, int vectors, int store); /* any register tile: for tests */
+    void (*tile)(const struct lc_tile *t, int rows, int vectors, int storage); /* any register tile: for tests */
 } lc_kernels;
 
 struct lc_job {
     lc_geometry geometry;
     lc_choices choices;
     const lc_kernels *kernels;
-    int algorithm, store;       /* store: how the caller's kernel is stored (dtypes.h) */
+    int algorithm, storage;     /* storage: how the caller's kernel is stored (dtypes.h) */
     ptrdiff_t tasks[LC_PASSES]; /* 0: there is no such pass */
     ptrdiff_t shared_bytes, thread_bytes;
     ptrdiff_t list_bytes; /* of a thread's: the lists of runs and strips of a window, which no choice makes shorter */
@@ -232,7 +232,7 @@ enum { LC_OK, LC_NO_MEMORY, LC_REFUSED };
 
 /* Bytes of an element of the caller's kernel. */
 LC_INLINE ptrdiff_t lc_kernel_size(const lc_job *job) {
-    return job->store == LC_plain ? job->kernels->itemsize : lc_stores[job->store].itemsize;
+    return job->storage == LC_native ? job->kernels->itemsize : lc_storages[job->storage].itemsize;
 }
 
 /* Elements of one of the arrays that a call must bring. */
@@ -284,22 +284,22 @@ LC_INLINE ptrdiff_t lc_tile_lanes(const lc_job *job) { return job->choices.vecto
 
 /* Whether a register tile can be so wide. */
 LC_INLINE int lc_vectors_fit(const lc_job *job) {
-    const ptrdiff_t most = job->geometry.lanewise ? LC_LANEWISE_VECTORS : LC_TILE_VECTORS;
+    const ptrdiff_t most = job->geometry.channel_lanes ? LC_CHANNEL_LANES_VECTORS : LC_TILE_VECTORS;
     return job->choices.vectors >= 1 && job->choices.vectors <= most;
 }
 
 /* Rows of the largest register tile of a width. */
 LC_INLINE ptrdiff_t lc_rows(const lc_job *job, ptrdiff_t vectors) {
-    return job->geometry.lanewise ? LC_LANEWISE_ROWS : job->kernels->rows[vectors];
+    return job->geometry.channel_lanes ? LC_CHANNEL_LANES_ROWS : job->kernels->rows[vectors];
 }
 
-/* Whether an algorithm's tiles can be lanewise; the others go group by group. */
-LC_INLINE int lc_can_be_lanewise(int algorithm) {
+/* Whether an algorithm's tiles can have channel lanes; the others go group by group. */
+LC_INLINE int lc_can_have_channel_lanes(int algorithm) {
     switch (algorithm) {
         case LC_local_stream:
-        case LC_local_kernel_placed:
-        case LC_local_kernel_boxed:
-        case LC_local_input_placed:
+        case LC_local_kernel_direct:
+        case LC_local_kernel_buffered:
+        case LC_local_input_direct:
         case LC_conv_direct:
         case LC_conv_phases:
         case LC_conv_reduction: return 1;

@@ -1,16 +1,16 @@
 /* The register tile: the one inner loop behind every operation.
  *
  *     out[r][v] = (out[r][v]) + act( bias + (out[r][v]) + sum over the runs, sum over i < n of
- *                       one(broadcast[run.broadcast + i*broadcast_step + r*row_stride])
+ *                       one(row_data[run.row + i*row_step + r*row_stride])
  *                     * vector(vector[run.vector + i*vector_step + v*LANES]) )
  *
  * The vector operand may be a kernel that is stored in fewer bytes (LC_STORES): it is widened, and multiplied by its
  * scales if it has some, on its way into the registers.
  *
  * R rows times V vectors of accumulators stay in registers; a step loads V vectors, broadcasts R elements and does R*V
- * multiply-adds. Which operand of a convolution is broadcast and which is in the lanes is the caller's choice, by
- * offsets and strides alone; lanewise, both are in the lanes. The order of summation is that of the runs, whatever R
- * and V: how work is cut never changes a result.
+ * multiply-adds. Which operand of a convolution gives the rows, an element broadcast for each, and which is in the
+ * lanes is the caller's choice, by offsets and strides alone; with channel lanes both are in the lanes. The order of
+ * summation is that of the runs, whatever R and V: how work is cut never changes a result.
  */
 
 #ifndef LOCALCONV_TILE_H
@@ -23,15 +23,15 @@ enum { LC_TILE_ROWS = 16 };
 typedef struct lc_tile {
     const lc_run *runs;
     ptrdiff_t run_count;
-    const void *broadcast, *vector; /* vector: perhaps of a kernel's stored type */
-    ptrdiff_t broadcast_base, row_stride, broadcast_step;
+    const void *row_data, *vector; /* the row operand; the vector operand, perhaps of a kernel's stored type */
+    ptrdiff_t row_base, row_stride, row_step;
     ptrdiff_t vector_base, vector_step, lane_count;
     const float *scales; /* the lanes', of what is stored as int8 */
-    int lanewise;        /* the "broadcast" operand has an element of its own for every lane */
+    int channel_lanes;   /* the row operand has an element of its own for every lane: channels lie in the lanes */
     const void *bias;
     int bias_axis, relu;
-    int accumulate; /* add to what `out` holds */
-    int continues;  /* begin with what `out` holds: the sum so far */
+    int accumulate;    /* add to what `out` holds */
+    int init_from_out; /* begin with what `out` holds: the sum so far */
     void *out;
     ptrdiff_t out_stride;
     const char *prefetch;    /* what a later tile will need; read a little at every step, never needed. NULL: nothing */

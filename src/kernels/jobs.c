@@ -17,7 +17,7 @@ int lc_make_job(lc_job *job) {
 #undef LC_ROW
     };
     lc_derive(&job->geometry);
-    job->geometry.lanewise = job->geometry.lanewise && lc_can_be_lanewise(job->algorithm);
+    job->geometry.channel_lanes = job->geometry.channel_lanes && lc_can_have_channel_lanes(job->algorithm);
     job->memory = NULL;
     job->memory_bytes = job->shared_bytes = job->thread_bytes = job->list_bytes = job->box_bytes = 0;
     for (int pass = 0; pass < LC_PASSES; ++pass) job->tasks[pass] = 0;

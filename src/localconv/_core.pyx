@@ -45,8 +45,8 @@ cdef extern from "localconv/machine.h" nogil:
 cdef extern from "localconv/kernels.h" nogil:
     ctypedef struct lc_geometry:
         ptrdiff_t batch, channels, filters, groups
-        ptrdiff_t[3] input, output, kernel, strides, dilation, before
-        int channels_first, lanewise
+        ptrdiff_t[3] input, output, kernel, strides, dilation, pad_before
+        int channels_first, channel_lanes
         ptrdiff_t positions
     ctypedef struct lc_ran:
         const char *isa
@@ -80,7 +80,7 @@ cdef extern from "localconv/kernels.h" nogil:
     ctypedef struct lc_dtype:
         const char *name
         const char *numpy
-    ctypedef struct lc_store:
+    ctypedef struct lc_storage:
         const char *numpy
         int scaled
     ctypedef struct lc_kernels:
@@ -95,7 +95,7 @@ cdef extern from "localconv/kernels.h" nogil:
         lc_geometry geometry
         lc_choices choices
         const lc_kernels *kernels
-        int algorithm, store
+        int algorithm, storage
         ptrdiff_t *tasks
         ptrdiff_t shared_bytes, thread_bytes, list_bytes, box_bytes, memory_bytes
     const char *const *lc_arrays
@@ -103,13 +103,13 @@ cdef extern from "localconv/kernels.h" nogil:
     const lc_algorithm *lc_algorithms
     const lc_choice *lc_choice_table
     const lc_dtype *lc_dtypes
-    const lc_store *lc_stores
+    const lc_storage *lc_storages
     const lc_isa *lc_isas
-    int lc_operation_count, lc_algorithm_count, lc_choice_count, lc_dtype_count, lc_store_count, lc_isa_count
-    int LC_OK, LC_NO_MEMORY, LC_f32, LC_plain, LC_ALIGNMENT, LC_TILE_VECTORS, LC_PASSES
-    int LC_LANEWISE_ROWS, LC_LANEWISE_VECTORS
+    int lc_operation_count, lc_algorithm_count, lc_choice_count, lc_dtype_count, lc_storage_count, lc_isa_count
+    int LC_OK, LC_NO_MEMORY, LC_f32, LC_native, LC_ALIGNMENT, LC_TILE_VECTORS, LC_PASSES
+    int LC_CHANNEL_LANES_ROWS, LC_CHANNEL_LANES_VECTORS
     int LC_input, LC_kernel, LC_output, LC_columns
-    int lc_can_be_lanewise(int algorithm) noexcept nogil
+    int lc_can_have_channel_lanes(int algorithm) noexcept nogil
     int lc_packs_kernel(const lc_job *) noexcept nogil
     int lc_cpu_features()
     ptrdiff_t lc_align(ptrdiff_t)
@@ -154,13 +154,13 @@ OPERATIONS = {
 ALGORITHMS = {
     lc_algorithms[_i].name.decode(): lc_algorithms[_i].operation.name.decode() for _i in range(lc_algorithm_count)
 }
-# Those whose tiles can be lanewise.
-LANEWISE = frozenset([name for _i, name in enumerate(ALGORITHMS) if lc_can_be_lanewise(_i)])
+# Those whose tiles can have channel lanes.
+CHANNEL_LANES = frozenset([name for _i, name in enumerate(ALGORITHMS) if lc_can_have_channel_lanes(_i)])
 # NumPy's names of the element types, in the order of the list in dtypes.h.
 DTYPES = tuple([lc_dtypes[_i].numpy.decode() for _i in range(lc_dtype_count)])
 
 # NumPy's names of the types in which kernels may be stored while all else is float32; the first: as all else is.
-STORES = tuple([lc_stores[_i].numpy.decode() for _i in range(lc_store_count)])
+STORES = tuple([lc_storages[_i].numpy.decode() for _i in range(lc_storage_count)])
 
 
 class Refused(ValueError):
@@ -185,14 +185,14 @@ cdef const lc_kernels *_find_kernels(str isa, int dtype) except NULL:
     raise ValueError(f"instruction set {isa!r} is unknown or cannot run here; available: {', '.join(available_isas())}")
 
 
-def tile_limits(str isa not None, int dtype, bint lanewise=False):
+def tile_limits(str isa not None, int dtype, bint channel_lanes=False):
     """Elements of a vector, bytes of an element, rows of the largest register tile that is 1, 2, 3, 4 vectors wide;
-    of lanewise tiles there are fewer widths.
+    of tiles with channel lanes there are fewer widths.
     """
     cdef const lc_kernels *kernels = _find_kernels(isa, dtype)
     cdef int vectors
-    if lanewise:
-        return kernels.lanes, kernels.itemsize, (LC_LANEWISE_ROWS,) * LC_LANEWISE_VECTORS
+    if channel_lanes:
+        return kernels.lanes, kernels.itemsize, (LC_CHANNEL_LANES_ROWS,) * LC_CHANNEL_LANES_VECTORS
     return kernels.lanes, kernels.itemsize, tuple([kernels.rows[vectors] for vectors in range(1, LC_TILE_VECTORS + 1)])
 
 
@@ -313,17 +313,17 @@ cdef int _read_geometry(lc_geometry *g, geometry) except -1:
     for axis in range(3):
         g.input[axis], g.output[axis] = geometry.input[axis], geometry.output[axis]
         g.kernel[axis], g.strides[axis] = geometry.kernel[axis], geometry.strides[axis]
-        g.dilation[axis], g.before[axis] = geometry.dilation[axis], geometry.before[axis]
+        g.dilation[axis], g.pad_before[axis] = geometry.dilation[axis], geometry.before[axis]
     g.channels_first = geometry.channels_first
     return 0
 
 
-def is_lanewise(geometry):
-    """Whether tiles can be lanewise: depthwise, one filter for each channel, with a pixel's channels side by side."""
+def has_channel_lanes(geometry):
+    """Whether tiles can have channel lanes: depthwise, one filter for each channel, with a pixel's channels side by side."""
     cdef lc_geometry g
     _read_geometry(&g, geometry)
     lc_derive(&g)
-    return bool(g.lanewise)
+    return bool(g.channel_lanes)
 
 
 cdef int _read_choices(lc_choices *choices, dict given) except -1:
@@ -362,7 +362,7 @@ cdef class Job:
         self.dtype, self.threads = dtype, threads
         self.job.algorithm = list(ALGORITHMS).index(algorithm)
         self.job.kernels = _find_kernels(isa, dtype)
-        self.job.store = store
+        self.job.storage = store
         _read_geometry(&self.job.geometry, geometry)
         _read_choices(&self.job.choices, choices)
         status = lc_make_job(&self.job)
@@ -424,7 +424,7 @@ cdef class Job:
     @property
     def packing(self):
         """Equal for two jobs of one `Spec` that pack a kernel alike."""
-        return self.job.algorithm, self.job.kernels.isa, self.dtype, self.job.store, self.job.choices.vectors
+        return self.job.algorithm, self.job.kernels.isa, self.dtype, self.job.storage, self.job.choices.vectors
 
     @property
     def nbytes(self):
@@ -468,7 +468,7 @@ cdef class Job:
         call.relu, call.accumulate, call.first, call.count = relu, accumulate, first, count
         call.result = _operand(self, &call, operation.makes, "result", result, PyBUF_WRITABLE)
         if lc_reads(&self.job, LC_kernel):
-            if self.job.store != LC_plain:
+            if self.job.storage != LC_native:
                 _bind_stored(self, &call, kernel)
             else:
                 call.kernel = _operand(self, &call, LC_kernel, "kernel", kernel)
@@ -520,7 +520,7 @@ cdef int _bind_stored(Job job, lc_call *call, kernel) except -1:
     cdef ptrdiff_t expected_scales = lc_scale_count(&job.job)
     _check_length("kernel", stored.shape[0], expected)
     call.kernel = <const void *> &stored[0]
-    if lc_stores[job.job.store].scaled:
+    if lc_storages[job.job.storage].scaled:
         _check_length("scales", 0 if scales is None else scales.shape[0], expected_scales)
         call.scales = &scales[0]
     return 0

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from math import ceil, prod
 from typing import Any, NamedTuple
 
-from ._core import LANEWISE, Job, Refused, is_lanewise, tile_limits
+from ._core import CHANNEL_LANES, Job, Refused, has_channel_lanes, tile_limits
 from .arguments import Ints
 from .arrays import ElementType
 from .columns import ColumnsForward, ColumnsGradInput, ColumnsGradKernel
@@ -36,8 +36,8 @@ BOX_TARGET = int(0.5 * caches.second)
 GRADIENT_BOX_TARGET = int(0.6 * caches.second)
 PANELS_TARGET = int(0.3 * caches.second)
 # What Winograd's algorithm brings together, where its kernel lies in that cache and where it does not.
-SQUARES_TARGET = int(0.2 * caches.second)
-FEWER_KERNELS_TARGET = int(0.45 * caches.second)
+WINOGRAD_TILES_BYTES = int(0.2 * caches.second)
+WINOGRAD_STREAM_BYTES = int(0.45 * caches.second)
 # Output gradients brought together for a few positions.
 SEGMENT_TARGET = 2 * caches.first
 # Tasks for each thread: enough to even out what the machine's other users take, few enough to cost nothing; and the
@@ -54,7 +54,7 @@ PRODUCTS_PER_THREAD = 500_000
 IN_PLACE_UP_TO = 16
 CROWDING = 4096
 # The same where windows have no pixel in common: a line of theirs fills one of a cache, or is less.
-READ_ONCE_UP_TO, BITS_OF_LINES_UP_TO = 64, 24
+READ_ONCE_UP_TO, PARTIAL_LINES_BATCH_LIMIT = 64, 24
 # Steps of a window that all tiles of a position sum before the next ones, where its kernel is larger than the
 # first-level cache: few enough to stay there, enough to make up for leaving a tile and coming back to it.
 PIECE = 96
@@ -67,7 +67,7 @@ ZONES_LIMIT = 50_000
 PHASES_LIMIT = 256
 # What a vector of positions costs a vector of filters, which needs no box.
 LINES_FILLED = 0.75
-# Channels, filters of a group and squares of outputs from which Winograd's algorithm gains more than its sums cost.
+# Channels, filters of a group and tiles of outputs from which Winograd's algorithm gains more than its sums cost.
 WINOGRAD_CHANNELS = 16
 WINOGRAD_SQUARES = 64
 # Register tiles that go through all panels of a task before the next tiles do.
@@ -96,7 +96,7 @@ class Planner:
     """Makes jobs of proposals for one operation on one geometry.
 
     `whole`: what it is a part of, perhaps itself; `images` is what was given, `geometry` what compiled algorithms
-    compute of it; `limit`: threads that may be used; `lanewise`: tiles take the channels of a depthwise geometry
+    compute of it; `limit`: threads that may be used; `channel_lanes`: tiles take the channels of a depthwise geometry
     side by side, as though they were one group. `lanes`, `rows`: elements of a vector, and rows of the largest
     register tile by its width in vectors, minus one. `groups`, `filters`, `channels`: groups that tiles keep apart,
     and of one of them. `in_planes`: a window lies in planes, one for each channel.
@@ -110,13 +110,13 @@ class Planner:
         settings: Settings,
         limit: int,
         whole: Whole | None,
-        lanewise: bool,
+        channel_lanes: bool,
     ) -> None:
         self.whole = whole or Whole(geometry.batch, geometry.filters)
         self.images = geometry
         self.geometry = geometry.one_row() if is_of(operation, CONV) else geometry
-        self.element, self.settings, self.lanewise = element, settings, lanewise
-        self.lanes, self.itemsize, self.rows = tile_limits(settings.isa, element.number, lanewise)
+        self.element, self.settings, self.channel_lanes = element, settings, channel_lanes
+        self.lanes, self.itemsize, self.rows = tile_limits(settings.isa, element.number, channel_lanes)
         work = geometry.products
         if is_of(operation, LOCAL):
             work += work // geometry.batch
@@ -124,7 +124,7 @@ class Planner:
         self.tasks = 1
         if self.threads > 1:
             self.tasks = max(self.threads, min(self.threads * TASKS_PER_THREAD, work // PRODUCTS_PER_TASK))
-        self.groups = 1 if lanewise else geometry.groups
+        self.groups = 1 if channel_lanes else geometry.groups
         self.filters, self.channels = geometry.filters // self.groups, geometry.channels // self.groups
         self.in_planes = geometry.channels_first and geometry.channels > 1
 
@@ -191,7 +191,7 @@ class Planner:
         if self.in_planes:
             return 1 if self.planes_crowd() else IN_PLACE_UP_TO // 4
         if self.read_once():
-            return READ_ONCE_UP_TO if self.side_by_side() * self.itemsize >= 64 else BITS_OF_LINES_UP_TO
+            return READ_ONCE_UP_TO if self.side_by_side() * self.itemsize >= 64 else PARTIAL_LINES_BATCH_LIMIT
         return IN_PLACE_UP_TO // 2 if prod(g.input) * g.channels * self.itemsize % CROWDING == 0 else IN_PLACE_UP_TO
 
     def read_once(self) -> bool:
@@ -230,14 +230,14 @@ def plan(
 
     ValueError if a forced algorithm cannot do the geometry.
     """
-    by_groups = planner = Planner(operation, geometry, element, settings, limit, whole, lanewise=False)
-    if is_lanewise(geometry):
-        planner = Planner(operation, geometry, element, settings, limit, whole, lanewise=True)
+    by_groups = planner = Planner(operation, geometry, element, settings, limit, whole, channel_lanes=False)
+    if has_channel_lanes(geometry):
+        planner = Planner(operation, geometry, element, settings, limit, whole, channel_lanes=True)
     candidates, make = _PLANS[operation]
     chosen: Iterable[str] = [name for name in settings.forced if name in make] or candidates(planner)
     for name in chosen:
         try:
-            job = make[name](planner if name in LANEWISE else by_groups, name)
+            job = make[name](planner if name in CHANNEL_LANES else by_groups, name)
         except Refused:
             continue
         if job is not None:
@@ -260,7 +260,7 @@ def sums_by_lanes(batch: int, filters: int, side_by_side: int, lanes: int) -> bo
 def _local_algorithms(p: Planner) -> list[str]:
     """The best algorithm for a locally connected convolution, and what does any geometry."""
     g = p.geometry
-    if p.lanewise:
+    if p.channel_lanes:
         return ["local_stream"]
     images, filters = _filled(g.batch, p.lanes), _filled(p.filters, p.lanes)
     in_place = g.batch <= p.in_place_up_to()
@@ -288,7 +288,7 @@ def _local(p: Planner, algorithm: str) -> Job | None:
         vectors = min(ceil(p.filters / p.lanes), len(p.rows), 4 if one_tile else 2)
         panel_filters, tile = vectors * p.lanes, _even(g.batch, p.rows[vectors - 1])
         again = g.batch > tile or p.filters * p.groups > panel_filters
-        if again and not one_tile and not p.lanewise and g.window * g.filters * p.itemsize > caches.first:
+        if again and not one_tile and not p.channel_lanes and g.window * g.filters * p.itemsize > caches.first:
             piece = _even(g.window, PIECE)
 
     def job(block: Ints, chunk: int, tile: int = tile, parts: int = 1) -> Job:
@@ -313,14 +313,14 @@ def _local(p: Planner, algorithm: str) -> Job | None:
 
 
 def _local_grad_kernel_algorithms(p: Planner) -> list[str]:
-    boxed = p.geometry.batch > p.in_place_up_to()
-    return ["local_kernel_boxed" if boxed else "local_kernel_placed", "local_kernel_placed"]
+    buffered = p.geometry.batch > p.in_place_up_to()
+    return ["local_kernel_buffered" if buffered else "local_kernel_direct", "local_kernel_direct"]
 
 
 def _local_grad_kernel(p: Planner, algorithm: str) -> Job | None:
     """None: not even one position of one image fits the workspace. The chunk of images is what sums follow."""
     g = p.geometry
-    boxed = algorithm == "local_kernel_boxed"
+    buffered = algorithm == "local_kernel_buffered"
     vectors = p.width(p.filters)
     row = g.filters * p.itemsize
     far = g.positions * g.window * row > caches.second and g.batch <= WRITTEN_AHEAD_UP_TO
@@ -330,8 +330,8 @@ def _local_grad_kernel(p: Planner, algorithm: str) -> Job | None:
         choices: dict[str, Any] = {"block": block, "batch_chunk": chunk, "segment": segment, "filter_parts": parts}
         return p.job(algorithm, vectors=vectors, rows_ahead=ahead, **choices)
 
-    smallest = p.shrunk(min(g.batch, BATCH_SUM) if boxed else g.batch, 1, lambda chunk: job((1, 1, 1), chunk))
-    if boxed and smallest.work_bytes > WORKSPACE_LIMIT:
+    smallest = p.shrunk(min(g.batch, BATCH_SUM) if buffered else g.batch, 1, lambda chunk: job((1, 1, 1), chunk))
+    if buffered and smallest.work_bytes > WORKSPACE_LIMIT:
         return None
     chunk = smallest.batch_chunk
     block = p.grown(
@@ -352,27 +352,27 @@ def _local_grad_input_algorithms(p: Planner) -> list[str]:
     the gradients brought into the lanes: as much as three images, with 16 filters. Planes that crowd cost one image
     twice as much.
     """
-    if p.lanewise:
-        return ["local_input_placed"]
+    if p.channel_lanes:
+        return ["local_input_direct"]
     one_image = ceil(p.filters / p.lanes) * p.lanes / 2 + 5 * p.lanes
     together = ceil(p.geometry.batch / p.lanes) * p.filters * p.lanes / 2
     beside = 3 / 16 * min(p.filters, p.lanes) * one_image
-    boxed = together + beside < p.geometry.batch * one_image * (2 if p.planes_crowd() else 1)
-    return ["local_input_boxed" if boxed else "local_input_placed", "local_input_placed"]
+    buffered = together + beside < p.geometry.batch * one_image * (2 if p.planes_crowd() else 1)
+    return ["local_input_buffered" if buffered else "local_input_direct", "local_input_direct"]
 
 
 def _local_grad_input(p: Planner, algorithm: str) -> Job | None:
     """None: not even one pixel of one tile of images fits the workspace."""
     g = p.geometry
-    boxed = algorithm == "local_input_boxed"
-    vectors = min(ceil(g.batch / p.lanes), 2) if boxed else 1
-    tile = vectors * p.lanes if boxed else 1
+    buffered = algorithm == "local_input_buffered"
+    vectors = min(ceil(g.batch / p.lanes), 2) if buffered else 1
+    tile = vectors * p.lanes if buffered else 1
 
     def job(block: Ints, chunk: int, segment: int = 1) -> Job:
         return p.job(algorithm, vectors=vectors, block=block, batch_tile=tile, batch_chunk=chunk, segment=segment)
 
     smallest = p.shrunk(ceil(g.batch / tile) * tile, tile, lambda chunk: job((1, 1, 1), chunk))
-    if boxed and smallest.work_bytes > WORKSPACE_LIMIT:
+    if buffered and smallest.work_bytes > WORKSPACE_LIMIT:
         return None
     chunk = smallest.batch_chunk
 
@@ -418,16 +418,20 @@ def _conv_algorithms(p: Planner, *compiled: str) -> list[str]:
 def _conv_forward_algorithms(p: Planner) -> list[str]:
     """Positions in the lanes where filters would leave more of them empty."""
     width = p.geometry.output[2]
-    lines = not p.lanewise and width >= p.lanes and _filled(p.filters, p.lanes) < LINES_FILLED * _filled(width, p.lanes)
-    winograd = p.settings.winograd and not p.lanewise and _gains_by_winograd(p)
+    lines = (
+        not p.channel_lanes
+        and width >= p.lanes
+        and _filled(p.filters, p.lanes) < LINES_FILLED * _filled(width, p.lanes)
+    )
+    winograd = p.settings.winograd and not p.channel_lanes and _gains_by_winograd(p)
     special = [*(["conv_winograd"] if winograd else []), *(["conv_lines"] if lines else [])]
     return _conv_algorithms(p, *special, "conv_direct")
 
 
 def _gains_by_winograd(p: Planner) -> bool:
     """For what Winograd's algorithm can do: the core refuses the rest."""
-    squares = p.geometry.batch * p.geometry.positions // 4
-    return min(p.channels, p.filters) >= WINOGRAD_CHANNELS and squares >= WINOGRAD_SQUARES
+    tiles = p.geometry.batch * p.geometry.positions // 4
+    return min(p.channels, p.filters) >= WINOGRAD_CHANNELS and tiles >= WINOGRAD_SQUARES
 
 
 def _conv_grad_input_algorithms(p: Planner) -> list[str]:
@@ -435,7 +439,9 @@ def _conv_grad_input_algorithms(p: Planner) -> list[str]:
     g = p.geometry
     if prod(min(s, k, n) for s, k, n in zip(g.strides, g.kernel, g.input, strict=True)) > PHASES_LIMIT:
         return [COLUMNS]
-    narrow = not p.lanewise and p.channels * 2 <= p.lanes and g.output[2] >= p.lanes and g.strides[2] <= g.kernel[2]
+    narrow = (
+        not p.channel_lanes and p.channels * 2 <= p.lanes and g.output[2] >= p.lanes and g.strides[2] <= g.kernel[2]
+    )
     return _conv_algorithms(p, *(["conv_narrow"] if narrow else []), "conv_phases")
 
 
@@ -456,24 +462,24 @@ def _conv(p: Planner, algorithm: str) -> Job:
 
 
 def _conv_winograd(p: Planner, algorithm: str) -> Job | None:
-    """As many squares of outputs together as the second-level cache has room for: beside the kernel where that fits
-    too, else more of them, since the kernel comes from farther away for each lot. None: one lot is too large.
+    """As many tiles of outputs together as the second-level cache has room for: beside the kernel where that fits
+    too, else more of them, since the kernel comes from farther away for each batch. None: one batch is too large.
     """
     g = p.geometry
     vectors = p.width(p.filters)
     rows = p.rows[vectors - 1]
 
-    def job(squares: int) -> Job:
-        return p.job(algorithm, vectors=vectors, tile_block=squares)
+    def job(tiles: int) -> Job:
+        return p.job(algorithm, vectors=vectors, tile_block=tiles)
 
     smallest = job(rows)
     if smallest.thread_bytes > WORKSPACE_LIMIT:
         return None
-    squares = g.batch * g.output[0] * ceil(g.output[1] / min(2, g.kernel[1])) * ceil(g.output[2] / 2)
+    tiles = g.batch * g.output[0] * ceil(g.output[1] / min(2, g.kernel[1])) * ceil(g.output[2] / 2)
     near = smallest.shared_bytes <= caches.second // 2
-    target, tasks = (SQUARES_TARGET, p.tasks) if near else (FEWER_KERNELS_TARGET, p.threads)
-    lots = max(tasks, ceil(squares / (rows * max(1, target // smallest.thread_bytes))))
-    return job(ceil(squares / (ceil(lots / p.threads) * p.threads)))
+    target, tasks = (WINOGRAD_TILES_BYTES, p.tasks) if near else (WINOGRAD_STREAM_BYTES, p.threads)
+    batches = max(tasks, ceil(tiles / (rows * max(1, target // smallest.thread_bytes))))
+    return job(ceil(tiles / (ceil(batches / p.threads) * p.threads)))
 
 
 def _conv_narrow(p: Planner, algorithm: str) -> Job | None:
@@ -560,11 +566,11 @@ _PLANS: dict[str, tuple[Callable[[Planner], list[str]], dict[str, Callable[[Plan
     ),
     "local_grad_kernel": (
         _local_grad_kernel_algorithms,
-        dict.fromkeys(("local_kernel_placed", "local_kernel_boxed"), _local_grad_kernel),
+        dict.fromkeys(("local_kernel_direct", "local_kernel_buffered"), _local_grad_kernel),
     ),
     "local_grad_input": (
         _local_grad_input_algorithms,
-        dict.fromkeys(("local_input_placed", "local_input_boxed"), _local_grad_input),
+        dict.fromkeys(("local_input_direct", "local_input_buffered"), _local_grad_input),
     ),
     "conv_forward": (
         _conv_forward_algorithms,

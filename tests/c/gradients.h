@@ -27,7 +27,7 @@ static void add_products(const lc_geometry *g, int local, int which, const array
         ptrdiff_t pixel = 0;
         int inside = 1;
         for (int axis = 0; axis < 3; ++axis) {
-            const ptrdiff_t i = at[axis] * g->strides[axis] - g->before[axis] + taps[axis] * g->dilation[axis];
+            const ptrdiff_t i = at[axis] * g->strides[axis] - g->pad_before[axis] + taps[axis] * g->dilation[axis];
             inside &= i >= 0 && i < g->input[axis];
             pixel = pixel * g->input[axis] + i;
         }
@@ -72,9 +72,9 @@ static int count_gradient_wrong(const expected *e, const array *result) {
 }
 
 /* The ways to compute one gradient: an algorithm, and choices that cut it so that every loop has an end inside. */
-static int run_gradient(const lc_geometry *g, const lc_kernels *kernels, int store, int algorithm, int way,
+static int run_gradient(const lc_geometry *g, const lc_kernels *kernels, int storage, int algorithm, int way,
                         const lc_call *call) {
-    const int boxed = algorithm == LC_local_kernel_boxed || algorithm == LC_local_input_boxed;
+    const int buffered = algorithm == LC_local_kernel_buffered || algorithm == LC_local_input_buffered;
     const lc_geometry own = seen_by(g, algorithm);
     lc_choices choices = whole();
     choices.vectors = widest(&own, algorithm == LC_conv_reduction ? 1 + way : 2);
@@ -83,9 +83,9 @@ static int run_gradient(const lc_geometry *g, const lc_kernels *kernels, int sto
     choices.panel_bytes = 3 * 64 * g->window;
     choices.position_parts = 1 + 2 * (way % 2);
     choices.rows_ahead = way;
-    if (algorithm == LC_local_kernel_placed || boxed)
+    if (algorithm == LC_local_kernel_direct || buffered)
         choices.filter_parts = lc_min(2, lc_count_panels(&own, 2 * kernels->lanes));
-    if (algorithm == LC_local_input_boxed) choices.batch_tile = 2 * kernels->lanes;
+    if (algorithm == LC_local_input_buffered) choices.batch_tile = 2 * kernels->lanes;
     choices.batch_chunk = lc_max(choices.batch_tile, g->batch / 2 / choices.batch_tile * choices.batch_tile);
     for (int axis = 0; axis < 3; ++axis) {
         const ptrdiff_t size = call->input ? g->output[axis] : g->input[axis];
@@ -94,7 +94,7 @@ static int run_gradient(const lc_geometry *g, const lc_kernels *kernels, int sto
     if (algorithm == LC_conv_narrow) /* along the width its m are cut, which are fewer than the pixels */
         for (int axis = 0; axis < 3; ++axis)
             choices.block[axis] = lc_min(lc_ceil_div(g->input[axis], g->strides[axis]), 2 + 5 * axis);
-    return run_job(g, kernels, store, algorithm, &choices, call);
+    return run_job(g, kernels, storage, algorithm, &choices, call);
 }
 
 /* One gradient of one geometry, one way. Returns whether it went wrong. */
@@ -112,11 +112,11 @@ static int check_gradient(const lc_geometry *g, const lc_kernels *kernels, int w
     call.result = result.data;
     call.ran = &ran;
     for (ptrdiff_t i = 0; i < result.size; ++i) put(&result, i, NAN);
-    const int refused = !run_gradient(g, kernels, other->store, algorithm, way, &call);
+    const int refused = !run_gradient(g, kernels, other->storage, algorithm, way, &call);
     const int wrong = refused ? 0 : count_gradient_wrong(e, &result), other_ran = strcmp(ran.isa, kernels->isa) != 0;
     if (wrong || other_ran) {
         fprintf(stderr, "%s %s %s, kernel %d, way %d: %d wrong, ran %s", kernels->isa, kernels->dtype,
-                lc_algorithms[algorithm].name, other->store, way, wrong, refused ? "nothing: refused" : ran.isa);
+                lc_algorithms[algorithm].name, other->storage, way, wrong, refused ? "nothing: refused" : ran.isa);
         print_geometry(g);
     }
     free(result.data);
@@ -126,23 +126,23 @@ static int check_gradient(const lc_geometry *g, const lc_kernels *kernels, int w
 /* Algorithms by what they compute. */
 static const int gradient_algorithms[2][2][2] = {
     {{LC_conv_phases, LC_conv_narrow}, {LC_conv_reduction, LC_conv_reduction}},
-    {{LC_local_input_placed, LC_local_input_boxed}, {LC_local_kernel_placed, LC_local_kernel_boxed}},
+    {{LC_local_input_direct, LC_local_input_buffered}, {LC_local_kernel_direct, LC_local_kernel_buffered}},
 };
 
 /* All gradients of one geometry. Strides with dilation have no phases, and along the width no pixels in lanes: the
  * shared input gradient is left out there. Returns the number of ways that went wrong. */
-static int check_gradients(const lc_geometry *g, const lc_kernels *kernels, int wide, int store, long *ways) {
+static int check_gradients(const lc_geometry *g, const lc_kernels *kernels, int wide, int storage, long *ways) {
     const ptrdiff_t inputs = g->batch * g->x.image;
     array x = make(inputs, wide), dy = make(g->batch * g->y.image, wide);
     int failures = 0, mixed = 0;
     for (int axis = 0; axis < 3; ++axis) mixed |= g->strides[axis] > 1 && g->dilation[axis] > 1;
     for (int local = 0; local < 2; ++local) {
         const ptrdiff_t kernel_size = (local ? g->positions : 1) * g->window * g->filters;
-        array k = make_kernel(g, local, wide, store);
+        array k = make_kernel(g, local, wide, storage);
         for (int which = 0; which < 2; ++which) {
             const array *other = which == FOR_INPUT ? &k : &x;
             if (!local && which == FOR_INPUT && mixed) continue;
-            if (which == FOR_KERNEL && store != LC_plain) continue;
+            if (which == FOR_KERNEL && storage != LC_native) continue;
             expected e = expect_gradient(g, local, which, other, &dy, which == FOR_INPUT ? inputs : kernel_size);
             for (int way = 0; way < 2; ++way, ++*ways)
                 failures +=

@@ -29,7 +29,7 @@ static long double expect(const lc_geometry *g, int local, int squares, const ar
             ptrdiff_t pixel = 0;
             int inside = 1;
             for (int axis = 0; axis < 3; ++axis) {
-                const ptrdiff_t i = at[axis] * g->strides[axis] - g->before[axis] + taps[axis] * g->dilation[axis];
+                const ptrdiff_t i = at[axis] * g->strides[axis] - g->pad_before[axis] + taps[axis] * g->dilation[axis];
                 inside &= i >= 0 && i < g->input[axis];
                 pixel = pixel * g->input[axis] + i;
             }
@@ -71,7 +71,7 @@ static int count_wrong(const lc_geometry *g, const lc_call *c, int local, int sq
 }
 
 /* One forward way: choices that cut it so that every loop has an end inside. */
-static int run_forward(const lc_geometry *g, const lc_kernels *kernels, int store, int algorithm, int way,
+static int run_forward(const lc_geometry *g, const lc_kernels *kernels, int storage, int algorithm, int way,
                        const lc_call *call) {
     const lc_geometry own = seen_by(g, algorithm);
     lc_choices choices = whole();
@@ -80,22 +80,22 @@ static int run_forward(const lc_geometry *g, const lc_kernels *kernels, int stor
         choices.block[0] = lc_min(g->output[0], 2);
         choices.block[1] = lc_min(g->output[1], 1 + way);
         choices.block[2] = lc_min(g->output[2], way % 2 ? 7 : 1000);
-        return run_job(g, kernels, store, algorithm, &choices, call);
+        return run_job(g, kernels, storage, algorithm, &choices, call);
     }
     if (algorithm == LC_conv_winograd) {
         choices.vectors = 1 + way;
         choices.tile_block = way % 2 ? 5 : 1000;
-        return run_job(g, kernels, store, algorithm, &choices, call);
+        return run_job(g, kernels, storage, algorithm, &choices, call);
     }
     if (algorithm == LC_conv_direct) {
         choices.vectors = widest(&own, 1 + way);
         choices.tasks = 7;
         choices.tile_block = 1 + way;
         choices.panel_bytes = lc_max(1, choices.vectors * kernels->lanes * kernels->itemsize * g->window);
-        return run_job(g, kernels, store, algorithm, &choices, call);
+        return run_job(g, kernels, storage, algorithm, &choices, call);
     }
     choices.vectors = algorithm == LC_local_dot ? 1 : algorithm == LC_local_stream ? widest(&own, 4) : 2;
-    const ptrdiff_t rows = own.lanewise ? LC_LANEWISE_ROWS : kernels->rows[choices.vectors];
+    const ptrdiff_t rows = own.channel_lanes ? LC_CHANNEL_LANES_ROWS : kernels->rows[choices.vectors];
     const ptrdiff_t lanes = choices.vectors * kernels->lanes;
     const ptrdiff_t width = algorithm == LC_local_dot      ? 1
                             : algorithm == LC_local_images ? lc_even(g->group_filters, rows)
@@ -105,18 +105,18 @@ static int run_forward(const lc_geometry *g, const lc_kernels *kernels, int stor
                                                         : lc_even(g->batch, rows);
     choices.batch_chunk = lc_max(choices.batch_tile, g->batch / 2 / choices.batch_tile * choices.batch_tile);
     choices.filter_parts = lc_min(1 + way % 2, lc_count_panels(&own, width));
-    choices.piece = algorithm == LC_local_dot || own.lanewise ? 0 : way % 3 * 5; /* whole, of 5, of 10 steps */
+    choices.piece = algorithm == LC_local_dot || own.channel_lanes ? 0 : way % 3 * 5; /* whole, of 5, of 10 steps */
     for (int axis = 0; axis < 3; ++axis) choices.block[axis] = lc_min(g->output[axis], 1 + way);
-    return run_job(g, kernels, store, algorithm, &choices, call);
+    return run_job(g, kernels, storage, algorithm, &choices, call);
 }
 
 /* Whether an algorithm cannot do a geometry. */
-static int refuses(const lc_geometry *g, int store, int algorithm) {
+static int refuses(const lc_geometry *g, int storage, int algorithm) {
     if (algorithm == LC_local_dot) return !lc_dot_fits(g);
     if (algorithm == LC_conv_lines) return g->strides[2] > 1 && g->dilation[2] > 1;
     if (algorithm != LC_conv_winograd) return 0;
     const int three[2] = {g->kernel[1] == 3, g->kernel[2] == 3};
-    return store != LC_plain || g->channels_first || g->kernel[0] != 1 || !three[1] ||
+    return storage != LC_native || g->channels_first || g->kernel[0] != 1 || !three[1] ||
            (g->kernel[1] != 1 && !three[0]) || (three[0] && (g->strides[1] > 1 || g->dilation[1] > 1)) ||
            g->strides[2] > 1 || g->dilation[2] > 1;
 }
@@ -139,14 +139,14 @@ static int check_forward(const lc_geometry *g, const lc_kernels *kernels, int al
     call.relu = relu;
     call.ran = &ran;
     for (ptrdiff_t i = 0; i < y->size; ++i) put(y, i, NAN);
-    const int refused = !run_forward(g, kernels, k->store, algorithm, way, &call);
-    if (refused && refuses(g, k->store, algorithm)) return 0;
+    const int refused = !run_forward(g, kernels, k->storage, algorithm, way, &call);
+    if (refused && refuses(g, k->storage, algorithm)) return 0;
     const int wrong =
         count_wrong(g, &call, local, algorithm == LC_conv_winograd, full, x, k, bias_kind ? bias : NULL, y);
     const int other = strcmp(ran.isa, kernels->isa) != 0 || strcmp(ran.dtype, kernels->dtype) != 0;
     if (wrong || other) {
         fprintf(stderr, "%s %s %s, kernel %d, way %d, bias %d, relu %d: %d wrong, ran %s %s", kernels->isa,
-                kernels->dtype, lc_algorithms[algorithm].name, k->store, way, bias_kind, relu, wrong,
+                kernels->dtype, lc_algorithms[algorithm].name, k->storage, way, bias_kind, relu, wrong,
                 refused ? "nothing: refused" : ran.isa, ran.dtype);
         print_geometry(g);
     }
@@ -154,7 +154,7 @@ static int check_forward(const lc_geometry *g, const lc_kernels *kernels, int al
 }
 
 /* One geometry on one set of kernels: all ways to run it. Returns the number of ways that went wrong. */
-static int check(const lc_geometry *g, const lc_kernels *kernels, int wide, int store, int bias_kind, int relu,
+static int check(const lc_geometry *g, const lc_kernels *kernels, int wide, int storage, int bias_kind, int relu,
                  long *ways) {
     static const int algorithms[2][4] = {{LC_conv_direct, LC_conv_lines, LC_conv_winograd},
                                          {LC_local_dot, LC_local_stream, LC_local_rows, LC_local_images}};
@@ -162,7 +162,7 @@ static int check(const lc_geometry *g, const lc_kernels *kernels, int wide, int 
     array x = make(g->batch * g->x.image, wide), y = make(g->batch * g->positions * g->filters, wide);
     array bias = make(bias_kind == 2 ? g->positions * g->filters : g->filters, wide);
     for (int local = 0; local < 2; ++local) {
-        array k = make_kernel(g, local, wide, store);
+        array k = make_kernel(g, local, wide, storage);
         for (int way = 0; way < (local ? 4 : 12); ++way, ++*ways) {
             const int algorithm = algorithms[local][local ? way : way / 4];
             failures += check_forward(g, kernels, algorithm, way % 4, bias_kind, relu, &x, &k, &bias, &y);
@@ -185,10 +185,10 @@ int main(int argc, char **argv) {
         for (int i = 0; i < lc_isa_count; ++i) {
             if ((lc_isas[i].needs & features) != lc_isas[i].needs) continue;
             for (int wide = 0; wide < 2; ++wide)
-                for (int store = 0; store < (wide ? 1 : lc_store_count); ++store) {
+                for (int storage = 0; storage < (wide ? 1 : lc_storage_count); ++storage) {
                     const lc_kernels *kernels = lc_isas[i].kernels[wide ? LC_f64 : LC_f32];
-                    failures += check(&g, kernels, wide, store, round % 3, round % 2, &ways);
-                    failures += check_gradients(&g, kernels, wide, store, &ways);
+                    failures += check(&g, kernels, wide, storage, round % 3, round % 2, &ways);
+                    failures += check_gradients(&g, kernels, wide, storage, &ways);
                 }
         }
     }

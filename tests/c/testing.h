@@ -27,7 +27,7 @@ typedef struct {
     void *data;
     int wide;
     ptrdiff_t size;
-    int store;
+    int storage;
     float *scales; /* of int8: one for each of `filters` columns of every `rows` rows */
     ptrdiff_t rows, filters;
 } array;
@@ -43,9 +43,9 @@ static double of_bits(unsigned bits, int exponent_bits) {
 }
 
 static double get(const array *a, ptrdiff_t i) {
-    if (a->store == LC_f16) return of_bits(((uint16_t *)a->data)[i], 5);
-    if (a->store == LC_bf16) return of_bits(((uint16_t *)a->data)[i], 8);
-    if (a->store == LC_i8)
+    if (a->storage == LC_f16) return of_bits(((uint16_t *)a->data)[i], 5);
+    if (a->storage == LC_bf16) return of_bits(((uint16_t *)a->data)[i], 8);
+    if (a->storage == LC_i8)
         return ((signed char *)a->data)[i] *
                (double)a->scales[i / (a->rows * a->filters) * a->filters + i % a->filters];
     return a->wide ? ((double *)a->data)[i] : (double)((float *)a->data)[i];
@@ -59,7 +59,7 @@ static void put(array *a, ptrdiff_t i, double value) {
 }
 
 static array make(ptrdiff_t size, int wide) {
-    array a = {malloc((size_t)size * (wide ? sizeof(double) : sizeof(float))), wide, size, LC_plain, NULL, 1, 1};
+    array a = {malloc((size_t)size * (wide ? sizeof(double) : sizeof(float))), wide, size, LC_native, NULL, 1, 1};
     if (!a.data) exit(3);
     for (ptrdiff_t i = 0; i < size; ++i) put(&a, i, next_random());
     return a;
@@ -67,17 +67,17 @@ static array make(ptrdiff_t size, int wide) {
 
 /* A kernel of random bits in one of the stored types, of float16 and bfloat16 between 2^-7 and 2 in size, or subnormal;
  * `rows` and `filters`: what has one scale in int8. */
-static array make_stored(ptrdiff_t size, int store, ptrdiff_t rows, ptrdiff_t filters) {
+static array make_stored(ptrdiff_t size, int storage, ptrdiff_t rows, ptrdiff_t filters) {
     const ptrdiff_t scales = size / rows;
-    array a = {malloc((size_t)(size * lc_stores[store].itemsize)), 0, size, store, NULL, rows, filters};
-    a.scales = store == LC_i8 ? (float *)malloc((size_t)scales * sizeof(float)) : NULL;
-    if (!a.data || (store == LC_i8 && !a.scales)) exit(3);
+    array a = {malloc((size_t)(size * lc_storages[storage].itemsize)), 0, size, storage, NULL, rows, filters};
+    a.scales = storage == LC_i8 ? (float *)malloc((size_t)scales * sizeof(float)) : NULL;
+    if (!a.data || (storage == LC_i8 && !a.scales)) exit(3);
     for (ptrdiff_t i = 0; i < size; ++i) {
-        const unsigned bits = (unsigned)((next_random() + 1) * 32768), fraction = store == LC_f16 ? 10 : 7;
-        const unsigned bias = store == LC_f16 ? 15 : 127, exponent = bias - (bits >> fraction) % 8;
+        const unsigned bits = (unsigned)((next_random() + 1) * 32768), fraction = storage == LC_f16 ? 10 : 7;
+        const unsigned bias = storage == LC_f16 ? 15 : 127, exponent = bias - (bits >> fraction) % 8;
         const unsigned sized =
             (bits & 0x8000u) | (bits % 17 ? exponent << fraction : 0) | (bits & ((1u << fraction) - 1));
-        if (store == LC_i8)
+        if (storage == LC_i8)
             ((signed char *)a.data)[i] = (signed char)(next_random() * 128);
         else
             ((uint16_t *)a.data)[i] = (uint16_t)sized;
@@ -93,14 +93,14 @@ static void *allocate(ptrdiff_t bytes) {
 }
 
 /* Makes a job of choices and runs its passes, task by task. Returns whether the algorithm took them. */
-static int run_job(const lc_geometry *g, const lc_kernels *kernels, int store, int algorithm, const lc_choices *choices,
-                   const lc_call *call) {
+static int run_job(const lc_geometry *g, const lc_kernels *kernels, int storage, int algorithm,
+                   const lc_choices *choices, const lc_call *call) {
     lc_job job;
     memset(&job, 0, sizeof job);
     job.geometry = *g;
     job.kernels = kernels;
     job.algorithm = algorithm;
-    job.store = store;
+    job.storage = storage;
     job.choices = *choices;
     const int status = lc_make_job(&job);
     if (status == LC_NO_MEMORY) exit(3);
@@ -131,13 +131,13 @@ static lc_choices whole(void) {
 /* A geometry as an algorithm sees it. */
 static lc_geometry seen_by(const lc_geometry *g, int algorithm) {
     lc_geometry own = *g;
-    own.lanewise = g->lanewise && lc_can_be_lanewise(algorithm);
+    own.channel_lanes = g->channel_lanes && lc_can_have_channel_lanes(algorithm);
     return own;
 }
 
 /* As many vectors, or as many as there are of its tiles. */
 static ptrdiff_t widest(const lc_geometry *g, ptrdiff_t vectors) {
-    return g->lanewise ? lc_min(vectors, LC_LANEWISE_VECTORS) : vectors;
+    return g->channel_lanes ? lc_min(vectors, LC_CHANNEL_LANES_VECTORS) : vectors;
 }
 
 static void free_array(array *a) {
@@ -150,8 +150,8 @@ static void print_geometry(const lc_geometry *g) {
             ": batch %td input %td %td %td channels %td filters %td groups %td kernel %td %td %td strides %td %td %td "
             "dilation %td before %td %td first %d\n",
             g->batch, g->input[0], g->input[1], g->input[2], g->channels, g->filters, g->groups, g->kernel[0],
-            g->kernel[1], g->kernel[2], g->strides[0], g->strides[1], g->strides[2], g->dilation[2], g->before[1],
-            g->before[2], g->channels_first);
+            g->kernel[1], g->kernel[2], g->strides[0], g->strides[1], g->strides[2], g->dilation[2], g->pad_before[1],
+            g->pad_before[2], g->channels_first);
 }
 
 /* A geometry from random small choices that cross the edges of tiles and vectors. */
@@ -177,10 +177,10 @@ static lc_geometry draw(int round) {
             g.strides[axis] = g.dilation[axis] = 1;
         }
         if (round % 4 == 3) g.kernel[0] = 1, g.channels_first = 0;
-        g.before[axis] = flat ? 0 : DRAW(4);
+        g.pad_before[axis] = flat ? 0 : DRAW(4);
         const ptrdiff_t reach = (g.kernel[axis] - 1) * g.dilation[axis] + 1, after = flat ? 0 : DRAW(3);
         g.output[axis] = flat ? 1 : 1 + DRAW(axis == 2 && round % 3 == 0 ? 40 : 6);
-        g.input[axis] = lc_max(1, (g.output[axis] - 1) * g.strides[axis] + reach - g.before[axis] - after);
+        g.input[axis] = lc_max(1, (g.output[axis] - 1) * g.strides[axis] + reach - g.pad_before[axis] - after);
     }
 #undef DRAW
     lc_derive(&g);
@@ -188,10 +188,10 @@ static lc_geometry draw(int round) {
 }
 
 /* A kernel of a geometry, in the element type or stored otherwise. */
-static array make_kernel(const lc_geometry *g, int local, int wide, int store) {
+static array make_kernel(const lc_geometry *g, int local, int wide, int storage) {
     const ptrdiff_t size = (local ? g->positions : 1) * g->window * g->filters;
-    return store == LC_plain ? make(size, wide)
-                             : make_stored(size, store, local ? g->window : g->group_channels, g->filters);
+    return storage == LC_native ? make(size, wide)
+                                : make_stored(size, storage, local ? g->window : g->group_channels, g->filters);
 }
 
 #endif

@@ -18,27 +18,27 @@ static inline int lc_finish_columns(lc_job *job) {
     return LC_OK;
 }
 
-/* The way of one window between the image and its row: where its first tap inside lies in either, and the steps.
+/* The copy of one window between the image and its row: where its first tap inside lies in either, and the steps.
  * Returns whether all taps are inside. */
-LC_INLINE int lc_window_way(const lc_geometry *g, ptrdiff_t number, int to_row, ptrdiff_t *in_image, ptrdiff_t *in_row,
-                            lc_copy *way) {
+LC_INLINE int lc_window_copy(const lc_geometry *g, ptrdiff_t number, int to_row, ptrdiff_t *in_image, ptrdiff_t *in_row,
+                             lc_copy *copy) {
     const ptrdiff_t position = number % g->positions, row_tap = g->channels_first ? 1 : g->channels;
     const ptrdiff_t index[3] = {position / (g->output[1] * g->output[2]), position / g->output[2] % g->output[1],
                                 position % g->output[2]};
     const ptrdiff_t row_step[3] = {g->kernel[1] * g->kernel[2] * row_tap, g->kernel[2] * row_tap, row_tap};
     ptrdiff_t inside = 1;
     *in_image = number / g->positions * g->x.image + lc_window_at(g, &g->x, index, NULL);
-    *in_row = way->count = 0;
+    *in_row = copy->count = 0;
     for (int axis = 0; axis < 3; ++axis) {
         const lc_range taps = lc_taps_inside(g, axis, index[axis]);
         const ptrdiff_t step = g->dilation[axis] * g->x.pixel[axis];
         *in_image += taps.lo * step;
         *in_row += taps.lo * row_step[axis];
         inside *= taps.hi - taps.lo;
-        lc_add_dim(way, taps.hi - taps.lo, to_row ? step : row_step[axis], to_row ? row_step[axis] : step);
+        lc_add_dim(copy, taps.hi - taps.lo, to_row ? step : row_step[axis], to_row ? row_step[axis] : step);
     }
     const ptrdiff_t row_channel = g->channels_first ? g->taps : 1;
-    lc_add_dim(way, g->channels, to_row ? g->x.channel : row_channel, to_row ? row_channel : g->x.channel);
+    lc_add_dim(copy, g->channels, to_row ? g->x.channel : row_channel, to_row ? row_channel : g->x.channel);
     return inside == g->taps;
 }
 

@@ -11,10 +11,10 @@ LC_NOINLINE void gather_windows(LC_TASK_ARGUMENTS) {
     for (ptrdiff_t i = lc_share(c->count, job->tasks[0], task); i < last; ++i) {
         LC_REAL *row = (LC_REAL *)c->result + i * g->window;
         ptrdiff_t in_image, in_row;
-        lc_copy way;
-        if (!lc_window_way(g, c->first + i, 1, &in_image, &in_row, &way))
+        lc_copy copy;
+        if (!lc_window_copy(g, c->first + i, 1, &in_image, &in_row, &copy))
             memset(row, 0, (size_t)g->window * sizeof(LC_REAL));
-        move((const LC_REAL *)c->input + in_image, row + in_row, way);
+        move((const LC_REAL *)c->input + in_image, row + in_row, copy);
     }
 }
 
@@ -25,9 +25,9 @@ LC_NOINLINE void scatter_windows(LC_TASK_ARGUMENTS) {
     if (task == 0) sign(c->ran);
     for (ptrdiff_t i = lc_max(c->first, task * g->positions); i < last; ++i) {
         ptrdiff_t in_image, in_row;
-        lc_copy way;
-        lc_window_way(g, i, 0, &in_image, &in_row, &way);
+        lc_copy copy;
+        lc_window_copy(g, i, 0, &in_image, &in_row, &copy);
         move_adding((const LC_REAL *)c->gradient + (i - c->first) * g->window + in_row, (LC_REAL *)c->result + in_image,
-                    way);
+                    copy);
     }
 }

@@ -69,7 +69,7 @@ static inline int lc_make_phase(const lc_geometry *g, const ptrdiff_t first_tap[
     phase->filters = g->channels;
     for (int axis = 0; axis < 3; ++axis) {
         const ptrdiff_t step = g->strides[axis], tap = first_tap[axis];
-        const ptrdiff_t pixel = first_pixel[axis] = ((tap - g->before[axis]) % step + step) % step;
+        const ptrdiff_t pixel = first_pixel[axis] = ((tap - g->pad_before[axis]) % step + step) % step;
         if (pixel >= g->input[axis]) return 0;
         part->first_tap[axis] = tap;
         phase->input[axis] = g->output[axis];
@@ -78,10 +78,11 @@ static inline int lc_make_phase(const lc_geometry *g, const ptrdiff_t first_tap[
         phase->strides[axis] = 1;
         /* The first pixel meets its first tap in the window of output (pixel + before - tap) / step; the other taps in
          * earlier ones. */
-        phase->before[axis] = (phase->kernel[axis] - 1) * g->dilation[axis] - (pixel + g->before[axis] - tap) / step;
+        phase->pad_before[axis] =
+            (phase->kernel[axis] - 1) * g->dilation[axis] - (pixel + g->pad_before[axis] - tap) / step;
     }
     lc_derive(phase);
-    phase->lanewise = g->lanewise;
+    phase->channel_lanes = g->channel_lanes;
     phase->y = g->x;
     part->origin = lc_offset(&g->x, first_pixel);
     for (int axis = 0; axis < 3; ++axis) phase->y.pixel[axis] *= g->strides[axis];
@@ -176,10 +177,10 @@ static inline int lc_finish_conv_forward(lc_job *job) {
     lc_conv_plan *p = LC_PLAN(lc_conv_plan, job);
     const lc_geometry *g = &job->geometry;
     const int phases = job->algorithm == LC_conv_phases;
-    const ptrdiff_t filters = phases ? g->channels : g->filters, groups = g->lanewise ? 1 : g->groups;
+    const ptrdiff_t filters = phases ? g->channels : g->filters, groups = g->channel_lanes ? 1 : g->groups;
     if (!lc_vectors_fit(job) || job->choices.tasks < 1 || job->choices.panel_bytes < 1 || job->choices.tile_block < 1)
         return LC_REFUSED;
-    p->by_filters = phases && !g->lanewise;
+    p->by_filters = phases && !g->channel_lanes;
     p->panel_width = lc_tile_lanes(job);
     p->panels = lc_ceil_div(filters / groups, p->panel_width) * groups;
     for (int axis = 0; axis < 3; ++axis) {
@@ -187,7 +188,7 @@ static inline int lc_finish_conv_forward(lc_job *job) {
         p->kernel[axis] = g->kernel[axis];
     }
     /* Rows that lie in the order of the runs, all filters in one panel: such a kernel may be read where it is. */
-    p->in_place = job->store == LC_plain && !phases && (!g->channels_first || g->channels == 1) && groups == 1 &&
+    p->in_place = job->storage == LC_native && !phases && (!g->channels_first || g->channels == 1) && groups == 1 &&
                   g->filters <= p->panel_width &&
                   (g->batch * g->positions < LC_ALIGNED_PIXELS || lc_products(g) < LC_ALIGNED_PRODUCTS);
     int status = lc_make_parts(job, p);
@@ -196,7 +197,7 @@ static inline int lc_finish_conv_forward(lc_job *job) {
     lc_cut_parts(job, p);
     const ptrdiff_t stage = g->channels_first ? job->kernels->rows[job->choices.vectors] * p->panel_width : 0;
     p->kernel_at = p->stage_at + lc_align(stage * job->kernels->itemsize);
-    const ptrdiff_t widened = job->store != LC_plain && p->by_filters ? p->panel_width * LC_WIDENED_COLUMNS : 0;
+    const ptrdiff_t widened = job->storage != LC_native && p->by_filters ? p->panel_width * LC_WIDENED_COLUMNS : 0;
     job->thread_bytes = p->kernel_at + lc_align(widened * job->kernels->itemsize);
     return LC_OK;
 }

@@ -26,7 +26,7 @@ LC_NOINLINE void conv_pack(LC_TASK_ARGUMENTS) {
         const lc_tap_block block = lc_find_tap(job, p, part, &panel, tap);
         const char *source = (const char *)c->kernel + block.first * size;
         LC_REAL *target = packed + tap * row_tap * p->panel_width;
-        if (job->store == LC_plain) {
+        if (job->storage == LC_native) {
             move((const LC_REAL *)source, target,
                  lc_copy_plane(g->group_channels, p->by_filters ? 1 : block.stride, channel, panel.count,
                                p->by_filters ? block.stride : 1, 1));
@@ -38,7 +38,7 @@ LC_NOINLINE void conv_pack(LC_TASK_ARGUMENTS) {
         for (ptrdiff_t from = 0; from < block.columns; from += together) {
             const ptrdiff_t count = lc_min(together, block.columns - from);
             LC_REAL *widened = p->by_filters ? (LC_REAL *)(workspace + p->kernel_at) : target;
-            widen(job->store, source + from * size, block.stride, block.rows, count,
+            widen(job->storage, source + from * size, block.stride, block.rows, count,
                   lc_scales_from(c, block.scale + from), widened, p->by_filters ? count : channel);
             if (p->by_filters)
                 move(widened, target + from * channel, lc_copy_plane(count, 1, channel, panel.count, count, 1));
@@ -54,8 +54,8 @@ LC_INLINE void conv_tile(const lc_conv_work *work, const lc_zone *z, const lc_co
     const ptrdiff_t spacing = lc_output_spacing(g, z);
     LC_REAL *out =
         (LC_REAL *)work->result + at->image * g->y.image + panel->first * g->y.channel + lc_offset(&g->y, at->index);
-    t->broadcast_base = at->image * g->x.image + panel->group * g->group_channels * g->x.channel +
-                        lc_window_at(g, &g->x, at->index, NULL);
+    t->row_base = at->image * g->x.image + panel->group * g->group_channels * g->x.channel +
+                  lc_window_at(g, &g->x, at->index, NULL);
     if (g->y.channel == 1) {
         t->out = out;
         t->out_stride = spacing;
@@ -109,11 +109,11 @@ LC_NOINLINE void conv_tiles(LC_TASK_ARGUMENTS) {
     work.panel_width = p->panel_width;
     work.tile_block = job->choices.tile_block;
     t.runs = runs;
-    t.broadcast = job->algorithm == LC_conv_direct ? c->input : c->gradient;
-    t.broadcast_step = lc_run_step(g, &g->x);
+    t.row_data = job->algorithm == LC_conv_direct ? c->input : c->gradient;
+    t.row_step = lc_run_step(g, &g->x);
     t.vector_step = p->in_place ? g->filters : p->panel_width;
     t.relu = c->relu;
-    t.lanewise = g->lanewise;
+    t.channel_lanes = g->channel_lanes;
     t.bias_axis = c->bias ? LC_BIAS_LANES : LC_BIAS_NONE;
     for (ptrdiff_t i = 0; i < part->zone_count; ++i) {
         const lc_zone *z = part->zones + i;

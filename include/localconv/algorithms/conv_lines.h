@@ -45,7 +45,7 @@ static inline int lc_finish_conv_lines(lc_job *job) {
     p->phases = lc_min(s, g->kernel[2]);
     p->along_taps = s == 1 && g->group_channels < g->kernel[2];
     /* A dilation that other algorithms step over lies inside a line here. */
-    const double line = (double)lc_reach(g, 2) / (double)s + (double)job->choices.block[2] + (double)width;
+    const double line = (double)lc_effective_size(g, 2) / (double)s + (double)job->choices.block[2] + (double)width;
     double box = line * (double)p->phases * (double)g->channels * (double)itemsize;
     if (line * (double)g->group_filters * (double)itemsize > (double)LC_MOST_BYTES) return LC_REFUSED;
     for (int axis = 0; axis < 2; ++axis) {
@@ -54,8 +54,8 @@ static inline int lc_finish_conv_lines(lc_job *job) {
         if (box > (double)LC_MOST_BYTES) return LC_REFUSED;
         lines *= extent;
     }
-    p->line = lc_round_up(job->choices.block[2], width) + (lc_reach(g, 2) - 1) / s;
-    p->channel = lc_spread(p->phases * lines * p->line, itemsize);
+    p->line = lc_round_up(job->choices.block[2], width) + (lc_effective_size(g, 2) - 1) / s;
+    p->channel = lc_padded_stride(p->phases * lines * p->line, itemsize);
     p->box_at = job->list_bytes = lc_align(g->taps * g->group_channels * (ptrdiff_t)sizeof(lc_run));
     job->box_bytes = g->channels * p->channel * itemsize;
     p->stage_at = p->box_at + lc_align(job->box_bytes);
@@ -105,8 +105,7 @@ static inline ptrdiff_t lc_lines_runs(const lc_job *job, const lc_lines_place *a
                 const ptrdiff_t t = p->along_taps ? clip[2].lo : clip[2].lo + k, channel = p->along_taps ? k : 0;
                 const ptrdiff_t step = t * g->dilation[2];
                 lc_run *run = runs + count++;
-                run->broadcast =
-                    lc_lines_row(g, p, (i * g->kernel[1] + j) * g->kernel[2] + t, channel) * g->group_filters;
+                run->row = lc_lines_row(g, p, (i * g->kernel[1] + j) * g->kernel[2] + t, channel) * g->group_filters;
                 run->vector = (i - clip[0].lo) * g->dilation[0] * at->pixel[0] +
                               (j - clip[1].lo) * g->dilation[1] * at->pixel[1] + step % s * at->phase + step / s +
                               channel * p->channel;

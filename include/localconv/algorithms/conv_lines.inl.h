@@ -14,13 +14,13 @@ LC_NOINLINE void lines_pack(LC_TASK_ARGUMENTS) {
         for (ptrdiff_t tap = 0; tap < g->taps; ++tap) {
             const ptrdiff_t first = (tap * g->group_channels) * g->filters + group * g->group_filters;
             LC_REAL *target = packed + (group * g->window + lc_lines_row(g, p, tap, 0)) * g->group_filters;
-            if (job->store == LC_plain)
+            if (job->storage == LC_native)
                 move((const LC_REAL *)c->kernel + first, target,
                      lc_copy_plane(g->group_channels, g->filters, channel, g->group_filters, 1, 1));
             else
-                widen(job->store, (const char *)c->kernel + first * lc_kernel_size(job), g->filters, g->group_channels,
-                      g->group_filters, lc_scales_from(c, tap * g->filters + group * g->group_filters), target,
-                      channel);
+                widen(job->storage, (const char *)c->kernel + first * lc_kernel_size(job), g->filters,
+                      g->group_channels, g->group_filters,
+                      lc_scales_from(c, tap * g->filters + group * g->group_filters), target, channel);
         }
     header->finite = !p->clipped || all_finite(packed, g->window * g->filters);
 }
@@ -34,7 +34,7 @@ LC_NOINLINE void fill_lines_box(const lc_job *job, const lc_call *c, const lc_li
         (const LC_REAL *)c->input + at->image * g->x.image + at->from[0] * g->x.pixel[0] + at->from[1] * g->x.pixel[1];
     for (ptrdiff_t phase = 0; phase < p->phases; ++phase, box += at->phase) {
         /* Element e of a line is pixel (lo + e) * s + phase - before. */
-        const ptrdiff_t origin = at->lo[2] * s + phase - g->before[2];
+        const ptrdiff_t origin = at->lo[2] * s + phase - g->pad_before[2];
         const ptrdiff_t first = lc_min(p->line, origin < 0 ? lc_ceil_div(-origin, s) : 0);
         const ptrdiff_t end = g->input[2] > origin ? lc_min(p->line, lc_ceil_div(g->input[2] - origin, s)) : 0;
         const ptrdiff_t count = lc_max(0, end - first);
@@ -67,7 +67,7 @@ LC_INLINE void lines_stretch(const lc_job *job, lc_range positions, ptrdiff_t lo
         t->vector = box + (o - lo);
         for (ptrdiff_t i = 0, row = 0, end; i < parts; ++i, row = end) {
             end = lc_share(g->group_filters, parts, i + 1);
-            t->broadcast = kernel + row;
+            t->row_data = kernel + row;
             t->bias = bias ? bias + row : NULL;
             t->out = out + row * t->out_stride + (o - lo);
             run_tile(t, (int)(end - row), vectors);
@@ -119,7 +119,7 @@ LC_NOINLINE void lines_block(LC_TASK_ARGUMENTS) {
     if (task == 0) sign(c->ran);
     memset(&t, 0, sizeof t);
     t.row_stride = 1;
-    t.broadcast_step = g->group_filters;
+    t.row_step = g->group_filters;
     t.vector_step = p->along_taps ? g->dilation[2] : p->channel;
     t.bias_axis = c->bias ? LC_BIAS_ROWS : LC_BIAS_NONE;
     t.relu = c->relu;

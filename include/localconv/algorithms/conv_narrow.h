@@ -21,9 +21,9 @@
 #define LOCALCONV_CONV_NARROW_H
 
 typedef struct lc_narrow_plan {
-    ptrdiff_t phases, turns, shift, rows; /* s; the u; m from one u to the next; phases * channels of a group */
-    ptrdiff_t full_rows;                  /* rows of the phases that have a tap for every u */
-    ptrdiff_t first_m;                    /* of the input's first pixel */
+    ptrdiff_t phases, phase_taps, shift, rows; /* s; the u; m from one u to the next; phases * channels of a group */
+    ptrdiff_t full_rows;                       /* rows of the phases that have a tap for every u */
+    ptrdiff_t first_m;                         /* of the input's first pixel */
     ptrdiff_t size[3];          /* what is cut into blocks: pixels along depth and height, m along the width */
     ptrdiff_t line;             /* elements of a line of the box, and of a row of the stage */
     ptrdiff_t box_at, stage_at; /* in a thread's workspace; in front lie the runs */
@@ -42,25 +42,26 @@ static inline int lc_finish_conv_narrow(lc_job *job) {
     ptrdiff_t lines = 1;
     if (g->strides[2] > 1 && g->dilation[2] > 1) return LC_REFUSED;
     p->phases = g->strides[2];
-    p->turns = lc_ceil_div(g->kernel[2], p->phases);
+    p->phase_taps = lc_ceil_div(g->kernel[2], p->phases);
     p->shift = p->phases == 1 ? g->dilation[2] : 1;
-    p->full_rows = (g->kernel[2] - (p->turns - 1) * p->phases) * g->group_channels;
-    p->first_m = g->before[2] / p->phases;
+    p->full_rows = (g->kernel[2] - (p->phase_taps - 1) * p->phases) * g->group_channels;
+    p->first_m = g->pad_before[2] / p->phases;
     p->size[0] = g->input[0];
     p->size[1] = g->input[1];
-    p->size[2] = (g->before[2] + g->input[2] - 1) / p->phases + 1 - p->first_m;
+    p->size[2] = (g->pad_before[2] + g->input[2] - 1) / p->phases + 1 - p->first_m;
     if (!lc_vectors_fit(job) || !lc_block_fits(job, p->size)) return LC_REFUSED;
     for (int axis = 0; axis < 2; ++axis)
-        lines *= lc_min(g->output[axis], (job->choices.block[axis] + lc_reach(g, axis) - 2) / g->strides[axis] + 1);
+        lines *=
+            lc_min(g->output[axis], (job->choices.block[axis] + lc_effective_size(g, axis) - 2) / g->strides[axis] + 1);
     /* A dilation that other algorithms step over lies inside a line here, and a stride is as many rows. */
-    const double line = (double)(p->turns - 1) * (double)p->shift + (double)job->choices.block[2] + (double)width;
+    const double line = (double)(p->phase_taps - 1) * (double)p->shift + (double)job->choices.block[2] + (double)width;
     const double rows = (double)p->phases * (double)g->group_channels;
-    const ptrdiff_t runs = g->kernel[0] * g->kernel[1] * p->turns;
+    const ptrdiff_t runs = g->kernel[0] * g->kernel[1] * p->phase_taps;
     if (line * (double)(g->filters * lines) * (double)itemsize > (double)LC_MOST_BYTES ||
         rows * (line + (double)(runs * g->filters)) * (double)itemsize > (double)LC_MOST_BYTES)
         return LC_REFUSED;
     p->rows = p->phases * g->group_channels;
-    p->line = (p->turns - 1) * p->shift + lc_round_up(job->choices.block[2], width);
+    p->line = (p->phase_taps - 1) * p->shift + lc_round_up(job->choices.block[2], width);
     p->box_at = job->list_bytes = lc_align(2 * runs * (ptrdiff_t)sizeof(lc_run));
     job->box_bytes = g->filters * lines * p->line * itemsize;
     p->stage_at = p->box_at + lc_align(job->box_bytes);
@@ -75,8 +76,8 @@ static inline int lc_finish_conv_narrow(lc_job *job) {
 static inline lc_range lc_narrow_turns(const lc_geometry *g, const lc_narrow_plan *p, ptrdiff_t m, ptrdiff_t *end) {
     const ptrdiff_t outputs = g->output[2], over = m - outputs;
     lc_range u;
-    u.lo = over < 0 ? 0 : lc_min(p->turns, over / p->shift + 1);
-    u.hi = lc_max(u.lo, lc_min(p->turns, m / p->shift + 1));
+    u.lo = over < 0 ? 0 : lc_min(p->phase_taps, over / p->shift + 1);
+    u.hi = lc_max(u.lo, lc_min(p->phase_taps, m / p->shift + 1));
     *end = lc_min((m / p->shift + 1) * p->shift, over < 0 ? outputs : outputs + (over / p->shift + 1) * p->shift);
     return u;
 }
@@ -120,15 +121,15 @@ static inline ptrdiff_t lc_narrow_runs(const lc_job *job, const lc_narrow_place 
             ptrdiff_t line = 0;
             int meets = 1;
             for (int axis = 0; axis < 2; ++axis) {
-                const ptrdiff_t reach = pixel[axis] + g->before[axis] - tap[axis] * g->dilation[axis];
+                const ptrdiff_t reach = pixel[axis] + g->pad_before[axis] - tap[axis] * g->dilation[axis];
                 const ptrdiff_t output = reach / g->strides[axis];
                 meets = meets && reach >= 0 && reach % g->strides[axis] == 0 && output < g->output[axis];
                 line += (output - at->outputs[axis].lo) * at->box.pixel[axis];
             }
             for (ptrdiff_t u = first; meets && u < last; ++u) {
                 lc_run *run = runs + count++;
-                run->broadcast = ((i * g->kernel[1] + j) * p->turns + u) * p->rows * g->group_filters;
-                run->vector = line + (p->turns - 1 - u) * p->shift;
+                run->row = ((i * g->kernel[1] + j) * p->phase_taps + u) * p->rows * g->group_filters;
+                run->vector = line + (p->phase_taps - 1 - u) * p->shift;
                 run->n = g->group_filters;
             }
         }
@@ -146,15 +147,16 @@ typedef struct lc_narrow_stretch {
 static inline void lc_find_stretch(const lc_job *job, const lc_narrow_place *at, const ptrdiff_t pixel[2], ptrdiff_t m,
                                    int finite, lc_narrow_stretch *stretch) {
     const lc_narrow_plan *p = LC_CONST_PLAN(lc_narrow_plan, job);
-    lc_range turns = {0, p->turns};
+    lc_range phase_taps = {0, p->phase_taps};
     stretch->lo = m;
     stretch->hi = at->to[2];
     if (!finite) {
-        turns = lc_narrow_turns(&job->geometry, p, m, &stretch->hi);
+        phase_taps = lc_narrow_turns(&job->geometry, p, m, &stretch->hi);
         stretch->hi = lc_min(stretch->hi, at->to[2]);
     }
-    stretch->run_count[0] = lc_narrow_runs(job, at, pixel, turns.lo, turns.hi, stretch->runs[0]);
-    stretch->run_count[1] = lc_narrow_runs(job, at, pixel, turns.lo, lc_min(turns.hi, p->turns - 1), stretch->runs[1]);
+    stretch->run_count[0] = lc_narrow_runs(job, at, pixel, phase_taps.lo, phase_taps.hi, stretch->runs[0]);
+    stretch->run_count[1] =
+        lc_narrow_runs(job, at, pixel, phase_taps.lo, lc_min(phase_taps.hi, p->phase_taps - 1), stretch->runs[1]);
 }
 
 #endif

@@ -31,15 +31,15 @@ LC_NOINLINE void narrow_pack(LC_TASK_ARGUMENTS) {
     header->finite = 1;
     for (ptrdiff_t group = 0; group < g->groups; ++group)
         for (ptrdiff_t tap = 0; tap < taps; ++tap)
-            for (ptrdiff_t t = 0; t < p->turns * p->phases; ++t, target += block) {
+            for (ptrdiff_t t = 0; t < p->phase_taps * p->phases; ++t, target += block) {
                 const ptrdiff_t scale = (tap * g->kernel[2] + t) * g->filters + group * g->group_filters;
                 const ptrdiff_t first = scale + (tap * g->kernel[2] + t) * (g->group_channels - 1) * g->filters;
                 if (t >= g->kernel[2])
                     memset(target, 0, (size_t)block * sizeof(LC_REAL));
-                else if (job->store == LC_plain)
+                else if (job->storage == LC_native)
                     move((const LC_REAL *)c->kernel + first, target, copy);
                 else
-                    widen(job->store, (const char *)c->kernel + first * lc_kernel_size(job), g->filters,
+                    widen(job->storage, (const char *)c->kernel + first * lc_kernel_size(job), g->filters,
                           g->group_channels, g->group_filters, lc_scales_from(c, scale), target, g->group_filters);
                 header->finite = header->finite && all_finite(target, block);
             }
@@ -49,7 +49,7 @@ LC_NOINLINE void narrow_pack(LC_TASK_ARGUMENTS) {
 LC_NOINLINE void fill_narrow_box(const lc_job *job, const lc_call *c, const lc_narrow_place *at, LC_REAL *box) {
     const lc_geometry *g = &job->geometry;
     const lc_narrow_plan *p = LC_CONST_PLAN(lc_narrow_plan, job);
-    const ptrdiff_t start = at->from[2] - (p->turns - 1) * p->shift;
+    const ptrdiff_t start = at->from[2] - (p->phase_taps - 1) * p->shift;
     const ptrdiff_t first = lc_max(0, start), last = lc_min(g->output[2], at->to[2]);
     const ptrdiff_t corner[3] = {at->outputs[0].lo, at->outputs[1].lo, first};
     const ptrdiff_t extent[3] = {at->outputs[0].hi - corner[0], at->outputs[1].hi - corner[1], last - first};
@@ -71,7 +71,8 @@ LC_INLINE void deliver_pixels(const lc_job *job, ptrdiff_t group, lc_range m, lc
     lc_add_dim(&copy, phase.hi - phase.lo, g->group_channels * p->line, g->x.pixel[2]);
     lc_add_dim(&copy, g->group_channels, p->line, g->x.channel);
     move(stage + phase.lo * g->group_channels * p->line + (m.lo - first_m),
-         out + (m.lo * p->phases + phase.lo - g->before[2]) * g->x.pixel[2] + group * g->group_channels * g->x.channel,
+         out + (m.lo * p->phases + phase.lo - g->pad_before[2]) * g->x.pixel[2] +
+             group * g->group_channels * g->x.channel,
          copy);
 }
 
@@ -79,9 +80,9 @@ LC_INLINE void deliver_pixels(const lc_job *job, ptrdiff_t group, lc_range m, lc
 LC_NOINLINE void deliver_narrow(const lc_job *job, const lc_narrow_place *at, ptrdiff_t group, const LC_REAL *stage,
                                 LC_REAL *out) {
     const lc_geometry *g = &job->geometry;
-    const ptrdiff_t phases = LC_CONST_PLAN(lc_narrow_plan, job)->phases, end = g->before[2] + g->input[2];
+    const ptrdiff_t phases = LC_CONST_PLAN(lc_narrow_plan, job)->phases, end = g->pad_before[2] + g->input[2];
     for (ptrdiff_t m = at->from[2], next; m < at->to[2]; m = next) {
-        const lc_range phase = {lc_max(0, g->before[2] - m * phases), lc_min(phases, end - m * phases)};
+        const lc_range phase = {lc_max(0, g->pad_before[2] - m * phases), lc_min(phases, end - m * phases)};
         const int whole = phase.lo == 0 && phase.hi == phases;
         next = whole ? lc_min(at->to[2], end / phases) : m + 1;
         const lc_range ms = {m, next};
@@ -103,7 +104,7 @@ LC_NOINLINE void narrow_rows(const lc_job *job, const lc_narrow_stretch *stretch
             finite ? (ptrdiff_t)vectors * LC_LANES : lanes; /* box and stage have room behind the line, not inside it */
         for (ptrdiff_t i = 0, row = rows.lo, end; i < parts; ++i, row = end) {
             end = rows.lo + lc_share(count, parts, i + 1);
-            t->broadcast = packed + row * job->geometry.group_filters;
+            t->row_data = packed + row * job->geometry.group_filters;
             t->vector = box + (m - first_m);
             t->out = stage + row * p->line + (m - first_m);
             run_tile(t, (int)(end - row), vectors);
@@ -117,7 +118,8 @@ LC_NOINLINE void narrow_line(const lc_job *job, const lc_call *c, const lc_narro
     const lc_geometry *g = &job->geometry;
     const lc_narrow_plan *p = LC_CONST_PLAN(lc_narrow_plan, job);
     const int finite = ((const lc_packed_header *)shared)->finite;
-    const ptrdiff_t runs = g->kernel[0] * g->kernel[1] * p->turns, group_kernel = runs * p->rows * g->group_filters;
+    const ptrdiff_t runs = g->kernel[0] * g->kernel[1] * p->phase_taps,
+                    group_kernel = runs * p->rows * g->group_filters;
     const ptrdiff_t full_rows = at->finite ? p->rows : p->full_rows;
     const lc_range rows[2] = {{0, full_rows}, {full_rows, p->rows}};
     const LC_REAL *kernel = (const LC_REAL *)(shared + LC_ALIGNMENT), *box = (const LC_REAL *)(workspace + p->box_at);
@@ -147,7 +149,7 @@ LC_NOINLINE void narrow_lines(LC_TASK_ARGUMENTS) {
     if (task == 0) sign(c->ran);
     memset(&t, 0, sizeof t);
     t.row_stride = g->group_filters;
-    t.broadcast_step = 1;
+    t.row_step = 1;
     t.vector_step = at.box.channel;
     t.out_stride = p->line;
     fill_narrow_box(job, c, &at, box);

@@ -126,7 +126,7 @@ LC_INLINE lc_run lc_zone_line(const lc_geometry *g, const lc_zone *z, ptrdiff_t 
     lc_zone_place(g, z, line, 1, place);
     place[z->axis] = first;
     for (int axis = 0; axis < 3; ++axis) index[axis] = z->start[axis] + place[axis];
-    run.broadcast = place[3] * g->x.image + lc_window_at(g, &g->x, index, NULL);
+    run.row = place[3] * g->x.image + lc_window_at(g, &g->x, index, NULL);
     run.vector = place[3] * g->y.image + lc_offset(&g->y, index);
     run.n = steps;
     return run;

@@ -67,7 +67,7 @@ LC_INLINE lc_sum_tree sum_tree_of(const lc_job *job, const lc_kernel_slice *slic
 
 /* One block for one panel: adds its products to the lowest level of the slice's sums. */
 LC_NOINLINE void reduce_block(const lc_job *job, const lc_kernel_slice *slice, const lc_sum_tree *tree,
-                              const lc_panel *panel, const lc_strips *way, const lc_strip *strips,
+                              const lc_panel *panel, const lc_strip_layout *strip_layout, const lc_strip *strips,
                               ptrdiff_t strip_count, lc_tile *t) {
     const lc_geometry *g = &job->geometry;
     const int vectors = vectors_for(panel->count);
@@ -75,13 +75,14 @@ LC_NOINLINE void reduce_block(const lc_job *job, const lc_kernel_slice *slice, c
     const ptrdiff_t group = panel->group * g->group_channels * g->x.channel;
     for (ptrdiff_t s = 0; s < strip_count; ++s) {
         const lc_strip *strip = strips + s;
-        const ptrdiff_t from = lc_max(0, lc_ceil_div(lc_max(0, slice->first_row - strip->row), way->row_step));
-        const ptrdiff_t to = lc_min(strip->n, lc_ceil_div(lc_max(0, slice->last_row - strip->row), way->row_step));
+        const ptrdiff_t from = lc_max(0, lc_ceil_div(lc_max(0, slice->first_row - strip->row), strip_layout->row_step));
+        const ptrdiff_t to =
+            lc_min(strip->n, lc_ceil_div(lc_max(0, slice->last_row - strip->row), strip_layout->row_step));
         const ptrdiff_t tiles = lc_ceil_div(lc_max(0, to - from), limit);
         for (ptrdiff_t i = 0, row = from, end; i < tiles; ++i, row = end) {
             end = from + lc_share(to - from, tiles, i + 1);
-            t->broadcast_base = strip->input + row * way->input_step + group;
-            t->out = tree->sums[0] + (strip->row + row * way->row_step - slice->first_row) * tree->stride[0] +
+            t->row_base = strip->input + row * strip_layout->input_step + group;
+            t->out = tree->sums[0] + (strip->row + row * strip_layout->row_step - slice->first_row) * tree->stride[0] +
                      (panel->first - slice->first_filter);
             run_tile(t, (int)(end - row), vectors);
         }
@@ -93,15 +94,15 @@ LC_NOINLINE void reduce_zone(const lc_job *job, const lc_call *c, const lc_zone 
                              const lc_kernel_slice *slice, lc_sum_tree *tree, char *workspace, lc_tile *t) {
     const lc_geometry *g = &job->geometry;
     const lc_reduction_plan *p = LC_CONST_PLAN(lc_reduction_plan, job);
-    const lc_strips way = lc_strips_of(g, &g->x, 0);
+    const lc_strip_layout strip_layout = lc_strip_layout_of(g, &g->x, 0);
     lc_strip *strips = (lc_strip *)workspace;
     lc_run *packed_runs = (lc_run *)(workspace + p->lines_at) + LC_BLOCK_STEPS;
     LC_REAL *stage = (LC_REAL *)(workspace + p->stage_at);
     lc_block_lines lines = {0, 0, (lc_run *)(workspace + p->lines_at)};
-    const ptrdiff_t strip_count = lc_build_strips(g, &g->x, &way, z->clip, strips);
-    t->row_stride = way.input_step;
-    t->broadcast_step = lc_input_spacing(g, z);
-    t->out_stride = way.row_step * tree->stride[0];
+    const ptrdiff_t strip_count = lc_build_strips(g, &g->x, &strip_layout, z->clip, strips);
+    t->row_stride = strip_layout.input_step;
+    t->row_step = lc_input_spacing(g, z);
+    t->out_stride = strip_layout.row_step * tree->stride[0];
     for (ptrdiff_t block = first; block < last; ++block) {
         lc_find_lines(g, z, block, &lines);
         t->run_count = lines.count;
@@ -118,7 +119,7 @@ LC_NOINLINE void reduce_zone(const lc_job *job, const lc_call *c, const lc_zone 
                 t->runs = lines.runs;
                 t->vector_step = lc_output_spacing(g, z);
             }
-            reduce_block(job, slice, tree, &panel, &way, strips, strip_count, t);
+            reduce_block(job, slice, tree, &panel, &strip_layout, strips, strip_count, t);
         }
         count_block(tree, slice);
     }
@@ -139,8 +140,8 @@ LC_NOINLINE void reduce_part(LC_TASK_ARGUMENTS) {
     lc_tile t;
     if (task == 0) sign(c->ran);
     memset(&t, 0, sizeof t);
-    t.broadcast = c->input;
-    t.lanewise = g->lanewise;
+    t.row_data = c->input;
+    t.channel_lanes = g->channel_lanes;
     t.accumulate = 1;
     if (partial || !c->accumulate) clear_level(&tree, &slice, tree.levels);
     for (ptrdiff_t i = 0; i < p->zone_count; ++i) {

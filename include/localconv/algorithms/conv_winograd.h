@@ -33,7 +33,7 @@ static inline int lc_finish_conv_winograd(lc_job *job) {
     const lc_geometry *g = &job->geometry;
     const ptrdiff_t itemsize = job->kernels->itemsize, together = job->choices.tile_block;
     lc_winograd_plan *p = LC_PLAN(lc_winograd_plan, job);
-    if (!lc_vectors_fit(job) || together < 1 || job->store != LC_plain || g->channels_first) return LC_REFUSED;
+    if (!lc_vectors_fit(job) || together < 1 || job->storage != LC_native || g->channels_first) return LC_REFUSED;
     if (g->kernel[0] != 1 || (g->kernel[1] != 1 && g->kernel[1] != 3) || g->kernel[2] != 3) return LC_REFUSED;
     for (int axis = 1; axis < 3; ++axis)
         if (g->kernel[axis] == 3 && (g->strides[axis] != 1 || g->dilation[axis] != 1)) return LC_REFUSED;
@@ -46,12 +46,12 @@ static inline int lc_finish_conv_winograd(lc_job *job) {
     p->panels = lc_count_panels(g, p->panel_width);
     p->pack_parts = lc_ceil_div(g->group_channels, 16);
     p->pixel = lc_round_up(g->channels, job->kernels->lanes);
-    p->pixels = lc_spread(lc_min(together, p->squares) * p->pixel, itemsize);
-    p->sums = lc_spread(lc_min(together, p->squares) * p->panel_width, itemsize);
+    p->pixels = lc_padded_stride(lc_min(together, p->squares) * p->pixel, itemsize);
+    p->sums = lc_padded_stride(lc_min(together, p->squares) * p->panel_width, itemsize);
     p->pixels_at = lc_align(g->channels * itemsize);
     p->sums_at = p->pixels_at + lc_align(p->places * p->pixels * itemsize);
     job->thread_bytes = p->sums_at + p->places * p->sums * itemsize;
-    p->kernel = lc_spread(g->group_channels * p->panel_width, itemsize);
+    p->kernel = lc_padded_stride(g->group_channels * p->panel_width, itemsize);
     job->shared_bytes = p->panels * p->places * p->kernel * itemsize;
     job->tasks[0] = p->panels * p->pack_parts;
     job->tasks[1] = lc_ceil_div(p->squares, together);

@@ -156,7 +156,7 @@ LC_NOINLINE void winograd_squares(LC_TASK_ARGUMENTS) {
     t.runs = &run;
     t.run_count = 1;
     t.row_stride = p->pixel;
-    t.broadcast_step = 1;
+    t.row_step = 1;
     t.vector_step = t.out_stride = p->panel_width;
     winograd_inputs(job, c, first, last, workspace);
     for (ptrdiff_t i = 0; i < p->panels; ++i) {
@@ -168,7 +168,7 @@ LC_NOINLINE void winograd_squares(LC_TASK_ARGUMENTS) {
             t.vector = (const LC_REAL *)shared + (i * p->places + place) * p->kernel;
             for (ptrdiff_t k = 0, row = 0, end; k < parts; ++k, row = end) {
                 end = lc_share(last - first, parts, k + 1);
-                t.broadcast = pixels + row * p->pixel + panel.group * g->group_channels;
+                t.row_data = pixels + row * p->pixel + panel.group * g->group_channels;
                 t.out = sums + place * p->sums + row * p->panel_width;
                 run_tile(&t, (int)(end - row), vectors);
             }

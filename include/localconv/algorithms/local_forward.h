@@ -35,8 +35,9 @@ static inline int lc_finish_local_forward(lc_job *job) {
     lc_local_plan *p = LC_PLAN(lc_local_plan, job);
     p->images_in_lanes = job->algorithm == LC_local_images;
     p->interleaved = p->images_in_lanes || job->algorithm == LC_local_rows;
-    /* Tiles of many images meet a kernel value many times, and few could widen it on its way; lanewise ones cannot. */
-    p->widened = (p->interleaved || g->lanewise) && job->store != LC_plain;
+    /* Tiles of many images meet a kernel value many times, and few could widen it on its way; those with
+     * channel lanes cannot. */
+    p->widened = (p->interleaved || g->channel_lanes) && job->storage != LC_native;
     p->staged = p->images_in_lanes || (g->channels_first && g->filters > 1);
     if (!lc_vectors_fit(job) || !lc_block_fits(job, g->output) || choices->batch_tile < 1) return LC_REFUSED;
     const ptrdiff_t rows = lc_rows(job, choices->vectors);
@@ -53,7 +54,7 @@ static inline int lc_finish_local_forward(lc_job *job) {
     p->panels = lc_count_panels(g, p->panel_filters);
     if (choices->filter_parts < 1 || choices->filter_parts > p->panels) return LC_REFUSED;
     if (choices->batch_chunk < 1) return LC_REFUSED;
-    if (choices->piece < 0 || (choices->piece > 0 && (job->algorithm == LC_local_dot || g->lanewise)))
+    if (choices->piece < 0 || (choices->piece > 0 && (job->algorithm == LC_local_dot || g->channel_lanes)))
         return LC_REFUSED;
     p->piece = choices->piece > 0 ? lc_min(choices->piece, g->window) : g->window;
 

@@ -17,21 +17,21 @@ LC_NOINLINE void fill_local_box(const lc_job *job, const lc_call *c, const lc_lo
 }
 
 /* The sums of R images against one filter, the lanes along the window's contiguous runs. */
-LC_INLINE void dot_body(const lc_tile *t, const int R, const int store) {
-    const ptrdiff_t size = stored_size(store);
+LC_INLINE void dot_body(const lc_tile *t, const int R, const int storage) {
+    const ptrdiff_t size = stored_size(storage);
     LC_VEC acc[LC_DOT_ROWS];
     LC_MASK tail = v_first(0);
     const ptrdiff_t row_stride = t->row_stride;
     ptrdiff_t masked = 0;
-    const LC_VEC scale = has_scales(store) ? v_splat((const LC_REAL *)t->scales) : v_zero();
+    const LC_VEC scale = has_scales(storage) ? v_splat((const LC_REAL *)t->scales) : v_zero();
     LC_UNROLL
     for (int r = 0; r < R; ++r) acc[r] = v_zero();
     for (ptrdiff_t k = 0; k < t->run_count; ++k) {
-        const LC_REAL *x = (const LC_REAL *)t->broadcast + (t->broadcast_base + t->runs[k].broadcast);
+        const LC_REAL *x = (const LC_REAL *)t->row_data + (t->row_base + t->runs[k].row);
         const char *w = (const char *)t->vector + (t->vector_base + t->runs[k].vector) * size;
         ptrdiff_t n = t->runs[k].n;
         for (; n >= LC_LANES; n -= LC_LANES, x += LC_LANES, w += LC_LANES * size) {
-            const LC_VEC lane = scaled(load_stored(w, store), scale, store);
+            const LC_VEC lane = scaled(load_stored(w, storage), scale, storage);
             LC_UNROLL
             for (int r = 0; r < R; ++r) {
                 acc[r] = v_fma(v_load(x + r * row_stride), lane, acc[r]);
@@ -39,7 +39,7 @@ LC_INLINE void dot_body(const lc_tile *t, const int R, const int store) {
         }
         if (n == 0) continue;
         if (n != masked) tail = v_first(masked = n); /* windows inside the input have one tail, all runs alike */
-        const LC_VEC lane = scaled(load_stored_first(w, n, tail, store), scale, store);
+        const LC_VEC lane = scaled(load_stored_first(w, n, tail, storage), scale, storage);
         LC_UNROLL
         for (int r = 0; r < R; ++r) {
             acc[r] = v_fma(v_load_first(x + r * row_stride, tail), lane, acc[r]);
@@ -53,14 +53,14 @@ LC_INLINE void dot_body(const lc_tile *t, const int R, const int store) {
     }
 }
 
-LC_NOINLINE void run_dot(const lc_tile *t, ptrdiff_t rows, int store) {
-    switch (store * 8 + rows) {
-#define LC_DOT_CASE(store, rows) \
-    case store * 8 + rows: dot_body(t, rows, store); break;
-#define LC_DOT_CASES(store) \
-    LC_DOT_CASE(store, 1) LC_DOT_CASE(store, 2) LC_DOT_CASE(store, 3) LC_DOT_CASE(store, LC_DOT_ROWS)
+LC_NOINLINE void run_dot(const lc_tile *t, ptrdiff_t rows, int storage) {
+    switch (storage * 8 + rows) {
+#define LC_DOT_CASE(storage, rows) \
+    case storage * 8 + rows: dot_body(t, rows, storage); break;
+#define LC_DOT_CASES(storage) \
+    LC_DOT_CASE(storage, 1) LC_DOT_CASE(storage, 2) LC_DOT_CASE(storage, 3) LC_DOT_CASE(storage, LC_DOT_ROWS)
 #define LC_ROW(name, size, numpy, scaled, more) LC_DOT_CASES(LC_##name)
-        LC_DOT_CASES(LC_plain)
+        LC_DOT_CASES(LC_native)
         LC_INSTANCE_STORES(LC_ROW, )
 #undef LC_ROW
 #undef LC_DOT_CASES
@@ -76,7 +76,7 @@ LC_INLINE const char *kernel_at(const lc_job *job, const lc_call *c, const lc_lo
     const lc_local_plan *p = LC_CONST_PLAN(lc_local_plan, job);
     const char *stored = lc_kernel_of(job, c, index);
     if (!p->widened) return stored;
-    widen(job->store, stored + b->first_filter * lc_kernel_size(job), g->filters, g->window, b->kernel_step,
+    widen(job->storage, stored + b->first_filter * lc_kernel_size(job), g->filters, g->window, b->kernel_step,
           lc_scales_from(c, index * g->filters + b->first_filter), (LC_REAL *)(workspace + p->kernel_at),
           b->kernel_step);
     return workspace + p->kernel_at;
@@ -87,25 +87,25 @@ LC_NOINLINE void position_by_images(const lc_job *job, const lc_call *c, const l
                                     const lc_local_position *here, lc_tile *t) {
     const lc_geometry *g = &job->geometry;
     const ptrdiff_t tile_images = job->choices.batch_tile, width = LC_CONST_PLAN(lc_local_plan, job)->panel_filters;
-    const int store = LC_CONST_PLAN(lc_local_plan, job)->widened ? LC_plain : job->store;
+    const int storage = LC_CONST_PLAN(lc_local_plan, job)->widened ? LC_native : job->storage;
     t->out_stride = here->out_image;
     for (ptrdiff_t i = b->first_panel; i < b->last_panel; ++i) {
         const lc_panel panel = lc_find_panel(g, width, i);
         t->vector = here->kernel + (panel.first - b->kernel_first) * b->kernel_size;
         t->scales = lc_scales_from(c, here->index * g->filters + panel.first);
         t->lane_count = panel.count;
-        t->broadcast_base = here->window + panel.group * g->group_channels * b->layout.channel;
+        t->row_base = here->window + panel.group * g->group_channels * b->layout.channel;
         t->bias = here->bias ? (const LC_REAL *)here->bias + panel.first : NULL;
         for (ptrdiff_t tile = 0; tile < here->tiles; ++tile, t->prefetch += here->share) {
             const ptrdiff_t image = tile * tile_images, rows = lc_min(tile_images, here->images - image);
-            t->broadcast = (const LC_REAL *)here->input + image * b->image;
+            t->row_data = (const LC_REAL *)here->input + image * b->image;
             t->out = (LC_REAL *)here->out + image * here->out_image + panel.first * here->out_filter;
             if (job->algorithm == LC_local_dot)
-                run_dot(t, rows, store);
-            else if (store == LC_plain)
+                run_dot(t, rows, storage);
+            else if (storage == LC_native)
                 run_tile(t, (int)rows, vectors_for(panel.count));
             else
-                run_stored_tile(t, (int)rows, vectors_for(panel.count), store);
+                run_stored_tile(t, (int)rows, vectors_for(panel.count), storage);
         }
     }
 }
@@ -118,7 +118,7 @@ LC_NOINLINE void position_by_filters(const lc_job *job, const lc_call *c, const 
     t->out_stride = here->out_filter;
     for (ptrdiff_t i = b->first_panel; i < b->last_panel; ++i) {
         const lc_panel panel = lc_find_panel(g, width, i);
-        t->broadcast = (const LC_REAL *)here->kernel + (panel.first - b->kernel_first);
+        t->row_data = (const LC_REAL *)here->kernel + (panel.first - b->kernel_first);
         t->vector_base = here->window + panel.group * g->group_channels * b->layout.channel;
         t->bias = here->bias ? (const LC_REAL *)here->bias + panel.first : NULL;
         for (ptrdiff_t tile = 0; tile < here->tiles; ++tile, t->prefetch += here->share) {
@@ -144,7 +144,7 @@ LC_NOINLINE void sum_pieces(const lc_job *job, const lc_call *c, const lc_local_
     const int bias_axis = t->bias_axis, relu = t->relu;
     ptrdiff_t count = here->run_count;
     t->runs = runs;
-    t->continues = 0;
+    t->init_from_out = 0;
     do {
         t->run_count = lc_runs_of_piece(t->runs, count, LC_CONST_PLAN(lc_local_plan, job)->piece);
         count -= t->run_count;
@@ -152,7 +152,7 @@ LC_NOINLINE void sum_pieces(const lc_job *job, const lc_call *c, const lc_local_
         t->relu = count > 0 ? 0 : relu;
         sum_piece(job, c, b, here, t);
         t->runs += t->run_count;
-        t->continues = 1;
+        t->init_from_out = 1;
     } while (count > 0);
 }
 
@@ -235,10 +235,10 @@ LC_NOINLINE void local_task(LC_TASK_ARGUMENTS) {
     t.runs = (const lc_run *)workspace;
     t.relu = c->relu;
     t.prefetch_far = lc_next_is_far(job);
-    t.lanewise = g->lanewise;
+    t.channel_lanes = g->channel_lanes;
     t.bias_axis = !c->bias ? LC_BIAS_NONE : p->images_in_lanes ? LC_BIAS_ROWS : LC_BIAS_LANES;
     t.row_stride = p->interleaved ? 1 : g->x.image;
-    t.broadcast_step = p->images_in_lanes ? b.kernel_step : lc_run_step(g, &b.layout);
+    t.row_step = p->images_in_lanes ? b.kernel_step : lc_run_step(g, &b.layout);
     t.vector_step = p->images_in_lanes ? lc_run_step(g, &b.layout) : b.kernel_step;
     for (ptrdiff_t first = 0; first < g->batch; first += chunk) {
         here.images = lc_min(chunk, g->batch - first);

@@ -4,16 +4,17 @@
  * with the taps clipped to the block as padding clips them elsewhere. So no two tasks write one pixel, every kernel
  * value is read once, and an input value's sum has the same order whatever the blocks. Rows are window elements:
  *
- *   local_input_placed   lanes along the filters, one image at a time; LANES window elements are reduced together. Of
+ *   local_input_direct   lanes along the filters, one image at a time; LANES window elements are reduced together. Of
  * few filters, rows share a vector. Lanewise there is nothing to reduce.
  *
- *   local_input_boxed    lanes = images, summed over the filters, in a box [element][image], which goes out at the end
+ *   local_input_buffered    lanes = images, summed over the filters, in a box [element][image], which goes out at the
+ * end
  */
 #ifndef LOCALCONV_LOCAL_GRAD_INPUT_H
 #define LOCALCONV_LOCAL_GRAD_INPUT_H
 
 typedef struct lc_local_input_plan {
-    int boxed;
+    int buffered;
     ptrdiff_t box_at, stage_at, kernel_at; /* in a thread's workspace; in front lie the strips */
 } lc_local_input_plan;
 LC_PLAN_FITS(lc_local_input_plan);
@@ -23,21 +24,21 @@ static inline int lc_finish_local_grad_input(lc_job *job) {
     const lc_choices *choices = &job->choices;
     const ptrdiff_t itemsize = job->kernels->itemsize;
     lc_local_input_plan *p = LC_PLAN(lc_local_input_plan, job);
-    p->boxed = job->algorithm == LC_local_input_boxed;
+    p->buffered = job->algorithm == LC_local_input_buffered;
     if (!lc_vectors_fit(job) || !lc_block_fits(job, g->input)) return LC_REFUSED;
-    if (choices->batch_tile != (p->boxed ? lc_tile_lanes(job) : 1)) return LC_REFUSED;
+    if (choices->batch_tile != (p->buffered ? lc_tile_lanes(job) : 1)) return LC_REFUSED;
     if (choices->batch_chunk < 1 || choices->segment < 1) return LC_REFUSED;
 
     const ptrdiff_t images = lc_round_up(choices->batch_chunk, choices->batch_tile);
-    ptrdiff_t box = p->boxed ? images * g->channels : 0;
+    ptrdiff_t box = p->buffered ? images * g->channels : 0;
     for (int axis = 0; axis < 3; ++axis) box *= choices->block[axis];
-    const ptrdiff_t stage = p->boxed || g->channels_first ? images * choices->segment * g->filters : 0;
+    const ptrdiff_t stage = p->buffered || g->channels_first ? images * choices->segment * g->filters : 0;
     p->box_at = job->list_bytes = lc_align(lc_strip_limit(g) * (ptrdiff_t)sizeof(lc_strip));
     job->box_bytes = box * itemsize;
     p->stage_at = p->box_at + lc_align(job->box_bytes);
     p->kernel_at = p->stage_at + lc_align(stage * itemsize);
     /* Of a stored kernel, the rows of one register tile are widened at a time. */
-    const ptrdiff_t widened = p->boxed && job->store != LC_plain ? job->kernels->rows[choices->vectors] : 0;
+    const ptrdiff_t widened = p->buffered && job->storage != LC_native ? job->kernels->rows[choices->vectors] : 0;
     job->thread_bytes = p->kernel_at + lc_align(widened * g->group_filters * itemsize);
     job->tasks[0] = lc_count_blocks(g->input, choices->block);
     return LC_OK;
@@ -52,9 +53,9 @@ typedef struct lc_kernel_rows {
 } lc_kernel_rows;
 
 /* Whether kernel rows follow each other, several of them in a vector: of 1, 2, 4, 8 filters and one group. */
-LC_INLINE int lc_rows_share(const lc_geometry *g, const lc_strips *way, ptrdiff_t lanes) {
+LC_INLINE int lc_rows_share(const lc_geometry *g, const lc_strip_layout *strip_layout, ptrdiff_t lanes) {
     const ptrdiff_t filters = g->filters;
-    return g->groups == 1 && way->row_step == 1 && filters < lanes && (filters & (filters - 1)) == 0;
+    return g->groups == 1 && strip_layout->row_step == 1 && filters < lanes && (filters & (filters - 1)) == 0;
 }
 
 /* How far ahead, in bytes, a kernel whose rows share vectors is asked for. */

@@ -18,8 +18,8 @@ LC_INLINE void add_sums(LC_VEC sums, ptrdiff_t count, LC_REAL *out, ptrdiff_t ou
 /* Adds to `rows.count` <= LANES values, `out_step` apart, the dot products of as many kernel rows with `n` gradients.
  */
 LC_INLINE void dot_rows(const lc_kernel_rows rows, const LC_REAL *gradient, ptrdiff_t n, LC_REAL *out,
-                        ptrdiff_t out_step, int fetch, const int store) {
-    const ptrdiff_t size = stored_size(store);
+                        ptrdiff_t out_step, int fetch, const int storage) {
+    const ptrdiff_t size = stored_size(storage);
     const LC_REAL *scales = (const LC_REAL *)rows.scales;
     LC_VEC scale = v_zero();
     LC_VEC acc[LC_LANES];
@@ -33,21 +33,21 @@ LC_INLINE void dot_rows(const lc_kernel_rows rows, const LC_REAL *gradient, ptrd
     }
     for (; f + LC_LANES <= n; f += LC_LANES) {
         const LC_VEC x = v_load(gradient + f);
-        if (has_scales(store)) scale = v_load(scales + f);
+        if (has_scales(storage)) scale = v_load(scales + f);
         LC_UNROLL
         for (int r = 0; r < LC_LANES; ++r) {
-            const LC_VEC w = load_stored(row[r] + f * size, store);
-            acc[r] = v_fma(scaled(w, scale, store), x, acc[r]);
+            const LC_VEC w = load_stored(row[r] + f * size, storage);
+            acc[r] = v_fma(scaled(w, scale, storage), x, acc[r]);
         }
     }
     if (f < n) {
         const LC_MASK tail = v_first(n - f);
         const LC_VEC x = v_load_first(gradient + f, tail);
-        if (has_scales(store)) scale = v_load_first(scales + f, tail);
+        if (has_scales(storage)) scale = v_load_first(scales + f, tail);
         LC_UNROLL
         for (int r = 0; r < LC_LANES; ++r) {
-            const LC_VEC w = load_stored_first(row[r] + f * size, n - f, tail, store);
-            acc[r] = v_fma(scaled(w, scale, store), x, acc[r]);
+            const LC_VEC w = load_stored_first(row[r] + f * size, n - f, tail, storage);
+            acc[r] = v_fma(scaled(w, scale, storage), x, acc[r]);
         }
     }
     if (fetch)
@@ -58,49 +58,49 @@ LC_INLINE void dot_rows(const lc_kernel_rows rows, const LC_REAL *gradient, ptrd
 
 /* Adds to n values, the lanes' own, the products of a kernel row and as many gradients. */
 LC_INLINE void add_products(const char *row, const float *scales, const LC_REAL *gradient, ptrdiff_t n, LC_REAL *out,
-                            const int store) {
-    const ptrdiff_t size = stored_size(store);
+                            const int storage) {
+    const ptrdiff_t size = stored_size(storage);
     LC_VEC scale = v_zero();
     ptrdiff_t f = 0;
     for (; f + LC_LANES <= n; f += LC_LANES) {
-        if (has_scales(store)) scale = v_load((const LC_REAL *)scales + f);
-        const LC_VEC w = scaled(load_stored(row + f * size, store), scale, store);
+        if (has_scales(storage)) scale = v_load((const LC_REAL *)scales + f);
+        const LC_VEC w = scaled(load_stored(row + f * size, storage), scale, storage);
         v_store(out + f, v_fma(w, v_load(gradient + f), v_load(out + f)));
     }
     if (f == n) return;
     const LC_MASK tail = v_first(n - f);
-    if (has_scales(store)) scale = v_load_first((const LC_REAL *)scales + f, tail);
-    const LC_VEC w = scaled(load_stored_first(row + f * size, n - f, tail, store), scale, store);
+    if (has_scales(storage)) scale = v_load_first((const LC_REAL *)scales + f, tail);
+    const LC_VEC w = scaled(load_stored_first(row + f * size, n - f, tail, storage), scale, storage);
     const LC_VEC sum = v_fma(w, v_load_first(gradient + f, tail), v_load_first(out + f, tail));
     v_store_first(out + f, tail, sum);
 }
 
-/* One position, lanewise: `placed_body` for all groups at once. */
-LC_INLINE void lanewise_placed_body(const lc_job *job, const lc_call *c, const lc_walk *w, ptrdiff_t index,
-                                    ptrdiff_t first, ptrdiff_t images, const LC_REAL *gradient,
-                                    ptrdiff_t gradient_image, const int store) {
+/* One position, with channel lanes: `direct_body` for all groups at once. */
+LC_INLINE void channel_lanes_direct_body(const lc_job *job, const lc_call *c, const lc_cursor *w, ptrdiff_t index,
+                                         ptrdiff_t first, ptrdiff_t images, const LC_REAL *gradient,
+                                         ptrdiff_t gradient_image, const int storage) {
     const lc_geometry *g = &job->geometry;
-    const ptrdiff_t bytes = g->filters * stored_size(store);
+    const ptrdiff_t bytes = g->filters * stored_size(storage);
     const char *kernel = lc_kernel_of(job, c, index), *next = lc_next_kernel(job, c, index);
     for (ptrdiff_t s = 0; s < w->strip_count; ++s)
         for (ptrdiff_t i = 0; i < w->strips[s].n; ++i) {
-            const ptrdiff_t row = (w->strips[s].row + i * w->way.row_step) * bytes;
+            const ptrdiff_t row = (w->strips[s].row + i * w->strip_layout.row_step) * bytes;
             LC_REAL *out = (LC_REAL *)c->result + first * g->x.image + w->window + w->strips[s].input;
             for (ptrdiff_t byte = 0; byte < bytes; byte += 64) LC_PREFETCH_L1(next + row + byte);
             for (ptrdiff_t image = 0; image < images; ++image)
                 add_products(kernel + row, lc_scales_from(c, index * g->filters), gradient + image * gradient_image,
-                             g->filters, out + image * g->x.image + i * w->way.input_step, store);
+                             g->filters, out + image * g->x.image + i * w->strip_layout.input_step, storage);
         }
 }
 
 /* One position for images first .. first+images-1, one after the other; gradient: of the first, contiguous over the
  * filters. */
-LC_INLINE void placed_body(const lc_job *job, const lc_call *c, const lc_walk *w, ptrdiff_t index, ptrdiff_t first,
-                           ptrdiff_t images, const LC_REAL *gradient, ptrdiff_t gradient_image, const int store) {
+LC_INLINE void direct_body(const lc_job *job, const lc_call *c, const lc_cursor *w, ptrdiff_t index, ptrdiff_t first,
+                           ptrdiff_t images, const LC_REAL *gradient, ptrdiff_t gradient_image, const int storage) {
     const lc_geometry *g = &job->geometry;
     LC_REAL *inputs = (LC_REAL *)c->result + first * g->x.image + w->window;
     const char *kernels = lc_kernel_of(job, c, index);
-    const ptrdiff_t size = stored_size(store), stride = w->way.row_step * g->filters * size;
+    const ptrdiff_t size = stored_size(storage), stride = w->strip_layout.row_step * g->filters * size;
     for (ptrdiff_t group = 0; group < g->groups; ++group)
         for (ptrdiff_t s = 0; s < w->strip_count; ++s) {
             const lc_strip *strip = w->strips + s;
@@ -111,7 +111,8 @@ LC_INLINE void placed_body(const lc_job *job, const lc_call *c, const lc_walk *w
                                              lc_scales_from(c, index * g->filters + group * g->group_filters)};
                 for (ptrdiff_t image = 0; image < images; ++image)
                     dot_rows(rows, gradient + image * gradient_image + group * g->group_filters, g->group_filters,
-                             out + image * g->x.image + row * w->way.input_step, w->way.input_step, image == 0, store);
+                             out + image * g->x.image + row * w->strip_layout.input_step, w->strip_layout.input_step,
+                             image == 0, storage);
             }
         }
 }
@@ -130,8 +131,8 @@ LC_INLINE LC_VEC repeat(const LC_REAL *values, const int F) {
 /* Adds to n values, `out_step` apart, the dot products of as many kernel rows of F values. LANES / F rows are one
  * vector; sums of neighbours leave one sum of each row, in the rows' order. */
 LC_INLINE void dot_shared_rows(const char *kernel, ptrdiff_t n, const repeated *by, LC_REAL *out, ptrdiff_t out_step,
-                               const int F, const int store) {
-    const ptrdiff_t size = stored_size(store);
+                               const int F, const int storage) {
+    const ptrdiff_t size = stored_size(storage);
     for (ptrdiff_t row = 0; row < n; row += LC_LANES) {
         const ptrdiff_t rows = lc_min(LC_LANES, n - row);
         LC_VEC v[8];
@@ -139,8 +140,8 @@ LC_INLINE void dot_shared_rows(const char *kernel, ptrdiff_t n, const repeated *
         for (int i = 0; i < F; ++i) {
             const char *at = kernel + (row * F + i * LC_LANES) * size;
             const ptrdiff_t there = lc_max(0, rows * F - i * LC_LANES);
-            v[i] = there >= LC_LANES ? load_stored(at, store) : load_stored_first(at, there, v_first(there), store);
-            v[i] = v_mul(scaled(v[i], by->scale, store), by->gradient);
+            v[i] = there >= LC_LANES ? load_stored(at, storage) : load_stored_first(at, there, v_first(there), storage);
+            v[i] = v_mul(scaled(v[i], by->scale, storage), by->gradient);
         }
         LC_UNROLL
         for (int i = 0; i < F / 2; ++i) v[i] = v_pairs(v[2 * i], v[2 * i + 1]);
@@ -152,38 +153,38 @@ LC_INLINE void dot_shared_rows(const char *kernel, ptrdiff_t n, const repeated *
     }
 }
 
-/* `placed_body` for F filters whose rows share vectors. */
-LC_INLINE void shared_body(const lc_job *job, const lc_call *c, const lc_walk *w, ptrdiff_t index, ptrdiff_t first,
+/* `direct_body` for F filters whose rows share vectors. */
+LC_INLINE void shared_body(const lc_job *job, const lc_call *c, const lc_cursor *w, ptrdiff_t index, ptrdiff_t first,
                            ptrdiff_t images, const LC_REAL *gradient, ptrdiff_t gradient_image, const int F,
-                           const int store) {
+                           const int storage) {
     const lc_geometry *g = &job->geometry;
-    const ptrdiff_t size = stored_size(store);
+    const ptrdiff_t size = stored_size(storage);
     const char *kernel = lc_kernel_of(job, c, index), *ahead = kernel + LC_SHARED_AHEAD;
     repeated by = {v_zero(), v_zero()};
     for (ptrdiff_t byte = 0; byte < g->window * F * size; byte += 64) LC_PREFETCH_L1(ahead + byte);
-    if (has_scales(store)) by.scale = repeat((const LC_REAL *)lc_scales_from(c, index * F), F);
+    if (has_scales(storage)) by.scale = repeat((const LC_REAL *)lc_scales_from(c, index * F), F);
     for (ptrdiff_t image = 0; image < images; ++image) {
         LC_REAL *inputs = (LC_REAL *)c->result + (first + image) * g->x.image + w->window;
         by.gradient = repeat(gradient + image * gradient_image, F);
         for (ptrdiff_t s = 0; s < w->strip_count; ++s)
             dot_shared_rows(kernel + w->strips[s].row * F * size, w->strips[s].n, &by, inputs + w->strips[s].input,
-                            w->way.input_step, F, store);
+                            w->strip_layout.input_step, F, storage);
     }
 }
 
-LC_NOINLINE void input_gradient_shared(const lc_job *job, const lc_call *c, const lc_walk *w, ptrdiff_t index,
+LC_NOINLINE void input_gradient_shared(const lc_job *job, const lc_call *c, const lc_cursor *w, ptrdiff_t index,
                                        ptrdiff_t first, ptrdiff_t images, const LC_REAL *gradient,
                                        ptrdiff_t gradient_image) {
-    switch (job->store * 16 + job->geometry.filters) {
-#define LC_SHARED_CASE(F, store)                                                          \
-    case store * 16 + F:                                                                  \
-        if (F >= LC_LANES) break;                                                         \
-        shared_body(job, c, w, index, first, images, gradient, gradient_image, F, store); \
+    switch (job->storage * 16 + job->geometry.filters) {
+#define LC_SHARED_CASE(F, storage)                                                          \
+    case storage * 16 + F:                                                                  \
+        if (F >= LC_LANES) break;                                                           \
+        shared_body(job, c, w, index, first, images, gradient, gradient_image, F, storage); \
         return;
-#define LC_SHARED_CASES(store) \
-    LC_SHARED_CASE(1, store) LC_SHARED_CASE(2, store) LC_SHARED_CASE(4, store) LC_SHARED_CASE(8, store)
+#define LC_SHARED_CASES(storage) \
+    LC_SHARED_CASE(1, storage) LC_SHARED_CASE(2, storage) LC_SHARED_CASE(4, storage) LC_SHARED_CASE(8, storage)
 #define LC_ROW(name, size, numpy, scaled, more) LC_SHARED_CASES(LC_##name)
-        LC_SHARED_CASES(LC_plain)
+        LC_SHARED_CASES(LC_native)
         LC_INSTANCE_STORES(LC_ROW, )
 #undef LC_ROW
 #undef LC_SHARED_CASES
@@ -193,23 +194,23 @@ LC_NOINLINE void input_gradient_shared(const lc_job *job, const lc_call *c, cons
     lc_impossible("rows of so many filters that share no vector");
 }
 
-LC_NOINLINE void input_gradient_placed(const lc_job *job, const lc_call *c, const lc_walk *w, ptrdiff_t index,
+LC_NOINLINE void input_gradient_direct(const lc_job *job, const lc_call *c, const lc_cursor *w, ptrdiff_t index,
                                        ptrdiff_t first, ptrdiff_t images, const LC_REAL *gradient,
                                        ptrdiff_t gradient_image) {
-    if (!job->geometry.lanewise && lc_rows_share(&job->geometry, &w->way, LC_LANES)) {
+    if (!job->geometry.channel_lanes && lc_rows_share(&job->geometry, &w->strip_layout, LC_LANES)) {
         input_gradient_shared(job, c, w, index, first, images, gradient, gradient_image);
         return;
     }
-    switch (job->store) {
-#define LC_STORE_CASE(store)                                                                        \
-    case store:                                                                                     \
-        if (job->geometry.lanewise)                                                                 \
-            lanewise_placed_body(job, c, w, index, first, images, gradient, gradient_image, store); \
-        else                                                                                        \
-            placed_body(job, c, w, index, first, images, gradient, gradient_image, store);          \
+    switch (job->storage) {
+#define LC_STORE_CASE(storage)                                                                             \
+    case storage:                                                                                          \
+        if (job->geometry.channel_lanes)                                                                   \
+            channel_lanes_direct_body(job, c, w, index, first, images, gradient, gradient_image, storage); \
+        else                                                                                               \
+            direct_body(job, c, w, index, first, images, gradient, gradient_image, storage);               \
         break;
 #define LC_ROW(name, size, numpy, scaled, more) LC_STORE_CASE(LC_##name)
-        LC_STORE_CASE(LC_plain)
+        LC_STORE_CASE(LC_native)
         LC_INSTANCE_STORES(LC_ROW, )
 #undef LC_ROW
 #undef LC_STORE_CASE
@@ -219,17 +220,17 @@ LC_NOINLINE void input_gradient_placed(const lc_job *job, const lc_call *c, cons
 
 /* One position for the images of one chunk, side by side. gradient: [tile][filter][image], tiles `gradient_tile`
  * elements apart. */
-LC_NOINLINE void input_gradient_boxed(const lc_job *job, const lc_call *c, const lc_walk *w, ptrdiff_t index,
-                                      ptrdiff_t images, const LC_REAL *gradient, ptrdiff_t gradient_tile, LC_REAL *box,
-                                      lc_tile *t, char *workspace) {
+LC_NOINLINE void input_gradient_buffered(const lc_job *job, const lc_call *c, const lc_cursor *w, ptrdiff_t index,
+                                         ptrdiff_t images, const LC_REAL *gradient, ptrdiff_t gradient_tile,
+                                         LC_REAL *box, lc_tile *t, char *workspace) {
     const lc_geometry *g = &job->geometry;
     const int limit = job->kernels->rows[job->choices.vectors];
     const ptrdiff_t tile_images = job->choices.batch_tile, size = lc_kernel_size(job);
-    const ptrdiff_t stride = w->way.row_step * g->filters;
+    const ptrdiff_t stride = w->strip_layout.row_step * g->filters;
     const char *kernel = lc_kernel_of(job, c, index), *next = lc_next_kernel(job, c, index);
     LC_REAL *widened = (LC_REAL *)(workspace + LC_CONST_PLAN(lc_local_input_plan, job)->kernel_at);
-    t->row_stride = job->store == LC_plain ? stride : g->group_filters;
-    t->out_stride = w->way.input_step;
+    t->row_stride = job->storage == LC_native ? stride : g->group_filters;
+    t->out_stride = w->strip_layout.input_step;
     for (ptrdiff_t group = 0; group < g->groups; ++group)
         for (ptrdiff_t s = 0; s < w->strip_count; ++s) {
             const lc_strip *strip = w->strips + s;
@@ -238,20 +239,20 @@ LC_NOINLINE void input_gradient_boxed(const lc_job *job, const lc_call *c, const
             for (ptrdiff_t i = 0, row = 0, end; i < parts; ++i, row = end) {
                 end = lc_share(strip->n, parts, i + 1);
                 const ptrdiff_t at =
-                    ((strip->row + row * w->way.row_step) * g->filters + group * g->group_filters) * size;
+                    ((strip->row + row * w->strip_layout.row_step) * g->filters + group * g->group_filters) * size;
                 t->prefetch = next + at;
                 t->prefetch_step = (end - row) * size; /* as many bytes as the tile's own rows */
-                t->broadcast = kernel + at;
-                if (job->store != LC_plain) {
-                    t->broadcast = widened;
-                    widen(job->store, kernel + at, stride, end - row, g->group_filters,
+                t->row_data = kernel + at;
+                if (job->storage != LC_native) {
+                    t->row_data = widened;
+                    widen(job->storage, kernel + at, stride, end - row, g->group_filters,
                           lc_scales_from(c, index * g->filters + group * g->group_filters), widened, g->group_filters);
                 }
                 for (ptrdiff_t tile = 0; tile * tile_images < images; ++tile) {
                     const int vectors = vectors_for(lc_min(tile_images, images - tile * tile_images));
                     t->lane_count = (ptrdiff_t)vectors * LC_LANES;
                     t->vector = gradient + tile * gradient_tile + group * g->group_filters * tile_images;
-                    t->out = pixels + tile * w->elements * tile_images + row * w->way.input_step;
+                    t->out = pixels + tile * w->elements * tile_images + row * w->strip_layout.input_step;
                     run_tile(t, (int)(end - row), vectors);
                     t->prefetch = NULL;
                     t->prefetch_step = 0;
@@ -272,7 +273,7 @@ LC_NOINLINE void interleave_gradient(const lc_job *job, const lc_call *c, ptrdif
 }
 
 /* The box of input gradients to the caller's array. */
-LC_NOINLINE void deliver_box(const lc_job *job, const lc_call *c, const lc_walk *w, ptrdiff_t first, ptrdiff_t images,
+LC_NOINLINE void deliver_box(const lc_job *job, const lc_call *c, const lc_cursor *w, ptrdiff_t first, ptrdiff_t images,
                              const LC_REAL *box) {
     const lc_geometry *g = &job->geometry;
     const ptrdiff_t tile = job->choices.batch_tile;
@@ -285,7 +286,7 @@ LC_NOINLINE void deliver_box(const lc_job *job, const lc_call *c, const lc_walk 
 }
 
 /* A line of the positions whose windows touch the block. */
-LC_NOINLINE void input_gradient_line(const lc_job *job, const lc_call *c, lc_walk *w, const ptrdiff_t line[2],
+LC_NOINLINE void input_gradient_line(const lc_job *job, const lc_call *c, lc_cursor *w, const ptrdiff_t line[2],
                                      ptrdiff_t first, ptrdiff_t images, char *workspace, lc_tile *t) {
     const lc_geometry *g = &job->geometry;
     const lc_local_input_plan *p = LC_CONST_PLAN(lc_local_input_plan, job);
@@ -295,7 +296,7 @@ LC_NOINLINE void input_gradient_line(const lc_job *job, const lc_call *c, lc_wal
         const ptrdiff_t count = lc_min(segment, w->hi[2] - k);
         const LC_REAL *gradient = stage;
         ptrdiff_t image = count * g->filters; /* from one image, or tile of images, to the next */
-        if (p->boxed) {
+        if (p->buffered) {
             interleave_gradient(job, c, start + k, count, first, images, stage);
             image *= job->choices.batch_tile;
         } else if (g->channels_first) {
@@ -306,18 +307,18 @@ LC_NOINLINE void input_gradient_line(const lc_job *job, const lc_call *c, lc_wal
         }
         for (ptrdiff_t i = 0; i < count; ++i) {
             const ptrdiff_t index[3] = {line[0], line[1], k + i};
-            lc_walk_to(g, index, w);
-            if (p->boxed)
-                input_gradient_boxed(job, c, w, start + k + i, images,
-                                     gradient + i * g->filters * job->choices.batch_tile, image, box, t, workspace);
+            lc_move_cursor(g, index, w);
+            if (p->buffered)
+                input_gradient_buffered(job, c, w, start + k + i, images,
+                                        gradient + i * g->filters * job->choices.batch_tile, image, box, t, workspace);
             else
-                input_gradient_placed(job, c, w, start + k + i, first, images, gradient + i * g->filters, image);
+                input_gradient_direct(job, c, w, start + k + i, first, images, gradient + i * g->filters, image);
         }
     }
 }
 
 /* Sets the block's pixels of all images in the caller's array to 0. */
-LC_NOINLINE void clear_block(const lc_geometry *g, const lc_call *c, const lc_walk *w) {
+LC_NOINLINE void clear_block(const lc_geometry *g, const lc_call *c, const lc_cursor *w) {
     const lc_copy copy = lc_copy_box(w->extent, g->channels, &g->x, &g->x);
     for (ptrdiff_t image = 0; image < g->batch; ++image)
         clear((LC_REAL *)c->result + image * g->x.image + lc_offset(&g->x, w->from), copy);
@@ -328,7 +329,7 @@ LC_NOINLINE void local_grad_input_task(LC_TASK_ARGUMENTS) {
     const lc_local_input_plan *p = LC_CONST_PLAN(lc_local_input_plan, job);
     const ptrdiff_t chunk = job->choices.batch_chunk, tile = job->choices.batch_tile;
     LC_REAL *box = (LC_REAL *)(workspace + p->box_at);
-    lc_walk w;
+    lc_cursor w;
     lc_layout layout = g->x;
     lc_run filters = {0, 0, g->group_filters};
     ptrdiff_t to[3];
@@ -339,29 +340,29 @@ LC_NOINLINE void local_grad_input_task(LC_TASK_ARGUMENTS) {
     for (int axis = 0; axis < 3; ++axis) {
         const lc_range touching = lc_positions_meeting(g, axis, w.from[axis], to[axis]);
         w.extent[axis] = to[axis] - w.from[axis];
-        w.corner[axis] = p->boxed ? w.from[axis] : 0;
+        w.corner[axis] = p->buffered ? w.from[axis] : 0;
         w.lo[axis] = touching.lo;
         w.hi[axis] = touching.hi;
     }
-    if (p->boxed) layout = lc_layout_of(w.extent, g->channels, 0);
+    if (p->buffered) layout = lc_layout_of(w.extent, g->channels, 0);
     w.elements = layout.image;
-    if (p->boxed) layout = lc_interleaved(layout, tile);
-    lc_begin_walk(g, &layout, workspace, &w);
+    if (p->buffered) layout = lc_interleaved(layout, tile);
+    lc_begin_cursor(g, &layout, workspace, &w);
     t.runs = &filters;
     t.run_count = 1;
-    t.broadcast_step = 1;
+    t.row_step = 1;
     t.prefetch_far = lc_next_is_far(job);
     t.vector_step = tile;
     t.accumulate = 1;
-    if (!p->boxed) clear_block(g, c, &w);
+    if (!p->buffered) clear_block(g, c, &w);
     for (ptrdiff_t first = 0; first < g->batch; first += chunk) {
         const ptrdiff_t images = lc_min(chunk, g->batch - first);
-        if (p->boxed) memset(box, 0, (size_t)(lc_round_up(images, tile) * w.elements) * sizeof(LC_REAL));
+        if (p->buffered) memset(box, 0, (size_t)(lc_round_up(images, tile) * w.elements) * sizeof(LC_REAL));
         for (ptrdiff_t i = w.lo[0]; i < w.hi[0]; ++i)
             for (ptrdiff_t j = w.lo[1]; j < w.hi[1]; ++j) {
                 const ptrdiff_t line[2] = {i, j};
                 input_gradient_line(job, c, &w, line, first, images, workspace, &t);
             }
-        if (p->boxed) deliver_box(job, c, &w, first, images, box);
+        if (p->buffered) deliver_box(job, c, &w, first, images, box);
     }
 }

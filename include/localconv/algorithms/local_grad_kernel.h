@@ -9,7 +9,7 @@
 #define LOCALCONV_LOCAL_GRAD_KERNEL_H
 
 typedef struct lc_local_kernel_plan {
-    int boxed, packed; /* packed: output gradients are brought together, too */
+    int buffered, packed; /* packed: output gradients are brought together, too */
     ptrdiff_t panel_filters, panels;
     ptrdiff_t box_at, stage_at; /* in a thread's workspace; in front lie the strips */
 } lc_local_kernel_plan;
@@ -21,8 +21,8 @@ static inline int lc_finish_local_grad_kernel(lc_job *job) {
     const ptrdiff_t itemsize = job->kernels->itemsize;
     lc_local_kernel_plan *p = LC_PLAN(lc_local_kernel_plan, job);
     if (!lc_vectors_fit(job) || !lc_block_fits(job, g->output)) return LC_REFUSED;
-    p->boxed = job->algorithm == LC_local_kernel_boxed;
-    p->packed = p->boxed || g->channels_first;
+    p->buffered = job->algorithm == LC_local_kernel_buffered;
+    p->packed = p->buffered || g->channels_first;
     p->panel_filters = lc_tile_lanes(job);
     p->panels = lc_count_panels(g, p->panel_filters);
     if (choices->filter_parts < 1 || choices->filter_parts > p->panels) return LC_REFUSED;
@@ -30,8 +30,8 @@ static inline int lc_finish_local_grad_kernel(lc_job *job) {
 
     ptrdiff_t elements = g->channels;
     for (int axis = 0; axis < 3; ++axis) elements *= lc_box_extent(g, axis, choices->block[axis]);
-    const ptrdiff_t box = p->boxed ? lc_spread(elements, itemsize) : 0;
-    const ptrdiff_t stage = p->packed ? lc_spread(choices->segment * g->filters, itemsize) : 0;
+    const ptrdiff_t box = p->buffered ? lc_padded_stride(elements, itemsize) : 0;
+    const ptrdiff_t stage = p->packed ? lc_padded_stride(choices->segment * g->filters, itemsize) : 0;
     p->box_at = job->list_bytes = lc_align(lc_strip_limit(g) * (ptrdiff_t)sizeof(lc_strip));
     job->box_bytes = choices->batch_chunk * box * itemsize;
     p->stage_at = p->box_at + lc_align(job->box_bytes);

@@ -20,9 +20,9 @@
     LC_UP_TO(LC_JOIN2(LC_ROWS3, LC_ISA), X, 3) \
     LC_UP_TO(LC_JOIN2(LC_ROWS4, LC_ISA), X, 4)
 
-/* Those of lanewise tiles (job.h), on every instruction set. */
-#define LC_LANEWISE_SHAPES(X) \
-    LC_UP_TO_4(X, 1)          \
+/* Those of tiles with channel lanes (job.h), on every instruction set. */
+#define LC_CHANNEL_LANES_SHAPES(X) \
+    LC_UP_TO_4(X, 1)               \
     LC_UP_TO_4(X, 2)
 
 #endif

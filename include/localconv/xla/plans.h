@@ -1,7 +1,7 @@
 /* Plans by the key of a call, in a table of fixed size that any thread searches without a lock and without the GIL.
  *
  * A key has a set of LC_XLA_WAYS slots. A slot counts its users: those who run the plan in it, which keeps it where it
- * is. Who puts a plan in takes the slot for himself first (users from 0 to -1), which fails while there are any; so a
+ * is. Who puts a plan in takes the slot exclusively first (users from 0 to -1), which fails while there are any; so a
  * key is compared, and a plan used, only while nobody writes. Whoever meets a slot that is being written goes on, and
  * at worst makes a plan that there is already.
  */
@@ -31,7 +31,7 @@ typedef struct lc_xla_slot {
 
 typedef struct lc_xla_table {
     lc_xla_slot slots[LC_XLA_SLOTS];
-    int64_t nbytes, hand; /* of all plans together; where the next victim is looked for */
+    int64_t nbytes, clock_hand; /* of all plans together; where the next victim is looked for */
 } lc_xla_table;
 
 static inline int64_t lc_xla_hash(const lc_xla_key *key) {
@@ -47,7 +47,7 @@ static inline int lc_xla_same(const lc_xla_key *a, const lc_xla_key *b) {
     return a->length == b->length && !memcmp(a->words, b->words, (size_t)a->length * sizeof *a->words);
 }
 
-/* Becomes one of the users that are counted, unless somebody has taken all for himself. */
+/* Becomes one of the users that are counted, unless somebody has taken all exclusively. */
 static inline int lc_xla_hold(int64_t *users) {
     int64_t found = LC_LOAD(users);
     while (found >= 0) {
@@ -87,7 +87,7 @@ static inline void *lc_xla_empty(lc_xla_table *table, lc_xla_slot *slot) {
 /* Empties the next slot that has a plan and no users; returns whether there was one. *job: as of lc_xla_empty. */
 static inline int lc_xla_evict(lc_xla_table *table, void **job) {
     for (int tries = 0; tries < LC_XLA_SLOTS; ++tries) {
-        lc_xla_slot *slot = table->slots + (uint64_t)lc_add(&table->hand, 1) % LC_XLA_SLOTS;
+        lc_xla_slot *slot = table->slots + (uint64_t)lc_add(&table->clock_hand, 1) % LC_XLA_SLOTS;
         if (!lc_xla_take(&slot->users)) continue;
         const int filled = slot->filled;
         *job = lc_xla_empty(table, slot);
@@ -104,7 +104,7 @@ static inline int lc_xla_put(lc_xla_table *table, const lc_xla_key *key, const l
     *old = NULL;
     /* An empty slot first; if there is none, one after the other. */
     for (int pass = 0; pass < 2; ++pass) {
-        const uint64_t first = pass ? (uint64_t)lc_add(&table->hand, 1) : 0;
+        const uint64_t first = pass ? (uint64_t)lc_add(&table->clock_hand, 1) : 0;
         for (int i = 0; i < LC_XLA_WAYS; ++i) {
             lc_xla_slot *slot = set + (first + (uint64_t)i) % LC_XLA_WAYS;
             if (!lc_xla_take(&slot->users)) continue;
