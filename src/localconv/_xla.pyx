@@ -44,7 +44,7 @@ cdef extern from "localconv/xla/handler.h" nogil:
         int64_t makers
         lc_xla_table table
     lc_xla_handler lc_xla
-    int LC_XLA_MAJOR, LC_XLA_MINOR, LC_XLA_ARRAYS, LC_XLA_SLOTS
+    int LC_XLA_MAJOR, LC_XLA_MINOR, LC_XLA_ARRAYS, LC_XLA_SLOTS, LC_XLA_OPERATIONS
     int LC_XLA_INVALID_ARGUMENT, LC_XLA_RESOURCE_EXHAUSTED, LC_XLA_INTERNAL
     lc_xla_error *lc_xla_error_of(const lc_xla_frame *, int, const char *)
     bint lc_xla_take(int64_t *)
@@ -53,9 +53,11 @@ cdef extern from "localconv/xla/handler.h" nogil:
     lc_xla_error *lc_xla_forward(lc_xla_frame *)
     lc_xla_error *lc_xla_grad_input(lc_xla_frame *)
     lc_xla_error *lc_xla_grad_kernel(lc_xla_frame *)
+    const char *lc_xla_operation_name(int64_t operation)
 
 # The operations that have a handler, in the order of the numbers in a key.
-OPERATIONS = ("local_forward", "local_grad_input", "local_grad_kernel")
+cdef int _i
+OPERATIONS = tuple([lc_xla_operation_name(_i).decode() for _i in range(LC_XLA_OPERATIONS)])
 
 # Bytes of plans that the table keeps; a plan of more than LC_KEPT_PLAN_BYTES is made for every call.
 KEPT_BYTES = LC_KEPT_BYTES

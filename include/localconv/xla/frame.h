@@ -5,19 +5,25 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../job.h"
 #include "api.h"
 
 /* Two operands and the result, each with a leading axis of examples and of images, three spatial ones and channels. */
 enum { LC_XLA_ARRAYS = 3, LC_XLA_AXES = 6 };
-/* Numbers of the one attribute: at most rank, 6 * rank of sizes, groups, data format, for rank 3. */
-enum { LC_XLA_NUMBERS = 24 };
+/* Numbers of the one attribute: at most rank, 5 * rank of sizes, groups, data format (jax/window.py), for rank 3. */
+enum { LC_XLA_NUMBERS = 1 + 5 * 3 + 2 };
 /* Element types of a call, as keys and platforms.py number them: of everything, or of the kernel alone while all else
  * is float32. */
 enum { LC_XLA_SINGLE, LC_XLA_DOUBLE, LC_XLA_F16_KERNEL, LC_XLA_BF16_KERNEL };
 enum { LC_XLA_WORDS = 4 + 1 + LC_XLA_NUMBERS + LC_XLA_ARRAYS * (1 + LC_XLA_AXES) };
 
-/* In the order of the numbers by which _xla.pyx knows them. */
+/* The operations that have handlers. */
 enum { LC_XLA_FORWARD, LC_XLA_GRAD_INPUT, LC_XLA_GRAD_KERNEL, LC_XLA_OPERATIONS };
+static const int lc_xla_operations[] = {LC_of_local_forward, LC_of_local_grad_input, LC_of_local_grad_kernel};
+
+static inline const char *lc_xla_operation_name(int64_t operation) {
+    return lc_operations[lc_xla_operations[operation]].name;
+}
 
 /* Everything that a plan depends on, in the order: operation, element type, settings, threads; how many numbers the
  * attribute has, and these; the rank of each array, and its sizes. */
@@ -92,7 +98,7 @@ static inline const char *lc_xla_read(const lc_xla_frame *frame, int operation, 
     if (frame->args.size != 2 || frame->rets.size != 1) return "there must be two operands and one result";
     if (frame->attrs.size != 1 || frame->attrs.types[0] != LC_XLA_ARRAY) return "there must be one attribute, an array";
     const lc_xla_array *numbers = (const lc_xla_array *)frame->attrs.attrs[0];
-    if (numbers->dtype != LC_XLA_S64 || numbers->size > LC_XLA_NUMBERS) return "the attribute must be at most 24 int64";
+    if (numbers->dtype != LC_XLA_S64 || numbers->size > LC_XLA_NUMBERS) return "the attribute must be at most 18 int64";
     key->words[0] = operation;
     key->words[1] = ((const lc_xla_buffer *)frame->rets.rets[0])->dtype == LC_XLA_F64 ? LC_XLA_DOUBLE : LC_XLA_SINGLE;
     key->length = 4;

@@ -47,7 +47,6 @@ static inline lc_call lc_xla_call_of(const lc_xla_request *request, const lc_xla
 
 static inline lc_xla_error *lc_xla_run(const lc_xla_frame *frame, const lc_xla_request *request,
                                        const lc_xla_plan *plan) {
-    static const char *const names[] = {"local_forward", "local_grad_input", "local_grad_kernel"};
     if (!plan->job) {
         const int64_t n = lc_xla_elements(&request->key, 2);
         if (n) memset(request->data[2], 0, (size_t)n * lc_xla_itemsize(&request->key, 2));
@@ -58,7 +57,7 @@ static inline lc_xla_error *lc_xla_run(const lc_xla_frame *frame, const lc_xla_r
         if (lc_xla.runner->run(plan->job, &call) != LC_OK) {
             char message[96];
             snprintf(message, sizeof message, "localconv: no memory for the workspace of %s",
-                     names[request->key.words[0]]);
+                     lc_xla_operation_name(request->key.words[0]));
             return lc_xla_error_of(frame, LC_XLA_RESOURCE_EXHAUSTED, message);
         }
     }
