@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from mmap import mmap
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +17,10 @@ __all__ = ["QuantizedKernel"]
 LARGEST_SCALE = np.nextafter(np.float32(np.finfo(np.float32).max / 127), np.float32(0))
 
 
+# What an array is a view of, whatever a class of its own says.
+_base_of = np.ndarray.base.__get__
+
+
 class QuantizedKernel:
     """A kernel of int8 values and float32 scales: ``values * scales`` is what it stands for.
 
@@ -26,7 +31,8 @@ class QuantizedKernel:
     Parameters
     ----------
     values : ndarray of int8
-        The kernel's shape, (..., rows, filters). A memory map is read part by part.
+        The kernel's shape, (..., rows, filters). A memory map is read part by part. Neither part is copied where NumPy
+        or a file owns its memory: new values show, and NumPy resizes an array no more while a kernel uses it.
     scales : ndarray of float32
         Shape ``values.shape[:-2] + values.shape[-1:]``: one for each filter at every position of an unshared kernel,
         or at every tap of a shared one. Finite.
@@ -63,10 +69,11 @@ class QuantizedKernel:
 
     # Views that nobody else has, and weak references to the arrays whose memory they show: NumPy resizes no array that
     # has one, which would free that memory.
-    __slots__ = ("_owners", "_scales", "_values")
+    __slots__ = ("_holds", "_scales", "_values")
 
     def __init__(self, values: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
-        values, scales = _plain(values, "values", np.int8), _plain(scales, "scales", np.float32)
+        (values, hold_values), (scales, hold_scales) = _held(values, "values"), _held(scales, "scales")
+        values, scales = _checked(values, "values", np.int8), _checked(scales, "scales", np.float32)
         if values.ndim < 3:
             raise ValueError(f"values must have a kernel's shape, (..., rows, filters), got {values.shape}")
         expected = values.shape[:-2] + values.shape[-1:]
@@ -76,17 +83,18 @@ class QuantizedKernel:
             )
         if not (np.abs(scales) <= LARGEST_SCALE).all():  # written so that a NaN fails
             raise ValueError(f"scales must be finite, and at most {LARGEST_SCALE:.4g} in size")
+        self._holds = hold_values, hold_scales
         self._keep(np.ascontiguousarray(values), np.require(scales, np.float32, ("C", "A")))
 
     @classmethod
     def of_checked(cls, values: NDArray[np.int8], scales: NDArray[np.float32]) -> Self:
         """Make one of parts that are known to be what the constructor asks for, contiguous too."""
         made = cls.__new__(cls)
+        made._holds = weakref.ref(values), weakref.ref(scales)
         made._keep(values, scales)
         return made
 
     def _keep(self, values: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
-        self._owners = tuple(weakref.ref(_owner(part)) for part in (values, scales))
         self._values, self._scales = values.view(), scales.view()
         self._values.flags.writeable = self._scales.flags.writeable = False
 
@@ -144,24 +152,40 @@ class QuantizedKernel:
         return QuantizedKernel, (self.values, self.scales)
 
 
-def _plain(part: Any, name: str, dtype: type[np.generic]) -> NDArray[Any]:
-    """A part as NumPy's own class, in any byte order: another class may say anything of its shape."""
-    if not issubclass(type(part), np.ndarray) or is_masked(part) or part.dtype.newbyteorder("=") != dtype:
-        raise TypeError(f"{name} must be an array of {np.dtype(dtype)}, without a mask, got {_described(part)}")
-    return np.ndarray.view(part, np.ndarray)
+def _held(part: Any, name: str) -> tuple[NDArray[Any], Any]:
+    """A part as NumPy's own class, whatever another class says of it, over memory that nobody can free; and what keeps
+    it so. Nothing is asked of the part itself: its answers may be Python code that resizes it.
+    """
+    if not issubclass(type(part), np.ndarray) or is_masked(part):
+        raise TypeError(f"{name} must be an array without a mask, got {_described(part)}")
+    owner, base, constant = part, _base_of(part), False
+    while base is not None:
+        if type(base) is memoryview:
+            constant, base = base.readonly, base.obj
+        if not issubclass(type(base), np.ndarray):
+            break
+        owner, base, constant = base, _base_of(base), False
+    # First the reference, then the view: whatever happens in between, the view is of what the reference keeps.
+    hold = weakref.ref(owner)
+    view = np.ndarray.view(part, np.ndarray)
+    if base is None or constant or issubclass(type(base), (bytes, bytearray, mmap)):
+        return view, hold
+    # Memory of somebody else, who may free it: another library's, or a trick with strides. Buffers that are exported
+    # read-only stay, as those do that processes share.
+    return np.array(view), None
+
+
+def _checked(part: NDArray[Any], name: str, dtype: type[np.generic]) -> NDArray[Any]:
+    """A part of that dtype, in any byte order."""
+    if part.dtype.newbyteorder("=") != dtype:
+        raise TypeError(f"{name} must be an array of {np.dtype(dtype)}, got {part.dtype}")
+    return part
 
 
 def is_quantized_pair(values: NDArray[Any], scales: NDArray[Any]) -> bool:
     """Whether two arrays have the dtypes and shapes of a quantized kernel's parts."""
     fits = values.ndim >= 3 and scales.shape == values.shape[:-2] + values.shape[-1:]
     return fits and values.dtype == np.int8 and scales.dtype == np.float32
-
-
-def _owner(array: NDArray[Any]) -> NDArray[Any]:
-    """The array whose memory a view shows."""
-    while isinstance(array.base, np.ndarray):
-        array = array.base
-    return array
 
 
 def _described(value: Any) -> str:
