@@ -490,7 +490,7 @@ def plan(nbytes):
 
 def test_plans_are_kept_up_to_their_bytes():
     """The oldest go; one that is too large is not kept at all."""
-    plans = engine.Plans(1000, 250)
+    plans = engine.Plans(1000)
     for number in range(10):
         assert plans.keep((number,), plan(200)).nbytes == 200
     assert [key for (key,) in plans.kept] == [5, 6, 7, 8, 9]

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 _Array = NDArray[Any]
 
 KEPT_BYTES: int
-KEPT_PLAN_BYTES: int
+KEPT_PARTS: int
 OPERATIONS: dict[str, tuple[str, tuple[str, str], str]]
 ALGORITHMS: dict[str, str]
 CHANNEL_LANES: frozenset[str]

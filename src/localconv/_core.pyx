@@ -129,7 +129,7 @@ cdef extern from "localconv/runner.h" nogil:
         int64_t (*settings)() noexcept nogil
         int (*run)(void *job, lc_call *call) noexcept nogil
     const char *LC_RUNNER_CAPSULE
-    int LC_KEPT_BYTES, LC_KEPT_PLAN_BYTES
+    int LC_KEPT_BYTES, LC_KEPT_PARTS
 
 # -------------------------------------------------------------------------------------------------- what is compiled in
 
@@ -138,8 +138,8 @@ cdef int _i
 # How formats of buffers name this machine's byte order.
 cdef char _native_order = b"<" if _byteorder == "little" else b">"
 
-# What a cache of plans keeps: bytes of all plans, and of the largest one.
-KEPT_BYTES, KEPT_PLAN_BYTES = LC_KEPT_BYTES, LC_KEPT_PLAN_BYTES
+# Bytes of the plans that a cache keeps, and the parts of them of which a plan may be one.
+KEPT_BYTES, KEPT_PARTS = LC_KEPT_BYTES, LC_KEPT_PARTS
 
 # The family of every operation, the arrays that it reads, and the one that it makes.
 OPERATIONS = {

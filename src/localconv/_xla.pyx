@@ -16,7 +16,7 @@ cdef extern from "localconv/runner.h" nogil:
     ctypedef struct lc_runner:
         int (*threads)() noexcept nogil
     const char *LC_RUNNER_CAPSULE
-    int LC_KEPT_BYTES, LC_KEPT_PLAN_BYTES
+    int LC_KEPT_BYTES, LC_KEPT_PARTS
 
 cdef extern from "localconv/xla/handler.h" nogil:
     ctypedef struct lc_xla_error:
@@ -59,7 +59,7 @@ cdef extern from "localconv/xla/handler.h" nogil:
 cdef int _i
 OPERATIONS = tuple([lc_xla_operation_name(_i).decode() for _i in range(LC_XLA_OPERATIONS)])
 
-# Bytes of plans that the table keeps; a plan of more than LC_KEPT_PLAN_BYTES is made for every call.
+# Bytes of plans that the table keeps; a plan of more than one of LC_KEPT_PARTS parts is made for every call.
 KEPT_BYTES = LC_KEPT_BYTES
 
 # Makes plans: set by `use_maker`.
@@ -159,7 +159,7 @@ cdef int _make_plan(const lc_xla_key *key, lc_xla_plan *plan) except -1:
 cdef int _keep(const lc_xla_key *key, const lc_xla_plan *plan) except -1:
     """Puts a plan into the table, for which others may have to go."""
     cdef void *old = NULL
-    if plan.nbytes > LC_KEPT_PLAN_BYTES:
+    if plan.nbytes > LC_KEPT_BYTES // LC_KEPT_PARTS:
         return 0
     while lc_xla.table.nbytes + plan.nbytes > LC_KEPT_BYTES and lc_xla_evict(&lc_xla.table, &old):
         _give_back(old)

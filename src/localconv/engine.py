@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._core import KEPT_BYTES, KEPT_PLAN_BYTES, Job, num_threads
+from ._core import KEPT_BYTES, KEPT_PARTS, Job, num_threads
 from .arguments import Ints
 from .arrays import (
     FLOAT64,
@@ -93,8 +93,8 @@ class Nothing:
 class Plans:
     """Plans by what they were made for: the newest ones, as many as their bytes allow."""
 
-    def __init__(self, limit: int, largest: int) -> None:
-        self.limit, self.largest, self.nbytes = limit, largest, 0
+    def __init__(self, limit: int) -> None:
+        self.limit, self.nbytes = limit, 0
         self.kept: dict[tuple[Any, ...], Prepared] = {}
         self.get = self.kept.get
         self._adding = threading.Lock()
@@ -103,7 +103,7 @@ class Plans:
         """Keep a plan unless it is too large, and return it."""
         # Another thread may be adding; and where the process was forked while one did, none will ever end. Then this
         # plan is not kept.
-        if plan.nbytes <= self.largest and self._adding.acquire(blocking=False):
+        if plan.nbytes <= self.limit // KEPT_PARTS and self._adding.acquire(blocking=False):
             try:
                 if key not in self.kept:
                     while self.nbytes + plan.nbytes > self.limit:
@@ -121,7 +121,7 @@ class Plans:
             self.nbytes = 0
 
 
-plans = Plans(KEPT_BYTES, KEPT_PLAN_BYTES)
+plans = Plans(KEPT_BYTES)
 # Looked up once: these are a part of what a small call costs.
 _find = plans.get
 
