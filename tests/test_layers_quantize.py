@@ -873,6 +873,21 @@ def test_replaced_variables(family, name, value):
         layer(x)
 
 
+@pytest.mark.parametrize("name", ["kernel", "bias", "kernel_scale"])
+@pytest.mark.parametrize("mode", [None, "int8"])
+@pytest.mark.parametrize("value", [np.ones((6, 3, 1), "f"), 1, "kernel", None], ids=["array", "int", "str", "None"])
+def test_attributes_that_are_no_variables(value, mode, name):
+    layer, x = made(1, "local")
+    if mode:
+        layer.quantize(mode)
+    if value is None and name != "kernel":
+        setattr(layer, name, None)  # there is none
+        return
+    with pytest.raises(TypeError, match=rf"^{name} of a layer must be a Variable, got .*set_weights"):
+        setattr(layer, name, value)
+    layer(x)
+
+
 @pytest.mark.parametrize("implementation", [2, 3])
 @pytest.mark.parametrize("shape", [(), (1,), (2, 3, 4)])
 def test_replaced_kernels_of_other_implementations(implementation, shape):

@@ -116,22 +116,26 @@ class KernelFile:
 
     def _check(self) -> None:
         if self.ndim != 3:
-            raise ValueError(f"path must hold a kernel of 3 axes (positions, rows, filters), got shape {self.shape}")
+            raise ValueError(
+                f"path must hold a kernel of 3 axes (positions, rows, filters), got shape {self.shape} in {self.path}"
+            )
         if self.dtype == np.int8:
             self._check_scales()
         elif self._scales is not None:
             raise TypeError(f"scales belong to a kernel of int8, got one of {self.dtype}")
         else:
-            _check_float(self.dtype, "path")
+            _check_float(self.dtype, "path", f", in {self.path}")
 
     def _check_scales(self) -> None:
         expected = Stored((self.shape[0], self.shape[2]), np.dtype(np.float32))
         if self._scales is None:
-            raise TypeError("a kernel of int8 needs its scales, got scales=None")
+            raise TypeError(f"{self.path}: a kernel of int8 needs its scales, got scales=None")
         if self._scales.dtype.newbyteorder("=") != expected.dtype:
-            raise TypeError(f"scales must be of float32, got {self._scales.dtype}")
+            raise TypeError(f"scales must be of float32, got {self._scales.dtype} in {self.scales}")
         if self._scales.shape != expected.shape:
-            raise ValueError(f"scales must hold {expected} for a kernel of {self._stored}, got {self._scales}")
+            raise ValueError(
+                f"scales must hold {expected} for a kernel of {self._stored}, got {self._scales} in {self.scales}"
+            )
 
     @classmethod
     def create(
@@ -307,12 +311,12 @@ class Rows(NamedTuple):
     last: int
 
 
-def _check_float(dtype: np.dtype[Any], name: str) -> None:
+def _check_float(dtype: np.dtype[Any], name: str, where: str = "") -> None:
     """TypeError unless these are floats of a kernel."""
     if not (dtype.kind == "f" and dtype.itemsize in (4, 8)) and not half_store(dtype):
         unknown = dtype.kind == "V" and dtype.itemsize == 2
         hint = ": with dtype=ml_dtypes.bfloat16 it may be one" if unknown else ""
-        raise TypeError(f"{name} must be of a kernel of {ACCEPTED} or int8, got {dtype}{hint}")
+        raise TypeError(f"{name} must be of a kernel of {ACCEPTED} or int8, got {dtype}{hint}{where}")
 
 
 def _is_within(part: Any, size: int) -> bool:

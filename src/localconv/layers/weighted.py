@@ -40,6 +40,10 @@ TERMS = (
 DEFAULT_INITIALIZER = initializers.GlorotUniform()
 
 
+# Attributes that passes read as variables.
+_VARIABLES = ("kernel", "bias", "kernel_scale")
+
+
 def terms_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Those of a constructor's arguments that `TERMS` names."""
     return {name: arguments[name] for name in TERMS}
@@ -74,6 +78,15 @@ class WeightedLayer(Layer):
         self.bias_regularizer = regularizers.get(terms["bias_regularizer"])
         self.kernel_constraint = constraints.get(terms["kernel_constraint"])
         self.bias_constraint = constraints.get(terms["bias_constraint"])
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse what is no variable where the passes read one."""
+        if name in _VARIABLES and not isinstance(value, Variable) and (value is not None or name == "kernel"):
+            raise TypeError(
+                f"{name} of a layer must be a Variable, got {type(value).__name__}: layer.{name}.assign(values) or "
+                "set_weights gives it other values"
+            )
+        super().__setattr__(name, value)
 
     def _terms_config(self) -> dict[str, Any]:
         """The config of what `TERMS` names."""
