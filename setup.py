@@ -136,6 +136,14 @@ def make_incremental(compiler, msvc):
 class BuildExt(build_ext):
     """Adds the compiler's own flags, and those of its OpenMP if a probe compiles and links with them."""
 
+    def finalize_options(self):
+        if self.editable_mode:
+            # Setuptools gives an editable build a folder for objects that it removes: all were compiled each time.
+            usual = build(self.distribution)
+            usual.ensure_finalized()
+            self.build_temp = usual.build_temp
+        super().finalize_options()
+
     def build_extensions(self):
         self.check_compiler()
         msvc = self.compiler.compiler_type == "msvc"

@@ -1,4 +1,4 @@
-"""What setup.py says where the package cannot be compiled."""
+"""What setup.py says where the package cannot be compiled, and what it keeps of an editable build."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ exit 0
 def built(tmp_path):
     """Builds empty extensions in place of the package's with some compiler, and returns how that ended."""
 
-    def run(compiler, **variables):
+    def run(compiler, *command, **variables):
         (tmp_path / "setup.py").write_bytes(SETUP.read_bytes())
         package = tmp_path / "src" / "localconv"
         package.mkdir(parents=True)
@@ -36,7 +36,7 @@ def built(tmp_path):
         plain = {
             k: v for k, v in os.environ.items() if not k.startswith("LOCALCONV_") and k not in ("LDSHARED", "CFLAGS")
         }
-        command = [sys.executable, "setup.py", "build_ext"]
+        command = [sys.executable, "setup.py", *(command or ["build_ext"])]
         return subprocess.run(
             command,
             cwd=tmp_path,
@@ -101,3 +101,9 @@ def test_no_openmp(built, refusing):
     done = built(refusing("omp.h"))
     assert "no working OpenMP" in done.stderr
     assert done.returncode == 0, done.stderr
+
+
+def test_an_editable_build_keeps_its_objects(built, refusing, tmp_path):
+    """Where every other build has them: what is compiled is not compiled again after each edit."""
+    built(refusing("nothing.h"), "editable_wheel")
+    assert {path.stem for path in tmp_path.glob("build/temp*/**/*.command")} >= {"_core", "_xla"}
