@@ -9,6 +9,7 @@ import sys
 import hypothesis
 import numpy as np
 import pytest
+import quick
 import ways
 from oracle import Gradient, gradients
 
@@ -18,7 +19,27 @@ from localconv import _core, settings
 # The same examples every time, so that nobody's change fails for another's fault; `make fuzz` looks for new ones.
 hypothesis.settings.register_profile("repeat", deadline=None, max_examples=60, derandomize=True, database=None)
 hypothesis.settings.register_profile("explore", deadline=None, max_examples=300)
+hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("repeat"), max_examples=quick.EXAMPLES)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
+
+
+def pytest_addoption(parser):
+    parser.addoption("--quick", action="store_true", help="a selection that finds what most changes break (quick.py)")
+
+
+def pytest_configure(config):
+    if config.getoption("quick"):
+        hypothesis.settings.load_profile("quick")
+
+
+def pytest_ignore_collect(collection_path, config):
+    return True if config.getoption("quick") and quick.is_slow(collection_path) else None
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("quick"):
+        items[:], left_out = quick.select(items)
+        config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(autouse=True)
