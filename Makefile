@@ -1,41 +1,62 @@
+# make help                 this list
+# make dev                  .venv with the package as it is here, compiled in place, and all that tests need;
+#                           again after an edit of C or Cython: compiles what changed. Python needs nothing
+# make test-quick           a minute's selection of the tests, which finds what most changes break
+# make test                 the tests, after make dev
+# make test-bridges         tests and examples of localconv.torch, .jax, .keras and .dask, in .venv-bridges
 # make demo                 filters a real photograph, then trains on real digits
-# make test                 sets everything up and runs the tests
-# make test-bridges         the tests and examples of localconv.torch, .jax, .keras and .dask, in an environment of their own (.venv-bridges)
 # make lint                 everything that reads the code; format: writes it as lint wants it
+# make docs                 the documentation, in build/docs; docs-check: every page in a browser, at three widths
 # make bench                against NumPy, PyTorch and JAX; bench-busy: beside processes that keep every core busy
-# make docs                 the documentation, in build/docs; docs-check: looks at every page in a browser, at three widths
 # make wheel, wheel-test    sdist and wheel, checked and repaired; the tests against both, for every Python in PYTHONS
 # make cross                the C headers for Windows, macOS, AArch64 and musl
 # make compile_commands.json  how the C files are compiled, for clangd and other tools
 # make kernel-test          the kernels in C; kernel-test-aarch64: under qemu; kernel-test-windows: under Wine; valgrind
 # make sanitize             the suite under ASan and UBSan; sanitize-threads: threads under TSan
-# make fuzz, soak, coverage
+# make fuzz, soak           random calls for ten minutes (FUZZ_SECONDS); a million calls from eight threads
+# make coverage             lines and branches that no test reaches
 # make mutants              random one-token changes of the kernels and what feeds them, each built and tested: hours
+# make clean                removes what all these make
 
 PYTHON ?= python3
 CC ?= cc
 VENV := .venv
 BIN := $(VENV)/bin
 KERNELS := $(wildcard src/kernels/*.c)
-SOURCES := setup.py pyproject.toml README.md $(KERNELS) $(shell find src include -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -name '*.h')
+# What an installation in place is made of; Python's files are read where they are. A copy has them too.
+COMPILED := setup.py pyproject.toml $(KERNELS) $(shell find src include -name '*.pyx' -o -name '*.h')
+SOURCES := $(COMPILED) README.md $(shell find src -name '*.py' -o -name '*.pyi')
+BUILD_REQUIRES := 'setuptools>=77' 'cython>=3.1'
 C_SOURCES := $(KERNELS) $(shell find include tests/c -name '*.[ch]')
 # Tasks of all kinds have the same parameters: some use fewer.
 CFLAGS_TEST := -std=c11 -O2 -Wall -Wextra -Wno-unused-parameter -Werror -Iinclude
 
-# What make bench installs beside matplotlib, e.g. PEERS="torch jax"; what the environment has already is measured anyway.
+# What make bench installs beside matplotlib, e.g. PEERS="torch jax"; what .venv has already is measured anyway.
 PEERS ?=
 BENCH_FLAGS ?=
 
-.PHONY: demo test test-bridges lint format bench bench-busy docs docs-check wheel wheel-test cross kernel-test kernel-test-aarch64 kernel-test-windows valgrind fuzz soak mutants coverage sanitize sanitize-threads clean
+.PHONY: help dev test-quick test test-bridges demo lint format docs docs-check bench bench-busy wheel wheel-test \
+	cross kernel-test kernel-test-aarch64 kernel-test-windows valgrind sanitize sanitize-threads fuzz soak \
+	coverage mutants clean
 .DELETE_ON_ERROR:
+
+# The comment at this file's head.
+help:
+	@sed -n '/^$$/q; s/^# //p' Makefile
+
+# The demo's libraries too: the tutorial, whose code is tested, runs on data that come with one of them.
+dev: $(VENV)/.test $(VENV)/.demo
+
+# What it runs is in tests/quick.py.
+test-quick: dev
+	$(BIN)/python -m pytest -q --quick
+
+test: dev
+	$(BIN)/python -m pytest
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/foveate.py
 	$(BIN)/python examples/digits.py
-
-# The demo's libraries too: the tutorial runs on data that come with one of them.
-test: $(VENV)/.test $(VENV)/.demo
-	$(BIN)/python -m pytest
 
 # One environment for all bridges, each as its extra; a library that has no wheel here ends it.
 BRIDGES := torch jax keras dask
@@ -57,7 +78,8 @@ $(BRIDGES_VENV)/.installed: $(SOURCES)
 	test -x $(BRIDGES_VENV)/bin/python || $(PYTHON) -m venv $(BRIDGES_VENV)
 	touch $@.begun
 	$(BRIDGES_VENV)/bin/python -m pip install --quiet --force-reinstall --no-deps .
-	$(BRIDGES_VENV)/bin/python -m pip install --quiet 'localconv[test,demo,$(subst $(empty) $(empty),$(comma),$(BRIDGES))]' $(BRIDGES_PEERS)
+	$(BRIDGES_VENV)/bin/python -m pip install --quiet $(BRIDGES_PEERS) \
+		'localconv[test,demo,$(subst $(empty) $(empty),$(comma),$(BRIDGES))]'
 	mv $@.begun $@
 
 lint: $(VENV)/.lint
@@ -94,57 +116,32 @@ docs-check: docs $(VENV)/.docs-check
 
 # A wheel for the oldest system that its symbols allow, with the OpenMP runtime inside; at most 3 MB.
 wheel: $(VENV)/.wheel
-	rm -rf dist
-	$(BIN)/python -m build --outdir dist/raw
-	mv dist/raw/*.tar.gz dist/
-	if test "$$(uname)" = Linux; then PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/repair_wheel.py dist/raw/*.whl dist; else mv dist/raw/*.whl dist/; fi
-	rm -r dist/raw
-	$(BIN)/check-wheel-contents dist/*.whl
-	$(BIN)/twine check --strict dist/*
-	$(BIN)/abi3audit --strict --report dist/*.whl
-	test $$(cat dist/*.whl | wc -c) -le 3000000
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh tools/wheel.sh
 
 # From outside the source tree: the wheel with no compiler at hand, then the sdist with the tests that it contains.
 PYTHONS ?= $(PYTHON)
 wheel-test:
-	set -e; for python in $(PYTHONS); do \
-		rm -rf build/wheel-test; mkdir -p build/wheel-test/sdist; \
-		tar xf dist/*.tar.gz -C build/wheel-test/sdist --strip-components=1; \
-		$$python -m venv build/wheel-test/venv; \
-		CC=false PATH=/nonexistent $(CURDIR)/build/wheel-test/venv/bin/python -m pip install --quiet --only-binary :all: "$$(ls $(CURDIR)/dist/*.whl)[test]"; \
-		(cd build/wheel-test && mkdir wheel && cp -r sdist/tests sdist/pyproject.toml wheel && cd wheel && ../venv/bin/python -m pytest -q); \
-		build/wheel-test/venv/bin/python -m pip install --quiet --force-reinstall --no-deps --no-binary localconv dist/*.tar.gz; \
-		(cd build/wheel-test/sdist && rm -r src && ../venv/bin/python -m pytest -q); \
-	done
+	sh tools/wheel_test.sh $(PYTHONS)
 
 # Every target with zig's clang, warnings as errors, linked; Microsoft's dialect as far as the headers go.
-# kernel_test and all instances, side by side, by the compiler $(1) into the folder $(2).
-define build_kernel_test
-	mkdir -p $(2)
-	printf '%s\n' tests/c/kernel_test.c $(KERNELS) | xargs -P 0 -I SOURCE sh -c '$(1) -c SOURCE -o $(2)/$$(basename SOURCE .c).o'
-	$(1) $(2)/*.o -o $(2)/kernel_test.exe -lm
-endef
-
 ZIG_TARGETS := x86_64-windows-gnu aarch64-windows-gnu x86_64-macos aarch64-macos aarch64-linux-gnu x86_64-linux-musl
 cross: $(VENV)/.cross $(ZIG_TARGETS:%=build/cross/%/kernel_test.exe)
-	set -e; lib="$$($(BIN)/python -c 'import ziglang, os; print(os.path.dirname(ziglang.__file__))')/lib"; for machine in x86_64 aarch64; do \
-		echo $$machine-pc-windows-msvc; $(BIN)/python -m ziglang clang --target=$$machine-pc-windows-msvc -fms-compatibility -fms-extensions \
-			-ffreestanding -nostdinc -isystem "$$lib/include" -isystem tests/c/msvc $(CFLAGS_TEST) -Wno-unused -fsyntax-only $(KERNELS) || exit 1; \
-	done
+	sh tools/cross_msvc.sh $(BIN)/python $(CFLAGS_TEST)
 
+BUILD_KERNEL_TEST := sh tools/build_kernel_test.sh
 build/cross/%/kernel_test.exe: $(VENV)/.cross $(C_SOURCES)
-	$(call build_kernel_test,$(BIN)/python -m ziglang cc -target $* $(CFLAGS_TEST),$(@D))
+	$(BUILD_KERNEL_TEST) $(@D) $(BIN)/python -m ziglang cc -target $* $(CFLAGS_TEST)
 
 compile_commands.json: $(C_SOURCES)
 	$(PYTHON) tools/compile_commands.py $(CC) $(CFLAGS_TEST) -- $(KERNELS) tests/c/kernel_test.c
 
 kernel-test:
-	$(call build_kernel_test,$(CC) $(CFLAGS_TEST),build/kernel_test)
+	$(BUILD_KERNEL_TEST) build/kernel_test $(CC) $(CFLAGS_TEST)
 	build/kernel_test/kernel_test.exe
 
 # Debian and Ubuntu: apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 kernel-test-aarch64:
-	$(call build_kernel_test,aarch64-linux-gnu-gcc $(CFLAGS_TEST) -static,build/kernel_test_aarch64)
+	$(BUILD_KERNEL_TEST) build/kernel_test_aarch64 aarch64-linux-gnu-gcc $(CFLAGS_TEST) -static
 	qemu-aarch64 build/kernel_test_aarch64/kernel_test.exe
 
 # Debian and Ubuntu: apt-get install wine64, which is not in the PATH there.
@@ -154,7 +151,7 @@ kernel-test-windows: build/cross/x86_64-windows-gnu/kernel_test.exe
 
 # valgrind hides AVX-512 from CPUID: the AVX2 and plain kernels run.
 valgrind:
-	$(call build_kernel_test,$(CC) $(CFLAGS_TEST) -g,build/kernel_test_valgrind)
+	$(BUILD_KERNEL_TEST) build/kernel_test_valgrind $(CC) $(CFLAGS_TEST) -g
 	valgrind --quiet --error-exitcode=1 --leak-check=full build/kernel_test_valgrind/kernel_test.exe 3
 
 # Random right and wrong calls of everything, and the property tests, from a new seed each time.
@@ -167,74 +164,51 @@ fuzz: $(VENV)/.test
 soak: $(VENV)/.test
 	SOAK_CALLS=1000000 $(BIN)/python -m pytest -q tests/test_memory.py -k growth
 
-# Random changes of one token: the tests must notice each. A minute for one that they do notice, more for a survivor. COUNT; SEED: else a new
-# one each time; MUTANTS_FLAGS: --seconds, --files, --jobs, --no-c-test, --quick, --repeat.
+# Random changes of one token: the tests must notice each. A minute for one that they do notice, more for a survivor.
+# COUNT; SEED: else a new one each time; MUTANTS_FLAGS: --seconds, --files, --jobs, --no-c-test, --quick, --repeat.
 COUNT ?= 150
 SEED ?=
 MUTANTS_FLAGS ?=
 mutants: $(VENV)/.test
-	$(BIN)/python -m pip install --quiet 'setuptools>=77' 'cython>=3.1'
 	$(BIN)/python tests/mutants.py --count $(COUNT) $(if $(SEED),--seed $(SEED)) $(MUTANTS_FLAGS)
 
-# What the package is made of, elsewhere: objects of other flags and those of this tree's own build must not meet.
-define copy_tree
-	rm -rf $(1)
-	mkdir -p $(1)
-	cp -r setup.py pyproject.toml *.md CITATION.cff Makefile LICENSE NOTICE MANIFEST.in src include tests docs examples benchmarks $(1)
-	rm -f $(1)/src/localconv/*.so $(1)/src/localconv/*.c
-endef
-
-# Lines and branches of the Python, lines of _core.pyx (for which Cython counts no branches), without the GIL too: slow. CONTRIBUTING.md names
-# what stays uncovered. Processes that tests start are not counted. Threads would wait for each other at every line: one by default.
+# Lines and branches of the Python, lines of _core.pyx (for which Cython counts no branches), without the GIL too: slow.
+# CONTRIBUTING.md names what stays uncovered. Processes that tests start are not counted. Threads would wait for each
+# other at every line: one by default.
+COVERAGE := cd build/coverage/tree && OMP_NUM_THREADS=1 ../venv/bin/python -m coverage
 coverage:
-	$(call copy_tree,build/coverage/tree)
+	sh tools/copy_tree.sh build/coverage/tree
 	$(PYTHON) -m venv build/coverage/venv
-	build/coverage/venv/bin/python -m pip install --quiet 'setuptools>=77' 'cython>=3.1' numpy
-	cd build/coverage/tree && LOCALCONV_TRACE=1 LOCALCONV_CFLAGS="-DCYTHON_TRACE=1 -DCYTHON_TRACE_NOGIL=1" ../venv/bin/python -m pip install --quiet --no-build-isolation -e '.[test,coverage]'
-	cd build/coverage/tree && OMP_NUM_THREADS=1 ../venv/bin/python -m coverage run -m pytest -q -m 'not big'
-	cd build/coverage/tree && ../venv/bin/python -m coverage report
+	build/coverage/venv/bin/python -m pip install --quiet $(BUILD_REQUIRES) numpy
+	LOCALCONV_TRACE=1 LOCALCONV_CFLAGS="-DCYTHON_TRACE=1 -DCYTHON_TRACE_NOGIL=1" \
+		build/coverage/venv/bin/python -m pip install --quiet --no-build-isolation \
+		--editable 'build/coverage/tree[test,coverage]'
+	$(COVERAGE) run -m pytest -q -m 'not big'
+	$(COVERAGE) report
 
-# Leaks are not looked for: the interpreter keeps memory on purpose. The sanitizers' runtime must be loaded before Python's own.
-# The three checks left out repeat at every vector load what AddressSanitizer sees anyway, and take minutes to compile.
-SANITIZERS := -O1 -g -fsanitize=address,undefined -fno-sanitize=null,object-size,pointer-overflow -fno-sanitize-recover=all \
-	-fno-omit-frame-pointer
-SANITIZED = LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
-	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=4096 $(CURDIR)/build/sanitize/venv/bin/python
+# Both take what pytest shall run, by default all that makes sense there.
+SANITIZE_TESTS ?=
 sanitize:
-	$(call copy_tree,build/sanitize/tree)
-	$(PYTHON) -m venv build/sanitize/venv
-	LOCALCONV_CFLAGS="$(SANITIZERS)" build/sanitize/venv/bin/python -m pip install --quiet 'build/sanitize/tree[test]'
-	$(call build_kernel_test,$(CC) $(CFLAGS_TEST) $(SANITIZERS),build/kernel_test_sanitized)
-	build/kernel_test_sanitized/kernel_test.exe 20
-	cd build/sanitize/tree && rm -r src && $(SANITIZED) -m pytest -p no:cacheprovider --capture=sys -m 'not big and not memory'
-	cd build/sanitize/tree && $(SANITIZED) tests/fuzz.py --seconds 60 --unlimited
+	PYTHON="$(PYTHON)" CC="$(CC)" CFLAGS_TEST="$(CFLAGS_TEST)" sh tools/sanitize.sh $(SANITIZE_TESTS)
 
-# ThreadSanitizer on calls from several Python threads, each of which uses several of OpenMP's. GNU's runtime waits in ways that
-# ThreadSanitizer cannot see; LLVM's tells it by Archer. Python and NumPy are not instrumented and left out. Nothing is suppressed.
 # Debian and Ubuntu: apt-get install clang-19 libomp-19-dev libclang-rt-19-dev
 LLVM ?= /usr/lib/llvm-19
 sanitize-threads:
-	$(call copy_tree,build/sanitize-threads/tree)
-	$(PYTHON) -m venv build/sanitize-threads/venv
-	CC=$(LLVM)/bin/clang LDSHARED="$(LLVM)/bin/clang -shared" LOCALCONV_OPENMP=require LOCALCONV_CFLAGS="-O1 -g -fsanitize=thread -shared-libsan" \
-		build/sanitize-threads/venv/bin/python -m pip install --quiet 'build/sanitize-threads/tree[test]'
-	cd build/sanitize-threads/tree && rm -r src && LD_PRELOAD="$$($(LLVM)/bin/clang -print-file-name=libclang_rt.tsan-$$(uname -m).so)" \
-		OMP_TOOL_LIBRARIES=$(LLVM)/lib/libarcher.so TSAN_OPTIONS=ignore_noninstrumented_modules=1:history_size=4:halt_on_error=1 \
-		../venv/bin/python -m pytest -p no:cacheprovider --capture=sys \
-		tests/test_threads.py::test_concurrent_calls tests/test_threads.py::test_same_bits_for_any_number_of_threads \
-		tests/test_grad_arrays.py::test_concurrent_calls tests/test_grad_arrays.py::test_same_bits_for_any_number_of_threads
+	PYTHON="$(PYTHON)" LLVM="$(LLVM)" sh tools/sanitize_threads.sh $(SANITIZE_TESTS)
 
 clean:
 	rm -rf build dist $(VENV) $(BRIDGES_VENV) src/*.egg-info src/localconv/*.c src/localconv/*.so
 
-# The package itself, compiled once; extras are added to what is installed. The stamp is of the beginning: edits meanwhile count.
-$(VENV)/.package: $(SOURCES)
+# The source tree itself, compiled in place; extras are added to what is installed. All targets but test-bridges, which
+# has a copy, and those in build run it. The stamp is of the beginning: edits meanwhile count.
+$(VENV)/.package: $(COMPILED)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	touch $@.begun
-	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps .
-	$(BIN)/python -m pip install --quiet localconv
+	$(BIN)/python -m pip install --quiet $(BUILD_REQUIRES)
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable .
 	mv $@.begun $@
 
-$(VENV)/.test $(VENV)/.demo $(VENV)/.lint $(VENV)/.bench $(VENV)/.wheel $(VENV)/.cross $(VENV)/.docs $(VENV)/.docs-check: $(VENV)/.%: $(VENV)/.package
+EXTRAS := test demo lint bench wheel cross docs docs-check
+$(EXTRAS:%=$(VENV)/.%): $(VENV)/.%: $(VENV)/.package
 	$(BIN)/python -m pip install --quiet 'localconv[$*]'
 	touch $@

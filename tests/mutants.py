@@ -52,7 +52,7 @@ PARTS = ["setup.py", "pyproject.toml", "README.md", "LICENSE", "NOTICE", "src", 
 # tools' own tests.
 QUICK = ["golden", "golden_gradients", "isa", "machine", "policy", "arguments", "arguments_grad", "im2col"]
 QUICK += ["properties", "local", "grad_local", "conv", "grad_conv"]
-LEFT_OUT = ["documents", "mutants"]
+LEFT_OUT = ["documents", "makefile", "mutants"]
 
 # Optimized for debugging: compiled twice as fast as -O1, and the tests take only a third longer.
 OPTIMIZE = "-Og"

@@ -88,16 +88,6 @@ def test_blocks_run(needed, code, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_make_targets_exist():
-    makefile = ROOT / "Makefile"
-    if not makefile.exists():
-        pytest.skip("the pages speak of a checkout; this is not one")
-    targets = set(re.findall(r"^([a-z0-9-]+):", makefile.read_text(), re.MULTILINE))
-    for page in [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"]:
-        named = re.findall(r"^    make ([a-z0-9-]+)|`make ([a-z0-9-]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
-        assert {a or b for a, b in named} <= targets, page
-
-
 def contributing():
     """The text of CONTRIBUTING.md, where the sources that it speaks of are beside it."""
     page = ROOT / "CONTRIBUTING.md"
