@@ -10,8 +10,8 @@ import numpy as np
 from layer_cases import GOLDEN, write_model
 
 from localconv import layers
-from localconv.layers.contents import contents_of
 from localconv.layers.conversion import convert_file
+from localconv.layers.files.contents import contents_of
 
 # Files of the same model: those that Keras wrote, and a .npz, which it cannot write; and those of the model quantized.
 FORMS = {"npz": None, "int8.npz": None}

@@ -495,7 +495,7 @@ def test_overwrite(run, tmp_path):
 )
 def test_names_that_other_files_do_not_hold(names, words, run, tmp_path):
     with open(tmp_path / "w.npz", "wb") as file:
-        layers.npz.write([(layer, {weight: np.zeros(2, "f4")}) for layer, weight in names], file)
+        layers.files.npz.write([(layer, {weight: np.zeros(2, "f4")}) for layer, weight in names], file)
     status, _, err = run("convert", tmp_path / "w.npz", tmp_path / "new.h5")
     assert status == 2
     assert words in err
@@ -506,7 +506,7 @@ def test_names_that_are_paths(run, tmp_path):
     """In whatever order the layers are."""
     weights = [(layer, {"k": np.full(2, number, "f4")}) for number, layer in enumerate(["a/b", "a", "model_weights"])]
     with open(tmp_path / "w.npz", "wb") as file:
-        layers.npz.write(weights, file)
+        layers.files.npz.write(weights, file)
     assert run("convert", tmp_path / "w.npz", tmp_path / "w.h5") == (0, "", "")
     assert run("convert", tmp_path / "w.h5", tmp_path / "again.npz") == (0, "", "")
     with np.load(tmp_path / "w.npz") as before, np.load(tmp_path / "again.npz") as after:

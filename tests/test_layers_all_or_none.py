@@ -13,7 +13,7 @@ from layer_cases import GOLDEN
 
 import localconv
 from localconv import layers
-from localconv.layers import atomic
+from localconv.layers.files import atomic
 
 PACKAGE = str(Path(localconv.__file__).parent)
 
@@ -291,7 +291,7 @@ def test_loading_a_model_runs_no_initializer(monkeypatch):
     def run(*_, **__):
         pytest.fail("an initializer ran")
 
-    monkeypatch.setattr(layers.initializers, "initial", run)
+    monkeypatch.setattr(layers.keras_objects.initializers, "initial", run)
     model = layers.load_model(GOLDEN / "line_2.model.h5")
     assert [w.value.flags.writeable for w in model.weights] == [False] * 3
     assert all(w.value.flags.c_contiguous and not w.value.base.flags.writeable for w in model.weights)

@@ -522,7 +522,7 @@ def test_activation_identifiers():
     assert len({activations.relu, activations.get("relu")}) == 1
 
 
-@pytest.mark.parametrize("name", layers.activations.REGISTRY.names())
+@pytest.mark.parametrize("name", layers.keras_objects.activations.REGISTRY.names())
 def test_activations_of_extreme_values(name):
     """No warning (they are errors here), no NaN but for softmax of inf, and the dtype stays."""
     x = np.array([[-3e38, -1e4, -90, 0, 90, 1e4, 3e38]], np.float32)

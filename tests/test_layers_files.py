@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from layer_cases import GOLDEN, assert_close, golden
 
 from localconv import layers
-from localconv.layers import stored as limits
+from localconv.layers.files import stored as limits
 
 h5py = pytest.importorskip("h5py")
 
@@ -404,7 +404,7 @@ def test_names_that_meet_in_a_file(names, culprit, whose, whole, tmp_path, monke
     """Keras stops in the middle of the file. Here nothing is begun, and the other formats take them."""
     path = tmp_path / "file.h5"
     with monkeypatch.context() as patch:
-        patch.setattr(layers.saving, "write_whole", None)
+        patch.setattr(layers.files.saving, "write_whole", None)
         with pytest.raises(ValueError, match=re.escape(f"layer {culprit!r} cannot be saved: what is '")) as raised:
             named(*names).save(path) if whole else named(*names).save_weights(path)
     assert f"in the file is {whose}; give it another name" in str(raised.value)

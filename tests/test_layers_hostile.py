@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from localconv import layers
-from localconv.layers.contents import contents_of
+from localconv.layers.files.contents import contents_of
 
 h5py = pytest.importorskip("h5py")
 
@@ -27,7 +27,7 @@ LOAD = """
 import contextlib, io, sys
 from pathlib import Path
 import h5py, numpy as np
-import localconv.command_line, localconv.layers.conversion, localconv.layers.contents
+import localconv.command_line, localconv.layers.conversion, localconv.layers.files.contents
 from localconv import layers
 
 def peak():
@@ -479,7 +479,7 @@ def test_npz_that_declares_too_much(kind, load, tmp_path):
 def test_more_layers_than_an_index_may_list(tmp_path, monkeypatch):
     """Not written, since it would not be read."""
     model = layers.Sequential([layers.Dense(1, input_shape=(1,)), *[layers.Flatten() for _ in range(30)]])
-    for module in (layers.npz, layers.stored):
+    for module in (layers.files.npz, layers.files.stored):
         monkeypatch.setattr(module, "MOST_PARTS", 1 + 2 * 31)
     model.save_weights(tmp_path / "a.npz")
     model.load_weights(tmp_path / "a.npz")
@@ -751,7 +751,7 @@ def test_texts_of_numbers_that_are_no_characters(order, tmp_path):
         numbers = np.array([*map(ord, text)], f"{order}u4")
         numbers[text.index("layer") + 1] = letter
         index = numbers.view(f"{order}U{len(text)}").reshape(())
-        np.savez(path, **{layers.npz.INDEX: index, "layer/kernel": np.zeros(2)})
+        np.savez(path, **{layers.files.npz.INDEX: index, "layer/kernel": np.zeros(2)})
         if letter == 0x10FFFF:
             assert contents_of(path)["layers"][0]["name"] == "l\U0010ffffyer"
             continue

@@ -16,7 +16,7 @@ from layer_cases import write_model
 
 import localconv
 from localconv import QuantizedKernel, grad, layers
-from localconv.layers.stored import StoredArray
+from localconv.layers.files.stored import StoredArray
 
 MODES = ["int8", "float16", "bfloat16"]
 DTYPES = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}

@@ -12,8 +12,8 @@ import pytest
 from layer_cases import GOLDEN, assert_close, golden
 
 from localconv import layers
-from localconv.layers import stored
-from localconv.layers.contents import contents_of
+from localconv.layers.files import stored
+from localconv.layers.files.contents import contents_of
 
 h5py = pytest.importorskip("h5py")
 
@@ -232,7 +232,7 @@ def test_nothing_is_left_of_what_fails(suffix, tmp_path, monkeypatch):
         with pytest.raises(ImportError, match=r"localconv\[h5\]"):
             tiny().save(path)
     with monkeypatch.context() as patch:
-        patch.setattr(layers.hdf5, "_write_versions" if suffix == "h5" else "_write_newer", full_disk)
+        patch.setattr(layers.files.hdf5, "_write_versions" if suffix == "h5" else "_write_newer", full_disk)
         with pytest.raises(OSError, match="No space left"):
             tiny().save(path)
     assert path.read_bytes() == before
@@ -246,7 +246,7 @@ def full_disk(*arguments):
 @pytest.mark.parametrize(("limit", "least"), [("JSON_LIMIT", 100), ("MOST_PARTS", 3)])
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_what_could_not_be_loaded_is_not_saved(limit, least, suffix, tmp_path, monkeypatch):
-    for module in (stored, layers.saving):
+    for module in (stored, layers.files.saving):
         monkeypatch.setattr(module, limit, least)
     with pytest.raises(ValueError, match="the config of a model must be at most"):
         tiny().save(tmp_path / f"model.{suffix}")

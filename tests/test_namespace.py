@@ -1,6 +1,7 @@
 """What `localconv` shows, and what it imports when it is looked at."""
 
 import copy
+import importlib
 import pickle
 import pydoc
 
@@ -42,6 +43,28 @@ def test_dir_shows_what_is_public():
 @pytest.mark.parametrize("module", [localconv.grad, localconv.layers], ids=lambda module: module.__name__)
 def test_dir_of_parts(module):
     assert dir(module) == sorted(module.__all__)
+
+
+PARTS_OF_LAYERS = ["activations", "constraints", "initializers", "regularizers"]
+
+
+@pytest.mark.parametrize("name", PARTS_OF_LAYERS)
+def test_public_modules_show_what_is_inside(name):
+    """Nothing but that, under its own docstring: the code is in layers.keras_objects."""
+    public = importlib.import_module(f"localconv.layers.{name}")
+    inside = importlib.import_module(f"localconv.layers.keras_objects.{name}")
+    assert public is getattr(localconv.layers, name)
+    assert (public.__all__, public.__doc__) == (inside.__all__, inside.__doc__)
+    assert {key for key in vars(public) if not key.startswith("__")} == set(public.__all__)
+    assert all(getattr(public, key) is getattr(inside, key) for key in public.__all__)
+
+
+@pytest.mark.parametrize("name", PARTS_OF_LAYERS)
+def test_pickles_name_public_modules_and_load(name):
+    """Those of earlier versions do: a global by its module and name."""
+    public = importlib.import_module(f"localconv.layers.{name}")
+    for key in public.__all__:
+        assert pickle.loads(f"clocalconv.layers.{name}\n{key}\n.".encode()) is getattr(public, key)
 
 
 def test_help_says_first_what_the_package_is_for():

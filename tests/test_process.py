@@ -153,7 +153,7 @@ VARIABLES = """
 import os, signal, threading, warnings
 import numpy as np
 from localconv import layers
-from localconv.layers.scopes import store
+from localconv.layers.tf1.scopes import store
 warnings.simplefilter("ignore")
 held, done = threading.Event(), threading.Event()
 

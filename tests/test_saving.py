@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from localconv import layers
-from localconv.layers import atomic
+from localconv.layers.files import atomic
 
 pytest.importorskip("h5py")
 only_posix = pytest.mark.skipif(os.name != "posix", reason="permissions, links and FIFOs are POSIX's")

@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _inspect(options: argparse.Namespace) -> None:
     """List the layers and weights in a file, without making a model or reading the weights' values."""
-    from .layers.contents import contents_of
+    from .layers.files.contents import contents_of
 
     contents = contents_of(options.file)
     if options.json:

@@ -14,11 +14,12 @@ from .activations import ActivationFunction
 from .base import InputSpec, Layer
 from .conv import Conv1D, Conv2D, Conv3D, Convolution1D, Convolution2D, Convolution3D
 from .core import Activation, Dense, Dropout, Flatten, InputLayer, MaxPooling1D, MaxPooling2D, MaxPooling3D
-from .functional import conv1d
+from .keras_objects.registry import custom_object_scope
 from .local import LocallyConnected1D, LocallyConnected2D, LocallyConnected3D, convert_implementation
 from .progress import ProgressBar
-from .registry import custom_object_scope
-from .scopes import (
+from .sequential import Sequential, load_model
+from .tf1.functional import conv1d
+from .tf1.scopes import (
     AUTO_REUSE,
     VariableScope,
     clear_session,
@@ -28,7 +29,6 @@ from .scopes import (
     trainable_variables,
     variable_scope,
 )
-from .sequential import Sequential, load_model
 from .variables import Variable
 
 __all__ = [

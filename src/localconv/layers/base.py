@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from ..arguments import shortened
 from ..arrays import Array, as_array, remedy_for
-from . import initializers, regularizers
 from .arguments import Shape, flag, shape_tuple, shown
+from .keras_objects import initializers, regularizers
 from .naming import automatic_name
 from .quantization import checked_mode
 from .variables import QuantizedVariable, Variable, assign_all, converted, float_dtype

@@ -7,11 +7,11 @@ from os import PathLike
 from pathlib import Path
 
 from ..arrays import Array
-from . import hdf5, npz
+from .files import hdf5, npz
+from .files.saving import checked_weights_path, write_weights
+from .files.stored import Refused, StoredLayer, limit_of, reading
 from .quantization import checked_mode
-from .saving import checked_weights_path, write_weights
 from .sequential import load_model
-from .stored import Refused, StoredLayer, limit_of, reading
 
 SUFFIXES = (".keras", ".h5", ".hdf5", ".npz")
 

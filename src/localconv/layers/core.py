@@ -16,7 +16,6 @@ from ..docstrings import as_in_2d
 from ..engine import sum_of_rows
 from ..families import CONV
 from ..geometry import axis_windows
-from . import activations
 from .arguments import (
     Shape,
     check_output,
@@ -29,6 +28,7 @@ from .arguments import (
     shown,
 )
 from .base import InputSpec, Layer
+from .keras_objects import activations
 from .weighted import WeightedLayer, terms_of
 
 __all__ = ["Activation", "Dense", "Dropout", "Flatten", "InputLayer", "MaxPooling1D", "MaxPooling2D", "MaxPooling3D"]

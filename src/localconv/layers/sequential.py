@@ -13,16 +13,16 @@ from numpy.typing import ArrayLike
 
 from ..arguments import shortened
 from ..arrays import Array, as_array, bridge_for
-from . import saving
 from .arguments import Shape, positive_int, shape_tuple, shown
 from .base import Layer
 from .conv import Conv1D, Conv2D, Conv3D
 from .core import Activation, Dense, Dropout, Flatten, InputLayer, MaxPooling1D, MaxPooling2D, MaxPooling3D
-from .hdf5 import BACKEND, KERAS_VERSION
+from .files import saving
+from .files.hdf5 import BACKEND, KERAS_VERSION
+from .files.stored import BY_KERAS_2, NO_SHAPE
+from .keras_objects.registry import Registry, custom_object_scope, is_of_keras
 from .local import LocallyConnected1D, LocallyConnected2D, LocallyConnected3D
 from .progress import ProgressBar
-from .registry import Registry, custom_object_scope, is_of_keras
-from .stored import BY_KERAS_2, NO_SHAPE
 from .variables import Variable, converted
 
 __all__ = ["Sequential", "load_model"]

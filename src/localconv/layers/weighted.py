@@ -17,9 +17,9 @@ from ..config import CHANNELS_FIRST
 from ..geometry import axis_windows
 from ..quantized import QuantizedKernel, is_quantized_pair
 from ..spec import Spec
-from . import activations, constraints, initializers, regularizers
 from .arguments import Shape, data_format_name, flag, int_tuple, padding_name, positive_int
 from .base import Fans, Layer
+from .keras_objects import activations, constraints, initializers, regularizers
 from .quantization import SCALED, checked_mode, kernel_dtype, small_kernel
 from .variables import QuantizedVariable, Variable
 

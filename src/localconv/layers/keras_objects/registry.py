@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
 
-from ..arguments import LONGEST_SHOWN
-from .arguments import shown
+from ...arguments import LONGEST_SHOWN
+from ..arguments import shown
 
 # Where Keras has what it has; in these and all inside them.
 KERAS_MODULES = ("keras", "tf_keras", "tensorflow.keras", "tensorflow.python.keras")

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array
-from .arguments import shown
+from ...arrays import Array
+from ..arguments import shown
 from .stored import LARGEST_RATIO, MIB, Header, Refused, StoredArray
 
 MOST_LINKS = 100_000

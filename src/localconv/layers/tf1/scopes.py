@@ -19,8 +19,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import initializers, naming, regularizers
-from .variables import Variable
+from .. import naming
+from ..keras_objects import initializers, regularizers
+from ..variables import Variable
 
 __all__ = [
     "AUTO_REUSE",

@@ -21,13 +21,13 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from ..arrays import Array
+from ...arrays import Array
+from ..arguments import shown
+from ..naming import snake_case
 from . import archive
-from .arguments import shown
 from .hdf5_datasets import Dataset, Survey, h5py
 from .hdf5_names import MODEL_WEIGHTS, TOP_LEVEL, Place, Places, in_order
 from .hdf5_strings import Strings
-from .naming import snake_case
 from .stored import (
     BY_KERAS_2,
     JSON_LIMIT,

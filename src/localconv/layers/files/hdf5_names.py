@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
-from .arguments import shown
+from ..arguments import shown
 from .hdf5_datasets import DEEPEST, MOST_LINKS
 from .stored import NameLimit
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..arguments import ints
-from ..arrays import Array, as_array
-from . import constraints, initializers, regularizers
-from .conv import Conv1D
+from ...arguments import ints
+from ...arrays import Array, as_array
+from ..conv import Conv1D
+from ..keras_objects import constraints, initializers, regularizers
+from ..variables import Variable, float_dtype
+from ..weighted import DEFAULT_INITIALIZER
 from .scopes import AUTO_REUSE, Reuse, VariableScope, checked_name, checked_reuse, here, inner_scope, store
-from .variables import Variable, float_dtype
-from .weighted import DEFAULT_INITIALIZER
 
 __all__ = ["conv1d"]
 

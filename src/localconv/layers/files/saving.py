@@ -16,12 +16,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..arguments import shortened
-from ..arrays import Array
+from ...arguments import shortened
+from ...arrays import Array
+from ..arguments import shown
+from ..base import Layer, weights_from_file
+from ..variables import QuantizedVariable, Variable, assign_all
 from . import hdf5, npz
-from .arguments import shown
 from .atomic import write_whole
-from .base import Layer, weights_from_file
 from .hdf5_names import check_names
 from .stored import (
     JSON_LIMIT,
@@ -34,7 +35,6 @@ from .stored import (
     has_too_many_parts,
     reading,
 )
-from .variables import QuantizedVariable, Variable, assign_all
 
 # Zip archives and HDF5 hold names of a little less than 64 KiB, and one of a weight is behind that of its layer.
 LONGEST_NAME = 30_000

@@ -1,0 +1,1 @@
+"""What names in a layer's arguments stand for: activations, initializers, regularizers and constraints."""

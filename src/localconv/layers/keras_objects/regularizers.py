@@ -1,0 +1,278 @@
+"""Penalties on weights and outputs: l1, l2, l1_l2 and orthogonal, with their gradients.
+
+A regularizer is any callable of one array that returns a number. For training it has a method ``gradient(x)``, the
+derivative of that number with respect to `x`; the built-in ones have it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ...arrays import Array, as_float_array
+from ..arguments import shown
+from ..variables import converted
+from .registry import Configurable, Registry
+
+__all__ = [
+    "L1",
+    "L1L2",
+    "L2",
+    "OrthogonalRegularizer",
+    "Regularizer",
+    "get",
+    "l1",
+    "l1_l2",
+    "l2",
+    "orthogonal_regularizer",
+    "serialize",
+]
+
+# Sums of squares below this count as this, as in TensorFlow's l2_normalize.
+_TINY = 1e-12
+
+
+class Regularizer(Configurable):
+    """Base class of regularizers: subclasses define ``__call__(x)`` and ``gradient(x)``."""
+
+    def __call__(self, x: ArrayLike) -> Any:
+        """Return the penalty, a number of the dtype of `x`."""
+        raise NotImplementedError(f"{type(self).__name__} does not define __call__")
+
+    def gradient(self, x: ArrayLike) -> Array:
+        """Return the derivative of the penalty with respect to `x`."""
+        raise NotImplementedError(f"{type(self).__name__} does not define gradient")
+
+
+class L1L2(Regularizer):
+    """Penalty ``l1 * sum(abs(x)) + l2 * sum(x ** 2)``.
+
+    Parameters
+    ----------
+    l1, l2 : float, optional
+        Factors; None counts as 0. By name ('l1_l2') both are 0.01, as in Keras.
+
+    Raises
+    ------
+    ValueError
+        If a factor is not a finite number.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from localconv.layers import regularizers
+    >>> float(regularizers.L1L2(l1=1, l2=10)(np.array([1.0, -2.0])))
+    53.0
+    """
+
+    def __init__(self, l1: float | None = 0.0, l2: float | None = 0.0) -> None:
+        self.l1, self.l2 = _factor(l1, 0.0, "l1"), _factor(l2, 0.0, "l2")
+
+    def __call__(self, x: ArrayLike) -> Any:
+        """Return the penalty."""
+        return _penalty(as_float_array(x, "x"), self.l1, self.l2)
+
+    def gradient(self, x: ArrayLike) -> Array:
+        """Return ``l1 * sign(x) + 2 * l2 * x``."""
+        return _slope(as_float_array(x, "x"), self.l1, self.l2)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the factors."""
+        return {"l1": self.l1, "l2": self.l2}
+
+
+class L1(Regularizer):
+    """Penalty ``l1 * sum(abs(x))``; `l1` is 0.01 unless given."""
+
+    def __init__(self, l1: float | None = 0.01) -> None:
+        self.l1 = _factor(l1, 0.01, "l1")
+
+    def __call__(self, x: ArrayLike) -> Any:
+        """Return the penalty."""
+        return _penalty(as_float_array(x, "x"), self.l1, 0.0)
+
+    def gradient(self, x: ArrayLike) -> Array:
+        """Return ``l1 * sign(x)``."""
+        return _slope(as_float_array(x, "x"), self.l1, 0.0)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the factor."""
+        return {"l1": self.l1}
+
+
+class L2(Regularizer):
+    """Penalty ``l2 * sum(x ** 2)``; `l2` is 0.01 unless given."""
+
+    def __init__(self, l2: float | None = 0.01) -> None:
+        self.l2 = _factor(l2, 0.01, "l2")
+
+    def __call__(self, x: ArrayLike) -> Any:
+        """Return the penalty."""
+        return _penalty(as_float_array(x, "x"), 0.0, self.l2)
+
+    def gradient(self, x: ArrayLike) -> Array:
+        """Return ``2 * l2 * x``."""
+        return _slope(as_float_array(x, "x"), 0.0, self.l2)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the factor."""
+        return {"l2": self.l2}
+
+
+class OrthogonalRegularizer(Regularizer):
+    """Penalty that grows with the cosines between the rows, or columns, of a matrix.
+
+    `factor` times the mean over all pairs of the absolute cosine; 0 for a matrix of one row.
+
+    Parameters
+    ----------
+    factor : float, optional
+    mode : {'rows', 'columns'}, optional
+
+    Raises
+    ------
+    ValueError
+        For another mode, a factor that is not a finite number, and when called with anything but a matrix.
+    """
+
+    def __init__(self, factor: float = 0.01, mode: str = "rows") -> None:
+        if mode not in ("rows", "columns"):
+            raise ValueError(
+                'Invalid value for argument `mode`. Expected one of {"rows", "columns"}. Received: '
+                f"mode={shown(mode)}"
+            )
+        self.factor, self.mode = _factor(factor, 0.01, "factor"), mode
+
+    @np.errstate(all="ignore")
+    def __call__(self, x: ArrayLike) -> Any:
+        """Return the penalty."""
+        rows = self._rows(x)
+        if len(rows) < 2:
+            return rows.dtype.type(0)
+        unit, _ = _normalized(rows)
+        cosines = unit @ unit.T
+        np.fill_diagonal(cosines, 0)
+        return rows.dtype.type(self.factor / (len(rows) * (len(rows) - 1)) * np.abs(cosines).sum())
+
+    @np.errstate(all="ignore")
+    def gradient(self, x: ArrayLike) -> Array:
+        """Return the derivative of the penalty."""
+        rows = self._rows(x)
+        if len(rows) < 2:
+            return np.zeros(np.shape(x), rows.dtype)
+        unit, squares = _normalized(rows)
+        signs = np.sign(unit @ unit.T)
+        np.fill_diagonal(signs, 0)
+        slope = 2 * self.factor / (len(rows) * (len(rows) - 1)) * (signs @ unit)
+        # Through the normalisation; where the norm is clipped, it is a constant.
+        along = np.where(squares > _TINY, (slope * unit).sum(1, keepdims=True), 0)
+        gradient = ((slope - along * unit) / np.sqrt(np.maximum(squares, _TINY))).astype(rows.dtype)
+        return gradient if self.mode == "rows" else np.ascontiguousarray(gradient.T)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return factor and mode."""
+        return {"factor": self.factor, "mode": self.mode}
+
+    def _rows(self, x: ArrayLike) -> Array:
+        matrix = as_float_array(x, "x")
+        if matrix.ndim != 2:
+            raise ValueError(
+                f"Inputs to OrthogonalRegularizer must have rank 2. Received: inputs.shape == {matrix.shape}"
+            )
+        return matrix if self.mode == "rows" else matrix.T
+
+
+def l1_l2(l1: float = 0.01, l2: float = 0.01) -> L1L2:
+    """Return `L1L2` with both factors 0.01 unless given."""
+    return L1L2(l1, l2)
+
+
+l1 = L1
+l2 = L2
+orthogonal_regularizer = OrthogonalRegularizer
+
+REGISTRY = Registry("regularizer", "keras.regularizers")
+REGISTRY.add(L1, "L1", "l1")
+REGISTRY.add(L2, "L2", "l2")
+REGISTRY.add(L1L2, "L1L2")
+REGISTRY.add(l1_l2, "l1_l2")
+REGISTRY.add(OrthogonalRegularizer, "OrthogonalRegularizer", "orthogonal_regularizer", "orthogonal")
+
+
+def get(identifier: Any) -> Any:
+    """Return the regularizer for a name, a config dict, a class, or any callable; None for None.
+
+    Parameters
+    ----------
+    identifier : str, mapping, class, callable or None
+
+    Returns
+    -------
+    callable or None
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+
+    Examples
+    --------
+    >>> from localconv.layers import regularizers
+    >>> regularizers.get('l2')
+    L2(l2=0.01)
+    """
+    return REGISTRY.get(identifier)
+
+
+def serialize(regularizer: Any) -> Any:
+    """Return the config dict of a regularizer, None for None."""
+    return REGISTRY.serialize(regularizer)
+
+
+def gradient_of(regularizer: Any, x: Array) -> Array:
+    """The derivative of any regularizer; NotImplementedError for a user's callable without one."""
+    if not hasattr(regularizer, "gradient"):
+        raise NotImplementedError(
+            f"the regularizer {regularizer!r} has no method gradient(x), so backward cannot differentiate it"
+        )
+    gradient = converted(np.asarray(regularizer.gradient(x)), x.dtype)
+    if gradient.shape != x.shape:
+        raise ValueError(
+            f"gradient(x) of the regularizer {regularizer!r} must have the shape of x, {x.shape}, got {gradient.shape}"
+        )
+    return gradient
+
+
+def _factor(value: float | None, default: float, name: str) -> float:
+    if value is None:
+        return default
+    if isinstance(value, (bool, str)) or not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, got {shown(value)}")
+    return float(value)
+
+
+@np.errstate(all="ignore")
+def _penalty(x: Array, l1: float, l2: float) -> Any:
+    total = 0.0
+    if l1:
+        total += l1 * float(np.abs(x).sum(dtype=np.float64))
+    if l2:
+        total += l2 * float(np.square(x, dtype=np.float64).sum())
+    return x.dtype.type(total)
+
+
+@np.errstate(all="ignore")
+def _slope(x: Array, l1: float, l2: float) -> Array:
+    slope = np.sign(x) * x.dtype.type(l1) if l1 else np.zeros_like(x)
+    if l2:
+        slope += x * x.dtype.type(2 * l2)
+    return slope
+
+
+def _normalized(rows: Array) -> tuple[Array, Array]:
+    """Rows of unit length, and the sums of squares that they had."""
+    squares = np.square(rows).sum(1, keepdims=True)
+    return rows / np.sqrt(np.maximum(squares, _TINY)), squares
