@@ -1,5 +1,6 @@
 """Whose class a config names: Keras's, or somebody's own of the same name."""
 
+import inspect
 import itertools
 import json
 
@@ -260,3 +261,18 @@ def test_ufuncs_are_not_the_built_in_activations():
     assert layers.Activation.from_config(layers.Activation("tanh").get_config()).activation is layers.activations.tanh
     with layers.custom_object_scope({"tanh": np.tanh}):
         assert layers.Activation.from_config(config).activation is np.tanh
+
+
+@pytest.mark.parametrize("part", [layers.initializers, layers.regularizers, layers.constraints])
+def test_configs_hold_the_arguments_of_constructors(part):
+    """In their order: `fans`, which Keras does not know, only where it is given."""
+    kinds = {
+        value
+        for value in vars(part).values()
+        if inspect.isclass(value) and part.serialize(value())["registered_name"] is None
+    }
+    assert kinds
+    for kind in kinds:
+        arguments = [name for name in inspect.signature(kind).parameters if name != "fans"]
+        assert list(kind().get_config()) == arguments
+        assert kind.from_config(kind().get_config()) == kind()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from types import FunctionType
@@ -57,6 +58,15 @@ def positive_int(value: Any, name: str) -> int:
             f"Invalid value for argument `{name}`. Expected at most {LARGEST}. Received {name}={shown(value)}."
         )
     return found
+
+
+def finite_number(value: Any, name: str, least: float | None = None) -> float:
+    """A number, an int as it is. ValueError unless it is finite, and at least `least`."""
+    if isinstance(value, (bool, str)) or not math.isfinite(value) or (least is not None and value < least):
+        raise ValueError(
+            f"{name} must be a finite number{'' if least is None else f' of at least {least}'}, got {shown(value)}"
+        )
+    return value if type(value) is int else float(value)
 
 
 def int_tuple(value: Any, rank: int, name: str) -> Ints:

@@ -728,28 +728,28 @@ ELSEWHERE = (
     "the layers that are here in code: load_weights(FILE, by_name=True) reads their weights from a .h5, and `python -m "
     "localconv inspect FILE` lists what there is"
 )
-LAYERS = Registry("layer", "keras.layers", elsewhere=f". {ELSEWHERE}")
-for _class in (
-    LocallyConnected1D,
-    LocallyConnected2D,
-    LocallyConnected3D,
-    Conv1D,
-    Conv2D,
-    Conv3D,
-    Dense,
-    Flatten,
-    Activation,
-    Dropout,
-    MaxPooling1D,
-    MaxPooling2D,
-    MaxPooling3D,
-    Sequential,
-    InputLayer,
-):
-    LAYERS.add(_class, _class.__name__)
-LAYERS.add(Conv1D, "Convolution1D")
-LAYERS.add(Conv2D, "Convolution2D")
-LAYERS.add(Conv3D, "Convolution3D")
+LAYERS = Registry(
+    "layer",
+    "keras.layers",
+    {
+        LocallyConnected1D: (),
+        LocallyConnected2D: (),
+        LocallyConnected3D: (),
+        Conv1D: ("Convolution1D",),
+        Conv2D: ("Convolution2D",),
+        Conv3D: ("Convolution3D",),
+        Dense: (),
+        Flatten: (),
+        Activation: (),
+        Dropout: (),
+        MaxPooling1D: (),
+        MaxPooling2D: (),
+        MaxPooling3D: (),
+        Sequential: (),
+        InputLayer: (),
+    },
+    elsewhere=f". {ELSEWHERE}",
+)
 
 
 def _config_of(content: Any) -> Mapping[str, Any]:

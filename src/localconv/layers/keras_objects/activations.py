@@ -125,7 +125,7 @@ def function_label(value: Any) -> str:
     return str(getattr(value, "__name__", None) or repr(value))
 
 
-REGISTRY = Registry("activation", "keras.activations", "Unknown activation function {} cannot be deserialized")
+REGISTRY = Registry("activation", "keras.activations", unknown="Unknown activation function {} cannot be deserialized")
 
 
 def _activation(

@@ -5,7 +5,6 @@ A constraint is any callable that takes the weight's array and returns the array
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ...arrays import Array, as_float_array
-from ..arguments import shown
+from ..arguments import MOST_AXES, finite_number, shown
 from .registry import Configurable, Registry
 
 __all__ = [
@@ -34,12 +33,14 @@ Axis = int | Sequence[int]
 
 # keras.backend.epsilon(): keeps a norm of 0 from dividing by 0.
 EPSILON = 1e-7
-# Of a NumPy array, at most.
-AXES = 64
 
 
 class Constraint(Configurable):
-    """Base class of constraints: subclasses define ``__call__(w)``."""
+    """Base class of constraints: subclasses define ``__call__(w)``.
+
+    ``get_config()`` returns the constructor's arguments as JSON can hold them, and ``from_config``
+    makes an equal object of them.
+    """
 
     def __call__(self, w: ArrayLike) -> Array:
         """Return the array to replace `w` with."""
@@ -71,16 +72,14 @@ class MaxNorm(Constraint):
     array([1.2, 1.6])
     """
 
+    _config_names = ("max_value", "axis")
+
     def __init__(self, max_value: float = 2, axis: Axis = 0) -> None:
-        self.max_value, self.axis = _number(max_value, "max_value"), _axis(axis)
+        self.max_value, self.axis = finite_number(max_value, "max_value", least=0), _axis(axis)
 
     def __call__(self, w: ArrayLike) -> Array:
         """Return `w` scaled."""
         return _scaled(as_float_array(w, "w"), self.axis, 0.0, self.max_value, 1.0)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments."""
-        return {"max_value": self.max_value, "axis": _stored(self.axis)}
 
 
 class NonNeg(Constraint):
@@ -95,6 +94,8 @@ class NonNeg(Constraint):
 class UnitNorm(Constraint):
     """Scales to norm 1; `axis` as in `MaxNorm`."""
 
+    _config_names = ("axis",)
+
     def __init__(self, axis: Axis = 0) -> None:
         self.axis = _axis(axis)
 
@@ -103,10 +104,6 @@ class UnitNorm(Constraint):
         """Return `w` scaled."""
         array = as_float_array(w, "w")
         return np.asarray(array / (array.dtype.type(EPSILON) + _norms(array, self.axis)))
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the axis."""
-        return {"axis": _stored(self.axis)}
 
 
 class MinMaxNorm(Constraint):
@@ -125,19 +122,18 @@ class MinMaxNorm(Constraint):
         As `MaxNorm`; also if min_value is above max_value.
     """
 
+    _config_names = ("min_value", "max_value", "rate", "axis")
+
     def __init__(self, min_value: float = 0.0, max_value: float = 1.0, rate: float = 1.0, axis: Axis = 0) -> None:
-        self.min_value, self.max_value = _number(min_value, "min_value"), _number(max_value, "max_value")
+        self.min_value = finite_number(min_value, "min_value", least=0)
+        self.max_value = finite_number(max_value, "max_value", least=0)
         if min_value > max_value:
             raise ValueError(f"min_value must not be above max_value, got min_value={min_value}, max_value={max_value}")
-        self.rate, self.axis = _number(rate, "rate"), _axis(axis)
+        self.rate, self.axis = finite_number(rate, "rate", least=0), _axis(axis)
 
     def __call__(self, w: ArrayLike) -> Array:
         """Return `w` scaled."""
         return _scaled(as_float_array(w, "w"), self.axis, self.min_value, self.max_value, self.rate)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments."""
-        return {"min_value": self.min_value, "max_value": self.max_value, "rate": self.rate, "axis": _stored(self.axis)}
 
 
 max_norm = maxnorm = MaxNorm
@@ -145,36 +141,17 @@ non_neg = nonneg = NonNeg
 unit_norm = unitnorm = UnitNorm
 min_max_norm = MinMaxNorm
 
-REGISTRY = Registry("constraint", "keras.constraints")
-REGISTRY.add(MaxNorm, "MaxNorm", "max_norm", "maxnorm")
-REGISTRY.add(NonNeg, "NonNeg", "non_neg", "nonneg")
-REGISTRY.add(UnitNorm, "UnitNorm", "unit_norm", "unitnorm")
-REGISTRY.add(MinMaxNorm, "MinMaxNorm", "min_max_norm")
-
-
-def get(identifier: Any) -> Any:
-    """Return the constraint for a name, a config dict, a class, or any callable; None for None.
-
-    Parameters
-    ----------
-    identifier : str, mapping, class, callable or None
-
-    Returns
-    -------
-    callable or None
-
-    Raises
-    ------
-    ValueError
-        For anything else.
-
-    Examples
-    --------
-    >>> from localconv.layers import constraints
-    >>> constraints.get('max_norm')
-    MaxNorm(max_value=2, axis=0)
-    """
-    return REGISTRY.get(identifier)
+REGISTRY = Registry(
+    "constraint",
+    "keras.constraints",
+    {
+        MaxNorm: ("max_norm", "maxnorm"),
+        NonNeg: ("non_neg", "nonneg"),
+        UnitNorm: ("unit_norm", "unitnorm"),
+        MinMaxNorm: ("min_max_norm",),
+    },
+)
+get = REGISTRY.get
 
 
 def serialize(constraint: Any) -> Any:
@@ -193,20 +170,10 @@ def _scaled(w: Array, axis: int | tuple[int, ...], low: float, high: float, rate
     return np.asarray(w * (desired / (w.dtype.type(EPSILON) + norms)), w.dtype)
 
 
-def _number(value: float, name: str) -> float:
-    if isinstance(value, (bool, str)) or not math.isfinite(value) or value < 0:
-        raise ValueError(f"{name} must be a finite number of at least 0, got {shown(value)}")
-    return value if type(value) is int else float(value)
-
-
 def _axis(axis: Axis) -> int | tuple[int, ...]:
     parts = tuple(axis) if isinstance(axis, (list, tuple)) else (axis,)
     if all(isinstance(part, int) and not isinstance(part, bool) for part in parts):
-        if not all(-AXES <= part < AXES for part in parts):
-            raise ValueError(f"axis must name axes of an array, which has at most {AXES}, got {shown(axis)}")
+        if not all(-MOST_AXES <= part < MOST_AXES for part in parts):
+            raise ValueError(f"axis must name axes of an array, which has at most {MOST_AXES}, got {shown(axis)}")
         return axis if isinstance(axis, int) else parts
     raise TypeError(f"axis must be an int or a sequence of ints, got {shown(axis)}")
-
-
-def _stored(axis: int | tuple[int, ...]) -> int | list[int]:
-    return axis if isinstance(axis, int) else list(axis)

@@ -58,7 +58,11 @@ _CUT_DEVIATION = 0.87962566103423978
 
 
 class Initializer(Configurable):
-    """Base class of initializers: subclasses define ``_values(shape, rng)``."""
+    """Base class of initializers: subclasses define ``_values(shape, rng)``.
+
+    ``get_config()`` returns the constructor's arguments as JSON can hold them, and ``from_config``
+    makes an equal object of them.
+    """
 
     seed: int | None = None
 
@@ -133,6 +137,8 @@ class Constant(Initializer):
 class RandomUniform(Initializer):
     """Uniform between `minval` and `maxval`; with a `seed` every call returns the same values."""
 
+    _config_names = ("minval", "maxval", "seed")
+
     def __init__(self, minval: float = -0.05, maxval: float = 0.05, seed: int | None = None) -> None:
         self.minval, self.maxval, self.seed = _finite(minval, "minval"), _finite(maxval, "maxval"), checked_seed(seed)
         if minval > maxval:
@@ -141,13 +147,11 @@ class RandomUniform(Initializer):
     def _values(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
         return rng.uniform(self.minval, self.maxval, shape)
 
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments."""
-        return {"minval": self.minval, "maxval": self.maxval, "seed": self.seed}
-
 
 class RandomNormal(Initializer):
     """Normal with this mean and standard deviation; with a `seed` every call returns the same values."""
+
+    _config_names = ("mean", "stddev", "seed")
 
     def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: int | None = None) -> None:
         self.mean, self.stddev, self.seed = _finite(mean, "mean"), _finite(stddev, "stddev"), checked_seed(seed)
@@ -156,10 +160,6 @@ class RandomNormal(Initializer):
 
     def _values(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
         return rng.normal(self.mean, self.stddev, shape)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments."""
-        return {"mean": self.mean, "stddev": self.stddev, "seed": self.seed}
 
 
 class TruncatedNormal(RandomNormal):
@@ -206,6 +206,8 @@ class VarianceScaling(Initializer):
     >>> bool(abs(values).max() <= (6 / (6 + 12)) ** 0.5)
     True
     """
+
+    _config_names: tuple[str, ...] = ("scale", "mode", "distribution", "seed")
 
     def __init__(
         self,
@@ -263,21 +265,20 @@ class VarianceScaling(Initializer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments; fans only if given, as Keras knows no such argument."""
-        config = {"scale": self.scale, "mode": self.mode, "distribution": self.distribution, "seed": self.seed}
-        return config | _stored_fans(self.fans)
+        config = super().get_config()
+        if self.fans is not None:
+            config["fans"] = self.fans if isinstance(self.fans, str) else list(self.fans)
+        return config
 
 
 class _Named(VarianceScaling):
     """A member of the family whose scale, mode and distribution are fixed."""
 
     family: tuple[float, str, str]
+    _config_names = ("seed",)
 
     def __init__(self, seed: int | None = None, fans: Fans = None) -> None:
         super().__init__(*self.family, seed, fans)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return seed, and fans if given."""
-        return {"seed": self.seed} | _stored_fans(self.fans)
 
 
 class GlorotUniform(_Named):
@@ -332,6 +333,8 @@ class Orthogonal(Initializer):
         When called with a shape of less than 2 axes.
     """
 
+    _config_names = ("gain", "seed")
+
     def __init__(self, gain: float = 1.0, seed: int | None = None) -> None:
         self.gain, self.seed = _finite(gain, "gain"), checked_seed(seed)
 
@@ -346,10 +349,6 @@ class Orthogonal(Initializer):
         q *= np.sign(np.diagonal(r))  # makes the distribution uniform over orthogonal matrices
         return self.gain * (q if rows >= columns else q.T).reshape(shape)
 
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments."""
-        return {"gain": self.gain, "seed": self.seed}
-
 
 class Identity(Initializer):
     """`gain` times the identity matrix, which need not be square.
@@ -359,6 +358,8 @@ class Identity(Initializer):
     ValueError
         When called with a shape of other than 2 axes.
     """
+
+    _config_names = ("gain",)
 
     def __init__(self, gain: float = 1.0) -> None:
         self.gain = _finite(gain, "gain")
@@ -371,56 +372,29 @@ class Identity(Initializer):
             )
         return self.gain * np.eye(*shape)
 
-    def get_config(self) -> dict[str, Any]:
-        """Return the gain."""
-        return {"gain": self.gain}
 
-
-REGISTRY = Registry("initializer", "keras.initializers")
-_NAMES: dict[type[Initializer], tuple[str, ...]] = {
-    Zeros: ("zeros", "zero"),
-    Ones: ("ones", "one"),
-    Constant: ("constant",),
-    RandomUniform: ("random_uniform", "uniform"),
-    RandomNormal: ("random_normal", "normal"),
-    TruncatedNormal: ("truncated_normal",),
-    VarianceScaling: ("variance_scaling",),
-    GlorotUniform: ("glorot_uniform",),
-    GlorotNormal: ("glorot_normal",),
-    HeUniform: ("he_uniform",),
-    HeNormal: ("he_normal",),
-    LecunUniform: ("lecun_uniform",),
-    LecunNormal: ("lecun_normal",),
-    Orthogonal: ("orthogonal",),
-    Identity: ("identity",),
-}
-for _class, _names in _NAMES.items():
-    REGISTRY.add(_class, _class.__name__, *_names)
-
-
-def get(identifier: Any) -> Any:
-    """Return the initializer for a name, a config dict, a class, or any callable; None for None.
-
-    Parameters
-    ----------
-    identifier : str, mapping, class, callable or None
-
-    Returns
-    -------
-    callable or None
-
-    Raises
-    ------
-    ValueError
-        For anything else.
-
-    Examples
-    --------
-    >>> from localconv.layers import initializers
-    >>> initializers.get('he_normal')
-    HeNormal(seed=None)
-    """
-    return REGISTRY.get(identifier)
+REGISTRY = Registry(
+    "initializer",
+    "keras.initializers",
+    {
+        Zeros: ("zeros", "zero"),
+        Ones: ("ones", "one"),
+        Constant: ("constant",),
+        RandomUniform: ("random_uniform", "uniform"),
+        RandomNormal: ("random_normal", "normal"),
+        TruncatedNormal: ("truncated_normal",),
+        VarianceScaling: ("variance_scaling",),
+        GlorotUniform: ("glorot_uniform",),
+        GlorotNormal: ("glorot_normal",),
+        HeUniform: ("he_uniform",),
+        HeNormal: ("he_normal",),
+        LecunUniform: ("lecun_uniform",),
+        LecunNormal: ("lecun_normal",),
+        Orthogonal: ("orthogonal",),
+        Identity: ("identity",),
+    },
+)
+get = REGISTRY.get
 
 
 def serialize(initializer: Any) -> Any:
@@ -514,9 +488,3 @@ def _fans(fans: Any) -> Fans:
     if min(pair) <= 0:
         raise ValueError(f"fans must be above 0, got {shown(fans)}")
     return pair
-
-
-def _stored_fans(fans: Fans) -> dict[str, Any]:
-    if fans is None:
-        return {}
-    return {"fans": fans if isinstance(fans, str) else list(fans)}

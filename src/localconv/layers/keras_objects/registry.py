@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -74,9 +74,13 @@ def custom_object(*names: Any) -> Any:
 class Configurable:
     """An object that `get_config` describes by the arguments that make it anew; equal configs make equal objects."""
 
+    # The constructor's arguments, each of which is an attribute too.
+    _config_names: tuple[str, ...] = ()
+
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments, as JSON can hold them."""
-        return {}
+        values = ((name, getattr(self, name)) for name in self._config_names)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Any:
@@ -102,16 +106,27 @@ class Registry:
         What error messages call them, 'initializer' for instance.
     module : str
         What configs give as their module, 'keras.initializers' for instance.
+    makers : mapping of callable to sequence of str, optional
+        Classes, and functions that make an object, each with the names that it has beside its own.
     unknown : str, optional
         How Keras's message about an unknown name begins, with {} for the name.
     elsewhere : str, optional
         How that message ends: where there are more.
     """
 
-    def __init__(self, kind: str, module: str, unknown: str | None = None, elsewhere: str = "") -> None:
+    def __init__(
+        self,
+        kind: str,
+        module: str,
+        makers: Mapping[Callable[..., Any], Sequence[str]] | None = None,
+        unknown: str | None = None,
+        elsewhere: str = "",
+    ) -> None:
         self.kind, self.module, self.unknown = kind, module, unknown or f"Unknown {kind}: {{}}"
         self.elsewhere = elsewhere
         self._makers: dict[str, Callable[..., Any]] = {}
+        for maker, others in (makers or {}).items():
+            self.add(maker, maker.__name__, *others)
 
     def add(self, maker: Callable[..., Any], *names: str) -> None:
         """Register a class (or a function that makes an object) under these names."""
@@ -127,9 +142,27 @@ class Registry:
         return list(self._makers.values())
 
     def get(self, identifier: Any) -> Any:
-        """The object for a name, a config dict, a class, or a callable, which is taken as it is; None for None.
+        """Return the object for a name, a config dict, a class, or any callable; None for None.
 
-        Raises ValueError for an unknown name or anything else.
+        Parameters
+        ----------
+        identifier : str, mapping, class, callable or None
+            A callable is returned as it is, a class is called without arguments.
+
+        Returns
+        -------
+        callable or None
+
+        Raises
+        ------
+        ValueError
+            For an unknown name or anything else.
+
+        Examples
+        --------
+        >>> from localconv.layers import constraints, initializers, regularizers
+        >>> initializers.get('he_normal'), regularizers.get('l2'), constraints.get('max_norm')
+        (HeNormal(seed=None), L2(l2=0.01), MaxNorm(max_value=2, axis=0))
         """
         if identifier is None:
             return None

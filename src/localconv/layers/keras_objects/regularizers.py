@@ -6,14 +6,13 @@ derivative of that number with respect to `x`; the built-in ones have it.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ...arrays import Array, as_float_array
-from ..arguments import shown
+from ..arguments import finite_number, shown
 from ..variables import converted
 from .registry import Configurable, Registry
 
@@ -36,7 +35,11 @@ _TINY = 1e-12
 
 
 class Regularizer(Configurable):
-    """Base class of regularizers: subclasses define ``__call__(x)`` and ``gradient(x)``."""
+    """Base class of regularizers: subclasses define ``__call__(x)`` and ``gradient(x)``.
+
+    ``get_config()`` returns the constructor's arguments as JSON can hold them, and ``from_config``
+    makes an equal object of them.
+    """
 
     def __call__(self, x: ArrayLike) -> Any:
         """Return the penalty, a number of the dtype of `x`."""
@@ -68,6 +71,8 @@ class L1L2(Regularizer):
     53.0
     """
 
+    _config_names = ("l1", "l2")
+
     def __init__(self, l1: float | None = 0.0, l2: float | None = 0.0) -> None:
         self.l1, self.l2 = _factor(l1, 0.0, "l1"), _factor(l2, 0.0, "l2")
 
@@ -79,13 +84,11 @@ class L1L2(Regularizer):
         """Return ``l1 * sign(x) + 2 * l2 * x``."""
         return _slope(as_float_array(x, "x"), self.l1, self.l2)
 
-    def get_config(self) -> dict[str, Any]:
-        """Return the factors."""
-        return {"l1": self.l1, "l2": self.l2}
-
 
 class L1(Regularizer):
     """Penalty ``l1 * sum(abs(x))``; `l1` is 0.01 unless given."""
+
+    _config_names = ("l1",)
 
     def __init__(self, l1: float | None = 0.01) -> None:
         self.l1 = _factor(l1, 0.01, "l1")
@@ -98,13 +101,11 @@ class L1(Regularizer):
         """Return ``l1 * sign(x)``."""
         return _slope(as_float_array(x, "x"), self.l1, 0.0)
 
-    def get_config(self) -> dict[str, Any]:
-        """Return the factor."""
-        return {"l1": self.l1}
-
 
 class L2(Regularizer):
     """Penalty ``l2 * sum(x ** 2)``; `l2` is 0.01 unless given."""
+
+    _config_names = ("l2",)
 
     def __init__(self, l2: float | None = 0.01) -> None:
         self.l2 = _factor(l2, 0.01, "l2")
@@ -116,10 +117,6 @@ class L2(Regularizer):
     def gradient(self, x: ArrayLike) -> Array:
         """Return ``2 * l2 * x``."""
         return _slope(as_float_array(x, "x"), 0.0, self.l2)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the factor."""
-        return {"l2": self.l2}
 
 
 class OrthogonalRegularizer(Regularizer):
@@ -137,6 +134,8 @@ class OrthogonalRegularizer(Regularizer):
     ValueError
         For another mode, a factor that is not a finite number, and when called with anything but a matrix.
     """
+
+    _config_names = ("factor", "mode")
 
     def __init__(self, factor: float = 0.01, mode: str = "rows") -> None:
         if mode not in ("rows", "columns"):
@@ -172,10 +171,6 @@ class OrthogonalRegularizer(Regularizer):
         gradient = ((slope - along * unit) / np.sqrt(np.maximum(squares, _TINY))).astype(rows.dtype)
         return gradient if self.mode == "rows" else np.ascontiguousarray(gradient.T)
 
-    def get_config(self) -> dict[str, Any]:
-        """Return factor and mode."""
-        return {"factor": self.factor, "mode": self.mode}
-
     def _rows(self, x: ArrayLike) -> Array:
         matrix = as_float_array(x, "x")
         if matrix.ndim != 2:
@@ -194,37 +189,12 @@ l1 = L1
 l2 = L2
 orthogonal_regularizer = OrthogonalRegularizer
 
-REGISTRY = Registry("regularizer", "keras.regularizers")
-REGISTRY.add(L1, "L1", "l1")
-REGISTRY.add(L2, "L2", "l2")
-REGISTRY.add(L1L2, "L1L2")
-REGISTRY.add(l1_l2, "l1_l2")
-REGISTRY.add(OrthogonalRegularizer, "OrthogonalRegularizer", "orthogonal_regularizer", "orthogonal")
-
-
-def get(identifier: Any) -> Any:
-    """Return the regularizer for a name, a config dict, a class, or any callable; None for None.
-
-    Parameters
-    ----------
-    identifier : str, mapping, class, callable or None
-
-    Returns
-    -------
-    callable or None
-
-    Raises
-    ------
-    ValueError
-        For anything else.
-
-    Examples
-    --------
-    >>> from localconv.layers import regularizers
-    >>> regularizers.get('l2')
-    L2(l2=0.01)
-    """
-    return REGISTRY.get(identifier)
+REGISTRY = Registry(
+    "regularizer",
+    "keras.regularizers",
+    {L1: ("l1",), L2: ("l2",), L1L2: (), l1_l2: (), OrthogonalRegularizer: ("orthogonal_regularizer", "orthogonal")},
+)
+get = REGISTRY.get
 
 
 def serialize(regularizer: Any) -> Any:
@@ -249,9 +219,7 @@ def gradient_of(regularizer: Any, x: Array) -> Array:
 def _factor(value: float | None, default: float, name: str) -> float:
     if value is None:
         return default
-    if isinstance(value, (bool, str)) or not math.isfinite(value):
-        raise ValueError(f"{name} must be a finite number, got {shown(value)}")
-    return float(value)
+    return float(finite_number(value, name))
 
 
 @np.errstate(all="ignore")
