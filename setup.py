@@ -209,7 +209,7 @@ class BuildExt(build_ext):
 
 
 class Build(build):
-    """Compiles first: who has no compiler hears of it before everything else."""
+    """Compiles first: a missing compiler is reported before everything else."""
 
     sub_commands = sorted(build.sub_commands, key=lambda command: command[0] != "build_ext")
 

@@ -1,4 +1,4 @@
-"""Everything wrong is refused at the door, by an error that names the argument."""
+"""Wrong arguments are refused by an error that names the argument."""
 
 import decimal
 import re

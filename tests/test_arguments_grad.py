@@ -1,5 +1,5 @@
-"""Everything wrong is refused at the door of the gradients and the transposed convolutions,
-by an error that names it.
+"""Wrong arguments of the gradients and the transposed convolutions are refused,
+by an error that names each.
 """
 
 import decimal

@@ -473,7 +473,7 @@ LIBRARIES = {
     "tensorflow": ("tensorflow.python", NotImplementedError("Cannot convert a symbolic tf.Tensor"), "keras"),
     "no text": ("torch", RuntimeError(), "torch"),
 }
-DOORS = {
+CALLS_BY_ARGUMENT = {
     "x": lambda value: localconv.conv1d(value, np.ones((3, 2, 4), np.float32), data_format="channels_last"),
     "kernel": lambda value: localconv.conv1d(np.ones((2, 6, 2), np.float32), value, data_format="channels_last"),
     "inputs of layer dense": lambda value: localconv.layers.Dense(3, name="dense")(value),
@@ -484,15 +484,15 @@ DOORS = {
 }
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("argument", CALLS_BY_ARGUMENT)
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_the_package_for_arrays_of_another_library(library, door):
+def test_the_package_for_arrays_of_another_library(library, argument):
     module, error, bridge = LIBRARIES[library]
     first = str(error).partition("\n")[0] or type(error).__name__
     with pytest.raises(TypeError) as caught:
-        DOORS[door](unreadable(module, error))
+        CALLS_BY_ARGUMENT[argument](unreadable(module, error))
     assert str(caught.value) == (
-        f"{door.strip()} must be an array that NumPy can read, got Tensor ({first}); localconv.{bridge} "
+        f"{argument.strip()} must be an array that NumPy can read, got Tensor ({first}); localconv.{bridge} "
         "computes with these"
     )
     assert caught.value.__cause__ is error
@@ -502,13 +502,13 @@ def test_the_package_for_arrays_of_another_library(library, door):
 @pytest.mark.parametrize("error", [RuntimeError("no"), MemoryError("full"), KeyboardInterrupt()], ids=repr)
 def test_what_other_arrays_raise_is_theirs(module, error):
     with pytest.raises(type(error)) as caught:
-        DOORS["x"](unreadable(module, error))
+        CALLS_BY_ARGUMENT["x"](unreadable(module, error))
     assert caught.value is error
 
 
 def test_full_memory_is_said_to_be_that():
     with pytest.raises(MemoryError):
-        DOORS["x"](unreadable("torch", MemoryError()))
+        CALLS_BY_ARGUMENT["x"](unreadable("torch", MemoryError()))
 
 
 @pytest.mark.parametrize("module", ["keras.src.layers", "torch.nn.modules"])

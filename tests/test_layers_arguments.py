@@ -1,4 +1,4 @@
-"""Layers refuse what is wrong at the door, in Keras's words where Keras has any.
+"""Layers refuse wrong arguments, in Keras's words where Keras has any.
 
 Their strings are case-insensitive where its are.
 """

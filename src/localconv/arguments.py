@@ -1,4 +1,4 @@
-"""Arguments at the door: sizes, padding, groups and data format as the floors below take them,
+"""Validation of arguments: sizes, padding, groups and data format as the floors below take them,
 or an error that names the argument.
 """
 

@@ -1,4 +1,4 @@
-"""Arrays at the door: what any array-like becomes before the core sees it, and what an output must be."""
+"""Validation of arrays: what any array-like becomes before the core sees it, and what an output must be."""
 
 from __future__ import annotations
 

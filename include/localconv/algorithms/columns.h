@@ -1,4 +1,4 @@
-/* Windows to rows and back, for the matrix product of NumPy's BLAS and for who wants the patches.
+/* Windows to rows and back, for the matrix product of NumPy's BLAS and for those who want the patches.
  *
  * A row holds one window in the order of the data format (channels_last: taps outside, channels_first: channels
  * outside); taps in the padding are 0. The call says which windows, counted over the positions of all images. One group

@@ -11,7 +11,7 @@ from ..arguments import IntOrInts, PaddingLike
 from ..backend import LOCAL_NAMES
 from ..docstrings import as_in_2d
 from ..spec import local_spec
-from .doors import convolve
+from .checks import convolve
 from .files import KernelFile
 
 __all__ = ["local_conv1d", "local_conv2d", "local_conv3d"]

@@ -14,7 +14,7 @@ from ..arguments import IntOrInts, PaddingLike, ints
 from ..docstrings import as_in_2d
 from ..grad import FOR_INPUT, FOR_LOCAL_KERNEL
 from ..spec import local_spec
-from .doors import grad_input, grad_kernel
+from .checks import grad_input, grad_kernel
 from .files import KernelFile
 
 __all__ = [

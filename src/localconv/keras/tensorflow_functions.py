@@ -1,6 +1,6 @@
 """The three operations as functions of TensorFlow's tensors, closed under differentiation.
 
-TensorFlow has no door for kernels that were not built against it. `tf.numpy_function` calls Python from a graph, and
+TensorFlow has no interface for kernels that were not built against it. `tf.numpy_function` calls Python from a graph, and
 lends the tensors' memory: no kernel is copied on the way in, and what lies at a multiple of 64 bytes not on the way out
 either. XLA cannot compile it, and a SavedModel cannot hold it.
 

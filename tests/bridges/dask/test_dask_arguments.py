@@ -1,4 +1,4 @@
-"""What comes in at the door: the errors of the functions for NumPy, at once, and what only chunks can have wrong."""
+"""Validation: the errors of the functions for NumPy, at once, and what only chunks can have wrong."""
 
 import inspect
 

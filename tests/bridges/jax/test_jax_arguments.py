@@ -1,4 +1,4 @@
-"""What comes in at the door: dtypes, and errors that name the argument."""
+"""Validation: dtypes, and errors that name the argument."""
 
 import inspect
 
