@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from . import fallback, native, operators, quantized
 from .operators import INPUT, OUTPUT, Product
@@ -24,12 +23,7 @@ _is_compiling = torch.compiler.is_compiling
 
 def _direct(*tensors: Tensor | None) -> bool:
     """Whether the dispatcher has nothing to do."""
-    return (
-        native.is_plain(*tensors)
-        and forward_ad._current_level < 0
-        and not _is_autocast_enabled("cpu")
-        and not fallback.is_forced()
-    )
+    return native.is_plain(*tensors) and not _is_autocast_enabled("cpu") and not fallback.is_forced()
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:

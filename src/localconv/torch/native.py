@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .. import engine
 from .._core import Job, ask_for_huge_pages, num_threads
@@ -48,11 +49,17 @@ _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 def is_plain(*tensors: Tensor | None) -> bool:
     """Whether the kernels may be called on the memory of tensors with nobody told of it.
 
-    Not where a transform of `torch.func`, a mode, a tracer or the profiler wants to see operators, nor with subclasses,
-    other devices and other layouts, nor with the zeros without memory that autograd makes in places: the dispatcher
-    fills them.
+    Not where a transform of `torch.func`, a mode, a tracer, the profiler or forward mode wants to see operators, nor
+    with subclasses, other devices and other layouts, nor with the zeros without memory that autograd makes in places:
+    the dispatcher fills them.
     """
-    if _transforms_active() or _modes_active() or _tracing() is not None or _profiled():
+    if (
+        _transforms_active()
+        or _modes_active()
+        or _tracing() is not None
+        or _profiled()
+        or forward_ad._current_level >= 0
+    ):
         return False
     for tensor in tensors:
         if tensor is not None and not (

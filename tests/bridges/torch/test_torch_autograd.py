@@ -164,6 +164,28 @@ def test_forward_mode_by_value(case):
         torch.testing.assert_close(alone, shaped.expand(alone.shape))
 
 
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("kind", [LocalConv1d, "int8"])
+def test_forward_mode_over_a_backward_pass(kind, create_graph):
+    """The tangents of gradients, of a pass that keeps no graph too: against unfold and bmm."""
+    case = CASES["1d"]
+    module = LocalConv1d(2, 3, 3, 7)
+    if kind == "int8":
+        module.quantize()
+        weight = fallback.dequantized(module.weight_values, module.weight_scales)
+    else:
+        weight = module.weight
+    x, direction = torch.randn(2, 2, 7, requires_grad=True), torch.randn(2, 2, 7)
+    found = []
+    for function in (module, lambda x: reference(case, x, weight, module.bias)):
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(x, direction)
+            of = [dual, *module.parameters()]
+            gradients = torch.autograd.grad(function(dual).sin().sum(), of, create_graph=create_graph)
+            found.append([forward_ad.unpack_dual(gradient).tangent for gradient in gradients])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
+
+
 def test_transforms(case):
     """Against the same transforms of unfold and bmm."""
     function, tensors = function_of(case)
