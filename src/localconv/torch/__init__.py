@@ -13,6 +13,7 @@ except ImportError as error:
 if not hasattr(_torch.library, "register_autocast"):  # before the operators are registered, which is done once
     raise ImportError(f"localconv.torch needs PyTorch 2.7 or newer, got {_torch.__version__}")
 
+from . import private as _private
 from . import runtime as _runtime
 from .functional import (
     local_conv1d,
@@ -58,3 +59,4 @@ __all__ = [
 ]
 
 _runtime.warn_of_two_runtimes()
+_private.warn_of_missing_names()

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..arrays import DOUBLE, SINGLE, ElementType, single_with
 from ..quantized import QuantizedKernel
+from .private import check
 from .window import LARGEST_SIZE, Window
 
 # What is computed by a weight's dtype: those of 16 bits are read as they are, all else is float32 and rounded once.
@@ -113,13 +114,13 @@ def check_sizes(window: Window, input_size: Sequence[Any], weight_size: Sequence
     def given() -> str:
         return f"input of size {list(input_size)} and weight of size {list(weight_size)}"
 
-    torch._check(len(weight_size) == 3, lambda: f"Expected a weight of 3 dimensions, but got {given()}")
-    torch._check(len(input_size) == rank + 2, lambda: f"Expected an input of {rank + 2} dimensions, but got {given()}")
+    check(len(weight_size) == 3, lambda: f"Expected a weight of 3 dimensions, but got {given()}")
+    check(len(input_size) == rank + 2, lambda: f"Expected an input of {rank + 2} dimensions, but got {given()}")
     for n in (*input_size, *weight_size):
-        torch._check(n >= 0, lambda: f"Expected sizes of at least 0, but got {given()}")
+        check(n >= 0, lambda: f"Expected sizes of at least 0, but got {given()}")
     channels, filters, output = input_size[1], weight_size[2], window.output_size(input_size[2:])
     for n in output:
-        torch._check(
+        check(
             n >= 1,
             lambda: (
                 f"Expected an input that is at least as large as the dilated kernel, but the output would have size "
@@ -127,14 +128,14 @@ def check_sizes(window: Window, input_size: Sequence[Any], weight_size: Sequence
             ),
         )
     for n in (channels, filters):
-        torch._check(n >= 1, lambda: f"Expected at least one channel and one filter, but got {given()}")
-        torch._check(
+        check(n >= 1, lambda: f"Expected at least one channel and one filter, but got {given()}")
+        check(
             n % groups == 0,
             lambda: f"Expected groups={groups} to divide in_channels and out_channels, but got {given()}",
         )
     expected = prod(output), window.taps * channels // groups
     for n, m in zip(weight_size, expected, strict=False):
-        torch._check(
+        check(
             n == m,
             lambda: (
                 f"Expected weight to have size [positions, prod(kernel_size) * in_channels / groups, out_channels] "
@@ -154,7 +155,7 @@ def check_transposed(window: Window, input_size: Sequence[Any], spatial: Sequenc
         )
 
     for n in spatial:
-        torch._check(
+        check(
             n >= 1,
             lambda: (
                 f"Expected padding that leaves at least one pixel of the output along every axis, but the output would "
@@ -194,6 +195,6 @@ def check_gradient(gradient_size: Sequence[Any], output_size: Sequence[Any]) -> 
 
 def _check_equal(found: Sequence[Any], expected: Sequence[Any], message: Any) -> None:
     # One by one: sizes may be symbols, which tuples are not asked for.
-    torch._check(len(found) == len(expected), message)
+    check(len(found) == len(expected), message)
     for n, m in zip(found, expected, strict=True):
-        torch._check(n == m, message)
+        check(n == m, message)

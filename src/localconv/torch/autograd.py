@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import fallback, native, operators, quantized
-from .operators import INPUT, OUTPUT, Product
+from . import fallback, native, operators
+from .operators import INPUT, OUTPUT, Product, call_native
+from .private import is_plain
 from .window import Window
 
 _is_grad_enabled = torch.is_grad_enabled
@@ -23,7 +24,7 @@ _is_compiling = torch.compiler.is_compiling
 
 def _direct(*tensors: Tensor | None) -> bool:
     """Whether the dispatcher has nothing to do."""
-    return native.is_plain(*tensors) and not _is_autocast_enabled("cpu") and not fallback.is_forced()
+    return is_plain(*tensors) and not _is_autocast_enabled("cpu") and not fallback.is_forced()
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
@@ -31,8 +32,8 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> 
     if _is_compiling() or not _direct(x, weight, bias):
         result: Any = operators.local_conv(x, weight, bias, *window.arguments)
     elif _is_grad_enabled() and (x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)):
-        how = (native.call, OUTPUT, (x.shape, weight.shape), window)
-        result = Product.apply(x, weight, None, bias, how)
+        how = (call_native, OUTPUT, (x.shape, weight.shape), window)
+        result = Product.apply(x, weight, None, None, bias, how)
     else:
         result = native.forward(x, weight, bias, window)
     return result  # type: ignore[no-any-return]
@@ -41,11 +42,10 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> 
 def convolve_int8(x: Tensor, values: Tensor, scales: Tensor, bias: Tensor | None, window: Window) -> Tensor:
     """`convolve` with a weight of int8 values and float32 scales."""
     if _is_compiling() or not _direct(x, values, scales, bias):
-        result: Any = quantized.local_conv_int8(x, values, scales, bias, *window.arguments)
+        result: Any = operators.local_conv_int8(x, values, scales, bias, *window.arguments)
     elif _is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad)):
-        result = quantized.QuantizedProduct.apply(
-            x, values, scales, bias, (quantized.call_native, OUTPUT, x.shape, window)
-        )
+        how = (call_native, OUTPUT, (x.shape, values.shape), window)
+        result = Product.apply(x, values, None, scales, bias, how)
     else:
         result = native.forward_int8(x, values, scales, bias, window)
     return result  # type: ignore[no-any-return]
@@ -56,8 +56,8 @@ def transpose(size: tuple[Any, ...], weight: Tensor, y: Tensor, bias: Tensor | N
     if _is_compiling() or not _direct(weight, y, bias):
         result: Any = operators.local_conv_input(size, weight, y, bias, *window.arguments)
     elif _is_grad_enabled() and (weight.requires_grad or y.requires_grad or (bias is not None and bias.requires_grad)):
-        how = (native.call, INPUT, (size, weight.shape), window)
-        result = Product.apply(None, weight, y, bias, how)
+        how = (call_native, INPUT, (size, weight.shape), window)
+        result = Product.apply(None, weight, y, None, bias, how)
     else:
         result = native.grad_input(size, weight, y, bias, window)
     return result  # type: ignore[no-any-return]
@@ -68,9 +68,10 @@ def transpose_int8(
 ) -> Tensor:
     """`transpose` with a weight of int8 values and float32 scales."""
     if _is_compiling() or not _direct(values, scales, y, bias):
-        result: Any = quantized.local_conv_input_int8(size, values, scales, y, bias, *window.arguments)
+        result: Any = operators.local_conv_input_int8(size, values, scales, y, bias, *window.arguments)
     elif _is_grad_enabled() and (y.requires_grad or (bias is not None and bias.requires_grad)):
-        result = quantized.QuantizedProduct.apply(y, values, scales, bias, (quantized.call_native, INPUT, size, window))
+        how = (call_native, INPUT, (size, values.shape), window)
+        result = Product.apply(None, values, y, scales, bias, how)
     else:
         result = native.grad_input_int8(size, values, scales, y, bias, window)
     return result  # type: ignore[no-any-return]

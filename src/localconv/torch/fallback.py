@@ -1,4 +1,5 @@
-"""The three operations in PyTorch's own: for devices that have no compiled kernels here.
+"""The three operations in PyTorch's own: for devices that have no compiled kernels here, and wherever operators cannot
+have derivatives of their own (`private`).
 
 Windows are gathered, which takes prod(kernel_size) times the input's memory, and multiplied in one batch of matrices.
 Padding is zeros there, and 0 * inf is NaN. So a weight's rows for taps in the padding are set to 0, in a copy for the
@@ -73,8 +74,8 @@ def grad_input(size: Sequence[Any], weight: Tensor, gradient: Tensor, bias: Tens
     by_tap = rows.reshape(split).permute(3, 2, 0, 1, 4).reshape(window.taps, n, *output, channels)
     pad = window.padding
     padded = [s + pad[2 * i] + pad[2 * i + 1] for i, s in enumerate(spatial)]
-    # The products have been rounded; what is added to them has not.
-    total = gradient.new_zeros((n, *padded, channels), dtype=torch.promote_types(gradient.dtype, torch.float32))
+    # The products have been rounded; what is added to them has not. A batch in any factor is one of the products.
+    total = by_tap.new_zeros((n, *padded, channels), dtype=torch.promote_types(gradient.dtype, torch.float32))
     for part, tap in zip(by_tap, itertools.product(*map(range, window.kernel_size)), strict=True):
         place = [
             slice(t * d, t * d + (out - 1) * s + 1, s)

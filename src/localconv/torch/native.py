@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from .. import engine
 from .._core import Job, ask_for_huge_pages, num_threads
@@ -26,13 +25,6 @@ from .window import Window
 # Bytes from which NumPy asks for huge pages, too.
 LARGE = 2**22
 
-# Names that PyTorch keeps to itself, all of them questions.
-_transforms_active = torch._C._are_functorch_transforms_active
-_modes_active = torch._C._len_torch_dispatch_stack
-_tracing = torch._C._get_tracing_state
-_profiled = torch._C._autograd._profiler_enabled
-_is_legacy_batched = torch._C._functorch.is_legacy_batchedtensor
-
 # Compiled programs call the operators, and never what is marked by this. But where compilation leaves a program to
 # Python, it still looks into every frame that begins below, those of a backward pass and of the operators among them;
 # there would be addresses of tensors whose sizes are symbols to it.
@@ -40,45 +32,6 @@ opaque = torch.compiler.disable
 
 _empty_strided = torch.empty_strided
 _get_num_threads = torch.get_num_threads
-
-
-# Of these types a tensor is nothing but its memory.
-_PLAIN_TYPES = (Tensor, torch.nn.Parameter)
-
-
-def is_plain(*tensors: Tensor | None) -> bool:
-    """Whether the kernels may be called on the memory of tensors with nobody told of it.
-
-    Not where a transform of `torch.func`, a mode, a tracer, the profiler or forward mode wants to see operators, nor
-    with subclasses, other devices and other layouts, nor with the zeros without memory that autograd makes in places:
-    the dispatcher fills them.
-    """
-    if (
-        _transforms_active()
-        or _modes_active()
-        or _tracing() is not None
-        or _profiled()
-        or forward_ad._current_level >= 0
-    ):
-        return False
-    for tensor in tensors:
-        if tensor is not None and not (
-            type(tensor) in _PLAIN_TYPES
-            and tensor.is_cpu
-            and tensor.layout is torch.strided
-            and not _is_legacy_batched(tensor)
-            and not tensor._is_zerotensor()
-        ):
-            return False
-    return True
-
-
-def as_memory(value: Any) -> Any:
-    """A tensor as PyTorch itself sees it: attributes of subclasses may say other sizes than it has."""
-    if not isinstance(value, Tensor) or type(value) in _PLAIN_TYPES:
-        return value
-    with torch._C.DisableTorchFunctionSubclass():
-        return Tensor.as_subclass(value, Tensor)
 
 
 def _address(name: str, tensor: Tensor | None) -> int:
@@ -143,14 +96,6 @@ def _as_channels_last(shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[in
     n, *spatial, channels = shape
     steps = [channels * prod(spatial[axis + 1 :]) for axis in range(len(spatial))]
     return (n, channels, *spatial), (channels * prod(spatial), 1, *steps)
-
-
-def call(wanted: int, factors: Any, bias: Tensor | None, sizes: Any, window: Window) -> Tensor:
-    """As `operators.call`, without the dispatcher."""
-    x, weight, y = factors
-    if wanted == 2:
-        return forward(x, weight, bias, window)
-    return grad_input(sizes[0], weight, y, bias, window) if wanted == 0 else grad_weight(x, sizes[1], y, window)
 
 
 def _prepare(

@@ -1,72 +1,121 @@
 """The operators ``torch.ops.localconv``: what the dispatcher knows of locally connected convolution.
 
-There are three, and each is linear in its two tensors: one sum of products of an input, a weight and an output's
-gradient is read in three ways. So the derivatives of each are the two others, of any order, forward and backward, and
-one rule serves `torch.vmap` for all: whatever is batched becomes more images, or more groups of channels.
+One sum of products of an input, a weight and an output's gradient is read in three ways, and each is linear in its
+tensors. So the derivatives of each are the others, of any order, forward and backward, and one rule serves `torch.vmap`
+for all: whatever is batched becomes more images, or more groups of channels.
 
 - ``local_conv(input, weight, bias)``: the output, (N, F, ...);
 - ``local_conv_input(input_size, weight, grad_output, bias)``: the gradient for the input; with a bias, which is (C,) or
   (C, ...), a transposed convolution;
 - ``local_conv_weight(input, weight_size, grad_output)``: the gradient for the weight.
 
-Behind them stand kernel_size, stride, padding (before and after, of every axis), dilation and groups.
+The first two are there for weights of int8 values and float32 scales too, ``local_conv_int8`` and
+``local_conv_input_int8``, which are for inference: such a weight is ``values * scales``, with a scale for each position
+and filter, and is never made, for the kernels read the values. It has no derivative. Input, gradient and bias may then
+be float32, bfloat16 or float16, each by itself; what comes out has the dtype of the first.
+
+Behind these arguments stand kernel_size, stride, padding (before and after, of every axis), dilation and groups.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._functorch.utils import enable_single_level_autograd_function
-from torch.autograd import forward_ad
 
-from . import fallback, native
-from .arguments import check_bias, check_devices, check_dtypes, check_gradient, check_sizes, shown_bias
+from . import fallback, native, private
+from .arguments import check_bias, check_devices, check_dtypes, check_gradient, check_int8, check_sizes, shown_bias
 from .window import Window, window_from
 
 WINDOW = "int[] kernel_size, int[] stride, int[] padding, int[] dilation, int groups"
 
+# What operators take before the window, in this order: `Terms`. The first three are the factors of the sum, by which
+# the operators go: each computes one of them from the others.
+TERMS = {
+    "input": "Tensor",
+    "weight": "Tensor",
+    "grad_output": "Tensor",
+    "scales": "Tensor",
+    "bias": "Tensor?",
+    "input_size": "SymInt[]",
+    "weight_size": "SymInt[]",
+}
+INPUT, WEIGHT, OUTPUT, SCALES, BIAS = range(5)
+
+Terms = Sequence[Any]
+
 library = torch.library.Library("localconv", "DEF")
-library.define(f"local_conv(Tensor input, Tensor weight, Tensor? bias, {WINDOW}) -> Tensor")
-library.define(
-    f"local_conv_input(SymInt[] input_size, Tensor weight, Tensor grad_output, Tensor? bias, {WINDOW}) -> Tensor"
-)
-library.define(f"local_conv_weight(Tensor input, SymInt[] weight_size, Tensor grad_output, {WINDOW}) -> Tensor")
-
-local_conv: Any = torch.ops.localconv.local_conv.default
-local_conv_input: Any = torch.ops.localconv.local_conv_input.default
-local_conv_weight: Any = torch.ops.localconv.local_conv_weight.default
-
-NAMES = ("local_conv", "local_conv_input", "local_conv_weight")
-
-# The three factors of the sum, by which the operations go: each computes one of them from the others.
-INPUT, WEIGHT, OUTPUT = 0, 1, 2
-
-Factors = tuple[Tensor | None, Tensor | None, Tensor | None]
-Sizes = tuple[Sequence[Any] | None, Sequence[Any] | None]
 
 
-def call(wanted: int, factors: Sequence[Any], bias: Tensor | None, sizes: Sequence[Any], window: Window) -> Tensor:
-    """The operator that computes the factor `wanted`; `bias`: to be added, not to a weight; `sizes`: of the input and
-    of the weight.
+class Operator:
+    """A row of the table: which factor it computes, its arguments (`values` are an int8 weight), and the functions of
+    these and a window that give the values, on the processor and elsewhere.
     """
-    x, weight, y = factors
-    if wanted == OUTPUT:
-        result: Tensor = local_conv(x, weight, bias, *window.arguments)
-    elif wanted == INPUT:
-        result = local_conv_input(sizes[INPUT], weight, y, bias, *window.arguments)
-    else:
-        result = local_conv_weight(x, sizes[WEIGHT], y, *window.arguments)
+
+    def __init__(
+        self, name: str, wanted: int, arguments: str, compiled: Callable[..., Tensor], plain: Callable[..., Tensor]
+    ) -> None:
+        self.name, self.wanted, self.compiled, self.plain = name, wanted, compiled, plain
+        names = arguments.split()
+        self.is_int8 = "values" in names
+        places = [list(TERMS).index(name.replace("values", "weight")) for name in names]
+        #: The arguments before the window, of terms.
+        self.arguments_of: Callable[[Terms], tuple[Any, ...]] = itemgetter(*places)
+        self._places = places
+        types = [list(TERMS.values())[place] for place in places]
+        schema = ", ".join(f"{kind} {name}" for kind, name in zip(types, names, strict=True))
+        library.define(f"{name}({schema}, {WINDOW}) -> Tensor")
+        self.overload: Any = getattr(torch.ops.localconv, name).default
+
+    def terms_of(self, arguments: Sequence[Any]) -> list[Any]:
+        """The terms among the dispatcher's arguments, or what else comes one for each; None where there is none."""
+        terms: list[Any] = [None] * len(TERMS)
+        for place, argument in zip(self._places, arguments, strict=False):
+            terms[place] = argument
+        return terms
+
+
+OPERATORS = [
+    Operator("local_conv", OUTPUT, "input weight bias", native.forward, fallback.forward),
+    Operator("local_conv_input", INPUT, "input_size weight grad_output bias", native.grad_input, fallback.grad_input),
+    Operator("local_conv_weight", WEIGHT, "input weight_size grad_output", native.grad_weight, fallback.grad_weight),
+    Operator("local_conv_int8", OUTPUT, "input values scales bias", native.forward_int8, fallback.forward_int8),
+    Operator(
+        "local_conv_input_int8",
+        INPUT,
+        "input_size values scales grad_output bias",
+        native.grad_input_int8,
+        fallback.grad_input_int8,
+    ),
+]
+local_conv, local_conv_input, local_conv_weight, local_conv_int8, local_conv_input_int8 = [
+    operator.overload for operator in OPERATORS
+]
+_FOR = {(operator.wanted, operator.is_int8): operator for operator in OPERATORS}
+
+
+def call(wanted: int, terms: Terms, window: Window) -> Tensor:
+    """The operator that computes the factor `wanted`, with its own of the terms; scales: the weight has int8 values."""
+    operator = _FOR[wanted, terms[SCALES] is not None]
+    result: Tensor = operator.overload(*operator.arguments_of(terms), *window.arguments)
     return result
+
+
+def call_native(wanted: int, terms: Terms, window: Window) -> Tensor:
+    """As `call`, without the dispatcher."""
+    operator = _FOR[wanted, terms[SCALES] is not None]
+    return operator.compiled(*operator.arguments_of(terms), window)
 
 
 # --------------------------------------------------------------------------------------------------------- the values
 
 
-def register_values(name: str, compiled: Callable[..., Tensor], plain: Callable[..., Tensor]) -> None:
+def register_values(operator: Operator) -> None:
     """The compiled kernels for the processor's tensors, PyTorch's operations for those of every other device."""
+    compiled, plain = operator.compiled, operator.plain
 
     @native.opaque
     def elsewhere(*arguments: Any) -> Tensor:
@@ -75,113 +124,111 @@ def register_values(name: str, compiled: Callable[..., Tensor], plain: Callable[
     @native.opaque
     def on_processor(*arguments: Any) -> Tensor:
         compute = plain if fallback.is_forced() else compiled
-        return compute(*map(native.as_memory, arguments[:-5]), window_from(*arguments[-5:]))
+        return compute(*map(private.as_memory, arguments[:-5]), window_from(*arguments[-5:]))
 
-    library.impl(name, elsewhere, "CompositeExplicitAutograd")
-    library.impl(name, on_processor, "CPU")
+    if private.HAS_TOOLS:
+        library.impl(operator.name, elsewhere, "CompositeExplicitAutograd")
+        library.impl(operator.name, on_processor, "CPU")
+    else:
+        library.impl(operator.name, elsewhere, "CompositeImplicitAutograd")
     # Autocast saves nothing here, as 16 bits are computed in 32: what layers before and behind made of their tensors is
     # brought to float32, and nothing is rounded.
     for device in ("cpu", "cuda"):
-        torch.library.register_autocast(f"localconv::{name}", device, torch.float32, lib=library)
-
-
-register_values("local_conv", native.forward, fallback.forward)
-register_values("local_conv_input", native.grad_input, fallback.grad_input)
-register_values("local_conv_weight", native.grad_weight, fallback.grad_weight)
+        torch.library.register_autocast(f"localconv::{operator.name}", device, torch.float32, lib=library)
 
 
 # --------------------------------------------------------------------------- shapes: fake tensors and the device meta
 
 
-def permuted(like: Tensor, n: Any, channels: Any, spatial: Sequence[Any]) -> Tensor:
-    """An empty (N, C, ...) whose memory is channels_last."""
-    return like.new_empty((n, *spatial, channels)).movedim(-1, 1)
+def register_shapes(operator: Operator) -> None:
+    """Checks, and an empty result."""
+
+    def fake(*arguments: Any) -> Tensor:
+        x, weight, y, scales, bias, input_size, weight_size = operator.terms_of(arguments)
+        # In the order in which errors name them.
+        given = {"input": x, "bias": bias} if y is None else {"gradient": y, "input": x, "bias": bias}
+        given = {name: tensor for name, tensor in given.items() if tensor is not None}
+        if operator.is_int8:
+            check_int8(weight, scales, **given)
+        else:
+            first = next(iter(given))
+            check_dtypes(**{first: given[first], "weight": weight} | given)
+        size = x.shape if input_size is None else input_size
+        output = check_sizes(window_from(*arguments[-5:]), size, weight.shape if weight_size is None else weight_size)
+        if y is not None:
+            check_gradient(y.shape, output)
+        if bias is not None:
+            check_bias(bias.shape, output if y is None else size)
+        like = x if y is None else y
+        check_devices(like, x, weight, scales, bias)
+        if operator.wanted == WEIGHT:
+            return y.new_empty(weight_size)
+        n, channels, *spatial = output if y is None else size
+        # (N, C, ...) whose memory is channels_last
+        return like.new_empty((n, *spatial, channels)).movedim(-1, 1)
+
+    torch.library.register_fake(f"localconv::{operator.name}", fake, lib=library)
 
 
-@torch.library.register_fake("localconv::local_conv", lib=library)
-def _(x: Tensor, weight: Tensor, bias: Tensor | None, *arguments: Any) -> Tensor:
-    check_dtypes(input=x, weight=weight, bias=bias)
-    output = check_sizes(window_from(*arguments), x.shape, weight.shape)
-    if bias is not None:
-        check_bias(bias.shape, output)
-    check_devices(x, weight, bias)
-    return permuted(x, output[0], output[1], output[2:])
-
-
-@torch.library.register_fake("localconv::local_conv_input", lib=library)
-def _(size: Sequence[Any], weight: Tensor, gradient: Tensor, bias: Tensor | None, *arguments: Any) -> Tensor:
-    check_dtypes(gradient=gradient, weight=weight, bias=bias)
-    check_gradient(gradient.shape, check_sizes(window_from(*arguments), size, weight.shape))
-    if bias is not None:
-        check_bias(bias.shape, size)
-    check_devices(gradient, weight, bias)
-    return permuted(gradient, size[0], size[1], size[2:])
-
-
-@torch.library.register_fake("localconv::local_conv_weight", lib=library)
-def _(x: Tensor, size: Sequence[Any], gradient: Tensor, *arguments: Any) -> Tensor:
-    check_dtypes(gradient=gradient, input=x)
-    check_gradient(gradient.shape, check_sizes(window_from(*arguments), x.shape, size))
-    check_devices(gradient, x)
-    return gradient.new_empty(size)
-
-
-#  the derivatives
+# ---------------------------------------------------------------------------------------------------- the derivatives
 
 
 class Product(torch.autograd.Function):
-    """One of the three operations, differentiable by the others.
+    """One of the operations, differentiable by the others.
 
     `compute`, called as `call` is, gives the values. Everything about the operation but its tensors comes in one tuple:
-    (compute, wanted, sizes, window).
+    (compute, wanted, sizes of input and weight, window).
     """
 
     @staticmethod
     @native.opaque
     def forward(  # type: ignore[override]  # the base class takes anything
-        ctx: Any, x: Tensor | None, weight: Tensor | None, y: Tensor | None, bias: Tensor | None, how: tuple[Any, ...]
+        ctx: Any,
+        x: Tensor | None,
+        weight: Tensor | None,
+        y: Tensor | None,
+        scales: Tensor | None,
+        bias: Tensor | None,
+        how: tuple[Any, ...],
     ) -> Tensor:
-        compute, wanted, sizes, _ = ctx.how = how
-        # What a derivative needs is the other factor; the bias has no part in it, but its shape.
+        compute, wanted, sizes, window = ctx.how = how
         needs = ctx.needs_input_grad
-        ctx.bias_dims = None if bias is None else bias.dim()
+        if needs[SCALES]:
+            raise RuntimeError("Expected scales that require no gradient: a weight of int8 has no derivative")
+        # What a derivative needs is the other factor; the bias has no part in it, but its shape and dtype.
+        ctx.bias = None if bias is None else (bias.dim(), bias.dtype)
         if wanted == OUTPUT:
-            ctx.save_for_backward(x if needs[WEIGHT] else None, weight if needs[INPUT] else None, None)
+            ctx.save_for_backward(x if needs[WEIGHT] else None, weight if needs[INPUT] else None, None, scales)
         elif wanted == INPUT:
-            ctx.save_for_backward(None, weight if needs[OUTPUT] else None, y if needs[WEIGHT] else None)
+            ctx.save_for_backward(None, weight if needs[OUTPUT] else None, y if needs[WEIGHT] else None, scales)
         else:
-            ctx.save_for_backward(x if needs[OUTPUT] else None, None, y if needs[INPUT] else None)
+            ctx.save_for_backward(x if needs[OUTPUT] else None, None, y if needs[INPUT] else None, None)
         ctx.set_materialize_grads(False)
-        result: Tensor = compute(wanted, (x, weight, y), bias, sizes, how[3])
+        result: Tensor = compute(wanted, (x, weight, y, scales, bias, *sizes), window)
         return result
 
     @staticmethod
     @native.opaque
     def backward(ctx: Any, gradient: Tensor | None) -> tuple[Any, ...]:  # type: ignore[override]
         if gradient is None:
-            return None, None, None, None, None
+            return None, None, None, None, None, None
         _, wanted, sizes, window = ctx.how
-        factors, needs = list(ctx.saved_tensors), ctx.needs_input_grad
-        factors[wanted] = gradient
-        compute = _backward_call(factors)
+        tensors, needs = list(ctx.saved_tensors), ctx.needs_input_grad
+        tensors[wanted] = gradient
+        compute = _backward_call(tensors)
+        terms = (*tensors, None, *sizes)
         found: list[Tensor | None] = [None, None, None]
         for other in (INPUT, WEIGHT, OUTPUT):
             if other != wanted and needs[other]:
-                found[other] = compute(other, factors, None, sizes, window)
-        for_bias = sum_for_bias(gradient, ctx.bias_dims) if needs[3] else None
-        return found[0], found[1], found[2], for_bias, None
+                found[other] = compute(other, terms, window)
+        for_bias = sum_for_bias(gradient, *ctx.bias) if needs[BIAS] else None
+        return found[0], found[1], found[2], None, for_bias, None
 
 
-def sum_for_bias(gradient: Tensor, dims: int) -> Tensor:
-    """The gradient for a bias of so many dimensions."""
-    if dims == 1:
-        return gradient.sum((0, *range(2, gradient.dim())))
-    return gradient.sum(0)
-
-
-def as_output(part: Tensor, shape: Sequence[Any]) -> Tensor:
-    """A tensor expanded to an output, in an output's memory format: forward mode asks for that of the values."""
-    return part.expand(shape).movedim(1, -1).contiguous().movedim(-1, 1)
+def sum_for_bias(gradient: Tensor, dims: int, dtype: torch.dtype) -> Tensor:
+    """The gradient for a bias of so many dimensions and that dtype."""
+    total = gradient.sum((0, *range(2, gradient.dim())) if dims == 1 else 0)
+    return total if total.dtype == dtype else total.to(dtype)
 
 
 class Linear(Product):
@@ -189,125 +236,106 @@ class Linear(Product):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, x: Tensor | None, weight: Tensor | None, y: Tensor | None, bias: Tensor | None, how: tuple[Any, ...]
+        ctx: Any,
+        x: Tensor | None,
+        weight: Tensor | None,
+        y: Tensor | None,
+        scales: Tensor | None,
+        bias: Tensor | None,
+        how: tuple[Any, ...],
     ) -> Tensor:
-        result = Product.forward(ctx, x, weight, y, bias, how)
-        ctx.save_for_forward(x, weight, y)
-        ctx.shape = result.shape
+        result = Product.forward(ctx, x, weight, y, scales, bias, how)
+        ctx.save_for_forward(x, weight, y, scales)
+        ctx.like = result.shape, result.dtype
         return result
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor | None:  # type: ignore[override]
         _, wanted, sizes, window = ctx.how
-        saved = ctx.saved_tensors
+        if tangents[SCALES] is not None:
+            raise RuntimeError("Expected scales without a tangent: a weight of int8 has no derivative")
         total: Tensor | None = None
         for factor in (INPUT, WEIGHT, OUTPUT):
             if tangents[factor] is not None:
-                factors = list(saved)
-                factors[factor] = tangents[factor]
-                part = call(wanted, factors, None, sizes, window)
+                tensors = list(ctx.saved_tensors)
+                tensors[factor] = tangents[factor]
+                part = call(wanted, (*tensors, None, *sizes), window)
                 total = part if total is None else total + part
-        if tangents[3] is not None:
-            part = shown_bias(tangents[3], window.rank)
-            if total is None:
-                return as_output(part, ctx.shape)
+        if tangents[BIAS] is not None:
+            shape, dtype = ctx.like
+            part = shown_bias(tangents[BIAS], window.rank).to(dtype)
+            if total is None:  # in an output's memory format: forward mode asks for that of the values
+                return part.expand(shape).movedim(1, -1).contiguous().movedim(-1, 1)
             total = total + part
         return total
 
 
-def _backward_call(factors: Sequence[Tensor | None]) -> Callable[..., Tensor]:
+def _backward_call(tensors: Sequence[Tensor | None]) -> Callable[..., Tensor]:
     """What a backward pass computes with: the kernels themselves where nothing watches."""
-    if not torch.is_grad_enabled() and native.is_plain(*factors) and not fallback.is_forced():
-        return native.call
+    if not torch.is_grad_enabled() and private.is_plain(*tensors) and not fallback.is_forced():
+        return call_native
     return call
 
 
-def _below_autograd(wanted: int, factors: Any, bias: Tensor | None, sizes: Any, window: Window) -> Tensor:
-    """The values, from the next dispatcher key.
-
-    `Function.apply` turns gradients off around a forward pass. Other transforms of `torch.func`, which wait below this
-    one, must not see that: their derivatives would be 0 without a word.
-    """
-    with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True), torch._C._AutoDispatchBelowAutograd():
-        return call(wanted, factors, bias, sizes, window)
+def _call_below_autograd(wanted: int, terms: Terms, window: Window) -> Tensor:
+    """The values, from the next dispatcher key."""
+    return private.below_autograd(call, wanted, terms, window)
 
 
-def once(function: type[torch.autograd.Function]) -> Callable[..., Any]:
-    """A function's `apply` for an operator's implementation.
+def register_derivatives(operator: Operator) -> None:
+    """Those of every order, in both modes."""
+    apply = private.once(Linear)
 
-    `Function.apply` looks at the whole stack of `torch.func`'s transforms. Here the dispatcher has peeled off one of
-    them already, and one level is left to differentiate.
-    """
-    apply_once: Any = super(torch.autograd.Function, function).apply
+    @native.opaque
+    def differentiable(*arguments: Any) -> Any:
+        x, weight, y, scales, bias, input_size, weight_size = operator.terms_of(arguments)
+        sizes = (
+            x.shape if input_size is None else tuple(input_size),
+            weight.shape if weight_size is None else tuple(weight_size),
+        )
+        how = (_call_below_autograd, operator.wanted, sizes, window_from(*arguments[-5:]))
+        return apply(x, weight, y, scales, bias, how)
 
-    def apply(*arguments: Any) -> Any:
-        with enable_single_level_autograd_function():
-            return apply_once(*arguments)
-
-    return apply
-
-
-_apply = once(Linear)
-
-
-@native.opaque
-def _differentiable_output(x: Tensor, weight: Tensor, bias: Tensor | None, *window: Any) -> Any:
-    how = (_below_autograd, OUTPUT, (x.shape, weight.shape), window_from(*window))
-    return _apply(x, weight, None, bias, how)
+    library.impl(operator.name, differentiable, "Autograd")
 
 
-@native.opaque
-def _differentiable_input(size: Sequence[Any], weight: Tensor, y: Tensor, bias: Tensor | None, *window: Any) -> Any:
-    how = (_below_autograd, INPUT, (tuple(size), weight.shape), window_from(*window))
-    return _apply(None, weight, y, bias, how)
+# ------------------------------------------------------------------------------------------------------------- batches
 
 
-@native.opaque
-def _differentiable_weight(x: Tensor, size: Sequence[Any], y: Tensor, *window: Any) -> Any:
-    how = (_below_autograd, WEIGHT, (x.shape, tuple(size)), window_from(*window))
-    return _apply(x, None, y, None, how)
-
-
-for _name, _differentiable in zip(
-    NAMES, (_differentiable_output, _differentiable_input, _differentiable_weight), strict=True
-):
-    library.impl(_name, _differentiable, "Autograd")
-
-
-#  batches
-
-
-def batched(
-    wanted: int, batch: int, factors: Sequence[Tensor | None], sizes: Sequence[Any], window: Window, dims: Sequence[Any]
-) -> tuple[Tensor, int]:
-    """An operation on factors that are batched along `dims` (None: not), and along which axis its result is.
+def batched(wanted: int, batch: int, terms: Terms, window: Window, dims: Sequence[Any]) -> tuple[Tensor, int]:
+    """An operation on terms that are batched along `dims` (None: not), and along which axis its result is; a bias is
+    left out.
 
     Batches under one weight are more images. A weight for each makes groups of them, or more filters where all see one
-    input.
+    input; one of int8 is made float32 for that.
     """
-    x, weight, y = [t if t is None or d is None else t.movedim(d, 0) for t, d in zip(factors, dims, strict=True)]
-    if wanted != WEIGHT and dims[WEIGHT] is None:
-        folded = [t if t is None else t.flatten(0, 1) for t in (x, None, y)]
-        folded[WEIGHT] = weight
-        size = sizes[INPUT]
-        images = [(batch * size[0], *size[1:]), sizes[WEIGHT]] if size is not None else sizes
-        return call(wanted, folded, None, images, window).unflatten(0, (batch, -1)), 0
+    x, weight, y, scales = [
+        t if t is None or d is None else t.movedim(d, 0) for t, d in zip(terms[:BIAS], dims[:BIAS], strict=True)
+    ]
+    input_size, weight_size = terms[BIAS + 1 :]
+    one_weight = dims[WEIGHT] is None and dims[SCALES] is None
+    if wanted != WEIGHT and one_weight:
+        x, y = [t if t is None else t.flatten(0, 1) for t in (x, y)]
+        size = None if input_size is None else (batch * input_size[0], *input_size[1:])
+        return call(wanted, (x, weight, y, scales, None, size, weight_size), window).unflatten(0, (batch, -1)), 0
+    if scales is not None:
+        parts = zip((weight, scales), (dims[WEIGHT], dims[SCALES]), strict=True)
+        weight = fallback.dequantized(*[t.unsqueeze(0) if d is None else t for t, d in parts])
     one_input = wanted != INPUT and dims[INPUT] is None and window.groups == 1
     if x is not None and not one_input:
         x = _by_channels(x, batch, dims[INPUT])
     if y is not None:
         y = _by_channels(y, batch, dims[OUTPUT])
     if weight is not None:
-        full = weight if dims[WEIGHT] is not None else weight.expand(batch, *weight.shape)
+        full = weight.expand(batch, *weight.shape) if one_weight else weight
         weight = full.movedim(0, 2).flatten(2, 3)
-    input_size, weight_size = sizes
     if input_size is not None:
         input_size = (input_size[0], batch * input_size[1], *input_size[2:])
     if weight_size is not None:
         weight_size = (*weight_size[:2], batch * weight_size[2])
     grouped = window if one_input else window.with_groups(batch * window.groups)
     axis = 2 if wanted == WEIGHT else 1
-    result = call(wanted, (x, weight, y), None, (input_size, weight_size), grouped)
+    result = call(wanted, (x, weight, y, None, None, input_size, weight_size), grouped)
     return result.unflatten(axis, (batch, -1)), axis
 
 
@@ -325,30 +353,31 @@ def _by_channels(tensor: Tensor, batch: int, dim: int | None) -> Tensor:
     return full.movedim(0, 1).flatten(1, 2)
 
 
-@torch.library.register_vmap("localconv::local_conv", lib=library)
-def _(info: Any, dims: Any, x: Tensor, weight: Tensor, bias: Tensor | None, *arguments: Any) -> tuple[Tensor, int]:
-    window = window_from(*arguments)
-    if dims[0] is None and dims[1] is None:
-        y, axis = local_conv(x, weight, None, *arguments).unsqueeze(0), 0
-    else:
-        y, axis = batched(OUTPUT, info.batch_size, (x, weight, None), (None, None), window, (*dims[:2], None))
-    return (y, axis) if bias is None else with_batched_bias(y, axis, bias, dims[2], window.rank)
+def register_batches(operator: Operator) -> None:
+    """The rule for `torch.vmap`."""
+    wanted = operator.wanted
+
+    def rule(info: Any, dims: Any, *arguments: Any) -> tuple[Tensor, int]:
+        terms, places, window = operator.terms_of(arguments), operator.terms_of(dims), window_from(*arguments[-5:])
+        bias, terms[BIAS] = terms[BIAS], None
+        given = OUTPUT if wanted == INPUT else INPUT
+        dtype = terms[given].dtype
+        if operator.is_int8:  # rounded when the bias is in
+            terms[given] = terms[given].float()
+        if any(dim is not None for dim in places[:BIAS]):
+            result, axis = batched(wanted, info.batch_size, terms, window, places)
+        else:
+            result, axis = call(wanted, terms, window).unsqueeze(0), 0
+        if bias is not None:
+            result, axis = with_batched_bias(result, axis, bias, places[BIAS], window.rank)
+        return (result.to(dtype) if operator.is_int8 else result), axis
+
+    torch.library.register_vmap(f"localconv::{operator.name}", rule, lib=library)
 
 
-@torch.library.register_vmap("localconv::local_conv_input", lib=library)
-def _(
-    info: Any, dims: Any, size: Any, weight: Tensor, y: Tensor, bias: Tensor | None, *arguments: Any
-) -> tuple[Tensor, int]:
-    window = window_from(*arguments)
-    if dims[1] is None and dims[2] is None:
-        x, axis = local_conv_input(size, weight, y, None, *arguments).unsqueeze(0), 0
-    else:
-        x, axis = batched(INPUT, info.batch_size, (None, weight, y), (size, None), window, (None, *dims[1:3]))
-    return (x, axis) if bias is None else with_batched_bias(x, axis, bias, dims[3], window.rank)
-
-
-@torch.library.register_vmap("localconv::local_conv_weight", lib=library)
-def _(info: Any, dims: Any, x: Tensor, size: Any, y: Tensor, *arguments: Any) -> tuple[Tensor, int]:
-    return batched(
-        WEIGHT, info.batch_size, (x, None, y), (None, size), window_from(*arguments), (dims[0], None, dims[2])
-    )
+for _operator in OPERATORS:
+    register_values(_operator)
+    if private.HAS_TOOLS:  # without them, PyTorch derives both from the operations that it finds
+        register_shapes(_operator)
+        register_derivatives(_operator)
+    register_batches(_operator)

@@ -27,7 +27,6 @@ from localconv.torch import (  # noqa: E402
     fallback,
     modules,
     operators,
-    quantized,
     to_keras,
     to_snippet,
 )
@@ -89,8 +88,8 @@ def operator_calls(case, dtype=torch.float32):
     (x, _, bias), y, window = case.tensors(dtype), case.gradient(dtype), case.window.arguments
     values, scales = module.weight_values, module.weight_scales
     return {
-        quantized.local_conv_int8: (x, values, scales, bias, *window),
-        quantized.local_conv_input_int8: (list(x.shape), values, scales, y, case.input_bias(dtype), *window),
+        operators.local_conv_int8: (x, values, scales, bias, *window),
+        operators.local_conv_input_int8: (list(x.shape), values, scales, y, case.input_bias(dtype), *window),
     }
 
 
@@ -278,7 +277,7 @@ def test_what_is_direct_and_what_goes_through_the_dispatcher(monkeypatch):
         found = module(x)
     assert "localconv::local_conv_int8" in {event.name for event in profile.events()}
     assert torch.equal(found, expected)
-    monkeypatch.setattr(autograd.quantized, "local_conv_int8", None)
+    monkeypatch.setattr(autograd.operators, "local_conv_int8", None)
     assert torch.equal(module(x), expected)
 
 
@@ -416,7 +415,7 @@ def test_vmap(case, batched, dtype):
             given.append(stack.movedim(0, dims[-1]))
 
     def function(x, values, scales, bias):
-        return quantized.local_conv_int8(x, values, scales, bias, *window)
+        return operators.local_conv_int8(x, values, scales, bias, *window)
 
     def derivative(x, values, scales, bias):
         return grad(lambda x: function(x, values, scales, bias).float().square().sum())(x)
@@ -730,7 +729,7 @@ def test_refused_dtypes(name, device, formulation):
     given = {"x": x, "values": values, "scales": scales, "bias": bias}
     given = {key: t.to(device, dtypes.get(key, t.dtype)) for key, t in given.items()}
     with pytest.raises(RuntimeError, match=message):
-        quantized.local_conv_int8(*given.values(), *window)
+        operators.local_conv_int8(*given.values(), *window)
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
@@ -741,13 +740,13 @@ def test_refused_sizes(device):
     size, y = backward[0], backward[3].to(device)
     for parts in ((values, scales[1:]), (values[0], scales), (values, scales[..., None])):
         with pytest.raises(RuntimeError, match=r"Expected values of size .* and scales of size"):
-            quantized.local_conv_int8(x, *parts, bias, *window)
+            operators.local_conv_int8(x, *parts, bias, *window)
     with pytest.raises(RuntimeError, match="Expected weight to have size"):
-        quantized.local_conv_int8(x, values[1:], scales[1:], bias, *window)
+        operators.local_conv_int8(x, values[1:], scales[1:], bias, *window)
     with pytest.raises(RuntimeError, match="Expected weight to have size"):
-        quantized.local_conv_input_int8(size, values[1:], scales[1:], y, None, *window)
+        operators.local_conv_input_int8(size, values[1:], scales[1:], y, None, *window)
     with pytest.raises(RuntimeError, match="Expected gradient to have one of the dtypes"):
-        quantized.local_conv_input_int8(size, values, scales, y.double(), None, *window)
+        operators.local_conv_input_int8(size, values, scales, y.double(), None, *window)
     module = module_of(case).quantize()
     with pytest.raises(RuntimeError, match=r"Expected 2D .* or 3D .* LocalConv1d"):
         module(torch.ones(3))
