@@ -59,7 +59,7 @@ demo: $(VENV)/.demo
 	$(BIN)/python examples/digits.py
 
 # One environment for all bridges, each as its extra; a library that has no wheel here ends it.
-BRIDGES := torch jax keras dask
+BRIDGES := $(patsubst tests/bridges/%/conftest.py,%,$(wildcard tests/bridges/*/conftest.py))
 # The PyTorch that the tests were written against; the one backend of Keras that has no extra of its own; what
 # keras.utils.plot_model needs beside graphviz; whose layers the page for JAX's users takes over; and what dask's tests
 # and documents use beside it.

@@ -22,12 +22,13 @@ from pathlib import Path
 import pytest
 
 import localconv
+from localconv.arrays import BRIDGES
 from localconv.docstrings import whole
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-BRIDGE = re.compile(r"^(?:import|from) localconv\.(torch|jax|keras|dask)\b", re.MULTILINE)
+BRIDGE = re.compile(rf"^(?:import|from) localconv\.({'|'.join(BRIDGES)})\b", re.MULTILINE)
 # What a page needs beside the package and the tests' own tools.
 NEEDS = {
     "tutorial": ("sklearn",),
@@ -46,8 +47,6 @@ MODULES = ["localconv"] + [
     for m in pkgutil.walk_packages(localconv.__path__, "localconv.")
     if not m.name.endswith(SKIPPED) and not m.name.startswith(ELSEWHERE)
 ]
-# Packages that only those have who use them with the library of that name.
-BRIDGES = {"localconv.dask": "dask", "localconv.jax": "jax"}
 
 
 def blocks(page):
@@ -179,7 +178,7 @@ def names_for_all(module):
     raise AssertionError(f"{source} has no __all__")
 
 
-@pytest.mark.parametrize("module", ["", "grad", "layers", "torch", "jax", "keras", "dask", "dask.grad", "convert"])
+@pytest.mark.parametrize("module", ["", "grad", "layers", *BRIDGES, "dask.grad", "convert"])
 def test_everything_public_is_in_the_reference(module):
     folder = ROOT / "docs" / "api"
     if not folder.exists():
@@ -273,8 +272,8 @@ def test_docstrings_take_only_what_is_there():
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstrings(name):
-    for bridge, library in BRIDGES.items():
-        if name.startswith(bridge):
-            pytest.importorskip(library, reason=f"{bridge} needs {library}")
+    part = name.split(".")[1:2]
+    if part and part[0] in BRIDGES:  # each is called as the library that it needs
+        pytest.importorskip(part[0], reason=f"{name} needs {part[0]}")
     failed, _ = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert failed == 0

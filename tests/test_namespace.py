@@ -4,12 +4,15 @@ import copy
 import importlib
 import pickle
 import pydoc
+import tomllib
+from pathlib import Path
 
 import pytest
 
 import localconv
+from localconv.arrays import BRIDGES
 
-BRIDGES = ("dask", "jax", "keras", "torch")
+ROOT = Path(__file__).parent.parent
 FRAMEWORKS = (*BRIDGES, "distributed", "jaxlib", "tensorflow")
 
 # Each of these is a look at the package, not a use of a bridge.
@@ -17,7 +20,7 @@ LOOKS = {
     "import": "",
     "star": "from localconv import *",
     "dir": "dir(localconv)",
-    "hasattr": "assert all(hasattr(localconv, name) for name in ('dask', 'jax', 'keras', 'torch'))",
+    "hasattr": f"assert all(hasattr(localconv, name) for name in {(*BRIDGES,)})",
     "repr": "[repr(getattr(localconv, name)) for name in dir(localconv)]",
     "members": "import inspect; [inspect.unwrap(value) for _, value in inspect.getmembers(localconv)]",
     "doctest": "import doctest; doctest.DocTestFinder().find(localconv)",
@@ -67,6 +70,20 @@ def test_pickles_name_public_modules_and_load(name):
         assert pickle.loads(f"clocalconv.layers.{name}\n{key}\n.".encode()) is getattr(public, key)
 
 
+def test_bridges_are_in_every_list():
+    """What does not follow from the one in the sources: tests, extras, packages, and the reference."""
+    project = ROOT / "pyproject.toml"
+    if not (project.exists() and (ROOT / "docs").exists()):
+        pytest.skip("a test of a checkout; this is not one")
+    assert {"dask", "jax", "keras", "torch"} <= set(BRIDGES)
+    assert {path.parent.name for path in (ROOT / "tests" / "bridges").glob("*/conftest.py")} == set(BRIDGES)
+    settings = tomllib.loads(project.read_text(encoding="utf-8"))
+    assert set(BRIDGES) <= set(settings["project"]["optional-dependencies"])
+    assert {f"localconv.{name}" for name in BRIDGES} <= set(settings["tool"]["setuptools"]["packages"])
+    index = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert all(f"(api/{name}.md)" in index and (ROOT / "docs" / "api" / f"{name}.md").exists() for name in BRIDGES)
+
+
 def test_help_says_first_what_the_package_is_for():
     """And names its parts, before it lists the modules that are inside."""
     page = pydoc.plain(pydoc.render_doc(localconv))
@@ -94,16 +111,15 @@ def test_import_waits_for_nothing_that_is_asked_for_later(python):
     assert not {"bridges", *BRIDGES, "layers"} & {name.split(".")[1] for name in eval(python(code))}
 
 
-@pytest.mark.parametrize(("bridge", "framework"), [(name, name) for name in BRIDGES])
+@pytest.mark.parametrize("bridge", BRIDGES)
 @pytest.mark.parametrize(
     "use", ["LocallyConnected1D", "local_conv1d", "__all__", "dir"], ids=["class", "function", "all", "dir"]
 )
-def test_use_of_an_absent_framework_says_what_to_install(python, bridge, framework, use):
+def test_use_of_an_absent_framework_says_what_to_install(python, bridge, use):
     """sys.modules holds None for a module that cannot be imported."""
     used = f"dir(localconv.{bridge})" if use == "dir" else f"localconv.{bridge}.{use}"
     code = (
-        f"import sys, localconv\nsys.modules[{framework!r}] = None\n"
-        f"try: {used}\nexcept ImportError as error: print(error)"
+        f"import sys, localconv\nsys.modules[{bridge!r}] = None\ntry: {used}\nexcept ImportError as error: print(error)"
     )
     assert f"pip install 'localconv[{bridge}]'" in python(code)
 

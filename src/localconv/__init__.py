@@ -26,6 +26,7 @@ Modules that are not named here are internal, and may change.
 from typing import TYPE_CHECKING, Any
 
 from . import grad
+from .arrays import BRIDGES as _BRIDGES
 from .backend import (
     col2im,
     conv1d,
@@ -84,9 +85,8 @@ __all__ = [
 ]
 
 
+# The bridges are not in __all__: `from localconv import *` must not import what they need.
 _LATER = ("convert", "layers")
-# Not in __all__: `from localconv import *` must not import what they need.
-_BRIDGES = ("dask", "jax", "keras", "torch")
 
 
 def __getattr__(name: str) -> Any:

@@ -41,16 +41,11 @@ FLOAT32, FLOAT64 = SINGLE.dtype, DOUBLE.dtype
 INT8 = STORES.index("int8")
 ACCEPTED = "float16, bfloat16, float32 and float64"
 
-# Where the arrays of other libraries belong that NumPy cannot read: tensors that require gradients, values that are
-# being traced, symbolic ones. By the first part of the module that a class is of.
-BRIDGES = {
-    "jax": "localconv.jax",
-    "jaxlib": "localconv.jax",
-    "keras": "localconv.keras",
-    "tensorflow": "localconv.keras",
-    "tf_keras": "localconv.keras",
-    "torch": "localconv.torch",
-}
+# The packages for other libraries, each called as its library is: and where the classes are from (the first part of
+# their module) whose values NumPy cannot always read, as tensors that require gradients, values that are being traced
+# and symbolic ones.
+BRIDGES = {"dask": (), "jax": ("jax", "jaxlib"), "keras": ("keras", "tensorflow", "tf_keras"), "torch": ("torch",)}
+_BRIDGE_OF = {library: f"localconv.{bridge}" for bridge, libraries in BRIDGES.items() for library in libraries}
 
 
 @lru_cache(maxsize=64)
@@ -74,7 +69,7 @@ def half_store(dtype: np.dtype[Any]) -> int:
 def bridge_for(value: object) -> str | None:
     """The package for values of another library, by the module of their class: nothing is imported for it."""
     for kind in type(value).__mro__:
-        found = BRIDGES.get(str(kind.__module__).partition(".")[0])
+        found = _BRIDGE_OF.get(str(kind.__module__).partition(".")[0])
         if found is not None:
             return found
     return None
