@@ -1,8 +1,8 @@
 """The three operations as functions of TensorFlow's tensors, closed under differentiation.
 
-TensorFlow has no interface for kernels that were not built against it. `tf.numpy_function` calls Python from a graph, and
-lends the tensors' memory: no kernel is copied on the way in, and what lies at a multiple of 64 bytes not on the way out
-either. XLA cannot compile it, and a SavedModel cannot hold it.
+TensorFlow has no interface for kernels that were not built against it. `tf.numpy_function` calls Python from a graph
+and lends the tensors' memory: no kernel is copied on the way in, and what lies at a multiple of 64 bytes not on the way
+out either. XLA cannot compile it, and a SavedModel cannot hold it.
 
 Each operation is linear in both of its tensors, and its derivatives are the two others: so any order exists.
 """

@@ -31,6 +31,10 @@ __all__ = [
 ]
 
 
+# Attributes by which windows lie.
+_OF_THE_WINDOW = frozenset(("kernel_size", "stride", "padding", "dilation", "groups"))
+
+
 class _LocalConvNd(nn.Module):
     """What the modules of all ranks share, transposed or not."""
 
@@ -66,6 +70,15 @@ class _LocalConvNd(nn.Module):
             raise ValueError(f"in_channels must be divisible by groups, got {in_channels} and {groups}")
         if self.out_channels % groups:
             raise ValueError(f"out_channels must be divisible by groups, got {out_channels} and {groups}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse to change how windows lie: the weight is for the positions of these."""
+        if name in _OF_THE_WINDOW and name in self.__dict__:
+            raise AttributeError(
+                f"{name} of a {type(self).__name__} cannot be changed from {getattr(self, name)} to {value}: its weight "
+                "is for the windows that it was made with. Make a new module"
+            )
+        super().__setattr__(name, value)
 
     def _shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Those of the weight and of the bias."""
@@ -129,10 +142,15 @@ class _LocalConvNd(nn.Module):
         if channels == (self.in_channels,) and self._takes(tuple(size)):
             return
         made_for = [self.in_channels, *self.input_size]
+        remedy = f"the images must have in_channels={self.in_channels} channels, in the axis behind the batch"
+        if channels == (self.in_channels,):
+            remedy = (
+                "a module has weights for the positions of one size alone. Resize or crop the images, or make a module "
+                "for theirs"
+            )
         raise RuntimeError(
             f"Expected images of size {made_for}, [in_channels, *input_size], for which this {type(self).__name__} was "
-            f"made with input_size={self.input_size}, but got input of size {list(input.shape)}: a module has weights "
-            f"for the positions of one size alone. Resize or crop the images, or make a module for theirs"
+            f"made with input_size={self.input_size}, but got input of size {list(input.shape)}: {remedy}"
         )
 
     def _takes(self, size: tuple[int, ...]) -> bool:

@@ -41,6 +41,11 @@ def _address(name: str, tensor: Tensor | None) -> int:
     address = tensor.data_ptr()
     if not address:
         raise RuntimeError(f"Expected {name} to have memory, but its storage was freed or is not allocated yet")
+    # A storage may have been resized since the tensor was made: PyTorch keeps the tensor's sizes.
+    if tensor.untyped_storage().nbytes() < tensor.nbytes + tensor.storage_offset() * tensor.itemsize:
+        raise RuntimeError(
+            f"Expected {name} of {tensor.numel()} elements to lie in its storage, which was made smaller"
+        )
     return address
 
 
@@ -58,7 +63,7 @@ def _run(
         result.zero_()
         return
     job.run_at(
-        _address("the result", result),
+        result.data_ptr(),
         _address("input", x),
         _address("weight", weight),
         _address("gradient", gradient),

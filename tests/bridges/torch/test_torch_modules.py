@@ -206,7 +206,7 @@ CALLS = {
     "channels": (
         lambda: LocalConv2d(2, 4, 2, (6, 5))(X),
         RuntimeError,
-        r"Expected images of size \[2, 6, 5\], .* but got input of size \[2, 3, 6, 5\]",
+        r"images of size \[2, 6, 5\], .* but got input of size \[2, 3, 6, 5\]: .* must have in_channels=2 channels",
     ),
     "input size": (
         lambda: LocalConv2d(3, 4, 2, (6, 6))(X),
@@ -567,3 +567,15 @@ def test_modules_on_meta_refuse_inputs_of_the_processor(quantized):
     with pytest.raises(RuntimeError, match="device"):
         layer(torch.ones(2, 3, 8, 8))
     assert layer(torch.ones(2, 3, 8, 8, device="meta")).shape == (2, 4, 6, 6)
+
+
+@pytest.mark.parametrize("name", ["kernel_size", "stride", "padding", "dilation", "groups"])
+@pytest.mark.parametrize("module", [LocalConv2d, LocalConvTranspose2d])
+def test_attributes_of_the_window_are_not_changed(module, name):
+    """They would disagree with what is computed."""
+    made = module(3, 4, 2, (6, 5))
+    with pytest.raises(
+        AttributeError, match=rf"^{name} of a {module.__name__} cannot be changed from .* Make a new module"
+    ):
+        setattr(made, name, 3)
+    assert copy.deepcopy(made).stride == made.stride

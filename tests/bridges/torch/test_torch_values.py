@@ -406,3 +406,17 @@ def test_functions_for_numpy_name_this_package():
     with pytest.raises(TypeError, match=r"^The added layer.*localconv\.torch has layers"):
         localconv.layers.Sequential([torch.nn.Linear(2, 2)])
     assert localconv.local_conv1d(x, kernel.detach(), 3, 1, "channels_last").shape == (2, 7, 4)
+
+
+@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("transposed", [False, True])
+def test_storages_that_became_smaller(number, transposed):
+    """A tensor keeps its sizes when its storage is resized: what is not there is not read."""
+    function = functional.local_conv_transpose2d if transposed else functional.local_conv2d
+    x, weight, bias = (tensor.clone() for tensor in PLAIN.tensors(torch.float64))
+    tensors = (
+        [PLAIN.gradient(torch.float64), weight, PLAIN.input_bias(torch.float64)] if transposed else [x, weight, bias]
+    )
+    tensors[number].untyped_storage().resize_(8)
+    with pytest.raises(RuntimeError, match=r"lie in its storage|out of bounds"):
+        function(tensors[0], tensors[1], (2, 3), tensors[2])
