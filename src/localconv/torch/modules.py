@@ -75,7 +75,7 @@ class _LocalConvNd(nn.Module):
         """Refuse to change how windows lie: the weight is for the positions of these."""
         if name in _OF_THE_WINDOW and name in self.__dict__:
             raise AttributeError(
-                f"{name} of a {type(self).__name__} cannot be changed from {getattr(self, name)} to {value}: its weight "
+                f"{name} of a {type(self).__name__} cannot be changed from {getattr(self, name)} to {value}: the weight "
                 "is for the windows that it was made with. Make a new module"
             )
         super().__setattr__(name, value)
