@@ -41,6 +41,7 @@ FILES = [
     "include/localconv/**/*.h",
     "src/localconv/_core.pyx",
     "src/localconv/geometry.py",
+    "src/localconv/windows.py",
     "src/localconv/arguments.py",
     "src/localconv/spec.py",
     "src/localconv/policy.py",

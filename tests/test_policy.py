@@ -14,7 +14,7 @@ from hypothesis import assume, example, given
 from oracle import FORMATS, Case, gradients
 
 import localconv
-from localconv import _core, engine, geometry, grad, machine, policy, settings
+from localconv import _core, engine, geometry, grad, machine, policy, settings, windows
 from localconv.arrays import ELEMENT_TYPES, SINGLE, element_type
 from localconv.spec import conv_spec, local_spec
 
@@ -33,7 +33,7 @@ def geometries(draw, local):
     shape = (batch, *spatial, channels) if data_format == "channels_last" else (batch, channels, *spatial)
     if local:
         spec = local_spec(rank, size, strides, padding, data_format, dilation, groups)
-        _, output = geometry.windows_of(spec, spatial, size)
+        output = windows.output_of(spec, spatial)
         kernel = (int(np.prod(output, dtype=int)), int(np.prod(size)) * channels // groups, filters)
     else:
         spec = conv_spec(rank, strides, padding, data_format, dilation, groups)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import prod
-from typing import Any
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from ._core import Job
 from .arguments import Ints
 from .arrays import Array
 from .geometry import Geometry
+from .windows import all_inside
 
 # A block of columns stays below this many bytes, and a sum of the gradient for the kernel below this many positions.
 COLUMNS_LIMIT = 8 * 2**20
@@ -95,25 +95,19 @@ class _Columns:
                 self.im2col.run(rows, x, None, None, first=block.start, count=len(rows))
                 yield image, filters, block, rows
 
-    def taps_inside(self, axis: int, positions: Any, taps: Any) -> Array:
-        """Whether taps of an axis meet the input, not its padding, in the windows of output positions."""
-        g = self.geometry
-        pixels = positions * g.strides[axis] - g.before[axis] + taps * g.dilation[axis]
-        return np.asarray((pixels >= 0) & (pixels < g.input[axis]))
-
     def positions_with(self, row: int) -> Array:
         """The positions at which a row of the columns is no padding."""
         g = self.geometry
         tap = row % prod(g.kernel) if g.channels_first else row // self.one.channels
-        taps = np.unravel_index(tap, g.kernel)
-        return _all_axes([self.taps_inside(axis, np.arange(g.output[axis]), taps[axis]) for axis in range(3)])
+        positions = np.ix_(*map(np.arange, g.output))
+        return np.asarray(all_inside(g.axes, positions, np.unravel_index(tap, g.kernel)).ravel())
 
     def rows_at(self, position: int) -> Array:
         """The rows of one position's column that are no padding."""
         g = self.geometry
-        place = np.unravel_index(position, g.output)
-        taps = _all_axes([self.taps_inside(axis, place[axis], np.arange(g.kernel[axis])) for axis in range(3)])
-        return np.tile(taps, self.one.channels) if g.channels_first else taps.repeat(self.one.channels)
+        taps = np.ix_(*map(np.arange, g.kernel))
+        inside = all_inside(g.axes, np.unravel_index(position, g.output), taps).ravel()
+        return np.tile(inside, self.one.channels) if g.channels_first else inside.repeat(self.one.channels)
 
 
 class ColumnsForward(_Columns):
@@ -191,8 +185,3 @@ class ColumnsGradKernel(_Columns):
         for position in np.flatnonzero(~finite).tolist():
             there = self.rows_at(first + position)
             matrix[there] += np.outer(columns[position, there], gradient[position])
-
-
-def _all_axes(inside: list[Array]) -> Array:
-    """What holds along all three axes, row by row."""
-    return (inside[0][:, None, None] & inside[1][:, None] & inside[2]).ravel()

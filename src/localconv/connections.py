@@ -12,35 +12,21 @@ import numpy as np
 
 from .arguments import Ints
 from .arrays import Array
-from .geometry import windows_of
-from .spec import Spec
+from .windows import Axis, Convolution, all_inside
 
 IMPLEMENTATIONS = (1, 2, 3)
 
 
-class Connections:
+class Connections(Convolution):
     """Which inputs meet which outputs, and where the implementations store the weight of each such pair.
 
-    Parameters
-    ----------
-    spec : Spec
-        Of a locally connected convolution without dilation and groups.
-    spatial : tuple of ints
-        The input's sizes.
-    channels, filters : int
+    Of a convolution without dilation and groups; the parameters are those of `Convolution`.
     """
-
-    def __init__(self, spec: Spec, spatial: Ints, channels: int, filters: int) -> None:
-        assert spec.kernel_size is not None
-        self.spec, self.spatial, self.channels, self.filters = spec, spatial, channels, filters
-        self.kernel_size, self.channels_first = spec.kernel_size, spec.channels_first
-        self.before, self.output = windows_of(spec, spatial, self.kernel_size)
-        self.positions, self.taps = prod(self.output), prod(self.kernel_size)
 
     def stored_shape(self, implementation: int) -> Ints:
         """The shape of the kernel as an implementation stores it."""
         if implementation == 1:
-            return self.positions, self.taps * self.channels, self.filters
+            return self.kernel_shape
         if implementation == 2:
             inner = [(self.channels, *self.spatial), (self.filters, *self.output)]
             return (
@@ -82,8 +68,8 @@ class Connections:
         Keras multiplies a kernel of implementation 2 with it. It has that shape, but 1 for channels and filters.
         """
         mask = np.ones((), np.float32)
-        for n, (index, inside) in zip(self.spatial, self._taps_of_axes, strict=True):
-            of_axis = np.zeros((n, len(index)), np.float32)
+        for axis, (index, inside) in zip(self.axes, self._taps_of_axes, strict=True):
+            of_axis = np.zeros((axis.n, axis.outputs), np.float32)
             positions, _ = np.nonzero(inside)
             of_axis[index[inside], positions] = 1
             mask = np.multiply.outer(mask, of_axis)
@@ -97,33 +83,21 @@ class Connections:
         """How many pairs (position, tap) lie inside the input, found without a list of them:
         sizes in a file may be of any size.
         """
-        pairs = 1
-        for n, out, k, s, before in zip(
-            self.spatial, self.output, self.kernel_size, self.spec.strides, self.before, strict=True
-        ):
-            # By how much the window of the first position, and that of the last, is outside; by `s` less at each
-            # position further in.
-            pairs *= out * k - sum(_series(overhang, s, out) for overhang in (before, (out - 1) * s + k - before - n))
-        return pairs
+        return prod(_pairs_of(axis) for axis in self.axes)
 
     @cached_property
     def _taps_of_axes(self) -> list[tuple[Array, Array]]:
         """For each axis the input index of (position, tap), and whether it is inside."""
-        found = []
-        for n, out, k, s, before in zip(
-            self.spatial, self.output, self.kernel_size, self.spec.strides, self.before, strict=True
-        ):
-            index = np.arange(out)[:, None] * s + np.arange(k) - before
-            found.append((index, (index >= 0) & (index < n)))
-        return found
+        pairs = [(axis, np.arange(axis.outputs)[:, None], np.arange(axis.taps)) for axis in self.axes]
+        return [(axis.pixel(*pair), axis.inside(*pair)) for axis, *pair in pairs]
 
     @cached_property
     def _valid(self) -> Array:
         """Whether a tap of a position is inside: (positions, taps)."""
-        inside = self._taps_of_axes[0][1]
-        for _, more in self._taps_of_axes[1:]:
-            inside = (inside[:, None, :, None] & more[None, :, None, :]).reshape(len(inside) * len(more), -1)
-        return np.asarray(inside)
+        rank = len(self.axes)
+        places = np.ix_(*map(np.arange, self.output + self.kernel_size))
+        inside = all_inside(self.axes, places[:rank], places[rank:])
+        return np.asarray(inside.reshape(self.positions, self.taps))
 
     @property
     def _sparse_order(self) -> tuple[tuple[int, int, int], Array]:
@@ -179,6 +153,15 @@ class Connections:
         for number, inside, place in self._dense_places():
             stored[place] = by_tap[inside, number]
         return stored
+
+
+def _pairs_of(axis: Axis) -> int:
+    """How many pairs (position, tap) lie inside the input along an axis without dilation."""
+    # By how much the window of the first position, and that of the last, is outside; by a stride less at each position
+    # further in.
+    last = axis.pixel(axis.outputs - 1, axis.taps - 1) + 1 - axis.n
+    overhangs = [_series(overhang, axis.stride, axis.outputs) for overhang in (axis.before, last)]
+    return axis.outputs * axis.taps - sum(overhangs)
 
 
 def _series(first: int, step: int, terms: int) -> int:

@@ -23,8 +23,8 @@ from numpy.typing import ArrayLike
 from .arguments import Ints, PaddingLike, ints
 from .arrays import Array, as_array, remedy_for
 from .connections import Connections
-from .geometry import windows_of
 from .spec import Spec, local_spec
+from .windows import output_of
 
 __all__ = ["LAYOUTS", "Layout", "convert", "convert_bias"]
 
@@ -269,7 +269,7 @@ class _Window:
 
     def __init__(self, size: Ints, spatial: Ints, strides: int | Sequence[int], padding: PaddingLike) -> None:
         self.size, self.spatial, self.strides, self.padding = size, spatial, strides, padding
-        _, self.output = windows_of(self._spec(False), spatial, size)
+        self.output = output_of(self._spec(False), spatial)
         if min(self.output) < 1:
             raise ValueError(f"input_size must be large enough for kernel_size={size}, got {spatial}")
 

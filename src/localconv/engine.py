@@ -36,11 +36,12 @@ from .arrays import (
     widened,
 )
 from .families import FAMILIES, makes
-from .geometry import Geometry, Mismatch, Names, column_geometry, geometry_of, layout_of
+from .geometry import Geometry, Mismatch, Names, column_geometry, geometry_of
 from .policy import Whole, plan
 from .quantized import QuantizedKernel
 from .settings import Settings, current
 from .spec import Spec
+from .windows import layout_of
 
 # The operations of every family, by its name: looked up in every call.
 FORWARD, GRAD_INPUT, GRAD_KERNEL = (

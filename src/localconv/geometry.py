@@ -1,22 +1,17 @@
 """One convolution as a record: a spec, and the sizes that follow from it and the arrays' shapes, computed and checked
 once.
-
-Two worlds pad differently: shared convolution as TensorFlow does (valid, SAME, causal), locally connected layers as
-Keras 2 does ('same' is the window around ``position * stride``, clipped to the input). `axis_windows` holds both
-formulas; below it nobody knows of padding but as the pixels in front of an axis.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import prod
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from .arguments import Ints
 from .families import FAMILIES
 from .spec import Spec
-
-Size = TypeVar("Size", bound=int | None)
+from .windows import Axis, Convolution, axes_of, depth_of, layout_of
 
 # A distance in elements that a signed 64-bit byte offset still reaches for the widest element.
 _LIMIT = 2**59
@@ -77,7 +72,15 @@ class Geometry:
     @property
     def window(self) -> int:
         """Products summed for one output value: kernel taps times the channels of a group."""
-        return prod(self.kernel) * self.channels // self.groups
+        return depth_of(self.kernel, self.channels, self.groups)
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """The windows along every axis."""
+        return tuple(
+            Axis(*axis)
+            for axis in zip(self.input, self.output, self.kernel, self.strides, self.dilation, self.before, strict=True)
+        )
 
     @property
     def products(self) -> int:
@@ -102,53 +105,6 @@ class Geometry:
         )
 
 
-def reach_of(size: int, dilation: int) -> int:
-    """Pixels that a window of so many taps reaches over."""
-    return (size - 1) * dilation + 1
-
-
-def axis_windows(
-    family: str, n: int, size: int, stride: int, dilation: int, padding: str | tuple[int, int]
-) -> tuple[int, int]:
-    """Pixels of padding in front of an axis of n pixels, and its output positions: 0 or less where no window fits."""
-    reach = reach_of(size, dilation)
-    if padding == "same":
-        outputs = -(-n // stride)
-        centered = FAMILIES[family].centered
-        return (reach // 2 if centered else max((outputs - 1) * stride + reach - n, 0) // 2), outputs
-    before, after = {"valid": (0, 0), "causal": (reach - 1, 0)}[padding] if isinstance(padding, str) else padding
-    return before, (before + n + after - reach) // stride + 1
-
-
-def windows_of(spec: Spec, spatial: Ints, size: Ints) -> tuple[Ints, Ints]:
-    """`axis_windows` of every axis: padding in front, and output sizes."""
-    paddings: tuple[str | tuple[int, int], ...] = (
-        (spec.padding,) * spec.rank if isinstance(spec.padding, str) else spec.padding
-    )
-    axes = zip(spatial, size, spec.strides, spec.dilation, paddings, strict=True)
-    before, output = zip(*[axis_windows(spec.family, *axis) for axis in axes], strict=True)
-    return before, output
-
-
-def padding_reached(spec: Spec, spatial: Ints) -> tuple[tuple[int, int], ...]:
-    """Pixels of padding before and after every axis, whatever the spec calls it; what no window reaches is left out."""
-    assert spec.kernel_size is not None
-    before, output = windows_of(spec, spatial, spec.kernel_size)
-    return tuple(
-        (front, max(0, (count - 1) * stride + reach_of(size, spacing) - n - front))
-        for front, count, stride, size, spacing, n in zip(
-            before, output, spec.strides, spec.kernel_size, spec.dilation, spatial, strict=True
-        )
-    )
-
-
-def layout_of(
-    lead: tuple[Size, ...], spatial: tuple[Size, ...], channels: int, channels_first: bool
-) -> tuple[Size | int, ...]:
-    """The shape of an array of images: batch axes, spatial sizes, channels, in a data format."""
-    return (*lead, channels, *spatial) if channels_first else (*lead, *spatial, channels)
-
-
 def geometry_of(spec: Spec, x_shape: Ints, kernel_shape: Ints) -> Geometry:
     """The geometry of a spec with arrays of these shapes. Mismatch where shapes, strides, padding or groups do not fit.
 
@@ -163,6 +119,16 @@ def geometry_of(spec: Spec, x_shape: Ints, kernel_shape: Ints) -> Geometry:
     if family.kernel_by_position:
         return _local_geometry(spec, x_shape, kernel_shape, batch, spatial, channels)
     return _conv_geometry(spec, x_shape, kernel_shape, batch, spatial, channels)
+
+
+def convolution_of(spec: Spec, spatial: Ints, channels: int, filters: int) -> Convolution:
+    """A locally connected convolution of these sizes. ValueError where they do not go together."""
+    convolution = Convolution(spec, spatial, channels, filters)
+    try:
+        geometry_of(spec, convolution.input_shape(1), convolution.kernel_shape)
+    except Mismatch as error:
+        raise error.named(Names()) from None
+    return convolution
 
 
 def one_image(shape: Ints) -> str:
@@ -197,23 +163,9 @@ def _conv_geometry(spec: Spec, x_shape: Ints, kernel_shape: Ints, batch: int, sp
             f"{{input}} of shape {x_shape}, got shape {kernel_shape}"
             f"{_conv_advice(spec, x_shape, kernel_shape, channels)}"
         )
-    before, output = windows_of(spec, spatial, size)
-    _check_output(spec, output, spatial, size)
-    return _sized(
-        Geometry(
-            batch,
-            spatial,
-            channels,
-            output,
-            filters,
-            size,
-            spec.strides,
-            spec.dilation,
-            before,
-            groups,
-            spec.channels_first,
-        )
-    )
+    axes = axes_of(spec, spatial, size)
+    _check_output(spec, axes)
+    return _sized(spec, axes, batch, channels, filters)
 
 
 def _conv_advice(spec: Spec, x_shape: Ints, kernel_shape: Ints, channels: int) -> str:
@@ -232,18 +184,16 @@ def _conv_advice(spec: Spec, x_shape: Ints, kernel_shape: Ints, channels: int) -
 def _local_geometry(
     spec: Spec, x_shape: Ints, kernel_shape: Ints, batch: int, spatial: Ints, channels: int
 ) -> Geometry:
-    assert spec.kernel_size is not None
-    size, groups = spec.kernel_size, spec.groups
     if len(kernel_shape) != 3:
         raise Mismatch(
             f"{{kernel}} must have 3 axes (positions, prod(kernel_size) * channels / groups, filters), got shape "
             f"{kernel_shape}{_axes_advice(spec, kernel_shape, spatial, channels)}"
         )
-    before, output = windows_of(spec, spatial, size)
-    _check_output(spec, output, spatial, size)
-    filters = kernel_shape[2]
-    _check_groups(channels, filters, groups)
-    expected = (prod(output), prod(size) * channels // groups, filters)
+    convolution = Convolution(spec, spatial, channels, kernel_shape[2])
+    axes, output, filters = convolution.axes, convolution.output, convolution.filters
+    _check_output(spec, axes)
+    _check_groups(channels, filters, spec.groups)
+    expected = convolution.kernel_shape
     if kernel_shape != expected:
         raise Mismatch(
             f"{{kernel}} must have shape (positions, prod(kernel_size) * channels / groups, filters) = {expected} for "
@@ -252,49 +202,31 @@ def _local_geometry(
         )
     if spec.output not in (None, output):
         raise Mismatch(f"output_shape must be {output} for {{input}} of shape {x_shape}, got {spec.output}")
-    return _sized(
-        Geometry(
-            batch,
-            spatial,
-            channels,
-            output,
-            filters,
-            size,
-            spec.strides,
-            spec.dilation,
-            before,
-            groups,
-            spec.channels_first,
-        )
-    )
+    return _sized(spec, axes, batch, channels, filters)
 
 
 def _axes_advice(spec: Spec, kernel_shape: Ints, spatial: Ints, channels: int) -> str:
     """What somebody may have meant whose local kernel has other axes: those of positions and taps one by one, or one
     kernel for all positions.
     """
-    assert spec.kernel_size is not None
-    size, rank = spec.kernel_size, spec.rank
+    rank = spec.rank
     if len(kernel_shape) == rank + 2:
         return f"; one kernel for all positions is for conv{rank}d"
     if len(kernel_shape) != 2 * rank + 2:
         return ""
-    _, output = windows_of(spec, spatial, size)
-    rows, filters = (*size, channels // spec.groups), kernel_shape[-1]
-    if spec.channels_first:  # where a window's rows have the channels outside
-        rows = (rows[-1], *size)
-    if kernel_shape == (*output, *rows, filters):
-        return f"; reshaped to {(prod(output), prod(rows), filters)} it is one"
+    convolution = Convolution(spec, spatial, channels, kernel_shape[-1])
+    # A window's rows have the channels outside with channels_first.
+    rows = layout_of((), convolution.kernel_size, channels // spec.groups, spec.channels_first)
+    if kernel_shape == (*convolution.output, *rows, convolution.filters):
+        return f"; reshaped to {convolution.kernel_shape} it is one"
     return "; localconv.convert makes one of other layouts"
 
 
 def _local_advice(spec: Spec, x_shape: Ints, kernel_shape: Ints) -> str:
     """What somebody may have meant whose kernel does not fit: the other data format."""
-    assert spec.kernel_size is not None
     other, spatial, channels = _in_other_format(spec, x_shape)
-    _, output = windows_of(spec, spatial, spec.kernel_size)
-    rows = prod(spec.kernel_size) * channels // spec.groups
-    return f"; it fits with data_format={other!r}" if kernel_shape[:2] == (prod(output), rows) else ""
+    fits = kernel_shape == Convolution(spec, spatial, channels, kernel_shape[2]).kernel_shape
+    return f"; it fits with data_format={other!r}" if fits else ""
 
 
 def _in_other_format(spec: Spec, x_shape: Ints) -> tuple[str, Ints, int]:
@@ -303,37 +235,28 @@ def _in_other_format(spec: Spec, x_shape: Ints) -> tuple[str, Ints, int]:
     return "channels_last" if spec.channels_first else "channels_first", spatial, channels
 
 
-def _sized(g: Geometry) -> Geometry:
-    """A geometry with three axes. Mismatch if an array or an offset would be too long."""
+def _sized(spec: Spec, axes: tuple[Axis, ...], batch: int, channels: int, filters: int) -> Geometry:
+    """The geometry of windows, with three axes. Mismatch if an array or an offset would be too long."""
+    # Of one pixel, one position and one tap.
+    three = (Axis(1, 1, 1, 1, 1, 0),) * (3 - len(axes)) + axes
+    n, output, kernel, strides, dilation, before = zip(*three, strict=True)
+    g = Geometry(
+        batch, n, channels, output, filters, kernel, strides, dilation, before, spec.groups, spec.channels_first
+    )
     array = max(g.batch * prod(g.input) * g.channels, g.batch * g.positions * g.filters, g.window * g.filters)
     if array > _ARRAY_LIMIT:
         raise TooLarge(f"an array of this convolution would have {array} elements: they may have {_ARRAY_LIMIT}")
-    reach = [reach_of(k, d) for k, d in zip(g.kernel, g.dilation, strict=True)]
     largest = max(
         g.positions * prod(g.kernel) * g.channels * g.filters,
-        *(o * s + r for o, s, r in zip(g.output, g.strides, reach, strict=True)),
-        *g.dilation,
+        *(axis.outputs * axis.stride + axis.reach for axis in axes),
+        *(axis.dilation for axis in axes),
     )
     if largest > _LIMIT:
         raise TooLarge(
             f"sizes of this convolution would reach {largest}: kernels, strides and dilation_rate may reach {_LIMIT} "
             "elements"
         )
-    fill = 3 - len(g.input)
-    ones, zeros = (1,) * fill, (0,) * fill
-    return Geometry(
-        g.batch,
-        ones + g.input,
-        g.channels,
-        ones + g.output,
-        g.filters,
-        ones + g.kernel,
-        ones + g.strides,
-        ones + g.dilation,
-        zeros + g.before,
-        g.groups,
-        g.channels_first,
-    )
+    return g
 
 
 def _split(shape: Ints, spec: Spec) -> tuple[int, Ints, int]:
@@ -361,9 +284,10 @@ def _check_groups(channels: int, filters: int, groups: int) -> None:
         )
 
 
-def _check_output(spec: Spec, output: Ints, spatial: Ints, size: Ints) -> None:
+def _check_output(spec: Spec, axes: tuple[Axis, ...]) -> None:
+    output = tuple(axis.outputs for axis in axes)
     if min(output) < 1:
-        reach = tuple(reach_of(k, d) for k, d in zip(size, spec.dilation, strict=True))
+        spatial, reach = tuple(axis.n for axis in axes), tuple(axis.reach for axis in axes)
         raise Mismatch(
             f"the output would have size {output}: input size {spatial} is too small for a kernel that reaches over "
             f"{reach} "

@@ -21,7 +21,7 @@ from .arguments import Ints
 from .arrays import ElementType
 from .columns import ColumnsForward, ColumnsGradInput, ColumnsGradKernel
 from .families import CONV, LOCAL, is_of
-from .geometry import Geometry, reach_of
+from .geometry import Geometry
 from .machine import caches
 from .settings import COLUMNS, Settings
 
@@ -197,8 +197,7 @@ class Planner:
     def read_once(self) -> bool:
         """Whether windows have no pixel in common, and do not lie in planes."""
         g = self.geometry
-        axes = zip(g.output, g.strides, g.kernel, g.dilation, strict=True)
-        apart = all(n == 1 or s >= reach_of(k, d) for n, s, k, d in axes)
+        apart = all(axis.outputs == 1 or axis.stride >= axis.reach for axis in g.axes)
         return apart and not self.in_planes
 
     def side_by_side(self) -> int:
@@ -374,11 +373,11 @@ def _local_grad_input(p: Planner, algorithm: str) -> Job | None:
     smallest = p.shrunk(ceil(g.batch / tile) * tile, tile, lambda chunk: job((1, 1, 1), chunk))
     if buffered and smallest.work_bytes > WORKSPACE_LIMIT:
         return None
-    chunk = smallest.batch_chunk
+    chunk, reaches = smallest.batch_chunk, [axis.reach for axis in g.axes]
 
     def touching(block: Ints) -> float:
         """Windows that touch the block, for each of its pixels."""
-        return prod(reach_of(k, d) - 1 + n for k, d, n in zip(g.kernel, g.dilation, block, strict=True)) / prod(block)
+        return prod(reach - 1 + n for reach, n in zip(reaches, block, strict=True)) / prod(block)
 
     def fits(found: Job, block: Ints) -> bool:
         return found.box_bytes <= GRADIENT_BOX_TARGET

@@ -12,10 +12,8 @@ from typing import NamedTuple
 
 from ..arguments import Ints
 from ..config import CHANNELS_FIRST, CHANNELS_LAST
-from ..geometry import padding_reached, reach_of, windows_of
 from ..spec import Spec, local_spec
-
-Range = tuple[int, int]
+from ..windows import Range, axes_of
 
 
 class Band(NamedTuple):
@@ -34,21 +32,16 @@ class Band(NamedTuple):
 def bands_of(spec: Spec, spatial: Ints, heights: Sequence[int], groups: int) -> list[Band]:
     """The bands of so many rows each, which are all rows of the output, for so many groups of the spec's."""
     assert spec.kernel_size is not None
-    before, output = windows_of(spec, spatial, spec.kernel_size)
-    others = padding_reached(spec, spatial)[1:]
-    width, stride, n = prod(output[1:]), spec.strides[0], spatial[0]
-    reach = reach_of(spec.kernel_size[0], spec.dilation[0])
+    rows, *others = axes_of(spec, spatial)
+    width, paddings = prod(axis.outputs for axis in others), [(axis.before, axis.after) for axis in others]
     data_format = CHANNELS_FIRST if spec.channels_first else CHANNELS_LAST
     bands = []
     for first, last in ranges(heights):
-        start, end = first * stride - before[0], (last - 1) * stride + reach - before[0]
-        low = min(max(start, 0), n)
-        high = max(low, min(end, n))
-        padding = (low - start, end - high) if high > low else (end - start, 0)
+        reach, padding = rows.met((first, last))
         cut = local_spec(
-            spec.rank, spec.kernel_size, spec.strides, (padding, *others), data_format, spec.dilation, groups
+            spec.rank, spec.kernel_size, spec.strides, (padding, *paddings), data_format, spec.dilation, groups
         )
-        bands.append(Band((first, last), (first * width, last * width), (low, high), cut))
+        bands.append(Band((first, last), (first * width, last * width), reach, cut))
     return bands
 
 

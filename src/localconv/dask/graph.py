@@ -19,10 +19,11 @@ from dask.utils import parse_bytes
 
 from ..arguments import Ints, brief
 from ..arrays import ElementType
-from ..geometry import Geometry, layout_of
+from ..geometry import Geometry
 from ..policy import Whole
 from ..spec import Spec
-from .bands import Band, Range, bands_of, even, ranges
+from ..windows import Convolution, Range, layout_of, output_of
+from .bands import Band, bands_of, even, ranges
 from .files import KernelFile, Rows
 from .layer import Chunks, Layer
 from .tasks import add, forward, grad_input, grad_kernel
@@ -38,28 +39,13 @@ class Part(NamedTuple):
     bands: list[Band]
 
 
-@dataclass(frozen=True)
-class Cut:
+@dataclass(frozen=True, eq=False)
+class Cut(Convolution):
     """How a call is cut: into bands of rows of these heights, and filters of these widths."""
 
-    spec: Spec
     batch: int
-    spatial: Ints
-    channels: int
-    output: Ints
-    filters: int
     heights: Ints
     widths: Ints
-
-    @property
-    def first(self) -> bool:
-        return self.spec.channels_first
-
-    @property
-    def depth(self) -> int:
-        """Rows of a position's kernel."""
-        assert self.spec.kernel_size is not None
-        return prod(self.spec.kernel_size) * self.channels // self.spec.groups
 
     @cached_property
     def parts(self) -> list[Part]:
@@ -77,11 +63,11 @@ class Cut:
 
     def within_input(self, images: Range, rows: Range, channels: Range) -> tuple[Range, ...]:
         """A range of the input along every axis."""
-        return _layout(images, rows, self.spatial, channels, self.first)
+        return _layout(images, rows, self.spatial, channels, self.channels_first)
 
     def within_output(self, images: Range, rows: Range, filters: Range) -> tuple[Range, ...]:
         """A range of the output along every axis."""
-        return _layout(images, rows, self.output, filters, self.first)
+        return _layout(images, rows, self.output, filters, self.channels_first)
 
 
 def _layout(images: Range, rows: Range, spatial: Ints, channels: Range, first: bool) -> tuple[Range, ...]:
@@ -121,8 +107,8 @@ def cut_by_gradient(spec: Spec, geometry: Geometry, gradient: da.Array, itemsize
     further where such a part of the kernel would be too large.
     """
     whole = _uncut(spec, geometry)
-    rows = gradient.chunks[2 if whole.first else 1]
-    filters = gradient.chunks[1 if whole.first else -1]
+    rows = gradient.chunks[2 if whole.channels_first else 1]
+    filters = gradient.chunks[1 if whole.channels_first else -1]
     each = whole.filters // spec.groups
     if spec.groups > 1 and any(count % each for count in filters):
         filters = (whole.filters,)
@@ -143,9 +129,8 @@ def rows_of(part_bytes: int, nbytes: int, rows: int) -> int:
 
 
 def _uncut(spec: Spec, geometry: Geometry) -> Cut:
-    spatial, output = geometry.input[3 - spec.rank :], geometry.output[3 - spec.rank :]
-    filters = geometry.filters
-    return Cut(spec, geometry.batch, spatial, geometry.channels, output, filters, output[:1], (filters,))
+    spatial, filters = geometry.input[3 - spec.rank :], geometry.filters
+    return Cut(spec, spatial, geometry.channels, filters, geometry.batch, output_of(spec, spatial)[:1], (filters,))
 
 
 # ----------------------------------------------------------------------------------------------------------- the layers
@@ -246,12 +231,12 @@ def _tasks(batches: Ints, cut: Cut) -> Iterator[Any]:
 
 def _block(cut: Cut, n: int, r: int, f: int) -> Ints:
     """The numbers of a block of an array of images."""
-    return layout_of((n,), (r, *(0,) * (cut.spec.rank - 1)), f, cut.first)  # type: ignore[return-value]
+    return layout_of((n,), (r, *(0,) * (cut.spec.rank - 1)), f, cut.channels_first)  # type: ignore[return-value]
 
 
 def _chunks(cut: Cut, batches: Ints, spatial: Ints, heights: Ints, channels: Ints) -> Chunks:
     inside = (heights, *((n,) for n in spatial[1:]))
-    return (batches, channels, *inside) if cut.first else (batches, *inside, channels)
+    return (batches, channels, *inside) if cut.channels_first else (batches, *inside, channels)
 
 
 def _weights(kernel: Kernel, r: int, f: int, band: Band) -> Any:
@@ -264,7 +249,7 @@ def _bias(layer: Layer, cut: Cut, bias: da.Array, band: Band, part: Part) -> tup
     if bias.ndim == 1:
         return layer.piece(bias, (part.filters,)), False
     whole = tuple((0, n) for n in cut.output[1:])
-    if cut.first:  # what Keras stores as (positions, filters) is read as (filters, positions)
+    if cut.channels_first:  # what Keras stores as (positions, filters) is read as (filters, positions)
         return layer.piece(bias, (part.filters, band.rows, *whole)), True
     return layer.piece(bias, (band.rows, *whole, part.filters)), True
 

@@ -18,7 +18,7 @@ from dask.highlevelgraph import HighLevelGraph
 
 from ..arguments import Ints
 from ..arrays import Array
-from .bands import Range
+from ..windows import Range
 
 Chunks = tuple[Ints, ...]
 

@@ -16,7 +16,7 @@ from ..policy import Whole
 from ..quantized import QuantizedKernel
 from ..settings import current
 from ..spec import Spec
-from .bands import Range
+from ..windows import Range
 from .files import Rows
 
 

@@ -33,7 +33,7 @@ from jax.interpreters.xla import apply_primitive
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ..arguments import Ints
-from .window import Window, kernel_of, output_of
+from .window import Window, convolution_of
 
 KERNEL_AXES = 3
 
@@ -149,10 +149,10 @@ def shapes_of(operation: str, a: Any, b: Any, window: Window, spatial: Ints | No
     axes = window.rank + 2
     if operation == "local_forward":
         x, kernel = a.shape[-axes:], b.shape[-KERNEL_AXES:]
-        return x, kernel, window.layout((x[0],), output_of(window, window.spatial(x)), kernel[-1])
+        return x, kernel, convolution_of(window, x, kernel[-1]).output_shape(x[0])
     if operation == "local_grad_kernel":
         x, gradient = a.shape[-axes:], b.shape[-axes:]
-        return x, kernel_of(window, x, gradient), gradient
+        return x, convolution_of(window, x, window.channels(gradient)).kernel_shape, gradient
     kernel, gradient = a.shape[-KERNEL_AXES:], b.shape[-axes:]
     assert spatial is not None
     channels = kernel[1] * window.groups // prod(window.size)

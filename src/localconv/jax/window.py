@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from math import prod
 from typing import NamedTuple
 
 from ..arguments import Ints
 from ..config import CHANNELS_FIRST, CHANNELS_LAST
-from ..geometry import layout_of, padding_reached, windows_of
 from ..spec import Spec, local_spec
+from ..windows import Convolution, axes_of, layout_of
 
 
 class Window(NamedTuple):
@@ -65,7 +64,7 @@ class Window(NamedTuple):
 def window_of(spec: Spec, spatial: Ints) -> Window:
     """The window of a spec on an input of these spatial sizes; padding that no window reaches is left out."""
     assert spec.kernel_size is not None
-    padding = padding_reached(spec, spatial)
+    padding = tuple((axis.before, axis.after) for axis in axes_of(spec, spatial))
     return Window(spec.kernel_size, spec.strides, spec.dilation, padding, spec.groups, spec.channels_first)
 
 
@@ -78,13 +77,6 @@ def spec_of(window: Window) -> Spec:
     )
 
 
-@lru_cache(maxsize=1024)
-def output_of(window: Window, spatial: Ints) -> Ints:
-    """The output's spatial sizes."""
-    return windows_of(spec_of(window), spatial, window.size)[1]
-
-
-def kernel_of(window: Window, x_shape: Ints, gradient_shape: Ints) -> Ints:
-    """The shape of the kernel between an input and an output of these shapes, without an axis of examples."""
-    rows = prod(window.size) * window.channels(x_shape) // window.groups
-    return prod(window.spatial(gradient_shape)), rows, window.channels(gradient_shape)
+def convolution_of(window: Window, x_shape: Ints, filters: int) -> Convolution:
+    """The convolution of an input of that shape; an axis of examples may be in front."""
+    return Convolution(spec_of(window), window.spatial(x_shape), window.channels(x_shape), filters)

@@ -19,8 +19,8 @@ import numpy as np
 from .. import engine
 from ..config import CHANNELS_FIRST, CHANNELS_LAST
 from ..quantized import QuantizedKernel
+from ..windows import Convolution
 from . import ops
-from .convolution import Convolution
 
 Compute = Callable[..., Any]
 Maker = Callable[[Convolution], Compute]

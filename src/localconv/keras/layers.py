@@ -18,11 +18,11 @@ from ..arguments import Ints, ints
 from ..config import DATA_FORMATS
 from ..connections import IMPLEMENTATIONS, Connections
 from ..docstrings import as_in_2d
-from ..geometry import layout_of, windows_of
+from ..geometry import convolution_of
 from ..quantization import quantize as quantize_array
 from ..spec import Spec, local_spec
+from ..windows import layout_of, output_of
 from . import backends
-from .convolution import Convolution
 
 __all__ = ["LocallyConnected1D", "LocallyConnected2D", "LocallyConnected3D"]
 
@@ -114,7 +114,7 @@ class LocallyConnected(keras.layers.Layer):
         """Make the weights for inputs of this shape. ValueError if one of its sizes but the batch is unknown."""
         spatial, channels = self._known(tuple(input_shape))
         self.compute_output_shape(input_shape)  # which says what is wrong with a size
-        self._convolution = convolution = Convolution(self._spec, spatial, channels, self.filters)
+        self._convolution = convolution = convolution_of(self._spec, spatial, channels, self.filters)
         shape: Ints = convolution.kernel_shape
         self._rows_in_kernel: np.ndarray | None = None
         if self.implementation != 1:
@@ -150,9 +150,8 @@ class LocallyConnected(keras.layers.Layer):
         if len(shape) != self.rank + 2:
             raise ValueError(f"input_shape must have {self.rank + 2} axes, got {input_shape!r}")
         spatial, _ = self._split(shape)
-        assert self._spec.kernel_size is not None
         # A size that is not known yet stands for none in the output either.
-        found = windows_of(self._spec, tuple(0 if n is None else n for n in spatial), self._spec.kernel_size)[1]
+        found = output_of(self._spec, [0 if n is None else n for n in spatial])
         output = tuple(None if n is None else count for n, count in zip(spatial, found, strict=True))
         if any(count is not None and count < 1 for count in output):
             # The first words are Keras 2's.

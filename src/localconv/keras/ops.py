@@ -13,7 +13,7 @@ from typing import Any
 
 from keras import ops
 
-from .convolution import Convolution
+from ..windows import Convolution
 
 
 def convolve(convolution: Convolution, x: Any, kernel: Any, bias: Any) -> Any:

@@ -19,10 +19,9 @@ import tensorflow as tf
 from .. import engine
 from ..arguments import Ints
 from ..arrays import Array
-from ..geometry import layout_of
 from ..quantized import QuantizedKernel
+from ..windows import Convolution
 from . import ops
-from .convolution import Convolution
 
 # Below this TensorFlow copies an array instead of taking it.
 ALIGNMENT = 64
@@ -63,13 +62,13 @@ def _grad_input(kernel: Any, gradient: Any, convolution: Convolution) -> Any:
     @tf.custom_gradient
     def operation(kernel: Any, gradient: Any) -> tuple[Any, Callable[[Any], tuple[Any, Any]]]:
         def compute(kernel: Array, gradient: Array) -> Array:
-            shape = _input_shape(len(gradient), convolution)
+            shape = convolution.input_shape(len(gradient))
             return engine.grad_input(convolution.spec, shape, kernel, gradient, out=_empty(shape, gradient.dtype))
 
         def backward(x: Any) -> tuple[Any, Any]:
             return _grad_kernel(x, gradient, convolution), _forward(x, kernel, convolution)
 
-        static = _input_shape(gradient.shape[0], convolution)
+        static = convolution.input_shape(gradient.shape[0])
         return _called(compute, (kernel, gradient), static), backward
 
     return operation(kernel, gradient)
@@ -102,13 +101,13 @@ def _forward_int8(x: Any, values: Any, scales: Any, convolution: Convolution) ->
     @tf.custom_gradient
     def operation(x: Any, values: Any, scales: Any) -> tuple[Any, Callable[[Any], tuple[Any, None, None]]]:
         def compute(x: Array, values: Array, scales: Array) -> Array:
-            out = _empty(_output_shape(len(x), convolution), x.dtype)
+            out = _empty(convolution.output_shape(len(x)), x.dtype)
             return engine.forward(convolution.spec, x, QuantizedKernel(values, scales), out=out)
 
         def backward(gradient: Any) -> tuple[Any, None, None]:
             return _grad_input_int8(gradient, values, scales, convolution), None, None
 
-        return _called(compute, (x, values, scales), _output_shape(x.shape[0], convolution)), backward
+        return _called(compute, (x, values, scales), convolution.output_shape(x.shape[0])), backward
 
     return operation(x, values, scales)
 
@@ -117,14 +116,14 @@ def _grad_input_int8(gradient: Any, values: Any, scales: Any, convolution: Convo
     @tf.custom_gradient
     def operation(gradient: Any, values: Any, scales: Any) -> tuple[Any, Callable[[Any], tuple[Any, None, None]]]:
         def compute(gradient: Array, values: Array, scales: Array) -> Array:
-            shape = _input_shape(len(gradient), convolution)
+            shape = convolution.input_shape(len(gradient))
             kernel, out = QuantizedKernel(values, scales), _empty(shape, gradient.dtype)
             return engine.grad_input(convolution.spec, shape, kernel, gradient, out=out)
 
         def backward(x: Any) -> tuple[Any, None, None]:
             return _forward_int8(x, values, scales, convolution), None, None
 
-        return _called(compute, (gradient, values, scales), _input_shape(gradient.shape[0], convolution)), backward
+        return _called(compute, (gradient, values, scales), convolution.input_shape(gradient.shape[0])), backward
 
     return operation(gradient, values, scales)
 
@@ -133,10 +132,10 @@ def _output(convolution: Convolution, *arrays: Any) -> Any:
     """The convolution of x with a kernel, plus a bias if there is one; no derivative."""
 
     def compute(x: Array, kernel: Array, bias: Array | None = None) -> Array:
-        out = _empty(_output_shape(len(x), convolution), x.dtype)
+        out = _empty(convolution.output_shape(len(x)), x.dtype)
         return engine.forward(convolution.spec, x, kernel, bias, out=out)
 
-    return _called(compute, arrays, _output_shape(arrays[0].shape[0], convolution))
+    return _called(compute, arrays, convolution.output_shape(arrays[0].shape[0]))
 
 
 def _called(compute: Callable[..., Array], tensors: tuple[Any, ...], shape: tuple[int | None, ...]) -> Any:
@@ -148,14 +147,6 @@ def _called(compute: Callable[..., Array], tensors: tuple[Any, ...], shape: tupl
     result = tf.numpy_function(compute, tensors, tensors[0].dtype, stateful=False)
     result.set_shape(shape)
     return result
-
-
-def _input_shape(batch: Any, convolution: Convolution) -> Any:
-    return layout_of((batch,), convolution.spatial, convolution.channels, convolution.spec.channels_first)
-
-
-def _output_shape(batch: Any, convolution: Convolution) -> Any:
-    return layout_of((batch,), convolution.output, convolution.filters, convolution.spec.channels_first)
 
 
 def _empty(shape: Ints, dtype: np.dtype[Any]) -> Array:

@@ -13,10 +13,10 @@ from .. import engine
 from ..arrays import Array
 from ..docstrings import as_in_2d
 from ..families import CONV
-from ..geometry import layout_of
 from ..packing import KeptPacking
 from ..quantized import QuantizedKernel
 from ..spec import conv_spec
+from ..windows import layout_of
 from .arguments import Shape, check_output, int_tuple, named_constructor, positive_int, shape_tuple
 from .base import InputSpec
 from .weighted import ConvolvingLayer, terms_of

@@ -15,7 +15,7 @@ from ..config import CHANNELS_FIRST
 from ..docstrings import as_in_2d
 from ..engine import sum_of_rows
 from ..families import CONV
-from ..geometry import axis_windows
+from ..windows import axis_windows
 from .arguments import (
     Shape,
     check_output,

@@ -18,9 +18,9 @@ from ..arrays import Array
 from ..connections import IMPLEMENTATIONS, Connections
 from ..docstrings import as_in_2d
 from ..families import LOCAL
-from ..geometry import layout_of
 from ..quantized import QuantizedKernel
 from ..spec import local_spec
+from ..windows import layout_of
 from .arguments import Shape, check_output, named_constructor, shape_tuple, shown
 from .base import InputSpec
 from .weighted import ConvolvingLayer, terms_of

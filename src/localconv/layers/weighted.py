@@ -14,9 +14,9 @@ from .. import engine
 from ..arguments import Ints
 from ..arrays import FLOAT32, Array
 from ..config import CHANNELS_FIRST
-from ..geometry import axis_windows
 from ..quantized import QuantizedKernel, is_quantized_pair
 from ..spec import Spec
+from ..windows import axis_windows
 from .arguments import Shape, data_format_name, flag, int_tuple, padding_name, positive_int
 from .base import Fans, Layer
 from .keras_objects import activations, constraints, initializers, regularizers

@@ -7,7 +7,6 @@ what is not known of them is taken to be right, and remembered.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -118,7 +117,8 @@ def check_sizes(window: Window, input_size: Sequence[Any], weight_size: Sequence
     check(len(input_size) == rank + 2, lambda: f"Expected an input of {rank + 2} dimensions, but got {given()}")
     for n in (*input_size, *weight_size):
         check(n >= 0, lambda: f"Expected sizes of at least 0, but got {given()}")
-    channels, filters, output = input_size[1], weight_size[2], window.output_size(input_size[2:])
+    convolution = window.convolution(input_size, weight_size[2])
+    channels, filters, output = convolution.channels, convolution.filters, convolution.output
     for n in output:
         check(
             n >= 1,
@@ -133,13 +133,13 @@ def check_sizes(window: Window, input_size: Sequence[Any], weight_size: Sequence
             n % groups == 0,
             lambda: f"Expected groups={groups} to divide in_channels and out_channels, but got {given()}",
         )
-    expected = prod(output), window.taps * channels // groups
-    for n, m in zip(weight_size, expected, strict=False):
+    expected = convolution.kernel_shape
+    for n, m in zip(weight_size, expected, strict=True):
         check(
             n == m,
             lambda: (
                 f"Expected weight to have size [positions, prod(kernel_size) * in_channels / groups, out_channels] "
-                f"= {[*expected, filters]} for output_size={output}, but got {given()}"
+                f"= {list(expected)} for output_size={output}, but got {given()}"
             ),
         )
     return (input_size[0], filters, *output)

@@ -14,8 +14,9 @@ from torch import Tensor
 from ..arguments import Ints, ints, is_channels_first
 from ..arrays import Array
 from ..convert import LAYOUTS, convert, convert_bias
-from ..geometry import Mismatch, Names, geometry_of, layout_of, padding_reached, windows_of
+from ..geometry import Mismatch, Names, geometry_of
 from ..spec import local_spec
+from ..windows import Convolution
 from .modules import LocalConv1d, LocalConv2d, LocalConv3d
 
 __all__ = ["from_keras", "from_snippet", "to_keras", "to_snippet"]
@@ -132,11 +133,12 @@ def _from_keras(
         # What these store depends on which pixels a position meets.
         window = {"input_size": spatial, "channels": channels, "strides": spec.strides, "padding": spec.padding}
     rows = convert(weights[0], name, "torch", spec.kernel_size, **window)
+    convolution = Convolution(spec, spatial, channels, rows.shape[-1])
     try:
-        geometry_of(spec, layout_of((1,), spatial, channels, spec.channels_first), rows.shape)
+        geometry_of(spec, convolution.input_shape(1), rows.shape)
     except Mismatch as error:
         raise error.named(NAMES) from None
-    pairs, output = padding_reached(spec, spatial), windows_of(spec, spatial, spec.kernel_size)[1]
+    pairs, output = convolution.padding, convolution.output
     module = MODULES[rank](
         channels,
         rows.shape[2],

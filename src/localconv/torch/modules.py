@@ -14,6 +14,7 @@ from ..arguments import ints
 from ..docstrings import as_in_2d
 from ..quantization import BLOCK
 from ..quantization import quantize as quantize_array
+from ..windows import depth_of
 from .arguments import check_tensor
 from .functional import convolve, convolve_int8, no_name, output_padding_for, transpose, transpose_int8, window_for
 from .window import LARGEST_SIZE, IntOrInts, Padding
@@ -75,8 +76,8 @@ class _LocalConvNd(nn.Module):
         """Refuse to change how windows lie: the weight is for the positions of these."""
         if name in _OF_THE_WINDOW and name in self.__dict__:
             raise AttributeError(
-                f"{name} of a {type(self).__name__} cannot be changed from {getattr(self, name)} to {value}: the weight "
-                "is for the windows that it was made with. Make a new module"
+                f"{name} of a {type(self).__name__} cannot be changed from {getattr(self, name)} to {value}: its "
+                "weight is for the windows that it was made with. Make a new module"
             )
         super().__setattr__(name, value)
 
@@ -308,7 +309,7 @@ class _LocalConv(_LocalConvNd):
 
     def _shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         assert self.output_size is not None
-        depth = self._window.taps * self.in_channels // self.groups
+        depth = depth_of(self.kernel_size, self.in_channels, self.groups)
         bias = (self.out_channels,) if self._bias == "shared" else (self.out_channels, *self.output_size)
         return (math.prod(self.output_size), depth, self.out_channels), bias
 
@@ -590,7 +591,7 @@ class _LocalConvTranspose(_LocalConvNd):
     def _shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         assert self.input_size is not None
         assert self.output_size is not None
-        depth = self._window.taps * self.out_channels // self.groups
+        depth = depth_of(self.kernel_size, self.out_channels, self.groups)
         bias = (self.out_channels,) if self._bias == "shared" else (self.out_channels, *self.output_size)
         return (math.prod(self.input_size), depth, self.in_channels), bias
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..arguments import Ints, ints, padding_of
 from ..spec import Spec, local_spec
+from ..windows import Convolution, output_of, reach_of
 
 IntOrInts = int | Sequence[int]
 Padding = str | int | Sequence[int] | Sequence[Sequence[int]]
@@ -46,23 +47,26 @@ class Window:
 
     def output_size(self, spatial: Sequence[Any]) -> tuple[Any, ...]:
         """Positions along every axis, of sizes that may be symbolic."""
-        return tuple(
-            (n + self.padding[2 * i] + self.padding[2 * i + 1] - self.dilation[i] * (self.kernel_size[i] - 1) - 1)
-            // self.stride[i]
-            + 1
-            for i, n in enumerate(spatial)
-        )
+        return output_of(self.spec, spatial)
+
+    def convolution(self, size: Sequence[Any], out_channels: Any) -> Convolution:
+        """The convolution of an input (N, C, ...), whose sizes may be symbolic."""
+        return Convolution(self.spec, tuple(size[2:]), size[1], out_channels)
 
     def transposed_size(self, spatial: Sequence[Any], output_padding: Ints) -> tuple[Any, ...]:
         """Pixels along every axis of what the transposed convolution makes of so many positions."""
         return tuple(
-            (n - 1) * self.stride[i]
-            - self.padding[2 * i]
-            - self.padding[2 * i + 1]
-            + self.dilation[i] * (self.kernel_size[i] - 1)
-            + output_padding[i]
-            + 1
-            for i, n in enumerate(spatial)
+            (n - 1) * stride + reach_of(taps, dilation) - before - after + more
+            for n, taps, stride, dilation, before, after, more in zip(
+                spatial,
+                self.kernel_size,
+                self.stride,
+                self.dilation,
+                self.padding[::2],
+                self.padding[1::2],
+                output_padding,
+                strict=True,
+            )
         )
 
     def with_groups(self, groups: int) -> Window:
