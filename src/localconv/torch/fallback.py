@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import private
 from .arguments import check_bias, check_dtypes, check_gradient, check_int8, check_sizes, shown_bias
 from .window import Window
 
@@ -128,14 +129,31 @@ def _windows(x: Tensor, window: Window) -> Tensor:
     if any(window.padding):
         backwards = [n for i in reversed(range(rank)) for n in window.padding[2 * i : 2 * i + 2]]
         x = torch.nn.functional.pad(x, backwards)
-    for i in range(rank):
-        reach = window.dilation[i] * (window.kernel_size[i] - 1) + 1
-        x = x.unfold(2 + i, reach, window.stride[i])[..., :: window.dilation[i]]
+    if not private.HAS_TOOLS:
+        x = _stacked(x, window)
+    else:
+        for i in range(rank):
+            reach = window.dilation[i] * (window.kernel_size[i] - 1) + 1
+            x = x.unfold(2 + i, reach, window.stride[i])[..., :: window.dilation[i]]
     n, channels = x.shape[:2]
     x = x.reshape(n, groups, channels // groups, *x.shape[2:])
     # (N, groups, channels, *output, *taps) to (*output, groups, N, *taps, channels)
     output, taps = range(3, 3 + rank), range(3 + rank, 3 + 2 * rank)
     return x.permute(*output, 1, 0, *taps, 2).flatten(rank + 2).flatten(0, rank)
+
+
+def _stacked(x: Tensor, window: Window) -> Tensor:
+    """A padded input as (N, C, *output, *taps), a copy for each tap. Programs that PyTorch differentiates need it:
+    what inductor makes of the derivative of `unfold` is wrong (pytorch/pytorch#171370; 2.13 too).
+    """
+    for i, (kernel, stride, dilation) in enumerate(
+        zip(window.kernel_size, window.stride, window.dilation, strict=True)
+    ):
+        axis = 2 + i
+        last = x.shape[axis] - dilation * (kernel - 1)
+        before = (slice(None),) * axis
+        x = torch.stack([x[(*before, slice(t * dilation, t * dilation + last, stride))] for t in range(kernel)], -1)
+    return x
 
 
 def _in_padding(window: Window, size: Sequence[Any], device: torch.device) -> Tensor | None:

@@ -122,6 +122,10 @@ def register_values(operator: Operator) -> None:
         return plain(*arguments[:-5], window_from(*arguments[-5:]))
 
     @native.opaque
+    def without_kernels(*arguments: Any) -> Tensor:
+        return elsewhere(*map(private.as_operand, arguments))
+
+    @native.opaque
     def on_processor(*arguments: Any) -> Tensor:
         compute = plain if fallback.is_forced() else compiled
         return compute(*map(private.as_memory, arguments[:-5]), window_from(*arguments[-5:]))
@@ -130,7 +134,7 @@ def register_values(operator: Operator) -> None:
         library.impl(operator.name, elsewhere, "CompositeExplicitAutograd")
         library.impl(operator.name, on_processor, "CPU")
     else:
-        library.impl(operator.name, elsewhere, "CompositeImplicitAutograd")
+        library.impl(operator.name, without_kernels, "CompositeImplicitAutograd")
     # Autocast saves nothing here, as 16 bits are computed in 32: what layers before and behind made of their tensors is
     # brought to float32, and nothing is rounded.
     for device in ("cpu", "cuda"):

@@ -80,6 +80,7 @@ def warn_of_missing_names() -> None:
 
 # Of these types a tensor is nothing but its memory.
 PLAIN_TYPES = (Tensor, torch.nn.Parameter)
+_DISPATCH = Tensor.__torch_dispatch__
 
 
 def _is_plain(*tensors: Tensor | None) -> bool:
@@ -123,6 +124,11 @@ def as_memory(value: Any) -> Any:
         return value
     # What a subclass overrides is not asked below this, which is the default that overrides call.
     return Tensor.__torch_function__(Tensor.as_subclass, (), (value, Tensor))
+
+
+def as_operand(value: Any) -> Any:
+    """`as_memory` but of tensors whose class says what operators do, as fake ones do."""
+    return value if getattr(type(value), "__torch_dispatch__", _DISPATCH) is not _DISPATCH else as_memory(value)
 
 
 # -------------------------------------------------------------------------------------------------------------- tools

@@ -175,6 +175,18 @@ sizes = (2, 4, 6), (4, 12, 2), (2,), (2, 2, 4), (4,)
 x, w, b, y, c = (torch.randn(size, generator=made, dtype=torch.float64) for size in sizes)
 
 
+class Lying(torch.Tensor):
+    shape = torch.Size((2, 6, 4))
+
+    def dim(self):
+        return 3
+
+    def _itself(self, *_):
+        return self
+
+    contiguous = resolve_neg = movedim = _itself
+
+
 def plain(x, w, b):
     return torch.einsum("ncok,okcf->nfo", x.unfold(2, 3, 1), w.unflatten(1, (3, -1))) + b.unsqueeze(-1)
 
@@ -221,12 +233,48 @@ close(direct, torch.autograd.grad((plain(x, weight, torch.zeros(2)) + module.bia
 close(grad(lambda x: module(x).sin().sum())(x.detach()), direct)
 close(vmap(module)(torch.stack([x, 2 * x])), torch.stack([module(x), module(2 * x)]))
 
+lying = torch.ones((), dtype=torch.float64).as_subclass(Lying)
+try:
+    torch.ops.localconv.local_conv(lying, w, None, [3], [1], [0, 0], [1], 1)
+    raise SystemExit("a tensor that says another size than it has was accepted")
+except (RuntimeError, IndexError):
+    pass
 try:
     functional.local_conv1d(x, w.float(), 4)
     raise SystemExit("a wrong size was accepted")
 except RuntimeError as error:
     assert "Expected weight to have size" in str(error), error
 """
+
+
+# A training step that inductor compiles: its derivative of Tensor.unfold is wrong.
+COMPILED = """
+import localconv.torch
+layer = localconv.torch.LocalConv2d(4, 6, 3, 8)
+results = []
+for function in (layer, torch.compile(layer, fullgraph=True)):
+    x = torch.arange(1024.0).sin().reshape(4, 4, 8, 8).requires_grad_()
+    y = function(x)
+    results.append((y.detach(), *torch.autograd.grad(y.square().sum(), (x, *layer.parameters()))))
+torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+print(private.HAS_TOOLS)
+"""
+
+
+def has_compiler():
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        return bool(get_cpp_compiler())
+    except InvalidCxxCompiler:
+        return False
+
+
+@pytest.mark.skipif(not has_compiler(), reason="inductor needs a C++ compiler")
+def test_inductor_where_a_tool_is_missing(python):
+    code = PROGRAM.partition("from torch.autograd")[0] + COMPILED
+    assert python(code, next(iter(private.TOOLS)), timeout=600) == "False\n"
 
 
 @pytest.mark.parametrize("hidden", [*[[name] for name in NAMES], NAMES], ids=[*NAMES, "all"])
