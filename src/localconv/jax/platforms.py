@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.interpreters import mlir
 
-from .. import _xla, engine
+from .. import _xla, engine, formulation
 from .._core import num_threads
 from ..arguments import Ints
 from ..arrays import ELEMENT_TYPES, Array, single_with
@@ -34,7 +34,7 @@ from .primitives import (
     vary,
     varying_axes,
 )
-from .window import Window, spec_of
+from .window import Window, convolution_of, spec_of
 
 # Names of the custom calls, in compiled and in exported programs.
 TARGETS = {operation: f"localconv_{operation}" for operation in PRIMITIVES}
@@ -199,13 +199,18 @@ def _by_jnp(operation: str, a: jax.Array, b: jax.Array, *, window: Window, spati
 
 
 def _one_by_jnp(operation: str, a: jax.Array, b: jax.Array, *, window: Window, spatial: Ints | None) -> jax.Array:
-    if operation == "local_forward":
-        return _convolved(a, b, window)
     x, kernel, _ = shapes_of(operation, a, b, window, spatial)
+    piece = formulation.whole(convolution_of(window, x, kernel[-1]))
+
+    def convolved(images: jax.Array, rows: jax.Array) -> jax.Array:
+        return formulation.forward(jnp, [piece], images, rows, lambda rows: rows.astype(images.dtype))
+
+    if operation == "local_forward":
+        return convolved(a, b)
     if operation == "local_grad_input":
-        transposed = jax.linear_transpose(lambda image: _convolved(image, a, window), _zeros(x, b))
+        transposed = jax.linear_transpose(lambda image: convolved(image, a), _zeros(x, b))
     else:
-        transposed = jax.linear_transpose(lambda rows: _convolved(a, rows, window), _zeros(kernel, a))
+        transposed = jax.linear_transpose(lambda rows: convolved(a, rows), _zeros(kernel, a))
     (result,) = transposed(b)
     return result
 
@@ -215,54 +220,6 @@ def _zeros(shape: Ints, like: jax.Array) -> jax.Array:
     `jax.shard_map`, the transpose is the sum over them.
     """
     return vary(jnp.zeros(shape, like.dtype), varying_axes(type_of(like)))
-
-
-def _convolved(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
-    """Windows times kernel rows. What lies in padding is in no sum: its rows of the kernel count as 0."""
-    kernel = kernel.astype(x.dtype)
-    images = x if not window.channels_first else jnp.moveaxis(x, 1, -1)
-    spatial, groups, channels = images.shape[1:-1], window.groups, images.shape[-1]
-    padded = jnp.pad(images, [(0, 0), *window.padding, (0, 0)])
-    out = tuple(
-        (n + sum(pair) - (size - 1) * spacing - 1) // stride + 1
-        for n, pair, size, spacing, stride in zip(
-            spatial, window.padding, window.size, window.dilation, window.strides, strict=True
-        )
-    )
-    taps = [padded[(slice(None), *_tap(tap, out, window))] for tap in np.ndindex(window.size)]
-    windows = jnp.stack(taps, -2).reshape(-1, prod(out), len(taps), groups, channels // groups)
-    order = (0, 2, 1, 3) if window.channels_first else (0, 1, 2, 3)
-    sizes = [len(taps), channels // groups]
-    rows = kernel.reshape(prod(out), *(sizes[::-1] if window.channels_first else sizes), kernel.shape[-1])
-    rows = rows.transpose(order)
-    if any(map(any, window.padding)):
-        inside = _inside(spatial, out, window)[:, :, None, None]
-        rows = jnp.where(inside, rows, jnp.zeros_like(rows))
-    rows = rows.reshape(*rows.shape[:3], groups, -1)
-    sums = jnp.einsum("bptgc,ptcgf->bpgf", windows, rows)
-    result = sums.reshape(-1, *out, kernel.shape[-1])
-    return jnp.moveaxis(result, -1, 1) if window.channels_first else result
-
-
-def _tap(tap: Ints, out: Ints, window: Window) -> tuple[slice, ...]:
-    """The pixels of a padded image that a tap meets at every position."""
-    axes = zip(tap, out, window.dilation, window.strides, strict=True)
-    return tuple(slice(t * spacing, t * spacing + (n - 1) * stride + 1, stride) for t, n, spacing, stride in axes)
-
-
-def _inside(spatial: Ints, out: Ints, window: Window) -> Array:
-    """Whether each tap of each position lies in the image: (positions, taps)."""
-    masks = []
-    for axis, n in enumerate(spatial):
-        at = np.arange(out[axis])[:, None] * window.strides[axis] - window.padding[axis][0]
-        at = at + np.arange(window.size[axis]) * window.dilation[axis]
-        masks.append((at >= 0) & (at < n))
-    whole = masks[0]
-    for mask in masks[1:]:
-        whole = (whole[:, None, :, None] & mask[None, :, None, :]).reshape(
-            whole.shape[0] * mask.shape[0], whole.shape[1] * mask.shape[1]
-        )
-    return whole
 
 
 for _operation, _primitive in PRIMITIVES.items():
