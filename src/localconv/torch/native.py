@@ -42,7 +42,8 @@ def _address(name: str, tensor: Tensor | None) -> int:
     if not address:
         raise RuntimeError(f"Expected {name} to have memory, but its storage was freed or is not allocated yet")
     # A storage may have been resized since the tensor was made: PyTorch keeps the tensor's sizes.
-    if tensor.untyped_storage().nbytes() < tensor.nbytes + tensor.storage_offset() * tensor.itemsize:
+    needed = tensor.nbytes + tensor.storage_offset() * tensor.itemsize
+    if tensor.untyped_storage().nbytes() < needed and tensor.is_contiguous():
         raise RuntimeError(
             f"Expected {name} of {tensor.numel()} elements to lie in its storage, which was made smaller"
         )
