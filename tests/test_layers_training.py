@@ -389,7 +389,7 @@ def test_errstate_changes_nothing_of_constraints(name, dtype):
 
 
 PLAIN = {"seed": 1}
-TERMS = PLAIN | {
+SHARED_ARGUMENTS = PLAIN | {
     "activation": "tanh",
     "kernel_regularizer": "l1_l2",
     "bias_regularizer": "l2",
@@ -403,10 +403,10 @@ TERMS = PLAIN | {
 @pytest.mark.parametrize(
     ("make", "shape"),
     [
-        (lambda **base: layers.LocallyConnected1D(3, 2, **TERMS, **base), (2, 5, 2)),
+        (lambda **base: layers.LocallyConnected1D(3, 2, **SHARED_ARGUMENTS, **base), (2, 5, 2)),
         (lambda **base: layers.LocallyConnected1D(3, 2, implementation=3, padding="same", **PLAIN, **base), (2, 5, 2)),
-        (lambda **base: layers.Conv2D(3, 2, 3, "same", **TERMS, **base), (2, 7, 7, 2)),
-        (lambda **base: layers.Dense(3, **TERMS, **base), (2, 5)),
+        (lambda **base: layers.Conv2D(3, 2, 3, "same", **SHARED_ARGUMENTS, **base), (2, 7, 7, 2)),
+        (lambda **base: layers.Dense(3, **SHARED_ARGUMENTS, **base), (2, 5)),
         (lambda **base: layers.Dense(3, **PLAIN, **base), (2, 5)),
         (lambda **base: layers.Dropout(0.5, **PLAIN, **base), (4, 4)),
         (lambda **base: layers.MaxPooling2D(3, 2, "same", **base), (2, 5, 5, 1)),

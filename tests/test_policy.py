@@ -68,8 +68,8 @@ elements = st.sampled_from([*ELEMENT_TYPES, *STORED])
 
 def test_stored_kernels_are_types_of_their_own():
     """Else the properties below would not be of them."""
-    assert [element.store for element in ELEMENT_TYPES] == [0, 0]
-    stores = [_core.STORES[element.store] for element in STORED]
+    assert [element.storage for element in ELEMENT_TYPES] == [0, 0]
+    stores = [_core.STORAGES[element.storage] for element in STORED]
     assert stores == ["float16", "bfloat16", "float16", "bfloat16", "int8"]
     results = [element.result for element in STORED]
     assert results == [np.float32, np.float32, *stored.HALVES, np.float32]

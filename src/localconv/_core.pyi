@@ -12,7 +12,7 @@ OPERATIONS: dict[str, tuple[str, tuple[str, str], str]]
 ALGORITHMS: dict[str, str]
 CHANNEL_LANES: frozenset[str]
 DTYPES: tuple[str, ...]
-STORES: tuple[str, ...]
+STORAGES: tuple[str, ...]
 runner: Any  # a capsule: runner.h
 
 class Refused(ValueError): ...

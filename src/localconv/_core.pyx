@@ -160,7 +160,7 @@ CHANNEL_LANES = frozenset([name for _i, name in enumerate(ALGORITHMS) if lc_can_
 DTYPES = tuple([lc_dtypes[_i].numpy.decode() for _i in range(lc_dtype_count)])
 
 # NumPy's names of the types in which kernels may be stored while all else is float32; the first: as all else is.
-STORES = tuple([lc_storages[_i].numpy.decode() for _i in range(lc_storage_count)])
+STORAGES = tuple([lc_storages[_i].numpy.decode() for _i in range(lc_storage_count)])
 
 
 class Refused(ValueError):
@@ -347,7 +347,7 @@ cdef int _read_choices(lc_choices *choices, dict given) except -1:
 cdef class Job:
     """One operation on one geometry, cut into tasks by an algorithm and its choices.
 
-    `dtype`: number of the element type in `DTYPES`; `store`: of the kernel's in `STORES`; `choices`: as job.h lists
+    `dtype`: number of the element type in `DTYPES`; `store`: of the kernel's in `STORAGES`; `choices`: as job.h lists
     them; `threads`: how many run it. Raises `Refused` where the algorithm cannot do that.
     """
     cdef lc_job job

@@ -9,7 +9,7 @@ import numpy as np
 from numpy import empty, ndarray  # looked up in every call
 from numpy.typing import ArrayLike, NDArray
 
-from ._core import DTYPES, STORES
+from ._core import DTYPES, STORAGES
 from .arguments import is_masked
 from .quantized import QuantizedKernel
 
@@ -20,17 +20,17 @@ KernelLike = ArrayLike | QuantizedKernel
 class ElementType:
     """What a call computes in, how its kernel is stored, and what its result becomes. There is one object for each.
 
-    `number`, `dtype`: of the sums and all that is computed; `store`: number in `_core.STORES` of a kernel in fewer
+    `number`, `dtype`: of the sums and all that is computed; `storage`: number in `_core.STORAGES` of a kernel in fewer
     bytes, 0: it has `dtype` too; `result`: the dtype that results are rounded to, once.
     """
 
-    __slots__ = ("dtype", "number", "result", "store")
+    __slots__ = ("dtype", "number", "result", "storage")
 
-    def __init__(self, number: int, store: int, result: np.dtype[Any]) -> None:
-        self.number, self.dtype, self.store, self.result = number, np.dtype(DTYPES[number]), store, result
+    def __init__(self, number: int, storage: int, result: np.dtype[Any]) -> None:
+        self.number, self.dtype, self.storage, self.result = number, np.dtype(DTYPES[number]), storage, result
 
     def __repr__(self) -> str:
-        return f"{self.dtype.name}, kernel {STORES[self.store] or self.dtype.name}, result {self.result.name}"
+        return f"{self.dtype.name}, kernel {STORAGES[self.storage] or self.dtype.name}, result {self.result.name}"
 
 
 _WIDE = [np.dtype(name) for name in DTYPES]
@@ -38,7 +38,7 @@ ELEMENT_TYPES = tuple([ElementType(number, 0, dtype) for number, dtype in enumer
 SINGLE, DOUBLE = ELEMENT_TYPES
 # The dtypes of what is computed: of ELEMENT_TYPES the very same objects, because calls compare them by identity.
 FLOAT32, FLOAT64 = SINGLE.dtype, DOUBLE.dtype
-INT8 = STORES.index("int8")
+INT8 = STORAGES.index("int8")
 ACCEPTED = "float16, bfloat16, float32 and float64"
 
 # The packages for other libraries, each called as its library is: and where the classes are from (the first part of
@@ -56,14 +56,14 @@ def _single(store: int, result: np.dtype[Any]) -> ElementType:
 
 def single_with(name: str) -> ElementType:
     """The element type that computes in float32 with a kernel of that stored type, and leaves results so."""
-    return _single(STORES.index(name), FLOAT32)
+    return _single(STORAGES.index(name), FLOAT32)
 
 
-def half_store(dtype: np.dtype[Any]) -> int:
-    """The number in STORES of a dtype of 16 bits; 0: it is none of these. `ml_dtypes.bfloat16` is known by its name:
+def half_storage(dtype: np.dtype[Any]) -> int:
+    """The number in STORAGES of a dtype of 16 bits; 0: it is none of these. `ml_dtypes.bfloat16` is known by its name:
     nothing is imported for it.
     """
-    return STORES.index(dtype.name) if dtype.itemsize == 2 and dtype.name in STORES else 0
+    return STORAGES.index(dtype.name) if dtype.itemsize == 2 and dtype.name in STORAGES else 0
 
 
 def bridge_for(value: object) -> str | None:
@@ -103,7 +103,7 @@ def as_array(value: ArrayLike, name: str, expected: str) -> Array:
 
 def remedy_for(array: Array, name: str) -> str:
     """How numbers of a dtype that is refused become floats, for the end of an error message."""
-    numbers = array.dtype.kind in "biuf" or half_store(array.dtype) > 0
+    numbers = array.dtype.kind in "biuf" or half_storage(array.dtype) > 0
     # What NumPy's conversion of objects asks of each; None would become NaN.
     numbers = numbers or (array.dtype.kind == "O" and all(hasattr(part, "__float__") for part in array.flat))
     return f": {name}.astype(np.float32) is one" if numbers else ""
@@ -121,7 +121,7 @@ def as_float_array(value: ArrayLike, name: str) -> Array:
     dtype = value.dtype
     if dtype is FLOAT32 or dtype is FLOAT64:
         return value
-    if (dtype.kind == "f" and dtype.itemsize in (4, 8)) or half_store(dtype):
+    if (dtype.kind == "f" and dtype.itemsize in (4, 8)) or half_storage(dtype):
         return value
     raise TypeError(f"{name} must have one of the dtypes {ACCEPTED}, got {dtype}{remedy_for(value, name)}")
 
@@ -150,21 +150,21 @@ def _promoted(kernel: np.dtype[Any] | None, first: np.dtype[Any], second: np.dty
         return DOUBLE
     types = {dtype.newbyteorder("=") for dtype in given}
     only = types.pop()
-    result = only if kernel is not None and not types and half_store(only) else FLOAT32
-    store = 0 if kernel is None else INT8 if kernel.itemsize == 1 else half_store(kernel)
+    result = only if kernel is not None and not types and half_storage(only) else FLOAT32
+    store = 0 if kernel is None else INT8 if kernel.itemsize == 1 else half_storage(kernel)
     return _single(store, result)
 
 
 def rounded_into(element: ElementType, out: Any) -> ElementType:
     """The element type whose results are rounded to the dtype of `out` if that has 16 bits."""
-    if issubclass(type(out), ndarray) and half_store(out.dtype) and element.dtype is FLOAT32:
-        return _single(element.store, out.dtype)
+    if issubclass(type(out), ndarray) and half_storage(out.dtype) and element.dtype is FLOAT32:
+        return _single(element.storage, out.dtype)
     return element
 
 
-def copied_type(array: Array) -> ElementType:
+def copy_element_type(array: Array) -> ElementType:
     """The element type in which elements are copied, or summed, and come back as they are."""
-    return _single(0, array.dtype.newbyteorder("=")) if half_store(array.dtype) else element_type(None, array)
+    return _single(0, array.dtype.newbyteorder("=")) if half_storage(array.dtype) else element_type(None, array)
 
 
 def stored_elements(kernel: Array | QuantizedKernel) -> Array | tuple[Array, Array]:
@@ -230,7 +230,7 @@ def _plain(out: Any) -> Array:
     raise TypeError(f"out must be a numpy array without a mask, got {type(out).__name__}")
 
 
-def deliver(result: Array, out: Array | None, staged: bool, element: ElementType) -> Array:
+def write_result(result: Array, out: Array | None, staged: bool, element: ElementType) -> Array:
     """What the caller gets: `out` if given, filled; of the result's dtype."""
     if staged:
         with np.errstate(all="ignore"):  # what is too large for 16 bits is inf there
@@ -248,12 +248,12 @@ def check_accumulate(accumulate: bool, out: Array | None) -> None:
         raise ValueError("accumulate=True adds to out, which must be given, got out=None")
 
 
-def deliver_sum(result: Array, out: Array | None, staged: bool, element: ElementType, accumulate: bool) -> Array:
-    """`deliver`, or with `accumulate` what could not be added in place, rounded once too."""
+def accumulate_result(result: Array, out: Array | None, staged: bool, element: ElementType, accumulate: bool) -> Array:
+    """`write_result`, or with `accumulate` what could not be added in place, rounded once too."""
     if accumulate and out is not None and staged:
         with np.errstate(all="ignore"):
             result += out
-    return deliver(result, out, staged, element)
+    return write_result(result, out, staged, element)
 
 
 def _overlap(a: Array, b: Array) -> bool:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from . import engine
 from .arguments import IntOrInts, Ints, PaddingLike, ints
 from .arrays import Array, KernelLike, as_float_array
-from .docstrings import as_in_2d, whole
+from .docstrings import docstring_from_2d, whole
 from .geometry import Names, one_image
 from .spec import column_spec, conv_spec, local_spec
 
@@ -198,7 +198,7 @@ def local_conv2d(
     return engine.forward(spec, inputs, kernel, bias, out, False, LOCAL_NAMES)
 
 
-@as_in_2d(
+@docstring_from_2d(
     local_conv2d,
     """
     >>> import numpy as np, localconv
@@ -344,7 +344,7 @@ def conv2d(
     return engine.forward(spec, x, kernel, bias, out, False, SHARED_NAMES)
 
 
-@as_in_2d(
+@docstring_from_2d(
     conv2d,
     """
     >>> import numpy as np, localconv
@@ -494,7 +494,7 @@ def local_conv2d_transpose(
     return engine.grad_input(spec, _full_shape(output_shape, x, 2, "inputs"), kernel, x, out, LOCAL_TRANSPOSE_NAMES)
 
 
-@as_in_2d(
+@docstring_from_2d(
     local_conv2d_transpose,
     """
     >>> import numpy as np, localconv
@@ -635,7 +635,7 @@ def conv2d_transpose(
     return engine.grad_input(spec, _full_shape(output_shape, array, 2, "x"), kernel, array, out, SHARED_TRANSPOSE_NAMES)
 
 
-@as_in_2d(
+@docstring_from_2d(
     conv2d_transpose,
     """
     >>> import numpy as np, localconv

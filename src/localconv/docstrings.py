@@ -82,7 +82,7 @@ def whole(*sources: Callable[..., object]) -> Callable[[_T], _T]:
     return documented
 
 
-def as_in_2d(of_2d: Callable[..., object], examples: str) -> Callable[[_T], _T]:
+def docstring_from_2d(of_2d: Callable[..., object], examples: str) -> Callable[[_T], _T]:
     """Give a function or class for three dimensions the docstring of that for two, with examples of its own."""
 
     def documented(of_3d: _T) -> _T:

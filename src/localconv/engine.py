@@ -23,17 +23,17 @@ from .arrays import (
     Array,
     ElementType,
     KernelLike,
+    accumulate_result,
     as_float_array,
     check_accumulate,
     contiguous,
-    copied_type,
-    deliver,
-    deliver_sum,
+    copy_element_type,
     element_type,
     output_for,
     rounded_into,
     stored_elements,
     widened,
+    write_result,
 )
 from .families import FAMILIES, makes
 from .geometry import Geometry, Mismatch, Names, column_geometry, geometry_of
@@ -55,7 +55,7 @@ NAMES = Names()
 OVERHEAD = 2048
 
 # Terms of a sum for the bias in the data's own type.
-SUMMED_AT_ONCE = 64
+BIAS_BLOCK_ROWS = 64
 
 
 class Prepared(NamedTuple):
@@ -80,7 +80,7 @@ class Context(NamedTuple):
     part_of: Whole | None = None
 
 
-class Nothing:
+class EmptyJob:
     """The job of an operation that has nothing to sum: no images, or no pixels to compute a gradient for."""
 
     nbytes = 0
@@ -152,7 +152,7 @@ def _plan(
     geometry = geometry_of(spec, x_shape, kernel_shape)
     shape, biases = results_of(spec, x_shape, geometry)
     nothing = geometry.batch == 0 or (makes(operation) == "input" and 0 in geometry.input)
-    job = Nothing() if nothing else plan(operation, geometry, element, now, threads, whole)
+    job = EmptyJob() if nothing else plan(operation, geometry, element, now, threads, whole)
     return Prepared(job, shape, biases, job.nbytes + OVERHEAD)
 
 
@@ -205,7 +205,7 @@ def forward(
         prepared.job.run(result, contiguous(x, dtype), elements, None, b, relu)
     else:
         prepared.job.run(result, contiguous(x, dtype), elements, None, b, relu, packed=packed)
-    return result if out is None and not staged else deliver(result, out, staged, element)
+    return result if out is None and not staged else write_result(result, out, staged, element)
 
 
 def grad_input(
@@ -230,7 +230,7 @@ def grad_input(
     result, staged = output_for(out, input_shape, element, (kernel, gradient))
     elements = contiguous(kernel, dtype) if kernel.dtype is dtype else stored(kernel, element, prepared.job)  # type: ignore[arg-type]
     prepared.job.run(result, None, elements, contiguous(gradient, dtype))
-    return deliver(result, out, staged, element)
+    return write_result(result, out, staged, element)
 
 
 def grad_kernel(
@@ -256,7 +256,7 @@ def grad_kernel(
     result, staged = output_for(out, kernel_shape, element, (x, gradient))
     add = accumulate and not staged
     prepared.job.run(result, contiguous(x, dtype), None, contiguous(gradient, dtype), accumulate=add)
-    return deliver_sum(result, out, staged, element, accumulate)
+    return accumulate_result(result, out, staged, element, accumulate)
 
 
 def grad_bias(
@@ -283,17 +283,17 @@ def grad_bias(
     else:
         rows = gradient.reshape(-1, filters)
     result[...] = sum_of_rows(rows).reshape(bias_shape)
-    return deliver(result, out, staged, element)
+    return write_result(result, out, staged, element)
 
 
 def im2col(spec: Spec, x: ArrayLike, out: Array | None = None, names: Names = NAMES) -> Array:
     """Every window of x as a row; `spec`: a `column_spec`."""
     x = as_float_array(x, names.input)
-    element = copied_type(x)
+    element = copy_element_type(x)
     job, geometry = _prepare_columns("im2col", spec, x.shape, element, names)
     result, staged = output_for(out, (geometry.batch, geometry.positions, geometry.window), element, (x,))
     job.run(result, contiguous(x, element.dtype), None, None, count=geometry.batch * geometry.positions)
-    return deliver(result, out, staged, element)
+    return write_result(result, out, staged, element)
 
 
 def col2im(spec: Spec, columns: ArrayLike, x_shape: Ints, out: Array | None = None, names: Names = NAMES) -> Array:
@@ -302,7 +302,7 @@ def col2im(spec: Spec, columns: ArrayLike, x_shape: Ints, out: Array | None = No
     `spec`: a `column_spec`; names.kernel is that of the columns.
     """
     columns = as_float_array(columns, names.kernel)
-    element = copied_type(columns)
+    element = copy_element_type(columns)
     job, geometry = _prepare_columns("col2im", spec, x_shape, element, names)
     expected = (geometry.batch, geometry.positions, geometry.window)
     if columns.shape != expected:
@@ -314,7 +314,7 @@ def col2im(spec: Spec, columns: ArrayLike, x_shape: Ints, out: Array | None = No
     result[...] = 0
     windows = geometry.batch * geometry.positions
     job.run(result, None, None, contiguous(columns, element.dtype), count=windows, accumulate=True)
-    return deliver(result, out, staged, element)
+    return write_result(result, out, staged, element)
 
 
 def _prepare_columns(
@@ -326,13 +326,13 @@ def _prepare_columns(
     except Mismatch as error:
         raise error.named(names) from None
     if 0 in (geometry.batch, *geometry.input):
-        return Nothing(), geometry
+        return EmptyJob(), geometry
     return plan(operation, geometry, element, current(), num_threads()), geometry
 
 
 def stored(kernel: Array | QuantizedKernel, element: ElementType, job: Any) -> Any:
     """A kernel of another dtype as a job takes it: its bytes if the core widens them, else an array of its dtype."""
-    if element.store and type(job) is Job:
+    if element.storage and type(job) is Job:
         return stored_elements(kernel)
     return widened(kernel, element.dtype)
 
@@ -352,8 +352,8 @@ def check_gradient(shape: Ints, expected: Ints, names: Names) -> None:
 def sum_of_rows(matrix: Array) -> Array:
     """The sum of all rows, as `grad_bias` says."""
     rows, columns = matrix.shape
-    whole = rows // SUMMED_AT_ONCE
+    whole = rows // BIAS_BLOCK_ROWS
     with np.errstate(all="ignore"):
-        blocks = np.einsum("brc->bc", matrix[: whole * SUMMED_AT_ONCE].reshape(whole, SUMMED_AT_ONCE, columns))
-        total = blocks.sum(0, dtype=FLOAT64) + np.einsum("rc->c", matrix[whole * SUMMED_AT_ONCE :])
+        blocks = np.einsum("brc->bc", matrix[: whole * BIAS_BLOCK_ROWS].reshape(whole, BIAS_BLOCK_ROWS, columns))
+        total = blocks.sum(0, dtype=FLOAT64) + np.einsum("rc->c", matrix[whole * BIAS_BLOCK_ROWS :])
         return np.asarray(total, matrix.dtype)

@@ -159,9 +159,9 @@ def grad_kernel(xp: Arrays, piece: Piece, x: Any, gradient: Any, where: Callable
     return _without_padding(xp, piece, rows, where)
 
 
-def grad_input(xp: Arrays, piece: Piece, kernel: Any, gradient: Any, zeros: Callable[[Ints], Any]) -> Any:
-    """The gradient for the input, of all of the convolution; zeros: makes an array that is added to in place, of what
-    precision the sums shall have.
+def grad_input(xp: Arrays, piece: Piece, kernel: Any, gradient: Any, zeros: Callable[[Any, Ints], Any]) -> Any:
+    """The gradient for the input, of all of the convolution; zeros: makes an array like the products, of another
+    shape, that is added to in place, of what precision the sums shall have.
 
     Products that belong to padding are left out of the result, whatever they are.
     """
@@ -170,7 +170,9 @@ def grad_input(xp: Arrays, piece: Piece, kernel: Any, gradient: Any, zeros: Call
     products = xp.einsum("pgdf,npgf->npgd", _by_group(xp, c, kernel), gradient)
     batch, groups = xp.shape(gradient)[0], c.spec.groups
     products = xp.reshape(products, (batch, c.positions, groups, *_in_rows(c, (c.taps,), c.channels // groups)))
-    total = zeros((batch, *(n + sum(pads) for n, pads in zip(c.spatial, piece.padding, strict=True)), c.channels))
+    total = zeros(
+        products, (batch, *(n + sum(pads) for n, pads in zip(c.spatial, piece.padding, strict=True)), c.channels)
+    )
     for number, place in enumerate(piece.places):
         part = products[(..., *_in_rows(c, (number,), slice(None)))]
         total[(slice(None), *place)] += xp.reshape(part, (batch, *piece.box, c.channels))

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from . import backend, engine
 from .arguments import IntOrInts, PaddingLike, ints
 from .arrays import Array, KernelLike, as_float_array
-from .docstrings import as_in_2d, whole
+from .docstrings import docstring_from_2d, whole
 from .geometry import Names
 from .hints import MissingName
 from .spec import conv_spec, local_spec
@@ -231,7 +231,7 @@ def local_conv2d_input(
     return engine.grad_input(spec, shape, kernel, grad_output, out, FOR_INPUT)
 
 
-@as_in_2d(
+@docstring_from_2d(
     local_conv2d_input,
     """
     >>> import numpy as np, localconv.grad
@@ -318,7 +318,7 @@ def local_conv2d_kernel(
     return engine.grad_kernel(spec, inputs, shape, grad_output, out, accumulate, FOR_LOCAL_KERNEL)
 
 
-@as_in_2d(
+@docstring_from_2d(
     local_conv2d_kernel,
     """
     >>> import numpy as np, localconv.grad
@@ -519,7 +519,7 @@ def conv2d_input(
     return engine.grad_input(spec, shape, kernel, grad_output, out, FOR_INPUT)
 
 
-@as_in_2d(
+@docstring_from_2d(
     conv2d_input,
     """
     >>> import numpy as np, localconv.grad
@@ -604,7 +604,7 @@ def conv2d_kernel(
     return engine.grad_kernel(spec, x, shape, grad_output, out, accumulate, FOR_SHARED_KERNEL)
 
 
-@as_in_2d(
+@docstring_from_2d(
     conv2d_kernel,
     """
     >>> import numpy as np, localconv.grad

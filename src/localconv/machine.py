@@ -185,7 +185,7 @@ def show_config(file: TextIO | None = None) -> None:
 
 
 def _threads_of_environment() -> int:
-    """LOCALCONV_NUM_THREADS; 0: it is not there, -1: it is none that can be, which the first call will say."""
+    """LOCALCONV_NUM_THREADS; 0: it is not there, -1: it is invalid; reported by the first call."""
     if "LOCALCONV_NUM_THREADS" not in os.environ:
         return 0
     digits = os.environ["LOCALCONV_NUM_THREADS"].strip().lstrip("0")

@@ -131,7 +131,7 @@ class Planner:
     def job(self, algorithm: str, geometry: Geometry | None = None, **choices: Any) -> Job:
         """The job of a proposal; `Refused` if the algorithm cannot do it."""
         geometry, element = geometry or self.geometry, self.element
-        return Job(geometry, self.settings.isa, element.number, element.store, algorithm, choices, self.threads)
+        return Job(geometry, self.settings.isa, element.number, element.storage, algorithm, choices, self.threads)
 
     def shrunk(self, chunk: int, tile: int, job: Callable[[int], Job]) -> Job:
         """The job of the largest chunk of images, up to `chunk`, whose workspace keeps to the target.

@@ -25,7 +25,7 @@ Size = TypeVar("Size", bound=int | None)
 Range = tuple[int, int]
 
 
-def reach_of(size: int, dilation: int) -> int:
+def effective_size(size: int, dilation: int) -> int:
     """Pixels that a window of so many taps reaches over."""
     return (size - 1) * dilation + 1
 
@@ -34,7 +34,7 @@ def axis_windows(
     family: str, n: int, size: int, stride: int, dilation: int, padding: str | tuple[int, int]
 ) -> tuple[int, int]:
     """Pixels of padding in front of an axis of n pixels, and its output positions: 0 or less where no window fits."""
-    reach = reach_of(size, dilation)
+    reach = effective_size(size, dilation)
     if padding == "same":
         outputs = -(-n // stride)
         centered = FAMILIES[family].centered
@@ -59,7 +59,7 @@ class Axis(NamedTuple):
     @property
     def reach(self) -> int:
         """Pixels that a window reaches over."""
-        return reach_of(self.taps, self.dilation)
+        return effective_size(self.taps, self.dilation)
 
     @property
     def after(self) -> int:

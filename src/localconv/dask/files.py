@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ..arguments import Ints, brief, ints, shortened
-from ..arrays import ACCEPTED, Array, as_float_array, half_store
+from ..arrays import ACCEPTED, Array, as_float_array, half_storage
 from ..quantized import QuantizedKernel
 
 __all__ = ["KernelFile"]
@@ -313,7 +313,7 @@ class Rows(NamedTuple):
 
 def _check_float(dtype: np.dtype[Any], name: str, where: str = "") -> None:
     """TypeError unless these are floats of a kernel."""
-    if not (dtype.kind == "f" and dtype.itemsize in (4, 8)) and not half_store(dtype):
+    if not (dtype.kind == "f" and dtype.itemsize in (4, 8)) and not half_storage(dtype):
         unknown = dtype.kind == "V" and dtype.itemsize == 2
         hint = ": with dtype=ml_dtypes.bfloat16 it may be one" if unknown else ""
         raise TypeError(f"{name} must be of a kernel of {ACCEPTED} or int8, got {dtype}{hint}{where}")

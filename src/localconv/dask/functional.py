@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from ..arguments import IntOrInts, PaddingLike
 from ..backend import LOCAL_NAMES
-from ..docstrings import as_in_2d
+from ..docstrings import docstring_from_2d
 from ..spec import local_spec
 from .checks import convolve
 from .files import KernelFile
@@ -135,7 +135,7 @@ def local_conv2d(
     return convolve(spec, inputs, kernel, bias, LOCAL_NAMES)
 
 
-@as_in_2d(
+@docstring_from_2d(
     local_conv2d,
     """
     >>> import dask.array as da, localconv.dask

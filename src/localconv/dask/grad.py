@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import dask.array as da
 
 from ..arguments import IntOrInts, PaddingLike, ints
-from ..docstrings import as_in_2d
+from ..docstrings import docstring_from_2d
 from ..grad import FOR_INPUT, FOR_LOCAL_KERNEL
 from ..spec import local_spec
 from .checks import grad_input, grad_kernel
@@ -190,7 +190,7 @@ def local_conv2d_input(
     return grad_input(spec, shape, kernel, grad_output, FOR_INPUT)
 
 
-@as_in_2d(
+@docstring_from_2d(
     local_conv2d_input,
     """
     >>> import dask.array as da, localconv.dask
@@ -272,7 +272,7 @@ def local_conv2d_kernel(
     return grad_kernel(spec, inputs, shape, grad_output, FOR_LOCAL_KERNEL)
 
 
-@as_in_2d(
+@docstring_from_2d(
     local_conv2d_kernel,
     """
     >>> import dask.array as da, localconv.dask

@@ -10,7 +10,7 @@ import numpy as np
 from .. import engine
 from .._core import num_threads
 from ..arguments import Ints
-from ..arrays import Array, half_store
+from ..arrays import Array, half_storage
 from ..engine import Context
 from ..policy import Whole
 from ..quantized import QuantizedKernel
@@ -63,7 +63,7 @@ def _loaded(kernel: Any) -> Array | QuantizedKernel:
 
 def _wide(array: Array) -> Array:
     """An array of at least 32 bits: sums that go on elsewhere are rounded to 16 at their end."""
-    return array.astype(np.float32) if half_store(array.dtype) else array
+    return array.astype(np.float32) if half_storage(array.dtype) else array
 
 
 def _context() -> Context:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..arguments import IntOrInts, Ints, PaddingLike, ints, is_masked
-from ..docstrings import as_in_2d
+from ..docstrings import docstring_from_2d
 from ..geometry import Geometry, Mismatch, Names, geometry_of
 from ..quantized import QuantizedKernel
 from ..spec import Spec, local_spec
@@ -135,7 +135,7 @@ def local_conv2d(
     return _convolve(spec, inputs, kernel, bias)
 
 
-@as_in_2d(
+@docstring_from_2d(
     local_conv2d,
     """
     >>> import jax, jax.numpy as jnp, localconv.jax
@@ -262,7 +262,7 @@ def local_conv2d_transpose(
     return _spread(spec, inputs, kernel, output_shape)
 
 
-@as_in_2d(
+@docstring_from_2d(
     local_conv2d_transpose,
     """
     >>> import jax.numpy as jnp, localconv.jax

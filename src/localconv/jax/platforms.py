@@ -71,7 +71,7 @@ def make_plan(
     steps = tuple(prod(array.shape[1:]) if lead else 0 for array, lead in zip((a, b, result), leads, strict=True))
     if any(lead not in ((), leads[2]) for lead in leads):
         raise ValueError(f"operands must have as many examples as the result, {leads[2]}, got {leads[0]}, {leads[1]}")
-    job = None if isinstance(prepared.job, engine.Nothing) else prepared.job
+    job = None if isinstance(prepared.job, engine.EmptyJob) else prepared.job
     examples = leads[2][0] if leads[2] else 1
     return job, examples, (steps[0], steps[1], steps[2]), prepared.nbytes
 

@@ -94,7 +94,7 @@ def _in_order_of_torch(convolution: Convolution, convolve: Callable[..., Any]) -
         kernel, *scales, bias = kernel_and_bias
         by_channel = kernel.reshape(positions, depth // convolution.taps, convolution.taps, filters)
         kernel = by_channel.transpose(1, 2).reshape(convolution.kernel_shape)
-        bias = None if bias is None else ops.shown_bias(bias, convolution)
+        bias = None if bias is None else ops.broadcastable_bias(bias, convolution)
         return convolve(name, x, kernel, *scales, bias, window)
 
     return channels_first if spec.channels_first else channels_last

@@ -17,7 +17,7 @@ from keras import activations, constraints, initializers, ops, regularizers
 from ..arguments import Ints, ints
 from ..config import DATA_FORMATS
 from ..connections import IMPLEMENTATIONS, Connections
-from ..docstrings import as_in_2d
+from ..docstrings import docstring_from_2d
 from ..geometry import convolution_of
 from ..quantization import quantize as quantize_array
 from ..spec import Spec, local_spec
@@ -455,7 +455,7 @@ class LocallyConnected2D(LocallyConnected):
 
 
 @keras.saving.register_keras_serializable(package="localconv")
-@as_in_2d(
+@docstring_from_2d(
     LocallyConnected2D,
     """
     >>> import numpy as np

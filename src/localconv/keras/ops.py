@@ -22,7 +22,7 @@ def convolve(convolution: Convolution, x: Any, kernel: Any, bias: Any) -> Any:
         return rows if rows.dtype == x.dtype else ops.cast(rows, x.dtype)
 
     y = formulation.forward(ops, formulation.by_tap(convolution), x, kernel, load)
-    return y if bias is None else y + shown_bias(bias, convolution)
+    return y if bias is None else y + broadcastable_bias(bias, convolution)
 
 
 def scaled(
@@ -34,10 +34,10 @@ def scaled(
     positions_last = convolution.spec.channels_first
     shape = (convolution.filters, *convolution.output) if positions_last else convolution.bias_shape
     y = compute(x, values) * ops.reshape(ops.transpose(scales) if positions_last else scales, shape)
-    return y if bias is None else y + shown_bias(bias, convolution)
+    return y if bias is None else y + broadcastable_bias(bias, convolution)
 
 
-def shown_bias(bias: Any, convolution: Convolution) -> Any:
+def broadcastable_bias(bias: Any, convolution: Convolution) -> Any:
     """A stored bias in the shape of an image of the output.
 
     Keras 2 reshapes it, and does not transpose it, to (filters, positions) with channels_first.

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from .. import engine
 from ..arrays import Array
-from ..docstrings import as_in_2d
+from ..docstrings import docstring_from_2d
 from ..families import CONV
 from ..packing import KeptPacking
 from ..quantized import QuantizedKernel
@@ -274,7 +274,7 @@ class Conv2D(_Conv):
 
 
 @named_constructor
-@as_in_2d(
+@docstring_from_2d(
     Conv2D,
     """
     >>> import numpy as np

@@ -12,7 +12,7 @@ import numpy as np
 from ..arguments import Ints
 from ..arrays import Array
 from ..config import CHANNELS_FIRST
-from ..docstrings import as_in_2d
+from ..docstrings import docstring_from_2d
 from ..engine import sum_of_rows
 from ..families import CONV
 from ..windows import axis_windows
@@ -422,7 +422,7 @@ class MaxPooling2D(_MaxPooling):
 
 
 @named_constructor
-@as_in_2d(
+@docstring_from_2d(
     MaxPooling2D,
     """
     >>> import numpy as np

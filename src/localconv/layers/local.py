@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from ..arguments import Ints, shortened
 from ..arrays import Array
 from ..connections import IMPLEMENTATIONS, Connections
-from ..docstrings import as_in_2d
+from ..docstrings import docstring_from_2d
 from ..families import LOCAL
 from ..quantized import QuantizedKernel
 from ..spec import local_spec
@@ -287,7 +287,7 @@ class LocallyConnected2D(_LocallyConnected):
 
 
 @named_constructor
-@as_in_2d(
+@docstring_from_2d(
     LocallyConnected2D,
     """
     >>> import numpy as np

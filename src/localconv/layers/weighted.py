@@ -24,7 +24,7 @@ from .quantization import SCALED, checked_mode, kernel_dtype, small_kernel
 from .variables import QuantizedVariable, Variable
 
 # Arguments of the constructors that every such layer has, in Keras's order.
-TERMS = (
+SHARED_ARGUMENTS = (
     "activation",
     "use_bias",
     "kernel_initializer",
@@ -45,8 +45,8 @@ _VARIABLES = ("kernel", "bias", "kernel_scale")
 
 
 def terms_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a constructor's arguments that `TERMS` names."""
-    return {name: arguments[name] for name in TERMS}
+    """Those of a constructor's arguments that `SHARED_ARGUMENTS` names."""
+    return {name: arguments[name] for name in SHARED_ARGUMENTS}
 
 
 class WeightedLayer(Layer):
@@ -55,7 +55,7 @@ class WeightedLayer(Layer):
     Parameters
     ----------
     terms : dict
-        The arguments named in `TERMS`, as they came to the subclass's constructor.
+        The arguments named in `SHARED_ARGUMENTS`, as they came to the subclass's constructor.
     base : dict
         Arguments of `Layer`.
 
@@ -89,7 +89,7 @@ class WeightedLayer(Layer):
         super().__setattr__(name, value)
 
     def _terms_config(self) -> dict[str, Any]:
-        """The config of what `TERMS` names."""
+        """The config of what `SHARED_ARGUMENTS` names."""
         return {
             "activation": activations.serialize(self.activation),
             "use_bias": self.use_bias,

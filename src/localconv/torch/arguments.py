@@ -179,7 +179,7 @@ def check_bias(bias_size: Sequence[Any], output_size: Sequence[Any]) -> None:
     )
 
 
-def shown_bias(bias: Tensor, rank: int) -> Tensor:
+def broadcastable_bias(bias: Tensor, rank: int) -> Tensor:
     """A bias (F,) or (F, ...) in the shape of an output image's."""
     return bias.reshape(-1, *[1] * rank) if bias.dim() == 1 else bias
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -17,9 +17,9 @@ from torch import Tensor
 from .. import formulation
 from ..arguments import Ints
 from ..formulation import Piece, whole
-from ..windows import reach_of
+from ..windows import effective_size
 from . import private
-from .arguments import check_bias, check_dtypes, check_gradient, check_int8, check_sizes, shown_bias
+from .arguments import broadcastable_bias, check_bias, check_dtypes, check_gradient, check_int8, check_sizes
 from .window import Window
 
 _forced = False
@@ -76,7 +76,7 @@ class _Unfolding(_Torch):
         for i, (axis, start, count, taps) in enumerate(
             zip(piece.convolution.axes, piece.start, piece.box, piece.window, strict=True)
         ):
-            reach = reach_of(taps, axis.dilation)
+            reach = effective_size(taps, axis.dilation)
             seen = x.narrow(1 + i, start, (count - 1) * axis.stride + reach)
             x = seen.unfold(1 + i, reach, axis.stride)[..., :: axis.dilation]
         x = x.unflatten(1 + rank, (groups, piece.convolution.channels // groups))
@@ -110,11 +110,18 @@ def grad_input(size: Sequence[Any], weight: Tensor, gradient: Tensor, bias: Tens
     if bias is not None:
         check_bias(bias.shape, size)
     # The products have been rounded; what is added to them has not.
-    zeros = partial(gradient.new_zeros, dtype=torch.promote_types(gradient.dtype, torch.float32))
+    # A batch of `vmap` in any factor is one of the products.
+    wide = torch.promote_types(gradient.dtype, torch.float32)
     piece = _piece(window, tuple(size), weight.shape[2])
-    found = formulation.grad_input(_arrays(gradient.device), piece, weight, gradient.movedim(1, -1), zeros)
+    found = formulation.grad_input(
+        _arrays(gradient.device),
+        piece,
+        weight,
+        gradient.movedim(1, -1),
+        lambda like, shape: like.new_zeros(shape, dtype=wide),
+    )
     if bias is not None:
-        found = found + shown_bias(bias, window.rank).movedim(0, -1)
+        found = found + broadcastable_bias(bias, window.rank).movedim(0, -1)
     return found.contiguous().movedim(-1, 1).to(gradient.dtype)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import ints
-from ..docstrings import as_in_2d
+from ..docstrings import docstring_from_2d
 from . import autograd
 from .arguments import check_int8_tensors, check_tensors, check_transposed
 from .window import LARGEST_SIZE, IntOrInts, Padding, Window, arguments_of, window_of
@@ -223,7 +223,7 @@ def local_conv2d(
     return convolve("local_conv2d", input, weight, bias, window_for(2, kernel_size, stride, padding, dilation, groups))
 
 
-@as_in_2d(
+@docstring_from_2d(
     local_conv2d,
     """
     >>> import torch
@@ -340,7 +340,7 @@ def local_conv_transpose2d(
     return _local_conv_transpose(2, input, weight, kernel_size, bias, stride, padding, output_padding, groups, dilation)
 
 
-@as_in_2d(
+@docstring_from_2d(
     local_conv_transpose2d,
     """
     >>> import torch
@@ -375,12 +375,12 @@ def _local_conv_transpose(
     groups: int,
     dilation: IntOrInts,
 ) -> Tensor:
-    window = window_for(rank, kernel_size, stride, no_name(padding), dilation, groups)
+    window = window_for(rank, kernel_size, stride, reject_named_padding(padding), dilation, groups)
     pixels = output_padding_for(window, output_padding)
     return transpose(f"local_conv_transpose{rank}d", x, weight, bias, window, pixels)
 
 
-def no_name(padding: Any) -> Any:
+def reject_named_padding(padding: Any) -> Any:
     """Padding of a transposed convolution, which has no names in PyTorch."""
     if isinstance(padding, str):
         raise ValueError(f"padding must be an int or a sequence of ints for a transposed convolution, got {padding!r}")

@@ -11,12 +11,20 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedParameter
 
 from ..arguments import ints
-from ..docstrings import as_in_2d
+from ..docstrings import docstring_from_2d
 from ..quantization import BLOCK
 from ..quantization import quantize as quantize_array
 from ..windows import depth_of
 from .arguments import check_tensor
-from .functional import convolve, convolve_int8, no_name, output_padding_for, transpose, transpose_int8, window_for
+from .functional import (
+    convolve,
+    convolve_int8,
+    output_padding_for,
+    reject_named_padding,
+    transpose,
+    transpose_int8,
+    window_for,
+)
 from .window import LARGEST_SIZE, IntOrInts, Padding
 
 __all__ = [
@@ -433,7 +441,7 @@ class LocalConv2d(_LocalConv):
     rank = 2
 
 
-@as_in_2d(
+@docstring_from_2d(
     LocalConv2d,
     """
     >>> import torch
@@ -544,7 +552,7 @@ class LazyLocalConv2d(_LazyLocalConv, LocalConv2d):
     cls_to_become = LocalConv2d  # type: ignore[assignment]
 
 
-@as_in_2d(
+@docstring_from_2d(
     LazyLocalConv2d,
     """
     >>> import torch
@@ -573,7 +581,9 @@ class _LocalConvTranspose(_LocalConvNd):
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride, no_name(padding), dilation, groups, bias)
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, reject_named_padding(padding), dilation, groups, bias
+        )
         if self.in_channels < 1:
             raise ValueError(f"in_channels must be at least 1, got {in_channels}")
         self.output_padding = output_padding_for(self._window, output_padding)
@@ -676,7 +686,7 @@ class LocalConvTranspose2d(_LocalConvTranspose):
     rank = 2
 
 
-@as_in_2d(
+@docstring_from_2d(
     LocalConvTranspose2d,
     """
     >>> import torch

@@ -19,7 +19,16 @@ from .._core import Job, ask_for_huge_pages, num_threads
 from ..arrays import SINGLE, ElementType
 from ..geometry import Mismatch
 from ..settings import current
-from .arguments import ELEMENTS, INT8, check_bias, check_dtypes, check_gradient, check_int8, check_sizes, shown_bias
+from .arguments import (
+    ELEMENTS,
+    INT8,
+    broadcastable_bias,
+    check_bias,
+    check_dtypes,
+    check_gradient,
+    check_int8,
+    check_sizes,
+)
 from .window import Window
 
 # Bytes from which NumPy asks for huge pages, too.
@@ -78,7 +87,7 @@ def _run(
 def _ready(tensor: Tensor, element: ElementType) -> Tensor:
     """A contiguous tensor of what is computed in: itself, if it is so already."""
     plain = tensor.resolve_neg()
-    if not element.store or plain.dtype == torch.float32:  # of which `to` would make no copy whatever its strides
+    if not element.storage or plain.dtype == torch.float32:  # of which `to` would make no copy whatever its strides
         return plain.contiguous()
     return plain.to(torch.float32, memory_format=torch.contiguous_format)
 
@@ -151,7 +160,7 @@ def _forward(
     result = _made(size, strides, x.dtype)
     scales = None if scales is None else scales.contiguous()
     _run(prepared.job, result, x, weight, None, bias, scales)
-    return result.to(common) if element.store else result
+    return result.to(common) if element.storage else result
 
 
 @opaque
@@ -199,8 +208,8 @@ def _grad_input(
     scales = None if scales is None else scales.contiguous()
     _run(prepared.job, result, None, weight, gradient, None, scales)
     if bias is not None:
-        result += shown_bias(bias, window.rank)  # in float32 where the bias has 16 bits
-    return result.to(common) if element.store else result
+        result += broadcastable_bias(bias, window.rank)  # in float32 where the bias has 16 bits
+    return result.to(common) if element.storage else result
 
 
 @opaque
@@ -212,13 +221,13 @@ def grad_weight(x: Tensor, size: Sequence[int], gradient: Tensor, window: Window
     if gradient.dim() != window.rank + 2 or x.dim() != window.rank + 2 or len(size) != 3:
         check_gradient(gradient.shape, check_sizes(window, x.shape, size))
     x, gradient, shape = _channels_last(x, element), _channels_last(gradient, element), tuple(size)
-    prepared = _prepare("local_grad_kernel", window, x.shape, shape, SINGLE if element.store else element)
+    prepared = _prepare("local_grad_kernel", window, x.shape, shape, SINGLE if element.storage else element)
     if gradient.shape != prepared.output:
         _refuse_gradient(gradient, prepared.output)
     _, depth, filters = shape
     result = _made(shape, (depth * filters, filters, 1), gradient.dtype)
     _run(prepared.job, result, x, None, gradient)
-    return result.to(common) if element.store else result
+    return result.to(common) if element.storage else result
 
 
 def _refuse_gradient(gradient: Tensor, expected: Sequence[int]) -> None:

@@ -27,14 +27,22 @@ import torch
 from torch import Tensor
 
 from . import fallback, native, private
-from .arguments import check_bias, check_devices, check_dtypes, check_gradient, check_int8, check_sizes, shown_bias
+from .arguments import (
+    broadcastable_bias,
+    check_bias,
+    check_devices,
+    check_dtypes,
+    check_gradient,
+    check_int8,
+    check_sizes,
+)
 from .window import Window, window_from
 
 WINDOW = "int[] kernel_size, int[] stride, int[] padding, int[] dilation, int groups"
 
 # What operators take before the window, in this order: `Terms`. The first three are the factors of the sum, by which
 # the operators go: each computes one of them from the others.
-TERMS = {
+SHARED_ARGUMENTS = {
     "input": "Tensor",
     "weight": "Tensor",
     "grad_output": "Tensor",
@@ -61,18 +69,18 @@ class Operator:
         self.name, self.wanted, self.compiled, self.plain = name, wanted, compiled, plain
         names = arguments.split()
         self.is_int8 = "values" in names
-        places = [list(TERMS).index(name.replace("values", "weight")) for name in names]
+        places = [list(SHARED_ARGUMENTS).index(name.replace("values", "weight")) for name in names]
         #: The arguments before the window, of terms.
         self.arguments_of: Callable[[Terms], tuple[Any, ...]] = itemgetter(*places)
         self._places = places
-        types = [list(TERMS.values())[place] for place in places]
+        types = [list(SHARED_ARGUMENTS.values())[place] for place in places]
         schema = ", ".join(f"{kind} {name}" for kind, name in zip(types, names, strict=True))
         library.define(f"{name}({schema}, {WINDOW}) -> Tensor")
         self.overload: Any = getattr(torch.ops.localconv, name).default
 
     def terms_of(self, arguments: Sequence[Any]) -> list[Any]:
         """The terms among the dispatcher's arguments, or what else comes one for each; None where there is none."""
-        terms: list[Any] = [None] * len(TERMS)
+        terms: list[Any] = [None] * len(SHARED_ARGUMENTS)
         for place, argument in zip(self._places, arguments, strict=False):
             terms[place] = argument
         return terms
@@ -267,7 +275,7 @@ class Linear(Product):
                 total = part if total is None else total + part
         if tangents[BIAS] is not None:
             shape, dtype = ctx.like
-            part = shown_bias(tangents[BIAS], window.rank).to(dtype)
+            part = broadcastable_bias(tangents[BIAS], window.rank).to(dtype)
             if total is None:  # in an output's memory format: forward mode asks for that of the values
                 return part.expand(shape).movedim(1, -1).contiguous().movedim(-1, 1)
             total = total + part

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..arguments import Ints, ints, padding_of
 from ..spec import Spec, local_spec
-from ..windows import Convolution, output_of, reach_of
+from ..windows import Convolution, effective_size, output_of
 
 IntOrInts = int | Sequence[int]
 Padding = str | int | Sequence[int] | Sequence[Sequence[int]]
@@ -56,7 +56,7 @@ class Window:
     def transposed_size(self, spatial: Sequence[Any], output_padding: Ints) -> tuple[Any, ...]:
         """Pixels along every axis of what the transposed convolution makes of so many positions."""
         return tuple(
-            (n - 1) * stride + reach_of(taps, dilation) - before - after + more
+            (n - 1) * stride + effective_size(taps, dilation) - before - after + more
             for n, taps, stride, dilation, before, after, more in zip(
                 spatial,
                 self.kernel_size,

@@ -134,7 +134,7 @@ def test_transposed_derivatives(case):
         found = vmap(lambda one: function(x, weight, one))(stack)
         torch.testing.assert_close(found, torch.stack([function(x, weight, one) for one in stack]))
         tangent = jvp(lambda one: function(x, weight, one), (stack[0],), (stack[1],))[1]
-        torch.testing.assert_close(tangent, operators.shown_bias(stack[1], case.rank).expand(tangent.shape))
+        torch.testing.assert_close(tangent, operators.broadcastable_bias(stack[1], case.rank).expand(tangent.shape))
 
 
 def test_forward_mode_by_value(case):

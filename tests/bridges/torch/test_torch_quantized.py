@@ -182,7 +182,7 @@ def test_transposed_values_and_gradients(case, formulation):
     def expected_of(given, rows, bias):
         x = torch.zeros(case.tensors()[0].shape, dtype=torch.float64, requires_grad=True)
         (made,) = torch.autograd.grad(reference(case, x, rows, None), x, given)
-        return made if bias is None else made + operators.shown_bias(bias, case.rank)
+        return made if bias is None else made + operators.broadcastable_bias(bias, case.rank)
 
     bias = None if module.bias is None else module.bias.detach().double()
     wide = given.detach().double()
@@ -385,7 +385,7 @@ def test_transforms(case):
     torch.testing.assert_close(jvp(function, tuple(tensors), tangents), expected, rtol=1e-4, atol=1e-4)
     if len(tensors) == 2:
         alone = jvp(lambda b: function(x, b), tuple(tensors[1:]), tangents[1:])[1]
-        torch.testing.assert_close(alone, operators.shown_bias(tangents[1], case.rank).expand(alone.shape))
+        torch.testing.assert_close(alone, operators.broadcastable_bias(tangents[1], case.rank).expand(alone.shape))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
