@@ -150,7 +150,7 @@ def open_probe(options: argparse.Namespace, remarks: list[str]):
 
 def instruction_set() -> str:
     """Return the instruction set that localconv's kernels use."""
-    settings = sys.modules.get("localconv.settings")
+    settings = sys.modules.get("localconv.core.settings")
     return str(settings.get_isa()) if settings else "unknown"
 
 

@@ -16,7 +16,8 @@ from report import FASTER, GRID, INK, SLOWER, table
 from shapes import Case
 from timing import Contender
 
-from localconv import _core, arrays, engine, settings
+from localconv import _core
+from localconv.core import arrays, engine, settings
 
 NAMES = {"forward": engine.FORWARD, "input gradient": engine.GRAD_INPUT, "kernel gradient": engine.GRAD_KERNEL}
 MARKERS = {"forward": "o", "input gradient": "s", "kernel gradient": "^"}

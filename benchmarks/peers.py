@@ -769,7 +769,7 @@ def terms(case: Case) -> tuple[int, int, int]:
 
 def spec_of(case: Case) -> Any:
     """The geometry as localconv's engine takes it."""
-    from localconv.spec import conv_spec, local_spec
+    from localconv.core.spec import conv_spec, local_spec
 
     unshared = case.family == "unshared"
     make = partial(local_spec, case.rank, case.kernel_size) if unshared else partial(conv_spec, case.rank)

@@ -36,9 +36,10 @@ from shapes import SETS, STEP, Case, cases
 from timing import timed
 
 import localconv
-from localconv import _core, engine, packing, policy
-from localconv.arrays import element_type
-from localconv.machine import caches
+from localconv import _core
+from localconv.core import engine, packing, policy
+from localconv.core.arrays import element_type
+from localconv.core.machine import caches
 
 FORWARD, INPUT, KERNEL = OPERATIONS = ("forward", "grad_input", "grad_kernel")
 

@@ -14,7 +14,8 @@ import ways
 from oracle import Gradient, gradients
 
 import localconv
-from localconv import _core, settings
+from localconv import _core
+from localconv.core import settings
 
 # The same examples every time, so that nobody's change fails for another's fault; `make fuzz` looks for new ones.
 hypothesis.settings.register_profile("repeat", deadline=None, max_examples=60, derandomize=True, database=None)

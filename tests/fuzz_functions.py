@@ -8,7 +8,8 @@ from fuzz_values import NUMBERS, ODD, REFUSALS, Finding, bits, describe, dress, 
 from operations import OPERATIONS
 
 import localconv
-from localconv import QuantizedKernel, _core, settings
+from localconv import QuantizedKernel, _core
+from localconv.core import settings
 
 
 def draw_call(rng):

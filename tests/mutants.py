@@ -40,11 +40,11 @@ FOLDER = ROOT / "build" / "mutants"
 FILES = [
     "include/localconv/**/*.h",
     "src/localconv/_core.pyx",
-    "src/localconv/geometry.py",
-    "src/localconv/windows.py",
-    "src/localconv/arguments.py",
-    "src/localconv/spec.py",
-    "src/localconv/policy.py",
+    "src/localconv/core/geometry.py",
+    "src/localconv/core/windows.py",
+    "src/localconv/core/arguments.py",
+    "src/localconv/core/spec.py",
+    "src/localconv/core/policy.py",
 ]
 # What a tree is made of.
 PARTS = ["setup.py", "pyproject.toml", "README.md", "LICENSE", "NOTICE", "src", "include", "tests"]

@@ -8,7 +8,7 @@ import pytest
 from operations import OPERATIONS, of_kind
 
 import localconv
-from localconv import settings
+from localconv.core import settings
 
 FUNCTIONS = of_kind("forward", "columns")
 CONVOLUTIONS = of_kind("forward")

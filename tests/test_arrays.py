@@ -8,12 +8,12 @@ import pytest
 from oracle import FORMATS, Case, assert_same_bits
 
 import localconv
-from localconv import engine
-from localconv.arrays import SINGLE, single_with
-from localconv.geometry import column_geometry
-from localconv.policy import plan
-from localconv.settings import current
-from localconv.spec import column_spec, conv_spec, local_spec
+from localconv.core import engine
+from localconv.core.arrays import SINGLE, single_with
+from localconv.core.geometry import column_geometry
+from localconv.core.policy import plan
+from localconv.core.settings import current
+from localconv.core.spec import column_spec, conv_spec, local_spec
 
 CASES = {
     "local_conv1d": Case("local_conv1d", (9,), (3,), 5, 4, 6, padding="same", bias="full"),

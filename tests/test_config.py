@@ -258,7 +258,13 @@ def test_floatx_converts_no_data():
 def test_show_config(capsys, python):
     localconv.show_config()
     shown = capsys.readouterr().out
-    wanted = (localconv.__version__, platform.python_version(), np.__version__, localconv.settings.get_isa(), "OpenMP")
+    wanted = (
+        localconv.__version__,
+        platform.python_version(),
+        np.__version__,
+        localconv.core.settings.get_isa(),
+        "OpenMP",
+    )
     for word in (*wanted, platform.machine(), *localconv._core.available_isas()):
         assert word in shown
     by_module = python("import runpy; runpy.run_module('localconv', run_name='__main__')")

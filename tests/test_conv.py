@@ -7,7 +7,8 @@ import pytest
 from oracle import BATCHES, DEPTHS, FILTERS, FORMATS, PADDINGS, Case, one_tap_cases
 
 import localconv
-from localconv import _core, settings
+from localconv import _core
+from localconv.core import settings
 
 STEPS = ((1, 1), (2, 1), (3, 1), (1, 2), (1, 5))  # (strides, dilation): one of them is 1
 

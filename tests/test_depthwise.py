@@ -11,7 +11,8 @@ import pytest
 from oracle import FILTERS, FORMATS, PADDINGS, Case, gradients
 
 import localconv
-from localconv import _core, settings
+from localconv import _core
+from localconv.core import settings
 
 FUNCTIONS = [f"{family}conv{rank}d" for family in ("local_", "") for rank in (1, 2, 3)]
 SIZES = {1: ((13,), (3,)), 2: ((5, 7), (2, 3)), 3: ((4, 5, 6), (2, 1, 3))}

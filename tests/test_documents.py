@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 import localconv
-from localconv.arrays import BRIDGES
+from localconv.core.arrays import BRIDGES
 from localconv.docstrings import whole
 
 ROOT = Path(__file__).parent.parent

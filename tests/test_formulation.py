@@ -6,10 +6,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from localconv import engine
-from localconv.formulation import Piece, by_tap, forward, grad_input, grad_kernel, whole
-from localconv.spec import local_spec
-from localconv.windows import Convolution
+from localconv.core import engine
+from localconv.core.formulation import Piece, by_tap, forward, grad_input, grad_kernel, whole
+from localconv.core.spec import local_spec
+from localconv.core.windows import Convolution
 
 
 def zeros_for(products, shape):

@@ -13,7 +13,8 @@ import pytest
 import ways
 
 import localconv
-from localconv import grad, settings
+from localconv import grad
+from localconv.core import settings
 
 
 def golden_cases():

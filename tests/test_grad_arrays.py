@@ -13,7 +13,8 @@ from test_arrays import FORMS, OUT_FORMS, Subclass, gaps, spaced
 from test_threads import CPUS, OPENMP
 
 import localconv
-from localconv import _core, grad, settings
+from localconv import _core, grad
+from localconv.core import settings
 
 CASES = {
     "local_conv1d": Case("local_conv1d", (9,), (3,), 5, 4, 6, padding="same", exact=False),

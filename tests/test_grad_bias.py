@@ -7,7 +7,8 @@ import pytest
 from oracle import FORMATS, Case, assert_same_bits
 
 import localconv
-from localconv import engine, grad
+from localconv import grad
+from localconv.core import engine
 
 FUNCTIONS = ("local_conv1d", "local_conv2d", "conv1d", "conv2d")
 

@@ -22,7 +22,8 @@ from oracle import (
 )
 
 import localconv
-from localconv import _core, grad, settings
+from localconv import _core, grad
+from localconv.core import settings
 
 STEPS = ((1, 1), (2, 1), (4, 1), (1, 2), (1, 5))  # (strides, dilation): one of them is 1
 

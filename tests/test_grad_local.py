@@ -7,7 +7,8 @@ import pytest
 from oracle import BATCHES, DEPTHS, FILTERS, FORMATS, PADDINGS, Case, Gradient, assert_same_bits, gradients, thirds
 
 import localconv
-from localconv import _core, engine, grad, policy, settings
+from localconv import _core, grad
+from localconv.core import engine, policy, settings
 
 
 def ran(way):

@@ -10,13 +10,15 @@ import pytest
 from oracle import Case, assert_same_bits
 
 import localconv
-from localconv import _core, settings
+from localconv import _core
+from localconv.core import settings
 
 KNOWN = ("avx512", "avx2", "neon", "scalar")
 SHOW = """
 import numpy as np
 import localconv
-from localconv import _core, settings
+from localconv import _core
+from localconv.core import settings
 localconv.conv1d(np.ones((1, 9, 2)), np.ones((3, 2, 5)))
 print(settings.get_isa(), _core.last_run()["isa"])
 """

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import localconv
-from localconv import layers, settings
+from localconv import layers
+from localconv.core import settings
 
 
 def built(**arguments):

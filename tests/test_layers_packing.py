@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from localconv import layers
-from localconv.packing import KEPT_BELOW
-from localconv.settings import available_isas, forced, set_isa
+from localconv.core.packing import KEPT_BELOW
+from localconv.core.settings import available_isas, forced, set_isa
 
 # Rank, groups, channels, filters, kernel, data format: kernels that no instruction set reads where they lie, since they
 # have several panels, the last of them full or not, or several groups.

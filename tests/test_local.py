@@ -7,7 +7,8 @@ import pytest
 from oracle import BATCHES, DEPTHS, FILTERS, FORMATS, PADDINGS, Case
 
 import localconv
-from localconv import _core, settings
+from localconv import _core
+from localconv.core import settings
 
 
 def ran(way):

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from localconv import _core, machine
+from localconv import _core
+from localconv.core import machine
 
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
@@ -125,7 +126,8 @@ def test_cache_sizes():
 
 
 LIMITED = """
-from localconv import _core, machine
+from localconv import _core
+from localconv.core import machine
 import localconv
 _core.set_thread_limits(0, {quota})
 print(localconv.get_num_threads())

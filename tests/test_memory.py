@@ -16,7 +16,8 @@ import ctypes, sys
 from pathlib import Path
 import numpy as np
 import localconv
-from localconv import _core, engine, grad, settings
+from localconv import _core, grad
+from localconv.core import engine, settings
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import localconv
-from localconv.arrays import BRIDGES
+from localconv.core.arrays import BRIDGES
 
 ROOT = Path(__file__).parent.parent
 FRAMEWORKS = (*BRIDGES, "distributed", "jaxlib", "tensorflow")
@@ -88,7 +88,7 @@ def test_help_says_first_what_the_package_is_for():
     """And names its parts, before it lists the modules that are inside."""
     page = pydoc.plain(pydoc.render_doc(localconv))
     about, _, internals = page.partition("PACKAGE CONTENTS")
-    assert "policy" in internals
+    assert "core" in internals
     assert all(
         word in about for word in ("local_conv2d", "layers.LocallyConnected2D", "localconv.grad", "localconv.torch")
     )

@@ -11,7 +11,8 @@ from fuzz_values import bits
 from operations import OPERATIONS
 
 import localconv
-from localconv import backend, engine, grad, policy
+from localconv import backend, grad
+from localconv.core import engine, policy
 
 DRAWS = 12
 

@@ -14,9 +14,10 @@ from hypothesis import given
 from oracle import FORMATS, Case
 
 import localconv
-from localconv import _core, engine, geometry, policy, settings
-from localconv.arrays import SINGLE
-from localconv.spec import local_spec
+from localconv import _core
+from localconv.core import engine, geometry, policy, settings
+from localconv.core.arrays import SINGLE
+from localconv.core.spec import local_spec
 
 
 @pytest.fixture

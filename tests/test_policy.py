@@ -14,9 +14,10 @@ from hypothesis import assume, example, given
 from oracle import FORMATS, Case, gradients
 
 import localconv
-from localconv import _core, engine, geometry, grad, machine, policy, settings, windows
-from localconv.arrays import ELEMENT_TYPES, SINGLE, element_type
-from localconv.spec import conv_spec, local_spec
+from localconv import _core, grad
+from localconv.core import engine, geometry, machine, policy, settings, windows
+from localconv.core.arrays import ELEMENT_TYPES, SINGLE, element_type
+from localconv.core.spec import conv_spec, local_spec
 
 MANY = st.one_of(st.integers(1, 70), st.integers(1, 100_000))
 

@@ -190,7 +190,7 @@ except ImportError:
     import _xxsubinterpreters as interpreters
 code = '''
 try:
-    from localconv import settings
+    from localconv.core import settings
 except ImportError as error:
     outcome = "refused"
 else:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from oracle import FORMATS, Case, assert_same_bits, gradients
 
 import localconv
-from localconv import _core, columns, engine, grad, policy, settings
+from localconv import _core, grad
+from localconv.core import columns, engine, policy, settings
 
 
 @st.composite

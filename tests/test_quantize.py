@@ -17,7 +17,7 @@ from stored import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 import localconv
 from localconv import QuantizedKernel, layers
 from localconv.convert import convert
-from localconv.quantized import LARGEST_SCALE
+from localconv.core.quantized import LARGEST_SCALE
 
 DTYPES = (FLOAT16, BFLOAT16, FLOAT32, FLOAT64)
 SHAPES = [(8, 12, 2), (1, 1, 1), (5, 3, 17), (3, 3, 4, 9), (2, 3, 2, 5, 4), (0, 3, 2)]

@@ -22,7 +22,8 @@ from test_arrays import FORMS, Exporter, Subclass, offset_by_a_byte, read_only
 from test_threads import CPUS, OPENMP
 
 import localconv
-from localconv import QuantizedKernel, _core, engine, grad, policy, settings
+from localconv import QuantizedKernel, _core, grad
+from localconv.core import engine, policy, settings
 
 WITH_KERNEL = of_kind("forward", "input", "transpose")
 ISAS = _core.available_isas()
@@ -828,7 +829,8 @@ import resource, sys
 import numpy as np
 import localconv
 import ml_dtypes, ways
-from localconv import QuantizedKernel, grad, settings
+from localconv import QuantizedKernel, grad
+from localconv.core import settings
 from oracle import Case, Gradient
 store, form, threads, small, large = sys.argv[1], sys.argv[2], *map(eval, sys.argv[3:])
 localconv.set_num_threads(threads)

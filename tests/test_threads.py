@@ -16,7 +16,8 @@ from operations import FORWARD
 from oracle import Case, assert_same_bits
 
 import localconv
-from localconv import _core, engine, policy, settings
+from localconv import _core
+from localconv.core import engine, policy, settings
 
 LINUX = sys.platform == "linux"
 CPUS = len(os.sched_getaffinity(0)) if LINUX else os.cpu_count()
@@ -246,7 +247,8 @@ TOGGLE = """
 import sys, threading
 import numpy as np
 import localconv
-from localconv import _core, engine, policy, settings
+from localconv import _core
+from localconv.core import engine, policy, settings
 sys.setswitchinterval(1e-6)
 stop = threading.Event()
 
@@ -431,7 +433,7 @@ PEAK = """
 import resource, sys
 import numpy as np
 import localconv
-from localconv import settings
+from localconv.core import settings
 from oracle import Case
 way, threads, small, large = map(eval, sys.argv[1:])
 localconv.set_num_threads(threads)

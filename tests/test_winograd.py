@@ -9,7 +9,8 @@ import pytest
 from oracle import FILTERS, PADDINGS, Case, assert_same_bits, conv, tolerance
 
 import localconv
-from localconv import _core, layers, settings
+from localconv import _core, layers
+from localconv.core import settings
 
 SIZES = {1: ((13,), (3,)), 2: ((7, 9), (3, 3)), 3: ((3, 6, 7), (1, 3, 3))}
 
@@ -178,11 +179,11 @@ def test_bits_do_not_depend_on_threads_or_lots(isa, monkeypatch):
     localconv.set_num_threads(None)
     assert_same_bits(case.run(localconv, arrays), expected)
     for size in (1, 200_000, 10**8):
-        monkeypatch.setattr("localconv.policy.WINOGRAD_TILES_BYTES", size)
-        monkeypatch.setattr("localconv.policy.WINOGRAD_STREAM_BYTES", size)
-        localconv.engine.plans.clear()
+        monkeypatch.setattr("localconv.core.policy.WINOGRAD_TILES_BYTES", size)
+        monkeypatch.setattr("localconv.core.policy.WINOGRAD_STREAM_BYTES", size)
+        localconv.core.engine.plans.clear()
         assert_same_bits(case.run(localconv, arrays), expected)
-    localconv.engine.plans.clear()
+    localconv.core.engine.plans.clear()
 
 
 @pytest.mark.parametrize(
@@ -210,7 +211,7 @@ def test_where_it_gains(channels, filters, side, taken):
 def test_the_setting():
     assert localconv.winograd() is False
     localconv.set_winograd(True)
-    assert localconv.winograd() is True is localconv.config.winograd()
+    assert localconv.winograd() is True is localconv.core.config.winograd()
     seen = []
     thread = threading.Thread(target=lambda: seen.append(localconv.winograd()))
     thread.start()

@@ -5,7 +5,7 @@ A way is a tuple of algorithms for `settings.forced`, at most one for each opera
 
 from itertools import zip_longest
 
-from localconv.settings import ALGORITHMS, COLUMNS
+from localconv.core.settings import ALGORITHMS, COLUMNS
 
 
 def of(operation):

@@ -26,7 +26,6 @@ Modules that are not named here are internal, and may change.
 from typing import TYPE_CHECKING, Any
 
 from . import grad
-from .arrays import BRIDGES as _BRIDGES
 from .backend import (
     col2im,
     conv1d,
@@ -43,11 +42,12 @@ from .backend import (
     local_conv3d,
     local_conv3d_transpose,
 )
-from .config import floatx, image_data_format, set_floatx, set_image_data_format, set_winograd, winograd
+from .core.arrays import BRIDGES as _BRIDGES
+from .core.config import floatx, image_data_format, set_floatx, set_image_data_format, set_winograd, winograd
+from .core.machine import get_num_threads, set_num_threads, show_config
+from .core.quantized import QuantizedKernel
 from .hints import MissingName
-from .machine import get_num_threads, set_num_threads, show_config
 from .quantization import quantize
-from .quantized import QuantizedKernel
 from .version import __version__
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 
 from numpy.typing import ArrayLike
 
-from . import engine
-from .arguments import IntOrInts, Ints, PaddingLike, ints
-from .arrays import Array, KernelLike, as_float_array
+from .core import engine
+from .core.arguments import IntOrInts, Ints, PaddingLike, ints
+from .core.arrays import Array, KernelLike, as_float_array
+from .core.geometry import Names, one_image
+from .core.spec import column_spec, conv_spec, local_spec
 from .docstrings import docstring_from_2d, whole
-from .geometry import Names, one_image
-from .spec import column_spec, conv_spec, local_spec
 
 __all__ = [
     "col2im",

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
-from .machine import show_config
+from .core.machine import show_config
 from .version import __version__
 
 # What is wrong with arguments or files; as argparse has it.

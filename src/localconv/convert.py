@@ -20,11 +20,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .arguments import Ints, PaddingLike, ints
-from .arrays import Array, as_array, remedy_for
-from .connections import Connections
-from .spec import Spec, local_spec
-from .windows import output_of
+from .core.arguments import Ints, PaddingLike, ints
+from .core.arrays import Array, as_array, remedy_for
+from .core.connections import Connections
+from .core.spec import Spec, local_spec
+from .core.windows import output_of
 
 __all__ = ["LAYOUTS", "Layout", "convert", "convert_bias"]
 

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike
 
-from . import backend, engine
-from .arguments import IntOrInts, PaddingLike, ints
-from .arrays import Array, KernelLike, as_float_array
+from . import backend
+from .core import engine
+from .core.arguments import IntOrInts, PaddingLike, ints
+from .core.arrays import Array, KernelLike, as_float_array
+from .core.geometry import Names
+from .core.spec import conv_spec, local_spec
 from .docstrings import docstring_from_2d, whole
-from .geometry import Names
 from .hints import MissingName
-from .spec import conv_spec, local_spec
 
 __all__ = [
     "bias",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .arrays import Array, as_float_array
-from .quantized import LARGEST_SCALE, QuantizedKernel
+from .core.arrays import Array, as_float_array
+from .core.quantized import LARGEST_SCALE, QuantizedKernel
 
 __all__ = ["quantize"]
 

@@ -10,10 +10,10 @@ from itertools import accumulate, pairwise
 from math import prod
 from typing import NamedTuple
 
-from ..arguments import Ints
-from ..config import CHANNELS_FIRST, CHANNELS_LAST
-from ..spec import Spec, local_spec
-from ..windows import Range, axes_of
+from ..core.arguments import Ints
+from ..core.config import CHANNELS_FIRST, CHANNELS_LAST
+from ..core.spec import Spec, local_spec
+from ..core.windows import Range, axes_of
 
 
 class Band(NamedTuple):

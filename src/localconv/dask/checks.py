@@ -10,12 +10,12 @@ import dask.array as da
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..arguments import Ints, brief
-from ..arrays import as_float_array, element_type
-from ..engine import check_bias, check_gradient, results_of
-from ..geometry import Geometry, Mismatch, Names, geometry_of
-from ..quantized import QuantizedKernel
-from ..spec import Spec
+from ..core.arguments import Ints, brief
+from ..core.arrays import as_float_array, element_type
+from ..core.engine import check_bias, check_gradient, results_of
+from ..core.geometry import Geometry, Mismatch, Names, geometry_of
+from ..core.quantized import QuantizedKernel
+from ..core.spec import Spec
 from .files import KernelFile
 from .graph import Kernel, cut_by_gradient, cut_by_kernel, forward_layer, grad_input_layer, grad_kernel_layer
 

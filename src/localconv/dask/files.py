@@ -13,9 +13,9 @@ import dask.array as da
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..arguments import Ints, brief, ints, shortened
-from ..arrays import ACCEPTED, Array, as_float_array, half_storage
-from ..quantized import QuantizedKernel
+from ..core.arguments import Ints, brief, ints, shortened
+from ..core.arrays import ACCEPTED, Array, as_float_array, half_storage
+from ..core.quantized import QuantizedKernel
 
 __all__ = ["KernelFile"]
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import dask.array as da
 from numpy.typing import ArrayLike
 
-from ..arguments import IntOrInts, PaddingLike
 from ..backend import LOCAL_NAMES
+from ..core.arguments import IntOrInts, PaddingLike
+from ..core.spec import local_spec
 from ..docstrings import docstring_from_2d
-from ..spec import local_spec
 from .checks import convolve
 from .files import KernelFile
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import dask.array as da
 
-from ..arguments import IntOrInts, PaddingLike, ints
+from ..core.arguments import IntOrInts, PaddingLike, ints
+from ..core.spec import local_spec
 from ..docstrings import docstring_from_2d
 from ..grad import FOR_INPUT, FOR_LOCAL_KERNEL
-from ..spec import local_spec
 from .checks import grad_input, grad_kernel
 from .files import KernelFile
 

@@ -17,12 +17,12 @@ import dask
 import dask.array as da
 from dask.utils import parse_bytes
 
-from ..arguments import Ints, brief
-from ..arrays import ElementType
-from ..geometry import Geometry
-from ..policy import Whole
-from ..spec import Spec
-from ..windows import Convolution, Range, layout_of, output_of
+from ..core.arguments import Ints, brief
+from ..core.arrays import ElementType
+from ..core.geometry import Geometry
+from ..core.policy import Whole
+from ..core.spec import Spec
+from ..core.windows import Convolution, Range, layout_of, output_of
 from .bands import Band, bands_of, even, ranges
 from .files import KernelFile, Rows
 from .layer import Chunks, Layer

@@ -16,9 +16,9 @@ import numpy as np
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
-from ..arguments import Ints
-from ..arrays import Array
-from ..windows import Range
+from ..core.arguments import Ints
+from ..core.arrays import Array
+from ..core.windows import Range
 
 Chunks = tuple[Ints, ...]
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from .. import engine
 from .._core import num_threads
-from ..arguments import Ints
-from ..arrays import Array, half_storage
-from ..engine import Context
-from ..policy import Whole
-from ..quantized import QuantizedKernel
-from ..settings import current
-from ..spec import Spec
-from ..windows import Range
+from ..core import engine
+from ..core.arguments import Ints
+from ..core.arrays import Array, half_storage
+from ..core.engine import Context
+from ..core.policy import Whole
+from ..core.quantized import QuantizedKernel
+from ..core.settings import current
+from ..core.spec import Spec
+from ..core.windows import Range
 from .files import Rows
 
 

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..arguments import IntOrInts, Ints, PaddingLike, ints, is_masked
+from ..core.arguments import IntOrInts, Ints, PaddingLike, ints, is_masked
+from ..core.geometry import Geometry, Mismatch, Names, geometry_of
+from ..core.quantized import QuantizedKernel
+from ..core.spec import Spec, local_spec
 from ..docstrings import docstring_from_2d
-from ..geometry import Geometry, Mismatch, Names, geometry_of
-from ..quantized import QuantizedKernel
-from ..spec import Spec, local_spec
 from .primitives import forward, grad_input, whole
 from .window import Window, window_of
 

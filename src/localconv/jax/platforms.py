@@ -17,12 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.interpreters import mlir
 
-from .. import _xla, engine, formulation
+from .. import _xla
 from .._core import num_threads
-from ..arguments import Ints
-from ..arrays import ELEMENT_TYPES, Array, single_with
-from ..geometry import Mismatch, Names
-from ..settings import numbered
+from ..core import engine, formulation
+from ..core.arguments import Ints
+from ..core.arrays import ELEMENT_TYPES, Array, single_with
+from ..core.geometry import Mismatch, Names
+from ..core.settings import numbered
 from .primitives import (
     PRIMITIVES,
     lead_of,

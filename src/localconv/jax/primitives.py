@@ -32,7 +32,7 @@ from jax.interpreters import ad, batching
 from jax.interpreters.xla import apply_primitive
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ..arguments import Ints
+from ..core.arguments import Ints
 from .window import Window, convolution_of
 
 KERNEL_AXES = 3

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from ..arguments import Ints
-from ..config import CHANNELS_FIRST, CHANNELS_LAST
-from ..spec import Spec, local_spec
-from ..windows import Convolution, axes_of, layout_of
+from ..core.arguments import Ints
+from ..core.config import CHANNELS_FIRST, CHANNELS_LAST
+from ..core.spec import Spec, local_spec
+from ..core.windows import Convolution, axes_of, layout_of
 
 
 class Window(NamedTuple):

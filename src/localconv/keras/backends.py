@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from .. import engine
-from ..config import CHANNELS_FIRST, CHANNELS_LAST
-from ..quantized import QuantizedKernel
-from ..windows import Convolution
+from ..core import engine
+from ..core.config import CHANNELS_FIRST, CHANNELS_LAST
+from ..core.quantized import QuantizedKernel
+from ..core.windows import Convolution
 from . import ops
 
 Compute = Callable[..., Any]

@@ -14,14 +14,14 @@ import keras
 import numpy as np
 from keras import activations, constraints, initializers, ops, regularizers
 
-from ..arguments import Ints, ints
-from ..config import DATA_FORMATS
-from ..connections import IMPLEMENTATIONS, Connections
+from ..core.arguments import Ints, ints
+from ..core.config import DATA_FORMATS
+from ..core.connections import IMPLEMENTATIONS, Connections
+from ..core.geometry import convolution_of
+from ..core.spec import Spec, local_spec
+from ..core.windows import layout_of, output_of
 from ..docstrings import docstring_from_2d
-from ..geometry import convolution_of
 from ..quantization import quantize as quantize_array
-from ..spec import Spec, local_spec
-from ..windows import layout_of, output_of
 from . import backends
 
 __all__ = ["LocallyConnected1D", "LocallyConnected2D", "LocallyConnected3D"]

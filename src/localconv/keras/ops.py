@@ -11,8 +11,8 @@ from typing import Any
 
 from keras import ops
 
-from .. import formulation
-from ..windows import Convolution
+from ..core import formulation
+from ..core.windows import Convolution
 
 
 def convolve(convolution: Convolution, x: Any, kernel: Any, bias: Any) -> Any:

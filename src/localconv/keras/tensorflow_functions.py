@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from .. import engine
-from ..arguments import Ints
-from ..arrays import Array
-from ..quantized import QuantizedKernel
-from ..windows import Convolution
+from ..core import engine
+from ..core.arguments import Ints
+from ..core.arrays import Array
+from ..core.quantized import QuantizedKernel
+from ..core.windows import Convolution
 from . import ops
 
 # Below this TensorFlow copies an array instead of taking it.

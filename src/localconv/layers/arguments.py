@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from types import FunctionType
 from typing import Any, TypeVar
 
-from ..arguments import LONGEST_SHOWN, Ints, parts_of, shortened
-from ..config import DATA_FORMATS, image_data_format
+from ..core.arguments import LONGEST_SHOWN, Ints, parts_of, shortened
+from ..core.config import DATA_FORMATS, image_data_format
 
 Shape = tuple[int | None, ...]
 

@@ -15,8 +15,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from ..arguments import shortened
-from ..arrays import Array, as_array, remedy_for
+from ..core.arguments import shortened
+from ..core.arrays import Array, as_array, remedy_for
 from .arguments import Shape, flag, shape_tuple, shown
 from .keras_objects import initializers, regularizers
 from .naming import automatic_name

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .. import engine
-from ..arrays import Array
+from ..core import engine
+from ..core.arrays import Array
+from ..core.families import CONV
+from ..core.packing import KeptPacking
+from ..core.quantized import QuantizedKernel
+from ..core.spec import conv_spec
+from ..core.windows import layout_of
 from ..docstrings import docstring_from_2d
-from ..families import CONV
-from ..packing import KeptPacking
-from ..quantized import QuantizedKernel
-from ..spec import conv_spec
-from ..windows import layout_of
 from .arguments import Shape, check_output, int_tuple, named_constructor, positive_int, shape_tuple
 from .base import InputSpec
 from .weighted import ConvolvingLayer, terms_of

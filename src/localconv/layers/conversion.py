@@ -6,7 +6,7 @@ from math import prod
 from os import PathLike
 from pathlib import Path
 
-from ..arrays import Array
+from ..core.arrays import Array
 from .files import hdf5, npz
 from .files.saving import checked_weights_path, write_weights
 from .files.stored import Refused, StoredLayer, limit_of, reading

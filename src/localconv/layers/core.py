@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import Ints
-from ..arrays import Array
-from ..config import CHANNELS_FIRST
+from ..core.arguments import Ints
+from ..core.arrays import Array
+from ..core.config import CHANNELS_FIRST
+from ..core.engine import sum_of_rows
+from ..core.families import CONV
+from ..core.windows import axis_windows
 from ..docstrings import docstring_from_2d
-from ..engine import sum_of_rows
-from ..families import CONV
-from ..windows import axis_windows
 from .arguments import (
     Shape,
     check_output,

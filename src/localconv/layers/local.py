@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..arguments import Ints, shortened
-from ..arrays import Array
-from ..connections import IMPLEMENTATIONS, Connections
+from ..core.arguments import Ints, shortened
+from ..core.arrays import Array
+from ..core.connections import IMPLEMENTATIONS, Connections
+from ..core.families import LOCAL
+from ..core.quantized import QuantizedKernel
+from ..core.spec import local_spec
+from ..core.windows import layout_of
 from ..docstrings import docstring_from_2d
-from ..families import LOCAL
-from ..quantized import QuantizedKernel
-from ..spec import local_spec
-from ..windows import layout_of
 from .arguments import Shape, check_output, named_constructor, shape_tuple, shown
 from .base import InputSpec
 from .weighted import ConvolvingLayer, terms_of

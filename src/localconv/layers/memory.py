@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array
+from ..core.arrays import Array
 
 # Smaller arrays get memory that the allocator has at hand: from this size on the C library asks the system for pages.
 LEAST_BYTES = 2**17

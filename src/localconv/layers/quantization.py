@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array
+from ..core.arrays import Array
 from ..quantization import quantize
 from .arguments import shown
 from .variables import converted

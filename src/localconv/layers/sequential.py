@@ -11,8 +11,8 @@ from typing import Any, Self, SupportsIndex, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..arguments import shortened
-from ..arrays import Array, as_array, bridge_for
+from ..core.arguments import shortened
+from ..core.arrays import Array, as_array, bridge_for
 from .arguments import Shape, positive_int, shape_tuple, shown
 from .base import Layer
 from .conv import Conv1D, Conv2D, Conv3D

@@ -6,7 +6,7 @@ import html
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ..arguments import parts_of
+from ..core.arguments import parts_of
 from .arguments import positive_int, shown
 from .variables import Variable
 

@@ -10,8 +10,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from ..arrays import FLOAT32, FLOAT64, Array, as_array, remedy_for
-from ..config import floatx
+from ..core.arrays import FLOAT32, FLOAT64, Array, as_array, remedy_for
+from ..core.config import floatx
 from .arguments import shown
 from .memory import ReusedMemory
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from .. import engine
-from ..arguments import Ints
-from ..arrays import FLOAT32, Array
-from ..config import CHANNELS_FIRST
-from ..quantized import QuantizedKernel, is_quantized_pair
-from ..spec import Spec
-from ..windows import axis_windows
+from ..core import engine
+from ..core.arguments import Ints
+from ..core.arrays import FLOAT32, Array
+from ..core.config import CHANNELS_FIRST
+from ..core.quantized import QuantizedKernel, is_quantized_pair
+from ..core.spec import Spec
+from ..core.windows import axis_windows
 from .arguments import Shape, data_format_name, flag, int_tuple, padding_name, positive_int
 from .base import Fans, Layer
 from .keras_objects import activations, constraints, initializers, regularizers

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..arrays import DOUBLE, SINGLE, ElementType, single_with
-from ..quantized import QuantizedKernel
+from ..core.arrays import DOUBLE, SINGLE, ElementType, single_with
+from ..core.quantized import QuantizedKernel
 from .private import check
 from .window import LARGEST_SIZE, Window
 

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import formulation
-from ..arguments import Ints
-from ..formulation import Piece, whole
-from ..windows import effective_size
+from ..core import formulation
+from ..core.arguments import Ints
+from ..core.formulation import Piece, whole
+from ..core.windows import effective_size
 from . import private
 from .arguments import broadcastable_bias, check_bias, check_dtypes, check_gradient, check_int8, check_sizes
 from .window import Window
@@ -110,16 +110,13 @@ def grad_input(size: Sequence[Any], weight: Tensor, gradient: Tensor, bias: Tens
     if bias is not None:
         check_bias(bias.shape, size)
     # The products have been rounded; what is added to them has not.
-    # A batch of `vmap` in any factor is one of the products.
     wide = torch.promote_types(gradient.dtype, torch.float32)
+
+    def zeros(products: Tensor, shape: Sequence[Any]) -> Tensor:
+        return products.new_zeros(shape, dtype=wide)  # of which a batch of `vmap` in any factor is one
+
     piece = _piece(window, tuple(size), weight.shape[2])
-    found = formulation.grad_input(
-        _arrays(gradient.device),
-        piece,
-        weight,
-        gradient.movedim(1, -1),
-        lambda like, shape: like.new_zeros(shape, dtype=wide),
-    )
+    found = formulation.grad_input(_arrays(gradient.device), piece, weight, gradient.movedim(1, -1), zeros)
     if bias is not None:
         found = found + broadcastable_bias(bias, window.rank).movedim(0, -1)
     return found.contiguous().movedim(-1, 1).to(gradient.dtype)

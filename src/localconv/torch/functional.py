@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..arguments import ints
+from ..core.arguments import ints
 from ..docstrings import docstring_from_2d
 from . import autograd
 from .arguments import check_int8_tensors, check_tensors, check_transposed

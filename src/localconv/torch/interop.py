@@ -11,12 +11,12 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ..arguments import Ints, ints, is_channels_first
-from ..arrays import Array
 from ..convert import LAYOUTS, convert, convert_bias
-from ..geometry import Mismatch, Names, geometry_of
-from ..spec import local_spec
-from ..windows import Convolution
+from ..core.arguments import Ints, ints, is_channels_first
+from ..core.arrays import Array
+from ..core.geometry import Mismatch, Names, geometry_of
+from ..core.spec import local_spec
+from ..core.windows import Convolution
 from .modules import LocalConv1d, LocalConv2d, LocalConv3d
 
 __all__ = ["from_keras", "from_snippet", "to_keras", "to_snippet"]

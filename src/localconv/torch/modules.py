@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedParameter
 
-from ..arguments import ints
+from ..core.arguments import ints
+from ..core.windows import depth_of
 from ..docstrings import docstring_from_2d
 from ..quantization import BLOCK
 from ..quantization import quantize as quantize_array
-from ..windows import depth_of
 from .arguments import check_tensor
 from .functional import (
     convolve,

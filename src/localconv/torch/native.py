@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import engine
 from .._core import Job, ask_for_huge_pages, num_threads
-from ..arrays import SINGLE, ElementType
-from ..geometry import Mismatch
-from ..settings import current
+from ..core import engine
+from ..core.arrays import SINGLE, ElementType
+from ..core.geometry import Mismatch
+from ..core.settings import current
 from .arguments import (
     ELEMENTS,
     INT8,

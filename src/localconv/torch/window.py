@@ -12,9 +12,9 @@ from functools import lru_cache
 from math import prod
 from typing import Any
 
-from ..arguments import Ints, ints, padding_of
-from ..spec import Spec, local_spec
-from ..windows import Convolution, effective_size, output_of
+from ..core.arguments import Ints, ints, padding_of
+from ..core.spec import Spec, local_spec
+from ..core.windows import Convolution, effective_size, output_of
 
 IntOrInts = int | Sequence[int]
 Padding = str | int | Sequence[int] | Sequence[Sequence[int]]

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from oracle import Case
 
 import localconv
-from localconv import engine
+from localconv.core import engine
+from localconv.core.spec import column_spec, conv_spec, local_spec
 from localconv.dask.bands import bands_of, even, ranges
-from localconv.spec import column_spec, conv_spec, local_spec
 
 
 def spec_of(case):

@@ -9,7 +9,7 @@ import pytest
 
 import localconv
 import localconv.jax as lj
-from localconv import settings
+from localconv.core import settings
 
 X, KERNEL = jnp.ones((2, 9, 3)), jnp.ones((7, 9, 4))
 SMALL = localconv.quantize(np.ones((7, 9, 4), np.float32))

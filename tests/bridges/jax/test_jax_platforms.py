@@ -14,9 +14,9 @@ from jax_cases import CASES, name_of
 from oracle import Gradient
 
 import localconv.jax as lj
+from localconv.core.spec import local_spec
 from localconv.jax import platforms, primitives
 from localconv.jax.window import window_of
-from localconv.spec import local_spec
 
 REFUSED = """
 import warnings

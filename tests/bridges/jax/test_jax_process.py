@@ -10,7 +10,8 @@ import pytest
 
 import localconv
 import localconv.jax as lj
-from localconv import _core, _xla, settings
+from localconv import _core, _xla
+from localconv.core import settings
 
 
 def conv(x, kernel):

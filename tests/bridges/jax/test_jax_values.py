@@ -16,8 +16,9 @@ from oracle import FORMATS, Case, Gradient
 
 import localconv
 import localconv.jax as lj
-from localconv import _core, settings
+from localconv import _core
 from localconv.convert import convert
+from localconv.core import settings
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

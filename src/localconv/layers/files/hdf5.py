@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from ...arrays import Array
+from ...core.arrays import Array
 from ..arguments import shown
 from ..naming import snake_case
 from . import archive

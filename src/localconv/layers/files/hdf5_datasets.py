@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ...arrays import Array
+from ...core.arrays import Array
 from ..arguments import shown
 from .stored import LARGEST_RATIO, MIB, Header, Refused, StoredArray
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ...arrays import Array
+from ...core.arrays import Array
 from . import archive
 from .stored import (
     JSON_LIMIT,

@@ -16,8 +16,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ...arguments import shortened
-from ...arrays import Array
+from ...core.arguments import shortened
+from ...core.arrays import Array
 from ..arguments import shown
 from ..base import Layer, weights_from_file
 from ..variables import QuantizedVariable, Variable, assign_all

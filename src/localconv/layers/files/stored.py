@@ -20,8 +20,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ...arguments import shortened
-from ...arrays import Array
+from ...core.arguments import shortened
+from ...core.arrays import Array
 
 MIB = 2**20
 

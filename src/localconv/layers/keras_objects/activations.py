@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ...arrays import Array, as_float_array
+from ...core.arrays import Array, as_float_array
 from ..arguments import shown
 from ..variables import converted
 from .registry import Registry

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ...arrays import Array, as_float_array
+from ...core.arrays import Array, as_float_array
 from ..arguments import MOST_AXES, finite_number, shown
 from .registry import Configurable, Registry
 

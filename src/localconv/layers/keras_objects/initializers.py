@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from ...arguments import parts_of, shortened
-from ...arrays import Array
+from ...core.arguments import parts_of, shortened
+from ...core.arrays import Array
 from ..arguments import shown
 from ..variables import float_dtype
 from .registry import Configurable, Registry

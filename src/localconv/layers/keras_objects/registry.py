@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
-from ...arguments import LONGEST_SHOWN
+from ...core.arguments import LONGEST_SHOWN
 from ..arguments import shown
 
 # Where Keras has what it has; in these and all inside them.

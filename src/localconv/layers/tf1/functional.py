@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ...arguments import ints
-from ...arrays import Array, as_array
+from ...core.arguments import ints
+from ...core.arrays import Array, as_array
 from ..conv import Conv1D
 from ..keras_objects import constraints, initializers, regularizers
 from ..variables import Variable, float_dtype

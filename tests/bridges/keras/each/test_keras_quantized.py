@@ -11,7 +11,7 @@ from keras_tools import BACKEND, TRAINS, array, gradient, value_and_gradients
 from oracle import tolerance
 
 import localconv
-from localconv import engine as functions
+from localconv.core import engine as functions
 from localconv.keras import LocallyConnected1D, LocallyConnected2D, LocallyConnected3D
 
 rng = np.random.default_rng(15)

@@ -12,8 +12,8 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ._core import ALGORITHMS as COMPILED
-from ._core import available_isas, use_settings
+from .._core import ALGORITHMS as COMPILED
+from .._core import available_isas, use_settings
 from .families import CONV, FAMILIES
 
 # Shared convolution and its gradients through im2col and NumPy's BLAS: the one algorithm that is not compiled here.

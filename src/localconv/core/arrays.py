@@ -9,7 +9,7 @@ import numpy as np
 from numpy import empty, ndarray  # looked up in every call
 from numpy.typing import ArrayLike, NDArray
 
-from ._core import DTYPES, STORAGES
+from .._core import DTYPES, STORAGES
 from .arguments import is_masked
 from .quantized import QuantizedKernel
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ._core import OPERATIONS
+from .._core import OPERATIONS
 
 
 class Family(NamedTuple):

@@ -11,9 +11,9 @@ from typing import NamedTuple, TextIO
 
 import numpy as np
 
-from ._core import available_isas, cache_sizes, num_threads, openmp_version, set_thread_limits, use_threads
+from .._core import available_isas, cache_sizes, num_threads, openmp_version, set_thread_limits, use_threads
+from ..version import __version__
 from .settings import current, get_isa
-from .version import __version__
 
 
 class Caches(NamedTuple):

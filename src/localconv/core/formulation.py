@@ -241,8 +241,9 @@ def _without_padding(xp: Arrays, piece: Piece, rows: Any, where: Callable[..., A
     shown = [xp.reshape(r, (-1, *[1] * (2 * rank - 1 - i))) for i, r in enumerate(ranges)]
     inside = all_inside(c.axes, shown[:rank], shown[rank:])
     inside = xp.reshape(inside, (positions, *_in_rows(c, (taps,), 1), 1))
-    split = xp.reshape(rows, (positions, *_in_rows(c, (taps,), c.channels // c.spec.groups), c.filters))
-    return xp.reshape(where(inside, split, 0), (positions, -1, c.filters))
+    inner = c.channels // c.spec.groups
+    split = xp.reshape(rows, (positions, *_in_rows(c, (taps,), inner), c.filters))
+    return xp.reshape(where(inside, split, 0), (positions, taps * inner, c.filters))
 
 
 def _by_group(xp: Arrays, convolution: Convolution, rows: Any) -> Any:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._core import KEPT_BYTES, KEPT_PARTS, Job, num_threads
+from .._core import KEPT_BYTES, KEPT_PARTS, Job, num_threads
 from .arguments import Ints
 from .arrays import (
     FLOAT64,

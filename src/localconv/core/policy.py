@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from math import ceil, prod
 from typing import Any, NamedTuple
 
-from ._core import CHANNEL_LANES, Job, Refused, has_channel_lanes, tile_limits
+from .._core import CHANNEL_LANES, Job, Refused, has_channel_lanes, tile_limits
 from .arguments import Ints
 from .arrays import ElementType
 from .columns import ColumnsForward, ColumnsGradInput, ColumnsGradKernel

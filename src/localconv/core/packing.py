@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ._core import Job
+from .._core import Job
 from .arrays import Array
 
 # Output pixels of a call, in all its images, from where on packing is a hundredth of it: keeping costs memory.

@@ -17,7 +17,7 @@ from math import prod
 
 import numpy as np
 
-from ._core import Job
+from .._core import Job
 from .arguments import Ints
 from .arrays import Array
 from .geometry import Geometry
