@@ -204,6 +204,7 @@ clean:
 $(VENV)/.package: $(COMPILED)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	touch $@.begun
+	@echo "compiling what changed: all kernels take about a minute of two idle cores"
 	$(BIN)/python -m pip install --quiet $(BUILD_REQUIRES)
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable .
 	mv $@.begun $@

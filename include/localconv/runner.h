@@ -8,8 +8,8 @@
 
 #include "job.h"
 
-/* Bytes of the plans that each cache keeps, the engine's and a bridge's own; a plan of more than one of so many parts of
- * these would push out too many others, and is not kept. */
+/* Bytes of the plans that each cache keeps, the engine's and a bridge's own; a plan of more than one of so many parts
+ * of these would push out too many others, and is not kept. */
 enum { LC_KEPT_BYTES = 32 << 20, LC_KEPT_PARTS = 4 };
 
 #define LC_RUNNER_CAPSULE "localconv._core.runner"

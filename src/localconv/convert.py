@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .core.arguments import Ints, PaddingLike, ints
+from .core.arguments import Ints, PaddingLike, brief, ints
 from .core.arrays import Array, as_array, remedy_for
 from .core.connections import Connections
 from .core.spec import Spec, local_spec
@@ -308,7 +308,7 @@ class _Window:
 
 def _layout(name: str, role: str) -> Layout:
     if not isinstance(name, str):
-        raise TypeError(f"{role} must be a string, got {name!r}")
+        raise TypeError(f"{role} must be a string, got {brief(name)}")
     if name not in LAYOUTS:
         raise ValueError(f"{role} must be one of {', '.join(LAYOUTS)}, got {name!r}")
     return LAYOUTS[name]

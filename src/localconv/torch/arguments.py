@@ -64,8 +64,12 @@ def check_tensor(name: str, value: Any) -> None:
 
 def check_dtypes(**tensors: Tensor | None) -> ElementType:
     """What is computed. RuntimeError unless all tensors have the dtype of the first, and that is one of `ELEMENTS`."""
-    (_, first), *others = tensors.items()
+    (role, first), *others = tensors.items()
     assert first is not None
+    if first.dtype not in ELEMENTS and any(tensor is not None and tensor.dtype in ELEMENTS for _, tensor in others):
+        raise RuntimeError(
+            f"Expected {role} to be of floats, but got {first.dtype}: {role}.float() has its values as such"
+        )
     for name, tensor in others:
         if tensor is not None and tensor.dtype != first.dtype:
             raise RuntimeError(
