@@ -175,6 +175,11 @@ def test_pickles(protocol):
     check_equal(pickle.loads(pickle.dumps(small, protocol)), small)
 
 
+def test_pickles_name_the_public_class():
+    """So that modules may move."""
+    assert b"clocalconv\nQuantizedKernel\n" in pickle.dumps(QuantizedKernel(VALUES, SCALES), 0)
+
+
 def test_copies():
     small = localconv.quantize(kernel_of((8, 12, 5)))
     check_equal(copy.copy(small), small)

@@ -152,6 +152,10 @@ class QuantizedKernel:
         return QuantizedKernel, (self.values, self.scales)
 
 
+# What pickles name: the public path.
+QuantizedKernel.__module__ = "localconv"
+
+
 def _held(part: Any, name: str) -> tuple[NDArray[Any], Any]:
     """A part as NumPy's own class, whatever another class says of it, over memory that nobody can free; and what keeps
     it so. Nothing is asked of the part itself: its answers may be Python code that resizes it.
