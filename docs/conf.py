@@ -61,7 +61,12 @@ html_context = {"default_mode": "auto"}
 # The bridges' interfaces are described without their libraries, each of which is larger than all else here. What runs
 # at import inside them, and needs more of a library than a name, is left out too.
 MOCKED = ["torch", "keras", "jax", "tensorflow", "dask", "distributed"]
-INSIDES = ["localconv.torch.autograd", "localconv.torch.private", "localconv.torch.runtime", "localconv.jax.primitives"]
+INSIDES = [
+    "localconv.torch.autograd",
+    "localconv.torch.private",
+    "localconv.torch.runtime",
+    "localconv.jax.primitives",
+]
 
 
 def import_bridges():
