@@ -73,6 +73,9 @@ class QuantizedKernel:
 
     def __init__(self, values: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
         (values, hold_values), (scales, hold_scales) = _held(values, "values"), _held(scales, "scales")
+        self._check_and_keep(values, scales, (hold_values, hold_scales))
+
+    def _check_and_keep(self, values: NDArray[Any], scales: NDArray[Any], holds: tuple[Any, Any]) -> None:
         values, scales = _checked(values, "values", np.int8), _checked(scales, "scales", np.float32)
         if values.ndim < 3:
             raise ValueError(f"values must have a kernel's shape, (..., rows, filters), got {values.shape}")
@@ -83,8 +86,15 @@ class QuantizedKernel:
             )
         if not (np.abs(scales) <= LARGEST_SCALE).all():  # written so that a NaN fails
             raise ValueError(f"scales must be finite, and at most {LARGEST_SCALE:.4g} in size")
-        self._holds = hold_values, hold_scales
+        self._holds = holds
         self._keep(np.ascontiguousarray(values), np.require(scales, np.float32, ("C", "A")))
+
+    @classmethod
+    def of_lent(cls, values: NDArray[np.int8], scales: NDArray[np.float32]) -> Self:
+        """Make one of another library's memory, which the caller keeps as long as this is used: it is not copied."""
+        made = cls.__new__(cls)
+        made._check_and_keep(np.asarray(values), np.asarray(scales), (None, None))
+        return made
 
     @classmethod
     def of_checked(cls, values: NDArray[np.int8], scales: NDArray[np.float32]) -> Self:

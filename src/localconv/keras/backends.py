@@ -43,7 +43,7 @@ def _of_numpy(convolution: Convolution) -> Compute:
 
 def _of_numpy_int8(convolution: Convolution) -> Compute:
     def compute(x: Any, values: Any, scales: Any, bias: Any) -> Any:
-        kernel = QuantizedKernel(np.asarray(values), np.asarray(scales))
+        kernel = QuantizedKernel.of_lent(np.asarray(values), np.asarray(scales))
         return engine.forward(convolution.spec, np.asarray(x), kernel, bias)
 
     return compute

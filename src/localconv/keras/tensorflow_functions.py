@@ -102,7 +102,7 @@ def _forward_int8(x: Any, values: Any, scales: Any, convolution: Convolution) ->
     def operation(x: Any, values: Any, scales: Any) -> tuple[Any, Callable[[Any], tuple[Any, None, None]]]:
         def compute(x: Array, values: Array, scales: Array) -> Array:
             out = _empty(convolution.output_shape(len(x)), x.dtype)
-            return engine.forward(convolution.spec, x, QuantizedKernel(values, scales), out=out)
+            return engine.forward(convolution.spec, x, QuantizedKernel.of_lent(values, scales), out=out)
 
         def backward(gradient: Any) -> tuple[Any, None, None]:
             return _grad_input_int8(gradient, values, scales, convolution), None, None
@@ -117,7 +117,7 @@ def _grad_input_int8(gradient: Any, values: Any, scales: Any, convolution: Convo
     def operation(gradient: Any, values: Any, scales: Any) -> tuple[Any, Callable[[Any], tuple[Any, None, None]]]:
         def compute(gradient: Array, values: Array, scales: Array) -> Array:
             shape = convolution.input_shape(len(gradient))
-            kernel, out = QuantizedKernel(values, scales), _empty(shape, gradient.dtype)
+            kernel, out = QuantizedKernel.of_lent(values, scales), _empty(shape, gradient.dtype)
             return engine.grad_input(convolution.spec, shape, kernel, gradient, out=out)
 
         def backward(x: Any) -> tuple[Any, None, None]:
