@@ -127,11 +127,12 @@ def _of_jax_int8(convolution: Convolution) -> Compute:
 
 
 def _of_ops(convolution: Convolution) -> Compute:
-    return partial(ops.convolve, convolution)
+    return ops.convolver(convolution)
 
 
 def _of_ops_int8(convolution: Convolution) -> Compute:
-    return partial(ops.scaled, convolution, lambda x, values: ops.convolve(convolution, x, values, None))
+    convolve = ops.convolver(convolution)
+    return partial(ops.scaled, convolution, lambda x, values: convolve(x, values, None))
 
 
 def _quiet(maker: Maker) -> Maker:

@@ -15,14 +15,21 @@ from ..core import formulation
 from ..core.windows import Convolution
 
 
-def convolve(convolution: Convolution, x: Any, kernel: Any, bias: Any) -> Any:
-    """As the functions of `backends`; a kernel of another dtype than x is cast tap by tap."""
+def convolver(convolution: Convolution) -> Callable[[Any, Any, Any], Any]:
+    """A function of x, the kernel and the bias, as those of `backends`; a kernel of another dtype than x is cast tap by
+    tap.
+    """
+    # Here, and not at every call: Dynamo warns of functions that keep results.
+    pieces = formulation.by_tap(convolution)
 
-    def load(rows: Any) -> Any:
-        return rows if rows.dtype == x.dtype else ops.cast(rows, x.dtype)
+    def convolve(x: Any, kernel: Any, bias: Any) -> Any:
+        def load(rows: Any) -> Any:
+            return rows if rows.dtype == x.dtype else ops.cast(rows, x.dtype)
 
-    y = formulation.forward(ops, formulation.by_tap(convolution), x, kernel, load)
-    return y if bias is None else y + broadcastable_bias(bias, convolution)
+        y = formulation.forward(ops, pieces, x, kernel, load)
+        return y if bias is None else y + broadcastable_bias(bias, convolution)
+
+    return convolve
 
 
 def scaled(

@@ -205,7 +205,7 @@ CALLS = {
     "images of bytes": (
         lambda: LocalConv2d(3, 4, 2, (6, 5))(X.to(torch.uint8)),
         RuntimeError,
-        r"Expected input to be of floats, but got torch.uint8: input.float\(\)",
+        r"Expected input to have a dtype of floats, but got torch.uint8: try input.float\(\)",
     ),
     "ints": (lambda: functional.local_conv2d(X.int(), WEIGHT.int(), 2), RuntimeError, "one of the dtypes"),
     "channels": (
