@@ -67,9 +67,7 @@ def check_dtypes(**tensors: Tensor | None) -> ElementType:
     (role, first), *others = tensors.items()
     assert first is not None
     if first.dtype not in ELEMENTS and any(tensor is not None and tensor.dtype in ELEMENTS for _, tensor in others):
-        raise RuntimeError(
-            f"Expected {role} to be of floats, but got {first.dtype}: {role}.float() has its values as such"
-        )
+        raise RuntimeError(f"Expected {role} to have a dtype of floats, but got {first.dtype}: try {role}.float()")
     for name, tensor in others:
         if tensor is not None and tensor.dtype != first.dtype:
             raise RuntimeError(
