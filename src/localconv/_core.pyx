@@ -319,7 +319,9 @@ cdef int _read_geometry(lc_geometry *g, geometry) except -1:
 
 
 def has_channel_lanes(geometry):
-    """Whether tiles can have channel lanes: depthwise, with a pixel's channels side by side."""
+    """Whether tiles can have channel lanes: depthwise, one filter for each channel, with a pixel's channels side by
+    side.
+    """
     cdef lc_geometry g
     _read_geometry(&g, geometry)
     lc_derive(&g)
