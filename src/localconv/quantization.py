@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .core.arrays import Array, as_float_array
-from .core.quantized import LARGEST_SCALE, QuantizedKernel
+from .core.quantized import LARGEST_SCALE, QuantizedKernel, scales_shape
 
 __all__ = ["quantize"]
 
@@ -58,7 +58,7 @@ def quantize(kernel: ArrayLike, mode: str = "int8") -> QuantizedKernel:
     if array.ndim < 3:
         raise ValueError(f"kernel must have at least 3 axes, (..., rows, filters), got {array.shape}")
     values = np.empty(array.shape, np.int8)
-    scales = np.empty(array.shape[:-2] + array.shape[-1:], np.float32)
+    scales = np.empty(scales_shape(array.shape), np.float32)
     # A few positions at a time: a kernel may be a file that is larger than the memory.
     step = max(1, BLOCK // max(1, array[:1].size))
     for first in range(0, len(array), step):

@@ -79,7 +79,7 @@ class QuantizedKernel:
         values, scales = _checked(values, "values", np.int8), _checked(scales, "scales", np.float32)
         if values.ndim < 3:
             raise ValueError(f"values must have a kernel's shape, (..., rows, filters), got {values.shape}")
-        expected = values.shape[:-2] + values.shape[-1:]
+        expected = scales_shape(values.shape)
         if scales.shape != expected:
             raise ValueError(
                 f"scales must have shape {expected} for values of shape {values.shape}, got {scales.shape}"
@@ -196,9 +196,14 @@ def _checked(part: NDArray[Any], name: str, dtype: type[np.generic]) -> NDArray[
     return part
 
 
+def scales_shape(kernel_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a quantized kernel's scales: that of the kernel without its rows."""
+    return kernel_shape[:-2] + kernel_shape[-1:]
+
+
 def is_quantized_pair(values: NDArray[Any], scales: NDArray[Any]) -> bool:
     """Whether two arrays have the dtypes and shapes of a quantized kernel's parts."""
-    fits = values.ndim >= 3 and scales.shape == values.shape[:-2] + values.shape[-1:]
+    fits = values.ndim >= 3 and scales.shape == scales_shape(values.shape)
     return fits and values.dtype == np.int8 and scales.dtype == np.float32
 
 

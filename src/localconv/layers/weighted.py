@@ -14,7 +14,7 @@ from ..core import engine
 from ..core.arguments import Ints
 from ..core.arrays import FLOAT32, Array
 from ..core.config import CHANNELS_FIRST
-from ..core.quantized import QuantizedKernel, is_quantized_pair
+from ..core.quantized import QuantizedKernel, is_quantized_pair, scales_shape
 from ..core.spec import Spec
 from ..core.windows import axis_windows
 from .arguments import Shape, data_format_name, flag, int_tuple, padding_name, positive_int
@@ -227,7 +227,7 @@ class ConvolvingLayer(WeightedLayer):
             return
         self.kernel = self._add_quantized_weight("kernel", shape, kernel_dtype(mode))
         if mode in SCALED:
-            self.kernel_scale = self._add_quantized_weight("kernel_scale", shape[:-2] + shape[-1:], FLOAT32)
+            self.kernel_scale = self._add_quantized_weight("kernel_scale", scales_shape(shape), FLOAT32)
 
     def _quantized_state(self, mode: str) -> dict[str, Any]:
         given = self._computed_kernel()
@@ -264,7 +264,7 @@ class ConvolvingLayer(WeightedLayer):
         if not is_quantized_pair(values, scales):
             raise ValueError(
                 f"layer {self.name} was quantized by {self._quantization_mode!r}: its kernel must be int8, and its "
-                f"kernel_scale float32 of shape {values.shape[:-2] + values.shape[-1:]}, got {values.dtype}, and "
+                f"kernel_scale float32 of shape {scales_shape(values.shape)}, got {values.dtype}, and "
                 f"{scales.dtype} of shape {scales.shape}; set_weights assigns new values to both"
             )
         # Zeros that are still to be replaced lie in no memory of their own.
