@@ -95,7 +95,7 @@ def test_a_cluster(client, drawn, tmp_path, of):
 
 
 def shares():
-    return tasks._under().threads
+    return tasks._context().threads
 
 
 def test_a_task_alone_has_all_threads():
