@@ -18,9 +18,12 @@ typedef struct lc_geometry {
     ptrdiff_t input[3], output[3], kernel[3], strides[3], dilation[3],
         pad_before[3]; /* pad_before: pixels of padding in front of an axis */
     int channels_first;
+    int by_group;           /* a kernel has one filter for each group, that all its channels go through */
+    ptrdiff_t kernel_batch; /* images that have kernels of their own: 1 or batch */
+    int inside;             /* windows at the border are moved until they lie inside (lc_window_origin) */
     /* derived by lc_derive */
     ptrdiff_t taps, positions, group_channels, group_filters;
-    ptrdiff_t window;  /* elements of one group's window, rows of its kernel: taps * group_channels */
+    ptrdiff_t window;  /* products of one output value, rows of its kernel: taps * group_channels, or taps by_group */
     int along_taps;    /* runs go along the width's taps, else along the channels; of the parts of conv_forward.h the
                           longer */
     int channel_lanes; /* depthwise, and pixels' channels neighbours: a tile's lanes are channels, each with its filter
@@ -56,9 +59,9 @@ LC_INLINE void lc_derive(lc_geometry *g) {
     g->positions = g->output[0] * g->output[1] * g->output[2];
     g->group_channels = g->channels / g->groups;
     g->group_filters = g->filters / g->groups;
-    g->window = g->taps * g->group_channels;
+    g->window = g->by_group ? g->taps : g->taps * g->group_channels;
     g->along_taps = g->channels_first || g->group_channels == 1;
-    g->channel_lanes = g->groups > 1 && g->group_channels == 1 && g->group_filters == 1 && !g->channels_first;
+    g->channel_lanes = !g->by_group && g->groups > 1 && g->group_channels == 1 && g->group_filters == 1 && !g->channels_first;
     g->x = lc_layout_of(g->input, g->channels, g->channels_first);
     g->y = lc_layout_of(g->output, g->filters, g->channels_first);
 }

@@ -34,7 +34,8 @@ static const char *const lc_arrays[] = {
 #define LC_FAMILIES(X) \
     X(local, 1)        \
     X(conv, 0)         \
-    X(windows, 0)
+    X(windows, 0)      \
+    X(filter, 1)
 
 enum {
 #define LC_ROW(name, unshared) LC_family_##name,
@@ -63,7 +64,10 @@ static const lc_family lc_families[] = {
     X(conv_grad_kernel, conv, input, output, kernel)   \
     X(conv_grad_input, conv, kernel, output, input)    \
     X(im2col, windows, input, input, columns)          \
-    X(col2im, windows, columns, columns, input)
+    X(col2im, windows, columns, columns, input)        \
+    X(filter_forward, filter, input, kernel, output)     \
+    X(filter_grad_kernel, filter, input, output, kernel) \
+    X(filter_grad_input, filter, kernel, output, input)
 
 enum {
 #define LC_ROW(name, family, first, second, made) LC_of_##name,
@@ -235,6 +239,13 @@ LC_INLINE ptrdiff_t lc_kernel_size(const lc_job *job) {
     return job->storage == LC_native ? job->kernels->itemsize : lc_storages[job->storage].itemsize;
 }
 
+/* Elements of the kernel. */
+LC_INLINE ptrdiff_t lc_kernel_elements(const lc_job *job) {
+    const lc_geometry *g = &job->geometry;
+    if (g->by_group) return g->kernel_batch * g->positions * g->groups * g->taps;
+    return (lc_algorithms[job->algorithm].operation->family->unshared ? g->positions : 1) * g->window * g->filters;
+}
+
 /* Elements of one of the arrays that a call must bring. */
 LC_INLINE ptrdiff_t lc_elements(const lc_job *job, const lc_call *call, int array) {
     const lc_geometry *g = &job->geometry;
@@ -242,9 +253,7 @@ LC_INLINE ptrdiff_t lc_elements(const lc_job *job, const lc_call *call, int arra
         case LC_input: return g->batch * g->x.image;
         case LC_output: return g->batch * g->y.image;
         case LC_columns: return call->count * g->window;
-        default:
-            return (lc_algorithms[job->algorithm].operation->family->unshared ? g->positions : 1) * g->window *
-                   g->filters;
+        default: return lc_kernel_elements(job);
     }
 }
 

@@ -46,7 +46,8 @@ cdef extern from "localconv/kernels.h" nogil:
     ctypedef struct lc_geometry:
         ptrdiff_t batch, channels, filters, groups
         ptrdiff_t[3] input, output, kernel, strides, dilation, pad_before
-        int channels_first, channel_lanes
+        int channels_first, channel_lanes, by_group, inside
+        ptrdiff_t kernel_batch
         ptrdiff_t positions
     ctypedef struct lc_ran:
         const char *isa
@@ -314,7 +315,8 @@ cdef int _read_geometry(lc_geometry *g, geometry) except -1:
         g.input[axis], g.output[axis] = geometry.input[axis], geometry.output[axis]
         g.kernel[axis], g.strides[axis] = geometry.kernel[axis], geometry.strides[axis]
         g.dilation[axis], g.pad_before[axis] = geometry.dilation[axis], geometry.before[axis]
-    g.channels_first = geometry.channels_first
+    g.channels_first, g.by_group = geometry.channels_first, geometry.by_group
+    g.kernel_batch, g.inside = geometry.kernel_batch, geometry.inside
     return 0
 
 

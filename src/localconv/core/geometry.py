@@ -49,7 +49,9 @@ class TooLarge(Mismatch):
 class Geometry:
     """The sizes of one convolution.
 
-    The spatial tuples hold (depth, height, width); 1D is 1 x 1 x L, 2D is 1 x H x W.
+    The spatial tuples hold (depth, height, width); 1D is 1 x 1 x L, 2D is 1 x H x W. `by_group`: a
+    kernel has one filter for each group, that all its channels go through; `kernel_batch`: images that have kernels of
+    their own, 1 or all; `inside`: windows at the border are moved until they lie inside.
     """
 
     batch: int
@@ -63,6 +65,9 @@ class Geometry:
     before: Ints
     groups: int
     channels_first: bool
+    by_group: bool = False
+    kernel_batch: int = 1
+    inside: bool = False
 
     @property
     def positions(self) -> int:
@@ -71,8 +76,8 @@ class Geometry:
 
     @property
     def window(self) -> int:
-        """Products summed for one output value: kernel taps times the channels of a group."""
-        return depth_of(self.kernel, self.channels, self.groups)
+        """Products summed for one output value: kernel taps times the channels of a group, or taps alone."""
+        return prod(self.kernel) if self.by_group else depth_of(self.kernel, self.channels, self.groups)
 
     @property
     def axes(self) -> tuple[Axis, ...]:
