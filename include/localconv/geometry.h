@@ -76,8 +76,17 @@ LC_INLINE ptrdiff_t lc_effective_size(const lc_geometry *g, int axis) {
     return (g->kernel[axis] - 1) * g->dilation[axis] + 1;
 }
 
+/* The first pixel of a window that lies inside: every dilation-th pixel from o % dilation on is of its phase, and `o` is
+ * in the middle where that leaves the window among them. */
+static inline ptrdiff_t lc_moved_origin(const lc_geometry *g, int axis, ptrdiff_t o) {
+    const ptrdiff_t d = g->dilation[axis], k = g->kernel[axis], phase = o % d;
+    const ptrdiff_t pixels = lc_ceil_div(g->input[axis] - phase, d);
+    return phase + lc_min(lc_max(o / d - k / 2, 0), pixels - k) * d;
+}
+
 /* The input pixel under the first tap of the window of output index `o`; outside the input it is padding. */
 LC_INLINE ptrdiff_t lc_window_origin(const lc_geometry *g, int axis, ptrdiff_t o) {
+    if (g->inside) return lc_moved_origin(g, axis, o);
     return o * g->strides[axis] - g->pad_before[axis];
 }
 

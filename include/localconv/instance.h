@@ -52,6 +52,8 @@ LC_FEATURES_BEGIN
 #include "algorithms/conv_lines.inl.h"
 #include "algorithms/conv_winograd.inl.h"
 #include "algorithms/columns.inl.h"
+#include "algorithms/filter_channels.inl.h"
+#include "algorithms/filter_dots.inl.h"
 
 LC_NOINLINE void no_task(LC_TASK_ARGUMENTS) { lc_impossible("a task of a pass that its algorithm does not have"); }
 

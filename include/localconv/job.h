@@ -108,7 +108,10 @@ static const lc_operation lc_operations[] = {
     X(conv_narrow, conv_grad_input, conv_narrow, narrow_pack, narrow_lines)                         \
     X(conv_reduction, conv_grad_kernel, conv_reduction, reduce_part, sum_parts)                     \
     X(im2col, im2col, columns, gather_windows, no_task)                                             \
-    X(col2im, col2im, columns, scatter_windows, no_task)
+    X(col2im, col2im, columns, scatter_windows, no_task)                                            \
+    X(filter_channels, filter_forward, filter_channels, filter_channels, no_task)                   \
+    X(filter_input_channels, filter_grad_input, filter_channels, filter_channels, no_task)          \
+    X(filter_dots, filter_grad_kernel, filter_dots, filter_dots, no_task)
 
 enum {
 #define LC_ROW(name, operation, finish, first, second) LC_##name,

@@ -16,5 +16,7 @@
 #include "algorithms/conv_lines.h"
 #include "algorithms/conv_winograd.h"
 #include "algorithms/columns.h"
+#include "algorithms/filter_channels.h"
+#include "algorithms/filter_dots.h"
 
 #endif

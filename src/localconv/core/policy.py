@@ -541,6 +541,27 @@ def _conv_reduction(p: Planner, algorithm: str) -> Job:
     )
 
 
+# ------------------------------------------------------------------------------------------ filters that come with data
+
+
+def _filter(p: Planner, algorithm: str) -> Job:
+    """Blocks of neighbouring results, as large as the cache has room for what a task brings together."""
+    g = p.geometry
+    size = g.input if algorithm == "filter_input_channels" else g.output
+    vectors = min(4, max(1, g.channels // g.groups // p.lanes))
+    tasks = ceil(p.tasks / (g.batch if algorithm != "filter_dots" else g.kernel_batch))
+
+    def job(block: Ints) -> Job:
+        return p.job(algorithm, vectors=vectors, block=block)
+
+    def cost(_: Job, block: Ints) -> float:
+        """Pixels that are brought together for each result."""
+        return prod(n + reach for n, reach in zip(block, (a.reach for a in g.axes), strict=True)) / prod(block)
+
+    block = p.grown(size, job, lambda found, _: found.thread_bytes <= BOX_TARGET, cost, tasks)
+    return job(block)
+
+
 # -------------------------------------------------------------------------------------------------------------- columns
 
 
@@ -588,6 +609,9 @@ _PLANS: dict[str, tuple[Callable[[Planner], list[str]], dict[str, Callable[[Plan
         _conv_grad_kernel_algorithms,
         {"conv_reduction": _conv_reduction, COLUMNS: _columns(ColumnsGradKernel)},
     ),
+    "filter_forward": (lambda _: ["filter_channels"], {"filter_channels": _filter}),
+    "filter_grad_input": (lambda _: ["filter_input_channels"], {"filter_input_channels": _filter}),
+    "filter_grad_kernel": (lambda _: ["filter_dots"], {"filter_dots": _filter}),
     "im2col": (lambda _: ["im2col"], {"im2col": _windows}),
     "col2im": (lambda _: ["col2im"], {"col2im": _windows}),
 }
