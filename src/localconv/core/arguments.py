@@ -18,7 +18,7 @@ IntOrInts = int | Sequence[int]
 Padding = str | tuple[tuple[int, int], ...]
 PaddingLike = str | Sequence[Sequence[int]]
 
-# The names of paddings, by the number of spatial axes.
+# The names of paddings that every family takes, by the number of spatial axes.
 PADDINGS = {1: ("valid", "same", "causal"), 2: ("valid", "same"), 3: ("valid", "same")}
 
 # Letters of what a file holds, in messages.
@@ -105,32 +105,33 @@ def is_channels_first(data_format: str | None) -> bool:
     return data_format == CHANNELS_FIRST
 
 
-def padding_of(padding: PaddingLike, rank: int) -> Padding:
-    """A name of a padding that has `rank` axes, or the pairs (before, after) of every axis, as tuples."""
+def padding_of(padding: PaddingLike, rank: int, more: tuple[str, ...] = ()) -> Padding:
+    """A name of a padding that has `rank` axes, or the pairs (before, after) of every axis, as tuples; more: names
+    beside those that every family takes.
+    """
+    names = (*PADDINGS[rank], *more)
     if isinstance(padding, str):
-        names = PADDINGS[rank]
         if padding not in names:
             raise ValueError(f"padding must be one of {names} or {rank} pairs (before, after), got {padding!r}")
         return padding
     try:
         parts = parts_of(padding)
     except TypeError:
-        raise TypeError(_no_padding(rank, padding)) from None
+        raise TypeError(_no_padding(rank, names, padding)) from None
     if len(parts) != rank:
         raise ValueError(f"padding must have one pair (before, after) for each of {rank} spatial axes, got {padding!r}")
     if any(isinstance(part, (int, np.integer)) for part in parts):
-        raise TypeError(_no_padding(rank, padding))
+        raise TypeError(_no_padding(rank, names, padding))
     pairs = tuple(ints(part, 2, "padding", minimum=0, scalar=False) for part in parts)
     return tuple((before, after) for before, after in pairs)
 
 
-def _no_padding(rank: int, padding: object) -> str:
+def _no_padding(rank: int, names: tuple[str, ...], padding: object) -> str:
     """What is said to somebody who gave one number for an axis, as PyTorch has it."""
-    names = ", ".join(map(repr, PADDINGS[rank]))
     one = ", ".join(["(1, 1)"] * rank) + ("," if rank == 1 else "")
     return (
-        f"padding must be {names} or {rank} pairs (before, after), got {brief(padding)}; one pixel on every side is "
-        f"padding=({one})"
+        f"padding must be {', '.join(map(repr, names))} or {rank} pairs (before, after), got {brief(padding)}; one "
+        f"pixel on every side is padding=({one})"
     )
 
 

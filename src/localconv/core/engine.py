@@ -160,9 +160,12 @@ def results_of(spec: Spec, x_shape: Ints, geometry: Geometry) -> tuple[Ints, tup
     """The shape of the forward result, and those that a bias may have."""
     output = geometry.output[3 - spec.rank :]
     shape = layout_of(x_shape[: -spec.rank - 1], output, geometry.filters, geometry.channels_first)
+    family = FAMILIES[spec.family]
+    if family.kernel_by_image:
+        return shape, ()
     # What layers of several dimensions store for an unshared kernel; a shared one has a bias for each filter alone.
     biases: tuple[Ints, ...] = ((geometry.filters,),)
-    if FAMILIES[spec.family].kernel_by_position:
+    if family.kernel_by_position:
         biases = (*biases, (*output, geometry.filters))
     return shape, biases
 

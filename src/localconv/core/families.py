@@ -8,7 +8,7 @@ here, and Spec, geometry, engine, policy, layers and tests read it.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .._core import OPERATIONS
 
@@ -17,25 +17,30 @@ class Family(NamedTuple):
     """How a family differs from the others.
 
     `operations`: by the array that they make ("output" is the forward result); `kernel_by_position`: the kernel is
-    (positions, rows, filters), not kernel_size + (channels, filters), and so may a bias be; `centered`: 'same' is
-    Keras 2's window around ``position * stride``, not TensorFlow's SAME; `batch_axes`: the input may have several.
+    (positions, rows, filters), not kernel_size + (channels, filters), and so may a bias be; `kernel_by_image`: it comes
+    with the data, as images of one number for each group and tap at every output position, and there is no bias;
+    `centered`: 'same' is Keras 2's window around ``position * stride``, not TensorFlow's SAME; `batch_axes`: the input
+    may have several; `paddings`: names of paddings that no other family takes.
     """
 
     name: str
     operations: dict[str, str]
-    kernel_by_position: bool
-    centered: bool
-    batch_axes: bool
+    kernel_by_position: bool = False
+    kernel_by_image: bool = False
+    centered: bool = False
+    batch_axes: bool = False
+    paddings: tuple[str, ...] = ()
 
 
-def _family(name: str, **differences: bool) -> Family:
+def _family(name: str, **differences: Any) -> Family:
     return Family(name, {made: op for op, (family, _, made) in OPERATIONS.items() if family == name}, **differences)
 
 
-LOCAL, CONV = "local", "conv"
+LOCAL, CONV, FILTER = "local", "conv", "filter"
 FAMILIES = {
-    LOCAL: _family(LOCAL, kernel_by_position=True, centered=True, batch_axes=False),
-    CONV: _family(CONV, kernel_by_position=False, centered=False, batch_axes=True),
+    LOCAL: _family(LOCAL, kernel_by_position=True, centered=True),
+    CONV: _family(CONV, batch_axes=True),
+    FILTER: _family(FILTER, kernel_by_image=True, paddings=("inside",)),
 }
 
 

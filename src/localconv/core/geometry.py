@@ -11,7 +11,7 @@ from typing import NamedTuple
 from .arguments import Ints
 from .families import FAMILIES
 from .spec import Spec
-from .windows import Axis, Convolution, axes_of, depth_of, layout_of
+from .windows import Axis, Convolution, axes_of, depth_of, filters_shape, layout_of
 
 # A distance in elements that a signed 64-bit byte offset still reaches for the widest element.
 _LIMIT = 2**59
@@ -21,13 +21,14 @@ _ARRAY_LIMIT = 2**48
 
 
 class Names(NamedTuple):
-    """What the caller's arguments are called that give the input's and the kernel's shape,
-    and the output's gradient.
+    """What the caller's arguments are called that give the input's and the kernel's shape, and the output's gradient;
+    and the output itself, whose shape that has.
     """
 
     input: str = "inputs"
     kernel: str = "kernel"
     gradient: str = "grad_output"
+    result: str = "the forward result"
 
 
 class Mismatch(ValueError):
@@ -83,7 +84,7 @@ class Geometry:
     def axes(self) -> tuple[Axis, ...]:
         """The windows along every axis."""
         return tuple(
-            Axis(*axis)
+            Axis(*axis, moved=self.inside)
             for axis in zip(self.input, self.output, self.kernel, self.strides, self.dilation, self.before, strict=True)
         )
 
@@ -123,6 +124,8 @@ def geometry_of(spec: Spec, x_shape: Ints, kernel_shape: Ints) -> Geometry:
     batch, spatial, channels = _split(x_shape, spec)
     if family.kernel_by_position:
         return _local_geometry(spec, x_shape, kernel_shape, batch, spatial, channels)
+    if family.kernel_by_image:
+        return _filter_geometry(spec, x_shape, kernel_shape, batch, spatial, channels)
     return _conv_geometry(spec, x_shape, kernel_shape, batch, spatial, channels)
 
 
@@ -234,25 +237,96 @@ def _local_advice(spec: Spec, x_shape: Ints, kernel_shape: Ints) -> str:
     return f"; it fits with data_format={other!r}" if fits else ""
 
 
+def _filter_geometry(
+    spec: Spec, x_shape: Ints, kernel_shape: Ints, batch: int, spatial: Ints, channels: int
+) -> Geometry:
+    axes = axes_of(spec, spatial)
+    _check_inside(axes)
+    _check_output(spec, axes)
+    output = tuple(axis.outputs for axis in axes)
+    one, each = filters_shape(spec, 1, output), filters_shape(spec, batch, output)
+    if kernel_shape not in (one, each):
+        batches = each if batch == 1 else f"{each} or {one}"
+        raise Mismatch(
+            f"{{kernel}} must have shape {_axes(spec, 'batch or 1', 'groups * prod(kernel_size)')} = {batches} for "
+            f"{{input}} of shape {x_shape}, got {kernel_shape}{_filter_advice(spec, x_shape, kernel_shape, each)}"
+        )
+    if channels < 1:
+        raise Mismatch(f"{{input}} must have at least 1 channel, got {channels}")
+    if channels % spec.groups:
+        raise Mismatch(f"groups must divide the {channels} channels of {{input}}, got groups={spec.groups}")
+    return _sized(spec, axes, batch, channels, channels, kernel_shape[0])
+
+
+def _filter_advice(spec: Spec, x_shape: Ints, kernel_shape: Ints, expected: Ints) -> str:
+    """What somebody may have meant whose filters do not fit: those of one image, of the other family or data format, or
+    with axes for groups and taps.
+    """
+    if kernel_shape == expected[1:]:
+        return f"; filters of one image for all have shape {(1, *kernel_shape)}"
+    output = expected[2:] if spec.channels_first else expected[1:-1]
+    if len(kernel_shape) == 3 and kernel_shape[0] == prod(output):
+        return f"; a kernel that is the same for all images is for local_conv{spec.rank}d"
+    if not kernel_shape or kernel_shape[0] not in (1, expected[0]):
+        return ""
+    other, spatial, _ = _in_other_format(spec, x_shape)
+    flipped, tail = replace(spec, channels_first=not spec.channels_first), kernel_shape[1:]
+    if tail == filters_shape(flipped, 1, [axis.outputs for axis in axes_of(spec, spatial)])[1:]:
+        return f"; it fits with data_format={other!r}"
+    if tail == filters_shape(flipped, 1, output)[1:]:
+        return f"; np.moveaxis{'(-1, 1)' if spec.channels_first else '(1, -1)'} brings its taps to their place"
+    positions = kernel_shape[-spec.rank :] if spec.channels_first else kernel_shape[1 : spec.rank + 1]
+    if positions == output and prod(tail) == prod(expected[1:]):
+        return f"; reshaped to {(kernel_shape[0], *expected[1:])} it does"
+    return ""
+
+
+def _check_inside(axes: tuple[Axis, ...]) -> None:
+    """Mismatch if windows are to lie inside an input in which they do not fit."""
+    spatial, reaches = tuple(axis.n for axis in axes), tuple(axis.taps * axis.dilation for axis in axes)
+    if axes[0].moved and any(n < reach for n, reach in zip(spatial, reaches, strict=True)):
+        raise Mismatch(
+            f"kernel_size * dilation_rate must be at most the size of {{input}} along every axis with "
+            f"padding='inside': got {reaches} for size {spatial}"
+        )
+
+
 def _in_other_format(spec: Spec, x_shape: Ints) -> tuple[str, Ints, int]:
     """The data format that a spec has not; spatial sizes and channels of an input shape if it had."""
     _, spatial, channels = _split(x_shape, replace(spec, channels_first=not spec.channels_first))
     return "channels_last" if spec.channels_first else "channels_first", spatial, channels
 
 
-def _sized(spec: Spec, axes: tuple[Axis, ...], batch: int, channels: int, filters: int) -> Geometry:
-    """The geometry of windows, with three axes. Mismatch if an array or an offset would be too long."""
+def _sized(
+    spec: Spec, axes: tuple[Axis, ...], batch: int, channels: int, filters: int, kernel_batch: int | None = None
+) -> Geometry:
+    """The geometry of windows, with three axes; kernel_batch: images of filters that come with the data. Mismatch if an
+    array or an offset would be too long.
+    """
     # Of one pixel, one position and one tap.
     three = (Axis(1, 1, 1, 1, 1, 0),) * (3 - len(axes)) + axes
-    n, output, kernel, strides, dilation, before = zip(*three, strict=True)
+    n, output, kernel, strides, dilation, before, _ = zip(*three, strict=True)
     g = Geometry(
-        batch, n, channels, output, filters, kernel, strides, dilation, before, spec.groups, spec.channels_first
+        batch,
+        n,
+        channels,
+        output,
+        filters,
+        kernel,
+        strides,
+        dilation,
+        before,
+        spec.groups,
+        spec.channels_first,
+        by_group=kernel_batch is not None,
+        kernel_batch=1 if kernel_batch is None else kernel_batch,
+        inside=axes[0].moved,
     )
     array = max(g.batch * prod(g.input) * g.channels, g.batch * g.positions * g.filters, g.window * g.filters)
     if array > _ARRAY_LIMIT:
         raise TooLarge(f"an array of this convolution would have {array} elements: they may have {_ARRAY_LIMIT}")
     largest = max(
-        g.positions * prod(g.kernel) * g.channels * g.filters,
+        g.positions * prod(g.kernel) * g.channels * (g.kernel_batch if g.by_group else g.filters),
         *(axis.outputs * axis.stride + axis.reach for axis in axes),
         *(axis.dilation for axis in axes),
     )
@@ -272,9 +346,9 @@ def _split(shape: Ints, spec: Spec) -> tuple[int, Ints, int]:
     return lead, shape[-spec.rank - 1 : -1], shape[-1]
 
 
-def _axes(spec: Spec) -> str:
+def _axes(spec: Spec, batch: str = "batch", channels: str = "channels") -> str:
     spatial = {1: "steps", 2: "rows, columns", 3: "depths, rows, columns"}[spec.rank]
-    return f"(batch, channels, {spatial})" if spec.channels_first else f"(batch, {spatial}, channels)"
+    return f"({batch}, {channels}, {spatial})" if spec.channels_first else f"({batch}, {spatial}, {channels})"
 
 
 def _check_groups(channels: int, filters: int, groups: int) -> None:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from .arguments import IntOrInts, Ints, Padding, PaddingLike, groups_of, ints, is_channels_first, padding_of
-from .families import CONV, LOCAL
+from .families import CONV, FAMILIES, FILTER, LOCAL
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,8 +33,9 @@ class Spec:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Through the makers: a process unpickles the same object every time, which its plans are kept by."""
-        if self.family == LOCAL:
-            return _local_spec, (
+        if self.family != CONV:
+            return _spec_of_windows, (
+                self.family,
                 self.rank,
                 self.kernel_size,
                 self.strides,
@@ -64,27 +65,61 @@ def local_spec(
 
     TypeError or ValueError names one.
     """
+    if output_shape is not None:
+        output_shape = ints(output_shape, rank, "output_shape", scalar=False)
+    windows = (kernel_size, strides, padding, data_format, dilation_rate, groups)
+    return _checked_windows(LOCAL, rank, *windows, output_shape)
+
+
+def filter_spec(
+    rank: int,
+    kernel_size: IntOrInts,
+    strides: IntOrInts,
+    padding: PaddingLike,
+    data_format: str | None,
+    dilation_rate: IntOrInts,
+    groups: int,
+) -> Spec:
+    """The spec of filters that come with the data; arguments as in `filters.local_filter2d`.
+
+    TypeError or ValueError names one.
+    """
+    return _checked_windows(FILTER, rank, kernel_size, strides, padding, data_format, dilation_rate, groups, None)
+
+
+def _checked_windows(
+    family: str,
+    rank: int,
+    kernel_size: IntOrInts,
+    strides: IntOrInts,
+    padding: PaddingLike,
+    data_format: str | None,
+    dilation_rate: IntOrInts,
+    groups: int,
+    output: Ints | None,
+) -> Spec:
+    """The spec of a family whose specs name the window."""
     if (
         not type(kernel_size) is type(strides) is type(dilation_rate) is int
     ):  # plain ints are left to the cached function
         kernel_size, strides = ints(kernel_size, rank, "kernel_size"), ints(strides, rank, "strides")
         dilation_rate = ints(dilation_rate, rank, "dilation_rate")
-    if output_shape is not None:
-        output_shape = ints(output_shape, rank, "output_shape", scalar=False)
-    return _local_spec(
+    return _spec_of_windows(
+        family,
         rank,
         kernel_size,
         strides,
-        padding_of(padding, rank),
+        padding_of(padding, rank, FAMILIES[family].paddings),
         is_channels_first(data_format),
         dilation_rate,
         groups_of(groups),
-        output_shape,
+        output,
     )
 
 
 @lru_cache(maxsize=1024)
-def _local_spec(
+def _spec_of_windows(
+    family: str,
     rank: int,
     kernel_size: IntOrInts,
     strides: IntOrInts,
@@ -95,9 +130,12 @@ def _local_spec(
     output: Ints | None,
 ) -> Spec:
     size, steps = ints(kernel_size, rank, "kernel_size"), ints(strides, rank, "strides")
-    return Spec(
-        LOCAL, rank, size, steps, padding, ints(dilation, rank, "dilation_rate"), groups, channels_first, output
-    )
+    spacing = ints(dilation, rank, "dilation_rate")
+    if padding == "inside" and max(steps) > 1:
+        raise ValueError(
+            f"strides must be 1 with padding='inside', which has an output for every pixel, got strides={steps}"
+        )
+    return Spec(family, rank, size, steps, padding, spacing, groups, channels_first, output)
 
 
 def conv_spec(

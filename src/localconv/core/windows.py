@@ -1,9 +1,9 @@
 """Where the windows of a convolution lie: along one axis, and of a locally connected convolution with sizes.
 
-The one place for the output's size, the padding in numbers, the shape of a kernel of rows, and which taps meet the
-input. Two worlds pad differently: shared convolution as TensorFlow does (valid, SAME, causal), locally connected layers
-as Keras 2 does ('same' is the window around ``position * stride``, clipped to the input). `axis_windows` has both
-formulas; nothing else knows of padding but as pixels.
+The one place for the output's size, the padding in numbers, the shapes of a kernel of rows and of filters, and which
+taps meet the input. Two worlds pad differently: shared convolution as TensorFlow does (valid, SAME, causal), locally
+connected layers as Keras 2 does ('same' is the window around ``position * stride``, clipped to the input).
+`axis_windows` has both formulas; nothing else knows of padding but as pixels, and of windows that were moved 'inside'.
 """
 
 from __future__ import annotations
@@ -39,14 +39,24 @@ def axis_windows(
         outputs = -(-n // stride)
         centered = FAMILIES[family].centered
         return (reach // 2 if centered else max((outputs - 1) * stride + reach - n, 0) // 2), outputs
-    before, after = {"valid": (0, 0), "causal": (reach - 1, 0)}[padding] if isinstance(padding, str) else padding
+    if isinstance(padding, str):
+        # Inside: as many outputs as if all of the padding were behind, where `Axis` moves the windows back from.
+        before, after = {"valid": (0, 0), "causal": (reach - 1, 0), "inside": (0, reach - 1)}[padding]
+    else:
+        before, after = padding
     return before, (before + n + after - reach) // stride + 1
+
+
+def _positive(value: Any) -> Any:
+    """What is above 0 of a number, or of an array of integers of any library."""
+    return (value + abs(value)) // 2
 
 
 class Axis(NamedTuple):
     """The windows along one axis of n pixels. Where padding is in numbers, n and so `outputs` may be symbols.
 
-    `before`: pixels of padding in front; `outputs`: positions; `taps`: the window's size.
+    `before`: pixels of padding in front; `outputs`: positions; `taps`: the window's size; `moved`: there is no padding;
+    position p has its window around pixel p, moved as far as it takes, in steps of the dilation, to lie inside.
     """
 
     n: int
@@ -55,6 +65,7 @@ class Axis(NamedTuple):
     stride: int
     dilation: int
     before: int
+    moved: bool = False
 
     @property
     def reach(self) -> int:
@@ -64,12 +75,17 @@ class Axis(NamedTuple):
     @property
     def after(self) -> int:
         """Pixels of padding behind; those that no window reaches are left out."""
-        return max(0, (self.outputs - 1) * self.stride + self.reach - self.before - self.n)
+        return 0 if self.moved else max(0, (self.outputs - 1) * self.stride + self.reach - self.before - self.n)
 
     def pixel(self, position: Any, tap: Any) -> Any:
         """The pixel that a tap meets at a position: numbers, or arrays of them. Those in padding are below 0, or n and
         above.
         """
+        if self.moved:
+            number, phase = position // self.dilation, position % self.dilation
+            last = -((phase - self.n) // self.dilation) - self.taps  # start of the last window of this phase
+            start = _positive(number - self.taps // 2)
+            return phase + (start - _positive(start - last) + tap) * self.dilation
         return position * self.stride + tap * self.dilation - self.before
 
     def inside(self, position: Any, tap: Any) -> Any:
@@ -79,6 +95,8 @@ class Axis(NamedTuple):
 
     def positions_of(self, tap: int) -> Range:
         """The positions at which a tap meets the input."""
+        if self.moved:
+            return 0, self.outputs
         first = self.pixel(0, tap)
         start = min(self.outputs, max(0, -(first // self.stride)))
         return start, max(start, min(self.outputs, (self.n - 1 - first) // self.stride + 1))
@@ -90,6 +108,11 @@ class Axis(NamedTuple):
         if positions[0] == positions[1]:
             return (0, 0), (0, 0)
         first, last = (0, self.taps) if taps is None else taps
+        if self.moved:  # along positions of one phase pixels never fall
+            start, end = positions
+            low = min(self.pixel(p, first) for p in range(start, min(start + self.dilation, end)))
+            high = max(self.pixel(p, last - 1) for p in range(max(start, end - self.dilation), end)) + 1
+            return (low, high), (0, 0)
         start, end = self.pixel(positions[0], first), self.pixel(positions[1] - 1, last - 1) + 1
         low = min(max(start, 0), self.n)
         high = max(low, min(end, self.n))
@@ -100,11 +123,12 @@ def axes_of(spec: Spec, spatial: Sequence[Any], size: Ints | None = None) -> tup
     """The windows along every axis of an input of these sizes; size: that of a window which the spec does not name."""
     kernel_size = spec.kernel_size if size is None else size
     assert kernel_size is not None
+    moved = spec.padding == "inside"
     padding: Any = (spec.padding,) * spec.rank if isinstance(spec.padding, str) else spec.padding
     axes = []
     for n, taps, stride, dilation, pads in zip(spatial, kernel_size, spec.strides, spec.dilation, padding, strict=True):
         before, outputs = axis_windows(spec.family, n, taps, stride, dilation, pads)
-        axes.append(Axis(n, outputs, taps, stride, dilation, before))
+        axes.append(Axis(n, outputs, taps, stride, dilation, before, moved))
     return tuple(axes)
 
 
@@ -130,12 +154,19 @@ def layout_of(
     return (*lead, channels, *spatial) if channels_first else (*lead, *spatial, channels)
 
 
+def filters_shape(spec: Spec, batch: Any, output: Sequence[Any]) -> Any:
+    """The shape of the filters that come with so many images, with this output: each group's taps in C order."""
+    assert spec.kernel_size is not None
+    return layout_of((batch,), tuple(output), spec.groups * prod(spec.kernel_size), spec.channels_first)
+
+
 @dataclass(frozen=True, eq=False)
 class Convolution:
     """A locally connected convolution with all sizes but the batch: what follows from them is computed when asked for.
 
     Nothing is checked here; `geometry.convolution_of` does. Sizes may be symbols where the spec's padding is in
-    numbers.
+    numbers. One whose filters come with the data has as many filters as channels, and no shape of a kernel or a bias:
+    `filters_shape` has that.
 
     Parameters
     ----------
