@@ -3,8 +3,9 @@
 A locally connected layer is a convolution whose filters differ from one output position to the next.
 
 Functions of arrays: `local_conv1d`, `local_conv2d` and `local_conv3d`; with one kernel for all positions `conv1d`,
-`conv2d` and `conv3d`; the transposed ones, `conv2d_transpose` and its kin; `im2col` and `col2im`. Their gradients are
-in `localconv.grad`. Kernels of 16 bits are read as they are, those of `quantize` in 8.
+`conv2d` and `conv3d`; the transposed ones, `conv2d_transpose` and its kin; `im2col` and `col2im`. With filters that
+come with the data, one for every image and position: `local_filter2d`, `local_correlation2d` and their kin. Gradients
+are in `localconv.grad`. Kernels of 16 bits are read as they are, those of `quantize` in 8.
 
 Models: `localconv.layers` has the layers of Keras 2.15, `layers.LocallyConnected2D` among them, with training and
 Keras's files. `localconv.convert` brings weights into the layouts of other libraries and back.
@@ -46,6 +47,14 @@ from .core.arrays import BRIDGES as _BRIDGES
 from .core.config import floatx, image_data_format, set_floatx, set_image_data_format, set_winograd, winograd
 from .core.machine import get_num_threads, set_num_threads, show_config
 from .core.quantized import QuantizedKernel
+from .filters import (
+    local_correlation1d,
+    local_correlation2d,
+    local_correlation3d,
+    local_filter1d,
+    local_filter2d,
+    local_filter3d,
+)
 from .hints import MissingName
 from .quantization import quantize
 from .version import __version__
@@ -75,6 +84,12 @@ __all__ = [
     "local_conv2d_transpose",
     "local_conv3d",
     "local_conv3d_transpose",
+    "local_correlation1d",
+    "local_correlation2d",
+    "local_correlation3d",
+    "local_filter1d",
+    "local_filter2d",
+    "local_filter3d",
     "quantize",
     "set_floatx",
     "set_image_data_format",

@@ -44,6 +44,9 @@ _WORDS = {
 _OF_2D = {
     "of 1 int": "of 2 ints",
     "{'valid', 'same', 'causal'} or ((before, after),)": "{'valid', 'same'} or two pairs (before, after)",
+    "{'valid', 'same', 'causal', 'inside'} or ((before, after),)": (
+        "{'valid', 'same', 'inside'} or two pairs (before, after)"
+    ),
     "ceil(steps / strides)": "ceil(size / strides)",
     " 'causal' pads ``(kernel_size - 1) * dilation_rate`` steps in front.": "",
     "Steps from one": "Pixels along every axis from one",

@@ -1,9 +1,10 @@
-"""Gradients of the backend's convolutions, for their input and for their kernel.
+"""Gradients of the convolutions for their input and for their kernel, and of the filters that come with the data.
 
 Named after ``torch.nn.grad``: ``conv2d_input`` and ``conv2d_kernel`` are the two gradients of `localconv.conv2d`, and
 so on. Each takes the arguments of the forward function behind its first three. With L = sum(forward(x, kernel) *
 grad_output), the functions ending in ``_input`` return dL/dx and those ending in ``_kernel`` dL/dkernel; `bias` returns
-dL/dbias for all four.
+dL/dbias for all four. Those of `localconv.local_filter2d` and `localconv.local_correlation2d` end in what they are for:
+``_input``, ``_filters`` and ``_queries``.
 
 The gradients for the input are the transposed convolutions: `localconv.conv2d_transpose` and its kin are the same
 computation under the names and with the arguments of Keras.
@@ -16,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike
 
-from . import backend
+from . import backend, filters
 from .core import engine
-from .core.arguments import IntOrInts, PaddingLike, ints
+from .core.arguments import IntOrInts, Ints, PaddingLike, ints
 from .core.arrays import Array, KernelLike, as_float_array
 from .core.geometry import Names
-from .core.spec import conv_spec, local_spec
+from .core.spec import Spec, conv_spec, filter_spec, local_spec
 from .docstrings import docstring_from_2d, whole
 from .hints import MissingName
 
@@ -39,6 +40,18 @@ __all__ = [
     "local_conv2d_kernel",
     "local_conv3d_input",
     "local_conv3d_kernel",
+    "local_correlation1d_input",
+    "local_correlation1d_queries",
+    "local_correlation2d_input",
+    "local_correlation2d_queries",
+    "local_correlation3d_input",
+    "local_correlation3d_queries",
+    "local_filter1d_filters",
+    "local_filter1d_input",
+    "local_filter2d_filters",
+    "local_filter2d_input",
+    "local_filter3d_filters",
+    "local_filter3d_input",
 ]
 
 
@@ -56,6 +69,10 @@ if not TYPE_CHECKING:  # for type checkers a module with this function has every
 FOR_INPUT = Names("input_shape", "kernel")
 FOR_LOCAL_KERNEL = Names("inputs", "kernel_shape")
 FOR_SHARED_KERNEL = Names("x", "kernel_shape")
+FOR_FILTER_INPUT = Names("input_shape", "filters")
+FOR_FILTERS = Names("inputs", "filters_shape")
+FOR_CORRELATION_INPUT = Names("input_shape", "grad_output", "queries", "a result of local_filter")
+FOR_QUERIES = Names("inputs", "grad_output", "queries_shape", "a result of local_filter")
 
 
 @whole(backend.local_conv1d)
@@ -347,6 +364,605 @@ def local_conv3d_kernel(
     spec = local_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups, output_shape)
     shape = ints(kernel_shape, None, "kernel_shape", minimum=0)
     return engine.grad_kernel(spec, inputs, shape, grad_output, out, accumulate, FOR_LOCAL_KERNEL)
+
+
+@whole(filters.local_filter1d)
+def local_filter1d_input(
+    input_shape: Sequence[int],
+    filters: ArrayLike,
+    grad_output: ArrayLike,
+    kernel_size: IntOrInts,
+    strides: IntOrInts = 1,
+    data_format: str | None = None,
+    *,
+    padding: PaddingLike = "valid",
+    dilation_rate: IntOrInts = 1,
+    groups: int = 1,
+    out: Array | None = None,
+) -> Array:
+    """Gradient of `localconv.local_filter1d` for its input.
+
+    Strides, padding and the like are those of the forward call.
+
+    Parameters
+    ----------
+    input_shape : sequence of 3 ints
+        Shape of the input, (batch, steps, channels) or (batch, channels, steps).
+    filters : array_like of floats
+        The filters of the forward call,
+        (batch, positions, groups * kernel_size) or (batch, groups * kernel_size, positions).
+        Of batch 1: for all images.
+    grad_output : array_like of floats
+        Gradient for the forward result, of its shape.
+    kernel_size, strides, data_format, padding, dilation_rate, groups
+        As in `localconv.local_filter1d`.
+    out : ndarray, optional
+        Takes the result: same shape and dtype, no memory in common with an input.
+
+    Returns
+    -------
+    ndarray
+        Shape `input_shape`; `out` if given. Of the dtype that NumPy promotes the arrays to. Steps that no window holds
+        are 0.
+
+    Raises
+    ------
+    TypeError
+        An argument of another type or dtype than those above.
+    ValueError
+        A shape, size, format or padding that does not fit; the message names the argument.
+
+    Notes
+    -----
+    Every input value is the sum over the windows that hold it; its order depends neither on the number of threads
+    nor on how work is cut.
+
+    Examples
+    --------
+    >>> import numpy as np, localconv.grad
+    >>> filters, grad_output = np.ones((1, 4, 3)), np.ones((1, 4, 2))
+    >>> localconv.grad.local_filter1d_input((1, 6, 2), filters, grad_output, 3, 1, 'channels_last')[0, :, 0]
+    array([1., 2., 3., 3., 2., 1.])
+    """
+    spec = filter_spec(1, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    shape = ints(input_shape, None, "input_shape", minimum=0)
+    return engine.grad_input(spec, shape, filters, grad_output, out, FOR_FILTER_INPUT)
+
+
+@whole(filters.local_filter2d, local_filter1d_input)
+def local_filter2d_input(
+    input_shape: Sequence[int],
+    filters: ArrayLike,
+    grad_output: ArrayLike,
+    kernel_size: IntOrInts,
+    strides: IntOrInts = 1,
+    data_format: str | None = None,
+    *,
+    padding: PaddingLike = "valid",
+    dilation_rate: IntOrInts = 1,
+    groups: int = 1,
+    out: Array | None = None,
+) -> Array:
+    """Gradient of `localconv.local_filter2d` for its input.
+
+    Strides, padding and the like are those of the forward call.
+
+    Parameters
+    ----------
+    input_shape : sequence of 4 ints
+        Shape of the input, (batch, rows, columns, channels) or (batch, channels, rows, columns).
+    filters : array_like of floats
+        The filters of the forward call,
+        (batch, output rows, output columns, groups * kh * kw), or with channels_first
+        (batch, groups * kh * kw, output rows, output columns).
+        Of batch 1: for all images.
+    grad_output : array_like of floats
+        Gradient for the forward result, of its shape.
+    kernel_size, strides, data_format, padding, dilation_rate, groups
+        As in `localconv.local_filter2d`.
+    out
+        As in `local_filter1d_input`.
+
+    Returns
+    -------
+    ndarray
+        Shape `input_shape`; `out` if given. Of the dtype that NumPy promotes the arrays to. Pixels that no window holds
+        are 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `local_filter1d_input`.
+
+    Examples
+    --------
+    >>> import numpy as np, localconv.grad
+    >>> filters, grad_output = np.ones((1, 3, 4, 9), np.float32), np.ones((1, 3, 4, 2), np.float32)
+    >>> localconv.grad.local_filter2d_input((1, 5, 6, 2), filters, grad_output, 3, 1, 'channels_last')[0, 2, :, 0]
+    array([3., 6., 9., 9., 6., 3.], dtype=float32)
+    """
+    spec = filter_spec(2, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    shape = ints(input_shape, None, "input_shape", minimum=0)
+    return engine.grad_input(spec, shape, filters, grad_output, out, FOR_FILTER_INPUT)
+
+
+@docstring_from_2d(
+    local_filter2d_input,
+    """
+    >>> import numpy as np, localconv.grad
+    >>> filters, grad_output = np.ones((1, 1, 3, 4, 27), np.float32), np.ones((1, 1, 3, 4, 2), np.float32)
+    >>> shape = (1, 3, 5, 6, 2)
+    >>> localconv.grad.local_filter3d_input(shape, filters, grad_output, 3, 1, 'channels_last')[0, 0, 2, :, 0]
+    array([3., 6., 9., 9., 6., 3.], dtype=float32)
+    """,
+)
+def local_filter3d_input(
+    input_shape: Sequence[int],
+    filters: ArrayLike,
+    grad_output: ArrayLike,
+    kernel_size: IntOrInts,
+    strides: IntOrInts = 1,
+    data_format: str | None = None,
+    *,
+    padding: PaddingLike = "valid",
+    dilation_rate: IntOrInts = 1,
+    groups: int = 1,
+    out: Array | None = None,
+) -> Array:
+    spec = filter_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    shape = ints(input_shape, None, "input_shape", minimum=0)
+    return engine.grad_input(spec, shape, filters, grad_output, out, FOR_FILTER_INPUT)
+
+
+@whole(filters.local_filter1d, local_filter1d_input)
+def local_filter1d_filters(
+    inputs: ArrayLike,
+    filters_shape: Sequence[int],
+    grad_output: ArrayLike,
+    kernel_size: IntOrInts,
+    strides: IntOrInts = 1,
+    data_format: str | None = None,
+    *,
+    padding: PaddingLike = "valid",
+    dilation_rate: IntOrInts = 1,
+    groups: int = 1,
+    out: Array | None = None,
+    accumulate: bool = False,
+) -> Array:
+    """Gradient of `localconv.local_filter1d` for its filters.
+
+    It is `localconv.local_correlation1d`, of one image or of all. Strides, padding and the like are those of the
+    forward call.
+
+    Parameters
+    ----------
+    inputs : array_like of floats
+        The input of the forward call, (batch, steps, channels) or (batch, channels, steps).
+    filters_shape : sequence of 3 ints
+        Shape of the filters, (batch, positions, groups * kernel_size) or (batch, groups * kernel_size, positions).
+        Of batch 1: the gradient is summed over the images.
+    grad_output : array_like of floats
+        Gradient for the forward result, of its shape.
+    kernel_size, strides, data_format, padding, dilation_rate, groups
+        As in `localconv.local_filter1d`.
+    out
+        As in `local_filter1d_input`.
+    accumulate : bool, optional
+        Add the gradient to what `out` holds, which must be given then.
+
+    Returns
+    -------
+    ndarray
+        Shape `filters_shape`; `out` if given. float64 if an array is, else float32; an `out` of 16 bits is
+        rounded into once. Taps that meet padding have 0 (with `accumulate`: unchanged).
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `local_filter1d_input`.
+
+    Examples
+    --------
+    >>> import numpy as np, localconv.grad
+    >>> x, grad_output = np.ones((5, 6, 2), np.float32), np.ones((5, 4, 2), np.float32)
+    >>> localconv.grad.local_filter1d_filters(x, (5, 4, 3), grad_output, 3, 1, 'channels_last')[0, 0]
+    array([2., 2., 2.], dtype=float32)
+    >>> localconv.grad.local_filter1d_filters(x, (1, 4, 3), grad_output, 3, 1, 'channels_last')[0, 0]
+    array([10., 10., 10.], dtype=float32)
+    """
+    spec = filter_spec(1, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    shape = ints(filters_shape, None, "filters_shape", minimum=0)
+    return engine.grad_kernel(spec, inputs, shape, grad_output, out, accumulate, FOR_FILTERS)
+
+
+@whole(filters.local_filter2d, local_filter1d_input, local_filter1d_filters)
+def local_filter2d_filters(
+    inputs: ArrayLike,
+    filters_shape: Sequence[int],
+    grad_output: ArrayLike,
+    kernel_size: IntOrInts,
+    strides: IntOrInts = 1,
+    data_format: str | None = None,
+    *,
+    padding: PaddingLike = "valid",
+    dilation_rate: IntOrInts = 1,
+    groups: int = 1,
+    out: Array | None = None,
+    accumulate: bool = False,
+) -> Array:
+    """Gradient of `localconv.local_filter2d` for its filters.
+
+    It is `localconv.local_correlation2d`, of one image or of all. Strides, padding and the like are those of the
+    forward call.
+
+    Parameters
+    ----------
+    inputs : array_like of floats
+        The input of the forward call, (batch, rows, columns, channels) or (batch, channels, rows, columns).
+    filters_shape : sequence of 4 ints
+        Shape of the filters,
+        (batch, output rows, output columns, groups * kh * kw), or with channels_first
+        (batch, groups * kh * kw, output rows, output columns).
+        Of batch 1: the gradient is summed over the images.
+    grad_output : array_like of floats
+        Gradient for the forward result, of its shape.
+    kernel_size, strides, data_format, padding, dilation_rate, groups
+        As in `localconv.local_filter2d`.
+    out, accumulate
+        As in `local_filter1d_filters`.
+
+    Returns
+    -------
+    ndarray
+        Shape `filters_shape`; `out` if given. float64 if an array is, else float32; an `out` of 16 bits is
+        rounded into once. Taps that meet padding have 0 (with `accumulate`: unchanged).
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `local_filter1d_input`.
+
+    Examples
+    --------
+    >>> import numpy as np, localconv.grad
+    >>> x, grad_output = np.ones((5, 5, 6, 4), np.float32), np.ones((5, 3, 4, 4), np.float32)
+    >>> shape = (1, 3, 4, 2 * 3 * 3)
+    >>> localconv.grad.local_filter2d_filters(x, shape, grad_output, 3, 1, 'channels_last', groups=2)[0, 0, 0, :3]
+    array([10., 10., 10.], dtype=float32)
+    """
+    spec = filter_spec(2, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    shape = ints(filters_shape, None, "filters_shape", minimum=0)
+    return engine.grad_kernel(spec, inputs, shape, grad_output, out, accumulate, FOR_FILTERS)
+
+
+@docstring_from_2d(
+    local_filter2d_filters,
+    """
+    >>> import numpy as np, localconv.grad
+    >>> x, grad_output = np.ones((5, 3, 5, 6, 4), np.float32), np.ones((5, 1, 3, 4, 4), np.float32)
+    >>> shape = (5, 1, 3, 4, 27)
+    >>> localconv.grad.local_filter3d_filters(x, shape, grad_output, 3, 1, 'channels_last')[0, 0, 0, 0, :3]
+    array([4., 4., 4.], dtype=float32)
+    """,
+)
+def local_filter3d_filters(
+    inputs: ArrayLike,
+    filters_shape: Sequence[int],
+    grad_output: ArrayLike,
+    kernel_size: IntOrInts,
+    strides: IntOrInts = 1,
+    data_format: str | None = None,
+    *,
+    padding: PaddingLike = "valid",
+    dilation_rate: IntOrInts = 1,
+    groups: int = 1,
+    out: Array | None = None,
+    accumulate: bool = False,
+) -> Array:
+    spec = filter_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    shape = ints(filters_shape, None, "filters_shape", minimum=0)
+    return engine.grad_kernel(spec, inputs, shape, grad_output, out, accumulate, FOR_FILTERS)
+
+
+@whole(filters.local_filter1d, local_filter1d_input)
+def local_correlation1d_input(
+    input_shape: Sequence[int],
+    queries: ArrayLike,
+    grad_output: ArrayLike,
+    kernel_size: IntOrInts,
+    strides: IntOrInts = 1,
+    data_format: str | None = None,
+    *,
+    padding: PaddingLike = "valid",
+    dilation_rate: IntOrInts = 1,
+    groups: int = 1,
+    out: Array | None = None,
+) -> Array:
+    """Gradient of `localconv.local_correlation1d` for its input.
+
+    Strides, padding and the like are those of the forward call.
+
+    Parameters
+    ----------
+    input_shape : sequence of 3 ints
+        Shape of the input, (batch, steps, channels) or (batch, channels, steps).
+    queries : array_like of floats
+        The queries of the forward call, (batch, positions, channels) or (batch, channels, positions).
+    grad_output : array_like of floats
+        Gradient for the forward result, of its shape.
+    kernel_size, strides, data_format, padding, dilation_rate, groups
+        As in `localconv.local_filter1d`.
+    out
+        As in `local_filter1d_input`.
+
+    Returns
+    -------
+    ndarray
+        Shape `input_shape`; `out` if given. Of the dtype that NumPy promotes the arrays to. Steps that no window holds
+        are 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `local_filter1d_input`.
+
+    Examples
+    --------
+    >>> import numpy as np, localconv.grad
+    >>> queries, grad_output = np.ones((1, 4, 2)), np.ones((1, 4, 3))
+    >>> localconv.grad.local_correlation1d_input((1, 6, 2), queries, grad_output, 3, 1, 'channels_last')[0, :, 0]
+    array([1., 2., 3., 3., 2., 1.])
+    """
+    spec = filter_spec(1, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    shape = ints(input_shape, None, "input_shape", minimum=0)
+    return _correlation_input(spec, shape, queries, grad_output, out)
+
+
+@whole(filters.local_filter2d, local_filter1d_input)
+def local_correlation2d_input(
+    input_shape: Sequence[int],
+    queries: ArrayLike,
+    grad_output: ArrayLike,
+    kernel_size: IntOrInts,
+    strides: IntOrInts = 1,
+    data_format: str | None = None,
+    *,
+    padding: PaddingLike = "valid",
+    dilation_rate: IntOrInts = 1,
+    groups: int = 1,
+    out: Array | None = None,
+) -> Array:
+    """Gradient of `localconv.local_correlation2d` for its input.
+
+    Strides, padding and the like are those of the forward call.
+
+    Parameters
+    ----------
+    input_shape : sequence of 4 ints
+        Shape of the input, (batch, rows, columns, channels) or (batch, channels, rows, columns).
+    queries : array_like of floats
+        The queries of the forward call,
+        (batch, output rows, output columns, channels), or with channels_first
+        (batch, channels, output rows, output columns).
+    grad_output : array_like of floats
+        Gradient for the forward result, of its shape.
+    kernel_size, strides, data_format, padding, dilation_rate, groups
+        As in `localconv.local_filter2d`.
+    out
+        As in `local_filter1d_input`.
+
+    Returns
+    -------
+    ndarray
+        Shape `input_shape`; `out` if given. Of the dtype that NumPy promotes the arrays to. Pixels that no window holds
+        are 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `local_filter1d_input`.
+
+    Examples
+    --------
+    >>> import numpy as np, localconv.grad
+    >>> queries, grad_output = np.ones((1, 3, 4, 2), np.float32), np.ones((1, 3, 4, 9), np.float32)
+    >>> shape = (1, 5, 6, 2)
+    >>> localconv.grad.local_correlation2d_input(shape, queries, grad_output, 3, 1, 'channels_last')[0, 2, :, 0]
+    array([3., 6., 9., 9., 6., 3.], dtype=float32)
+    """
+    spec = filter_spec(2, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    shape = ints(input_shape, None, "input_shape", minimum=0)
+    return _correlation_input(spec, shape, queries, grad_output, out)
+
+
+@docstring_from_2d(
+    local_correlation2d_input,
+    """
+    >>> import numpy as np, localconv.grad
+    >>> queries, grad_output = np.ones((1, 1, 3, 4, 2), np.float32), np.ones((1, 1, 3, 4, 27), np.float32)
+    >>> shape = (1, 3, 5, 6, 2)
+    >>> localconv.grad.local_correlation3d_input(shape, queries, grad_output, 3, 1, 'channels_last')[0, 0, 2, :, 0]
+    array([3., 6., 9., 9., 6., 3.], dtype=float32)
+    """,
+)
+def local_correlation3d_input(
+    input_shape: Sequence[int],
+    queries: ArrayLike,
+    grad_output: ArrayLike,
+    kernel_size: IntOrInts,
+    strides: IntOrInts = 1,
+    data_format: str | None = None,
+    *,
+    padding: PaddingLike = "valid",
+    dilation_rate: IntOrInts = 1,
+    groups: int = 1,
+    out: Array | None = None,
+) -> Array:
+    spec = filter_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    shape = ints(input_shape, None, "input_shape", minimum=0)
+    return _correlation_input(spec, shape, queries, grad_output, out)
+
+
+@whole(filters.local_filter1d, local_filter1d_input)
+def local_correlation1d_queries(
+    inputs: ArrayLike,
+    queries_shape: Sequence[int],
+    grad_output: ArrayLike,
+    kernel_size: IntOrInts,
+    strides: IntOrInts = 1,
+    data_format: str | None = None,
+    *,
+    padding: PaddingLike = "valid",
+    dilation_rate: IntOrInts = 1,
+    groups: int = 1,
+    out: Array | None = None,
+) -> Array:
+    """Gradient of `localconv.local_correlation1d` for its queries.
+
+    Strides, padding and the like are those of the forward call.
+
+    Parameters
+    ----------
+    inputs : array_like of floats
+        The input of the forward call, (batch, steps, channels) or (batch, channels, steps).
+    queries_shape : sequence of 3 ints
+        Shape of the queries, (batch, positions, channels) or (batch, channels, positions).
+    grad_output : array_like of floats
+        Gradient for the forward result, of its shape.
+    kernel_size, strides, data_format, padding, dilation_rate, groups
+        As in `localconv.local_filter1d`.
+    out
+        As in `local_filter1d_input`.
+
+    Returns
+    -------
+    ndarray
+        Shape `queries_shape`; `out` if given. Of the dtype that NumPy promotes the arrays to.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `local_filter1d_input`.
+
+    Examples
+    --------
+    >>> import numpy as np, localconv.grad
+    >>> x, grad_output = np.ones((1, 6, 2)), np.ones((1, 4, 3))
+    >>> localconv.grad.local_correlation1d_queries(x, (1, 4, 2), grad_output, 3, 1, 'channels_last')[0, :, 0]
+    array([3., 3., 3., 3.])
+    """
+    spec = filter_spec(1, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    shape = ints(queries_shape, None, "queries_shape", minimum=0)
+    return _correlation_queries(spec, inputs, shape, grad_output, out)
+
+
+@whole(filters.local_filter2d, local_filter1d_input)
+def local_correlation2d_queries(
+    inputs: ArrayLike,
+    queries_shape: Sequence[int],
+    grad_output: ArrayLike,
+    kernel_size: IntOrInts,
+    strides: IntOrInts = 1,
+    data_format: str | None = None,
+    *,
+    padding: PaddingLike = "valid",
+    dilation_rate: IntOrInts = 1,
+    groups: int = 1,
+    out: Array | None = None,
+) -> Array:
+    """Gradient of `localconv.local_correlation2d` for its queries.
+
+    Strides, padding and the like are those of the forward call.
+
+    Parameters
+    ----------
+    inputs : array_like of floats
+        The input of the forward call, (batch, rows, columns, channels) or (batch, channels, rows, columns).
+    queries_shape : sequence of 4 ints
+        Shape of the queries,
+        (batch, output rows, output columns, channels), or with channels_first
+        (batch, channels, output rows, output columns).
+    grad_output : array_like of floats
+        Gradient for the forward result, of its shape.
+    kernel_size, strides, data_format, padding, dilation_rate, groups
+        As in `localconv.local_filter2d`.
+    out
+        As in `local_filter1d_input`.
+
+    Returns
+    -------
+    ndarray
+        Shape `queries_shape`; `out` if given. Of the dtype that NumPy promotes the arrays to.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `local_filter1d_input`.
+
+    Examples
+    --------
+    >>> import numpy as np, localconv.grad
+    >>> x, grad_output = np.ones((1, 5, 6, 2), np.float32), np.ones((1, 3, 4, 9), np.float32)
+    >>> localconv.grad.local_correlation2d_queries(x, (1, 3, 4, 2), grad_output, 3, 1, 'channels_last')[0, 0, :, 0]
+    array([9., 9., 9., 9.], dtype=float32)
+    """
+    spec = filter_spec(2, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    shape = ints(queries_shape, None, "queries_shape", minimum=0)
+    return _correlation_queries(spec, inputs, shape, grad_output, out)
+
+
+@docstring_from_2d(
+    local_correlation2d_queries,
+    """
+    >>> import numpy as np, localconv.grad
+    >>> x, grad_output = np.ones((1, 3, 5, 6, 2), np.float32), np.ones((1, 1, 3, 4, 27), np.float32)
+    >>> shape = (1, 1, 3, 4, 2)
+    >>> localconv.grad.local_correlation3d_queries(x, shape, grad_output, 3, 1, 'channels_last')[0, 0, 0, :, 0]
+    array([27., 27., 27., 27.], dtype=float32)
+    """,
+)
+def local_correlation3d_queries(
+    inputs: ArrayLike,
+    queries_shape: Sequence[int],
+    grad_output: ArrayLike,
+    kernel_size: IntOrInts,
+    strides: IntOrInts = 1,
+    data_format: str | None = None,
+    *,
+    padding: PaddingLike = "valid",
+    dilation_rate: IntOrInts = 1,
+    groups: int = 1,
+    out: Array | None = None,
+) -> Array:
+    spec = filter_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    shape = ints(queries_shape, None, "queries_shape", minimum=0)
+    return _correlation_queries(spec, inputs, shape, grad_output, out)
+
+
+def _correlation_input(spec: Spec, shape: Ints, queries: ArrayLike, grad_output: ArrayLike, out: Array | None) -> Array:
+    """The gradient of a correlation for its input: its own gradient takes the part of the filters."""
+    gradient = _of_correlation(spec, shape, grad_output, FOR_CORRELATION_INPUT)
+    return engine.grad_input(spec, shape, gradient, queries, out, FOR_CORRELATION_INPUT)
+
+
+def _correlation_queries(
+    spec: Spec, inputs: ArrayLike, shape: Ints, grad_output: ArrayLike, out: Array | None
+) -> Array:
+    """The gradient of a correlation for its queries: filters that are its own gradient."""
+    x = as_float_array(inputs, "inputs")
+    gradient = _of_correlation(spec, x.shape, grad_output, FOR_QUERIES)
+    expected, _ = engine.shapes_of_correlation(spec, x.shape, FOR_QUERIES)
+    engine.check_gradient(shape, expected, FOR_QUERIES)
+    return engine.forward(spec, x, gradient, None, out, False, FOR_QUERIES)
+
+
+def _of_correlation(spec: Spec, x_shape: Ints, grad_output: ArrayLike, names: Names) -> Array:
+    """A gradient for a correlation. ValueError unless it has the shape of that, which has filters for every image."""
+    gradient = as_float_array(grad_output, names.kernel)
+    _, expected = engine.shapes_of_correlation(spec, x_shape, names)
+    if gradient.shape != expected:
+        raise ValueError(f"{names.kernel} must have the shape of the correlation, {expected}, got {gradient.shape}")
+    return gradient
 
 
 @whole(backend.conv1d)

@@ -155,6 +155,14 @@ def _promoted(kernel: np.dtype[Any] | None, first: np.dtype[Any], second: np.dty
     return _single(store, result)
 
 
+def data_element_type(first: Array, second: Array) -> ElementType:
+    """The element type of products of two arrays of data, neither of which stays in its 16 bits: two equal types of
+    these are the result's.
+    """
+    element = element_type(first, second)
+    return _single(0, element.result) if element.storage else element
+
+
 def rounded_into(element: ElementType, out: Any) -> ElementType:
     """The element type whose results are rounded to the dtype of `out` if that has 16 bits."""
     if issubclass(type(out), ndarray) and half_storage(out.dtype) and element.dtype is FLOAT32:

@@ -3,13 +3,14 @@ signatures.
 
 A call goes down once: arrays and a `Spec` come in; the job for their shapes, element type and the settings of the
 moment is found or made (geometry.py checks, policy.py plans); it runs; the result comes back. The operations are the
-six of the two families, forward and both gradients, the gradient for the bias, and im2col and col2im.
+nine of the three families, forward and both gradients, the gradient for the bias, and im2col and col2im.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from numpy.typing import ArrayLike
 from .._core import KEPT_BYTES, KEPT_PARTS, Job, num_threads
 from .arguments import Ints
 from .arrays import (
+    ACCEPTED,
     FLOAT64,
     Array,
     ElementType,
@@ -28,6 +30,7 @@ from .arrays import (
     check_accumulate,
     contiguous,
     copy_element_type,
+    data_element_type,
     element_type,
     output_for,
     rounded_into,
@@ -36,12 +39,12 @@ from .arrays import (
     write_result,
 )
 from .families import FAMILIES, makes
-from .geometry import Geometry, Mismatch, Names, column_geometry, geometry_of
+from .geometry import Geometry, Mismatch, Names, column_geometry, filters_geometry, geometry_of
 from .policy import Whole, plan
 from .quantized import QuantizedKernel
 from .settings import Settings, current
 from .spec import Spec
-from .windows import layout_of
+from .windows import filters_shape, layout_of
 
 # The operations of every family, by its name: looked up in every call.
 FORWARD, GRAD_INPUT, GRAD_KERNEL = (
@@ -189,7 +192,10 @@ def forward(
     packing: `KeptPacking.find`, but for the version, which is of a kernel in the data's own dtype.
     """
     x = as_float_array(x, names.input)
-    kernel = kernel if type(kernel) is QuantizedKernel else as_float_array(kernel, names.kernel)  # type: ignore[arg-type]
+    if type(kernel) is not QuantizedKernel:
+        kernel = as_float_array(kernel, names.kernel)  # type: ignore[arg-type]
+    else:
+        check_quantized(spec, names)
     b = None if bias is None else as_float_array(bias, "bias")
     element = element_type(kernel, x, b)
     try:
@@ -221,7 +227,10 @@ def grad_input(
     context: Context | None = None,
 ) -> Array:
     """The gradient for the input; `gradient`: for the output."""
-    kernel = kernel if type(kernel) is QuantizedKernel else as_float_array(kernel, names.kernel)  # type: ignore[arg-type]
+    if type(kernel) is not QuantizedKernel:
+        kernel = as_float_array(kernel, names.kernel)  # type: ignore[arg-type]
+    else:
+        check_quantized(spec, names)
     gradient = as_float_array(gradient, names.gradient)
     element = element_type(kernel, gradient)
     try:
@@ -245,11 +254,15 @@ def grad_kernel(
     accumulate: bool = False,
     names: Names = NAMES,
     context: Context | None = None,
+    element: ElementType | None = None,
 ) -> Array:
-    """The gradient for the kernel; accumulate: added to what out holds. An `out` of 16 bits is rounded into."""
+    """The gradient for the kernel; accumulate: added to what out holds. An `out` of 16 bits is rounded into, unless
+    `element` says what the result is.
+    """
     check_accumulate(accumulate, out)
     x, gradient = as_float_array(x, names.input), as_float_array(gradient, names.gradient)
-    element = rounded_into(element_type(None, x, gradient), out)
+    if element is None:
+        element = rounded_into(element_type(None, x, gradient), out)
     try:
         prepared = prepare(GRAD_KERNEL[spec.family], spec, x.shape, kernel_shape, element, context)
     except Mismatch as error:
@@ -260,6 +273,37 @@ def grad_kernel(
     add = accumulate and not staged
     prepared.job.run(result, contiguous(x, dtype), None, contiguous(gradient, dtype), accumulate=add)
     return accumulate_result(result, out, staged, element, accumulate)
+
+
+def correlation(
+    spec: Spec,
+    x: ArrayLike,
+    queries: ArrayLike,
+    out: Array | None = None,
+    names: Names = NAMES,
+    context: Context | None = None,
+) -> Array:
+    """The gradient for filters of every image: as data of its own, of the dtype that NumPy promotes the arrays to."""
+    x, queries = as_float_array(x, names.input), as_float_array(queries, names.gradient)
+    _, shape = shapes_of_correlation(spec, x.shape, names)
+    return grad_kernel(spec, x, shape, queries, out, False, names, context, data_element_type(x, queries))
+
+
+def shapes_of_correlation(spec: Spec, x_shape: Ints, names: Names = NAMES) -> tuple[Ints, Ints]:
+    """The shapes of what images are correlated with, and of that correlation: of the output, and of filters for every
+    image.
+    """
+    try:
+        return _shapes_of_correlation(spec, x_shape)
+    except Mismatch as error:
+        raise error.named(names) from None
+
+
+@lru_cache(maxsize=256)
+def _shapes_of_correlation(spec: Spec, x_shape: Ints) -> tuple[Ints, Ints]:
+    geometry = filters_geometry(spec, x_shape)
+    output, _ = results_of(spec, x_shape, geometry)
+    return output, filters_shape(spec, geometry.batch, geometry.output[3 - spec.rank :])
 
 
 def grad_bias(
@@ -340,6 +384,15 @@ def stored(kernel: Array | QuantizedKernel, element: ElementType, job: Any) -> A
     return widened(kernel, element.dtype)
 
 
+def check_quantized(spec: Spec, names: Names) -> None:
+    """TypeError unless a family's kernel may be a QuantizedKernel: one that comes with the data may not."""
+    if FAMILIES[spec.family].kernel_by_image:
+        raise TypeError(
+            f"{names.kernel} must be an array of {ACCEPTED}, got a QuantizedKernel, which is for kernels that stay the "
+            f"same: {names.kernel}.dequantize() is an array"
+        )
+
+
 def check_bias(shape: Ints, expected: tuple[Ints, ...]) -> None:
     """ValueError unless a bias has one of the shapes that it may have."""
     if shape not in expected:
@@ -349,7 +402,7 @@ def check_bias(shape: Ints, expected: tuple[Ints, ...]) -> None:
 def check_gradient(shape: Ints, expected: Ints, names: Names) -> None:
     """ValueError unless a gradient has the shape of the forward result."""
     if shape != expected:
-        raise ValueError(f"{names.gradient} must have the shape of the forward result, {expected}, got {shape}")
+        raise ValueError(f"{names.gradient} must have the shape of {names.result}, {expected}, got {shape}")
 
 
 def sum_of_rows(matrix: Array) -> Array:

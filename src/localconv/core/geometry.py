@@ -83,10 +83,8 @@ class Geometry:
     @property
     def axes(self) -> tuple[Axis, ...]:
         """The windows along every axis."""
-        return tuple(
-            Axis(*axis, moved=self.inside)
-            for axis in zip(self.input, self.output, self.kernel, self.strides, self.dilation, self.before, strict=True)
-        )
+        sizes = (self.input, self.output, self.kernel, self.strides, self.dilation, self.before)
+        return tuple(Axis(*axis) for axis in zip(*sizes, (self.inside,) * 3, strict=True))
 
     @property
     def products(self) -> int:
@@ -117,16 +115,21 @@ def geometry_of(spec: Spec, x_shape: Ints, kernel_shape: Ints) -> Geometry:
     A shared convolution's input may have several batch axes.
     """
     family = FAMILIES[spec.family]
-    if len(x_shape) != spec.rank + 2 and (not family.batch_axes or len(x_shape) < spec.rank + 2):
-        least = "at least " if family.batch_axes else ""
-        one = one_image(x_shape) if len(x_shape) == spec.rank + 1 else ""
-        raise Mismatch(f"{{input}} must have {least}{spec.rank + 2} axes {_axes(spec)}, got shape {x_shape}{one}")
+    _check_axes(spec, x_shape)
     batch, spatial, channels = _split(x_shape, spec)
     if family.kernel_by_position:
         return _local_geometry(spec, x_shape, kernel_shape, batch, spatial, channels)
     if family.kernel_by_image:
         return _filter_geometry(spec, x_shape, kernel_shape, batch, spatial, channels)
     return _conv_geometry(spec, x_shape, kernel_shape, batch, spatial, channels)
+
+
+def filters_geometry(spec: Spec, x_shape: Ints) -> Geometry:
+    """The geometry of images of this shape, each with filters of its own."""
+    _check_axes(spec, x_shape)
+    batch, spatial, _ = _split(x_shape, spec)
+    axes = axes_of(spec, spatial)
+    return geometry_of(spec, x_shape, filters_shape(spec, batch, [axis.outputs for axis in axes]))
 
 
 def convolution_of(spec: Spec, spatial: Ints, channels: int, filters: int) -> Convolution:
@@ -344,6 +347,14 @@ def _split(shape: Ints, spec: Spec) -> tuple[int, Ints, int]:
     if spec.channels_first:
         return lead, shape[-spec.rank :], shape[-spec.rank - 1]
     return lead, shape[-spec.rank - 1 : -1], shape[-1]
+
+
+def _check_axes(spec: Spec, x_shape: Ints) -> None:
+    several, axes = FAMILIES[spec.family].batch_axes, spec.rank + 2
+    if len(x_shape) != axes and (not several or len(x_shape) < axes):
+        least = "at least " if several else ""
+        one = one_image(x_shape) if len(x_shape) == spec.rank + 1 else ""
+        raise Mismatch(f"{{input}} must have {least}{axes} axes {_axes(spec)}, got shape {x_shape}{one}")
 
 
 def _axes(spec: Spec, batch: str = "batch", channels: str = "channels") -> str:
