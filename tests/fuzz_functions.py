@@ -51,7 +51,7 @@ def call_round(rng, seed):
     if rng.random() < 0.6:
         for key in rng.sample(list(arguments), rng.choice([1, 1, 2])):
             wrong[key] = spoil(rng, key, arguments[key])
-        if operation.kind == "kernel" and rng.random() < 0.2:
+        if operation.accumulates and rng.random() < 0.2:
             wrong["accumulate"] = rng.choice(ODD)
         if rng.random() < 0.2:
             wrong["out"] = rng.choice(
@@ -100,7 +100,7 @@ def simple(key, value):
     """An accepted argument as the twin takes it: plain tuples of ints, and the defaults spelled out."""
     if key == "data_format":
         return localconv.image_data_format() if value is None else value
-    if key in ("kernel_size", "strides", "dilation_rate", "input_shape", "kernel_shape", "groups", "output_shape"):
+    if key.endswith("_shape") or key in ("kernel_size", "strides", "dilation_rate", "groups"):
         if value is None:
             return None
         return int(value) if np.ndim(value) == 0 else tuple(int(part) for part in value)

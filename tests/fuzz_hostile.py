@@ -60,7 +60,7 @@ def lying_round(rng, seed):
     given = {name: value.copy() if name in arrays else value for name, value in arguments.items()}
     if rng.random() < 0.5:
         given[key] = given[key].view(lying_class(rng, given[key].shape))
-    elif operation.kind == "kernel" and rng.random() < 0.5:
+    elif operation.accumulates and rng.random() < 0.5:
         given["out"] = np.zeros(expected.shape, given[key].dtype)
         given["accumulate"] = Meddling(given[key])
     else:

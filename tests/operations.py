@@ -1,15 +1,15 @@
 """Every public operation once: its function, right arguments, the shape of the result, and how to draw others.
 
-A new forward convolution is a case in `FORWARD`; its gradients and its transpose follow. Another operation is a row,
-with a kind of its own in `DRAWS`. Tests and the fuzzer go over `OPERATIONS`; what an operation computes is said by the
-function of its name in oracle.py.
+A new forward convolution is a case in `FORWARD`; its gradients and its transpose follow. The functions of local filters
+follow from the twin's `FILTER_ROLES`. Another operation is a row, with a kind of its own in `DRAWS`. Tests and the
+fuzzer go over `OPERATIONS`; what an operation computes is said by the function of its name in oracle.py.
 """
 
 import dataclasses
 
 import numpy as np
 import oracle
-from oracle import Case, Gradient
+from oracle import FILTER_ROLES, Case, FilterCase, Gradient
 
 import localconv
 from localconv import grad
@@ -25,13 +25,18 @@ FORWARD = {
         Case("conv3d", (5, 4, 3), (3, 2, 2), 2, 4, 6),
     )
 }
+FILTERING = {
+    case.function: case
+    for kind in FILTER_ROLES
+    for case in (FilterCase(kind, (7,), (3,)), FilterCase(kind, (7, 6), (3, 2)), FilterCase(kind, (5, 4, 3), (3, 2, 2)))
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
     """One function. `right`: arguments by name.
 
-    `kind`: forward, input, kernel, transpose (of a forward function) or columns.
+    `kind`: forward, input, kernel, transpose (of a forward function), columns, or one of `FILTER_ROLES`.
     """
 
     name: str
@@ -42,7 +47,13 @@ class Operation:
 
     @property
     def module(self):
-        return grad if self.kind in ("input", "kernel") else localconv
+        gradients = ("input", "kernel", *(kind for kind, role in FILTER_ROLES.items() if role.shape))
+        return grad if self.kind in gradients else localconv
+
+    @property
+    def accumulates(self):
+        """Whether it takes `accumulate`, as gradients for kernels do."""
+        return self.kind in ("kernel", "local_filter_filters")
 
     def call(self, **changes):
         """Call the function with some of its arguments changed."""
@@ -100,8 +111,17 @@ def columns():
     ]
 
 
+def of_filters(case):
+    """One function of local filters."""
+    sizes = {"kernel_size": case.kernel_size, "strides": 1, "data_format": "channels_last"}
+    arrays = {argument: zeros(case.shapes()[name]) for argument, name in case.role.arrays.items()}
+    chosen = {name: value for name, value in case.arguments(arrays).items() if name not in case.options()}
+    return Operation(case.function, case.kind, chosen | sizes, case.shapes()[case.role.makes], case.rank)
+
+
 OPERATIONS = {operation.name: operation for case in FORWARD.values() for operation in of_case(case)}
 OPERATIONS |= {operation.name: operation for operation in columns()}
+OPERATIONS |= {name: of_filters(case) for name, case in FILTERING.items()}
 
 
 # ------------------------------------------------------------------------------------------------- random arguments
@@ -171,13 +191,50 @@ def draw_columns(operation, rng):
     return {"cols": columns, "input_shape": inputs.shape} | options
 
 
+def draw_filter_case(rng, kind, rank):
+    """A small right geometry of a function of local filters: some lines, and some windows, are longer than a vector."""
+    sizes, more = {
+        1: ([1, 2, 3, 4, 7, 21], [0, 1, 5, 40]),
+        2: ([1, 2, 3, 5], [0, 1, 5, 19]),
+        3: ([1, 2, 3], [0, 1, 2]),
+    }[rank]
+    size = tuple(rng.choice(sizes) for _ in range(rank))
+    dilation = tuple(rng.choice([1, 1, 2, 3]) for _ in range(rank))
+    names = ["valid", "same", "causal"] if rank == 1 else ["valid", "same"]
+    pairs = tuple((rng.randint(0, 6), rng.randint(0, 6)) for _ in range(rank))
+    padding = rng.choice([*names, pairs, "inside", "inside"])
+    # Where a stride is larger than a dilated window, some pixels are in none.
+    strides = (1,) * rank if padding == "inside" else tuple(rng.choice([1, 1, 2, 5]) for _ in range(rank))
+    least = [k * d if padding == "inside" else (k - 1) * d + 1 for k, d in zip(size, dilation, strict=True)]
+    groups = rng.choice([1, 1, 2, 3])
+    return FilterCase(
+        kind,
+        tuple(n + rng.choice(more) for n in least),
+        size,
+        batch=rng.choice([1, 1, 2, 5]),
+        channels=groups * rng.choice([1, 2, 3, 4, 8, 16, 17, 33]),
+        groups=groups,
+        strides=strides,
+        dilation_rate=dilation,
+        padding=padding,
+        data_format=rng.choice(oracle.FORMATS),
+        one=rng.random() < 0.3,
+        dtype=rng.choice(["float32", "float64"]),
+        seed=rng.randrange(2**32),
+    )
+
+
+def draw_filters(operation, rng):
+    return draw_filter_case(rng, operation.kind, operation.rank).arguments()
+
+
 DRAWS = {
     "forward": draw_forward,
     "input": draw_gradient,
     "kernel": draw_gradient,
     "transpose": draw_gradient,
     "columns": draw_columns,
-}
+} | dict.fromkeys(FILTER_ROLES, draw_filters)
 
 
 def of_kind(*kinds):

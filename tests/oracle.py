@@ -8,8 +8,9 @@ The convolutions have the package's own signatures, behind the number of spatial
 float32 input, and in long double for float64 input (where the platform's long double is wider). With ``bound=True``
 they return a second array beside the result, the sum of |w||x| (+ |bias|) behind each output, from which `tolerance`
 makes the largest error that rounding can explain. A `Case` is one convolution with its data, which runs on the package
-and on its twin alike, and a `Gradient` is that of a case with respect to its input or its kernel. The gradients' twins
-have the signatures of localconv.grad without out and accumulate.
+and on its twin alike, a `Gradient` is that of a case with respect to its input or its kernel, and a `FilterCase` is one
+of the functions of local filters. The gradients' twins have the signatures of localconv.grad without out and
+accumulate.
 """
 
 import dataclasses
@@ -280,12 +281,140 @@ def conv_transpose(rank, x, kernel, output_shape, *arguments, **options):
     return conv_input(rank, output_shape, kernel, x, *arguments, **options)
 
 
-# local_conv1d, conv3d_input, ...: the twins under the package's names.
-for _twin in (local_conv, conv):
-    for _suffix in ("", "_input", "_kernel", "_transpose"):
-        for _rank in RANKS:
-            _of_any_rank = globals()[f"{_twin.__name__}{_suffix}"]
-            globals()[f"{_twin.__name__}{_rank}d{_suffix}"] = functools.partial(_of_any_rank, _rank)
+# --- filters that come with the data ----------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class FilterWindow:
+    """The arguments that all functions of local filters have behind their arrays, in this order."""
+
+    rank: int
+    kernel_size: int | tuple
+    strides: int | tuple = 1
+    data_format: str = "channels_last"
+    _: dataclasses.KW_ONLY
+    padding: str | tuple = "valid"
+    dilation_rate: int | tuple = 1
+    groups: int = 1
+
+    def taps(self, shape):
+        """The input index under every tap, along every axis of an input of this shape with the channels last."""
+        size = as_tuple(self.kernel_size, self.rank)
+        return _taps(shape[1:-1], size, self.strides, self.padding, self.dilation_rate, _start_tensorflow)
+
+
+def local_filter(rank, inputs, filters, *window, bound=False, **options):
+    """Every position of every image has its own taps, one filter for all channels of a group:
+
+        y[n, p, c] = sum over t of inputs[n, pixel(p, t), c] * filters[n, p, g(c) * taps + t]
+
+    Filters (batch or 1, *output, groups * taps), those of one image for all. Taps outside the input are not in the sum.
+    """
+    window = FilterWindow(rank, *window, **options)
+
+    def filtered(inputs, filters):
+        image, weights = _to_last(inputs, window.data_format), _to_last(filters, window.data_format)
+        return _from_last(_filtered(image, weights, window.taps(image.shape), window.groups), window.data_format)
+
+    return _with_bound(filtered, inputs, filters, bound)
+
+
+def local_correlation(rank, inputs, queries, *window, bound=False, **options):
+    """What `local_filter` takes for filters, of an array as it returns one:
+
+        w[n, p, g * taps + t] = sum over the channels c of group g of inputs[n, pixel(p, t), c] * queries[n, p, c]
+
+    0 where a tap is outside the input.
+    """
+    window = FilterWindow(rank, *window, **options)
+
+    def correlated(inputs, queries):
+        image, queries = _to_last(inputs, window.data_format), _to_last(queries, window.data_format)
+        return _from_last(_correlated(image, queries, window.taps(image.shape), window.groups), window.data_format)
+
+    return _with_bound(correlated, inputs, queries, bound)
+
+
+def local_filter_input(rank, input_shape, filters, grad_output, *window, bound=False, **options):
+    """The gradient of sum(local_filter(x, filters) * grad_output) with respect to x, which has input_shape."""
+    window = FilterWindow(rank, *window, **options)
+    shape = _last_shape(input_shape, window.data_format)
+
+    def spread(filters, grads):
+        weights, grads = _to_last(filters, window.data_format), _to_last(grads, window.data_format)
+        return _from_last(_spread(shape, weights, grads, window.taps(shape), window.groups), window.data_format)
+
+    return _with_bound(spread, filters, grad_output, bound)
+
+
+def local_filter_filters(rank, inputs, filters_shape, grad_output, *window, bound=False, **options):
+    """The gradient of the same with respect to the filters; of those of one image for all, the sum over the images."""
+    results = local_correlation(rank, inputs, grad_output, *window, bound=bound, **options)
+    if filters_shape[0] == np.shape(inputs)[0]:
+        return results
+    with np.errstate(invalid="ignore"):
+        return tuple(r.sum(0, keepdims=True) for r in results) if bound else results.sum(0, keepdims=True)
+
+
+def local_correlation_input(rank, input_shape, queries, grad_output, *window, **options):
+    """The gradient of sum(local_correlation(x, queries) * grad_output) with respect to x, which has input_shape."""
+    return local_filter_input(rank, input_shape, grad_output, queries, *window, **options)
+
+
+def local_correlation_queries(rank, inputs, queries_shape, grad_output, *window, **options):
+    """The gradient of the same with respect to the queries, which have queries_shape."""
+    return local_filter(rank, inputs, grad_output, *window, **options)
+
+
+def _filtered(image, weights, taps, groups):
+    """image (batch, *spatial, channels) with weights (batch or 1, *output, groups * taps)."""
+    pixels, weights = _in_groups(image, groups), _by_tap(weights, taps, groups)
+    value = np.zeros((len(image), weights.shape[1], *pixels.shape[-2:]), image.dtype)
+    for position, tap, place in _connections(taps, image.shape[1:-1]):
+        value[:, position] += pixels[(slice(None), *place)] * weights[:, position, :, tap, None]
+    return value.reshape(len(image), *(len(axis) for axis in taps), image.shape[-1])
+
+
+def _correlated(image, output, taps, groups):
+    """The weights (batch, *output, groups * taps), each a sum over its group's channels."""
+    pixels, output = _in_groups(image, groups), _in_groups(output, groups)
+    out, size = (tuple(axis.shape[i] for axis in taps) for i in (0, 1))
+    output = output.reshape(len(image), math.prod(out), *output.shape[-2:])
+    weights = np.zeros((len(image), math.prod(out), groups, math.prod(size)), image.dtype)
+    for position, tap, place in _connections(taps, image.shape[1:-1]):
+        weights[:, position, :, tap] = (pixels[(slice(None), *place)] * output[:, position]).sum(-1)
+    return weights.reshape(len(image), *out, groups * math.prod(size))
+
+
+def _spread(shape, weights, output, taps, groups):
+    """Every value of the output, times its weights, is added to the places that it is a sum of."""
+    image, output, weights = np.zeros(shape, output.dtype), _in_groups(output, groups), _by_tap(weights, taps, groups)
+    pixels, output = _in_groups(image, groups), output.reshape(len(image), weights.shape[1], *output.shape[-2:])
+    for position, tap, place in _connections(taps, shape[1:-1]):
+        pixels[(slice(None), *place)] += output[:, position] * weights[:, position, :, tap, None]
+    return pixels.reshape(shape)
+
+
+def _in_groups(x, groups):
+    """The channels of an array in groups of their own: (..., groups, channels / groups)."""
+    return x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
+
+
+def _by_tap(weights, taps, groups):
+    """Weights as (batch or 1, positions, groups, taps)."""
+    out, size = (math.prod(axis.shape[i] for axis in taps) for i in (0, 1))
+    return weights.reshape(len(weights), out, groups, size)
+
+
+# local_conv1d, conv3d_input, local_filter2d_filters, ...: the twins under the package's names.
+for _twin, _suffixes in {
+    "local_conv": ("", "_input", "_kernel", "_transpose"),
+    "conv": ("", "_input", "_kernel", "_transpose"),
+    "local_filter": ("", "_input", "_filters"),
+    "local_correlation": ("", "_input", "_queries"),
+}.items():
+    for _suffix, _rank in itertools.product(_suffixes, RANKS):
+        globals()[f"{_twin}{_rank}d{_suffix}"] = functools.partial(globals()[f"{_twin}{_suffix}"], _rank)
 
 
 def _with_bound(gradient, first, second, bound):
@@ -367,8 +496,25 @@ def _start_tensorflow(size, reach, stride):
     return max((outputs - 1) * stride + reach - size, 0) // 2, outputs
 
 
+def _moved_inside(size, kernel, dilation):
+    """The input index under every tap where windows are centred, and at the border moved until they lie inside.
+
+    Pixels whose indices differ by multiples of the dilation are an axis of their own, of which p is pixel q.
+    """
+    indices = np.zeros((size, kernel), int)
+    for p in range(size):
+        phase, q = p % dilation, p // dilation
+        of_phase = len(range(phase, size, dilation))
+        first = min(max(q - kernel // 2, 0), of_phase - kernel)
+        for t in range(kernel):
+            indices[p, t] = phase + (first + t) * dilation
+    return indices
+
+
 def _axis_taps(size, kernel, stride, padding, dilation, same):
     """The input index under tap i of output p as an (outputs, kernel) array; outside 0..size-1 is padding."""
+    if padding == "inside":
+        return _moved_inside(size, kernel, dilation)
     reach = (kernel - 1) * dilation + 1
     if padding == "same":
         before, outputs = same(size, reach, stride)
@@ -489,7 +635,7 @@ class Case:
 
     @property
     def local(self):
-        return self.function.startswith("local")
+        return self.function.startswith("local_conv")
 
     @property
     def family(self):
@@ -572,6 +718,165 @@ class Case:
         if self.exact:
             return dtype, self.run(twins, arrays), None
         return dtype, *self.run(twins, arrays, bound=True)
+
+
+# --- cases of local filters -------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class FilterRole:
+    """What a function of local filters takes and makes, of the three arrays of a sum: inputs, filters and output.
+
+    `arrays`: its arguments, in their order, by what they are; `shape`: the argument that is the result's shape.
+    """
+
+    makes: str
+    arrays: dict
+    shape: str | None = None
+
+
+FILTER_ROLES = {
+    "local_filter": FilterRole("output", {"inputs": "inputs", "filters": "filters"}),
+    "local_correlation": FilterRole("filters", {"inputs": "inputs", "queries": "output"}),
+    "local_filter_input": FilterRole("inputs", {"filters": "filters", "grad_output": "output"}, "input_shape"),
+    "local_filter_filters": FilterRole("filters", {"inputs": "inputs", "grad_output": "output"}, "filters_shape"),
+    "local_correlation_input": FilterRole("inputs", {"queries": "output", "grad_output": "filters"}, "input_shape"),
+    "local_correlation_queries": FilterRole("output", {"inputs": "inputs", "grad_output": "filters"}, "queries_shape"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class FilterCase:
+    """One function of local filters with its data, exact ones or not, as a `Case` has them.
+
+    `kind`: in `FILTER_ROLES`; `one`: whether the filters, where that is allowed, are of one image for all.
+    """
+
+    kind: str
+    spatial: tuple
+    kernel_size: tuple
+    batch: int = 2
+    channels: int = 4
+    groups: int = 1
+    strides: int | tuple = 1
+    dilation_rate: int | tuple = 1
+    padding: str | tuple = "valid"
+    data_format: str = "channels_last"
+    one: bool = False
+    dtype: str = "float32"
+    exact: bool = True
+    seed: int = 0
+
+    @property
+    def rank(self):
+        return len(self.spatial)
+
+    @property
+    def role(self):
+        return FILTER_ROLES[self.kind]
+
+    @property
+    def function(self):
+        """local_filter2d_input of local_filter_input, ..."""
+        family, end = ("_".join(part) for part in (self.kind.split("_")[:2], self.kind.split("_")[2:]))
+        return f"{family}{self.rank}d{end and '_'}{end}"
+
+    @property
+    def operation(self):
+        """What last_run tells."""
+        return {"output": "filter_forward", "inputs": "filter_grad_input", "filters": "filter_grad_kernel"}[
+            self.role.makes
+        ]
+
+    @property
+    def window(self):
+        return FilterWindow(self.rank, **self.options())
+
+    @property
+    def taps(self):
+        return self.window.taps((self.batch, *self.spatial, self.channels))
+
+    @property
+    def out(self):
+        """The output's spatial sizes."""
+        return tuple(len(axis) for axis in self.taps)
+
+    def layout(self, batch, spatial, channels):
+        return (batch, *spatial, channels) if self.data_format == "channels_last" else (batch, channels, *spatial)
+
+    def shapes(self):
+        """Of inputs, filters and output, by name."""
+        of_one_image = self.one and self.kind.startswith("local_filter")
+        taps = self.groups * math.prod(self.kernel_size)
+        return {
+            "inputs": self.layout(self.batch, self.spatial, self.channels),
+            "filters": self.layout(1 if of_one_image else self.batch, self.out, taps),
+            "output": self.layout(self.batch, self.out, self.channels),
+        }
+
+    def present(self):
+        """Which filters meet the input, in the shape that filters have."""
+        inside = np.zeros((math.prod(self.out), math.prod(self.kernel_size)), bool)
+        for position, tap, _ in _connections(self.taps, self.spatial):
+            inside[position, tap] = True
+        each = np.tile(inside, self.groups).reshape(1, *self.out, -1)
+        return np.broadcast_to(_from_last(each, self.data_format), self.shapes()["filters"])
+
+    def options(self):
+        """The arguments that are no arrays, by name."""
+        names = ("kernel_size", "strides", "data_format", "padding", "dilation_rate", "groups")
+        return {name: getattr(self, name) for name in names}
+
+    def arrays(self):
+        """The function's arrays, by the names of its arguments."""
+        rng = np.random.default_rng(self.seed)
+        make = (lambda shape: rng.integers(-8, 9, shape)) if self.exact else rng.standard_normal
+        data = {name: make(shape).astype(self.dtype) for name, shape in self.shapes().items()}
+        return {argument: data[name] for argument, name in self.role.arrays.items()}
+
+    def arguments(self, arrays=None):
+        """All right arguments by name, in their order where that matters."""
+        arrays = self.arrays() if arrays is None else arrays
+        if self.role.shape is None:
+            return arrays | self.options()
+        shape = {self.role.shape: self.shapes()[self.role.makes]}
+        # The shape stands where its array would.
+        first, second = arrays.items()
+        lead = [*shape.items(), first] if self.role.makes == "inputs" else [first, *shape.items()]
+        return dict([*lead, second]) | self.options()
+
+    def run(self, module, arrays=None, **options):
+        """Calls this function of a module (the package's, or this file) with the arrays."""
+        return getattr(module, self.function)(**(self.arguments(arrays) | options))
+
+    def check(self, result, arrays=None, start=None):
+        """The result is what the twin computes from the arrays (the case's own if None), added to `start`."""
+        dtype, expected, bound, terms = _own_filtering(self) if arrays is None else self.solution(arrays)
+        if start is not None:
+            expected = expected + start
+        if self.exact:
+            np.testing.assert_array_equal(result, expected.astype(dtype), strict=True)
+        elif start is None:
+            assert_close(result, expected, bound, terms, dtype)
+        else:
+            assert_close(result, expected, bound + abs(start), terms + 1, dtype)
+
+    def solution(self, arrays):
+        """The dtype that the result is to have, the twin's value, its bound and terms (None for an exact case).
+
+        Terms are one more than the products that an element is the sum of, which ones give.
+        """
+        dtype, twins = np.result_type(*arrays.values()).newbyteorder("="), sys.modules[__name__]
+        if self.exact:
+            return dtype, self.run(twins, arrays), None, None
+        ones = {name: np.ones(array.shape, "float64") for name, array in arrays.items()}
+        return dtype, *self.run(twins, arrays, bound=True), self.run(twins, ones).astype("float64") + 1
+
+
+@functools.lru_cache(maxsize=4096)
+def _own_filtering(case):
+    """As `_own_solution`."""
+    return case.solution(case.arrays())
 
 
 def one_tap_cases(data_format, dtype):

@@ -64,7 +64,7 @@ def result_dtype(operation, arguments):
     """As `promoted`, of an operation of operations.py; but gradients of 16-bit arrays for a kernel come in float32."""
     arrays = [value for value in arguments.values() if isinstance(value, np.ndarray | QuantizedKernel)]
     dtype = promoted(*arrays)
-    return FLOAT32 if operation.kind == "kernel" and dtype in HALVES else dtype
+    return FLOAT32 if operation.accumulates and dtype in HALVES else dtype
 
 
 def redrawn(rng, arguments, dtypes=(FLOAT16, BFLOAT16, FLOAT32, FLOAT64)):

@@ -30,8 +30,11 @@ ISAS = _core.available_isas()
 half = pytest.mark.parametrize("half", HALVES, ids=str)
 
 
+FAMILIES = {"local_conv": "local", "local_filter": "filter", "local_correlation": "filter"}
+
+
 def family_of(name):
-    return "local" if name.startswith("local") else "conv"
+    return next((family for part, family in FAMILIES.items() if part in name), "conv")
 
 
 def ways_of(name):

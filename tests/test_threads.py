@@ -1,6 +1,7 @@
 """Threads, memory, processes: what a call takes of the machine, and what it leaves to others."""
 
 import concurrent.futures
+import dataclasses
 import math
 import os
 import sys
@@ -13,7 +14,7 @@ import pytest
 import threadpoolctl
 import ways
 from operations import FORWARD
-from oracle import Case, assert_same_bits
+from oracle import Case, FilterCase, assert_same_bits
 
 import localconv
 from localconv import _core
@@ -37,6 +38,11 @@ LARGE = {
         Case("conv1d", (30011,), (5,), 1, 16, 33, exact=False),
         Case("conv2d", (61, 67), (3, 3), 3, 16, 65, exact=False, padding="same"),
         Case("conv2d", (7, 9), (3, 3), 1, 256, 256, exact=False, padding="same"),
+    ],
+    "filter": [
+        FilterCase("local_filter", (30011,), (9,), 1, 32, 4, exact=False),
+        FilterCase("local_filter", (157, 161), (5, 5), 3, 3, exact=False, padding="same", data_format="channels_first"),
+        FilterCase("local_filter", (61, 67), (7, 7), 2, 40, exact=False, padding="inside"),
     ],
 }
 CHOICES = [(family, way) for family in ways.FORWARD for way in ways.FORWARD[family]]
@@ -200,7 +206,7 @@ print(localconv.get_num_threads(), large_call())
 @pytest.mark.parametrize(("family", "way"), CHOICES, ids=str)
 @pytest.mark.parametrize("number", range(3))
 def test_same_bits_for_any_number_of_threads(isa, dtype, family, way, number):
-    case = Case(**(vars(LARGE[family][number]) | {"dtype": dtype}))
+    case = dataclasses.replace(LARGE[family][number], dtype=dtype)
     arrays = case.arrays()
     with settings.forced(*way):
         results = []
@@ -219,7 +225,7 @@ def test_same_bits_for_any_number_of_threads(isa, dtype, family, way, number):
 
 def test_same_bits_again(isa):
     """Nothing depends on which thread came first."""
-    for case in LARGE["local"] + LARGE["conv"]:
+    for case in [case for cases in LARGE.values() for case in cases]:
         arrays = case.arrays()
         expected = case.run(localconv, arrays)
         for _ in range(5):

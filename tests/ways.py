@@ -13,23 +13,29 @@ def of(operation):
 
     Local_dot and conv_winograd take some, and have tests of their own.
     """
-    return [name for name in ALGORITHMS[operation] if name not in ("local_dot", "conv_winograd", COLUMNS)]
+    return [name for name in ALGORITHMS.get(operation, ()) if name not in ("local_dot", "conv_winograd", COLUMNS)]
 
 
 def together(*operations):
     """Ways in which every algorithm of every operation occurs; an operation with fewer repeats its first."""
-    lists = [of(operation) for operation in operations]
+    lists = [names for names in map(of, operations) if names]
     return [tuple(name or names[0] for name, names in zip(way, lists, strict=True)) for way in zip_longest(*lists)]
 
 
-FORWARD = {"local": together("local_forward"), "conv": [*together("conv_forward"), (COLUMNS,)]}
+FORWARD = {
+    "local": together("local_forward"),
+    "conv": [*together("conv_forward"), (COLUMNS,)],
+    "filter": together("filter_forward"),
+}
 GRADIENTS = {
     "local": together("local_grad_input", "local_grad_kernel"),
     "conv": [*together("conv_grad_input", "conv_grad_kernel"), (COLUMNS,)],
+    "filter": together("filter_grad_input", "filter_grad_kernel"),
 }
 ALL = {
     "local": together("local_forward", "local_grad_input", "local_grad_kernel"),
     "conv": [*together("conv_forward", "conv_grad_input", "conv_grad_kernel"), (COLUMNS,)],
+    "filter": together("filter_forward", "filter_grad_input", "filter_grad_kernel"),
 }
 
 
