@@ -961,7 +961,10 @@ def _of_correlation(spec: Spec, x_shape: Ints, grad_output: ArrayLike, names: Na
     gradient = as_float_array(grad_output, names.kernel)
     _, expected = engine.shapes_of_correlation(spec, x_shape, names)
     if gradient.shape != expected:
-        raise ValueError(f"{names.kernel} must have the shape of the correlation, {expected}, got {gradient.shape}")
+        raise ValueError(
+            f"{names.kernel} must have the shape of the correlation, with groups * prod(kernel_size) values for each "
+            f"position, {expected}, got {gradient.shape}"
+        )
     return gradient
 
 

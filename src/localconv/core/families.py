@@ -1,7 +1,8 @@
 """The families of operations, a row for each.
 
 A family is one sum of products of two arrays, the input and the kernel, and its operations compute one array of three,
-input, kernel and output, from the two others: the forward result, or the gradient for the input or for the kernel.
+input, kernel and output, from the two others: the forward result, or the gradient for the input or for the kernel. Of
+the family whose kernel comes with the data each of the three is a function of its own right too.
 Which operation computes what is in the compiled list (`LC_OPERATIONS` in job.h); what else tells the families apart is
 here, and Spec, geometry, engine, policy, layers and tests read it.
 """

@@ -133,10 +133,15 @@ def filters_geometry(spec: Spec, x_shape: Ints) -> Geometry:
 
 
 def convolution_of(spec: Spec, spatial: Ints, channels: int, filters: int) -> Convolution:
-    """A locally connected convolution of these sizes. ValueError where they do not go together."""
+    """A locally connected convolution of these sizes, or filters that come with the data: as many as channels.
+    ValueError where they do not go together.
+    """
     convolution = Convolution(spec, spatial, channels, filters)
     try:
-        geometry_of(spec, convolution.input_shape(1), convolution.kernel_shape)
+        if FAMILIES[spec.family].kernel_by_image:
+            filters_geometry(spec, convolution.input_shape(1))
+        else:
+            geometry_of(spec, convolution.input_shape(1), convolution.kernel_shape)
     except Mismatch as error:
         raise error.named(Names()) from None
     return convolution
