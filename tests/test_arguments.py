@@ -10,7 +10,7 @@ from operations import OPERATIONS, of_kind
 import localconv
 from localconv.core import settings
 
-FUNCTIONS = of_kind("forward", "columns")
+FUNCTIONS = of_kind("forward", "columns", "local_filter", "local_correlation")
 CONVOLUTIONS = of_kind("forward")
 RIGHT = {name: OPERATIONS[name].right for name in FUNCTIONS}
 ARRAYS = [(f, name) for f in FUNCTIONS for name in OPERATIONS[f].arrays]

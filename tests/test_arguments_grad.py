@@ -12,11 +12,17 @@ import localconv
 from localconv import grad
 
 OF_INPUT, OF_KERNEL, TRANSPOSED = of_kind("input"), of_kind("kernel"), of_kind("transpose")
-FUNCTIONS = (*OF_INPUT, *OF_KERNEL, *TRANSPOSED)
+CONVOLUTIONS = (*OF_INPUT, *OF_KERNEL, *TRANSPOSED)
+# Of the functions whose filters come with the data.
+OF_FILTER_INPUT, OF_FILTERS = of_kind("local_filter_input"), of_kind("local_filter_filters")
+OF_CORRELATION = of_kind("local_correlation_input", "local_correlation_queries")
+FUNCTIONS = (*CONVOLUTIONS, *OF_FILTER_INPUT, *OF_FILTERS, *OF_CORRELATION)
+ACCUMULATING = (*OF_KERNEL, *OF_FILTERS)
 RIGHT = {name: OPERATIONS[name].right for name in FUNCTIONS}
 ARRAYS = [(f, name) for f in FUNCTIONS for name in OPERATIONS[f].arrays]
 SHAPES = [(f, "input_shape") for f in OF_INPUT] + [(f, "kernel_shape") for f in OF_KERNEL]
 SHAPES += [(f, "output_shape") for f in TRANSPOSED]
+SHAPES += [(f, next(n for n in RIGHT[f] if n.endswith("_shape"))) for f in FUNCTIONS if f not in CONVOLUTIONS]
 ACCEPTED = "float16, bfloat16, float32 and float64"
 
 
@@ -57,7 +63,7 @@ def test_where_the_functions_are():
         assert getattr(localconv, name) is getattr(localconv.backend, name)
         assert name in localconv.backend.__all__
         assert name in localconv.__all__
-    assert set(grad.__all__) == {*OF_INPUT, *OF_KERNEL, "bias"}
+    assert set(grad.__all__) == {*FUNCTIONS, "bias"} - {*TRANSPOSED}
     assert localconv.grad is grad
 
 
@@ -120,7 +126,7 @@ def test_number_of_axes(function, name):
         refused(function, ValueError, named, **{name: wrong})
 
 
-@pytest.mark.parametrize("function", [*OF_INPUT, *OF_KERNEL])
+@pytest.mark.parametrize("function", [*OF_INPUT, *OF_KERNEL, *OF_FILTER_INPUT, *OF_FILTERS, *OF_CORRELATION])
 def test_shape_of_grad_output(function):
     """Of another shape than the forward convolution's output: told with both shapes."""
     right = RIGHT[function]["grad_output"].shape
@@ -170,6 +176,8 @@ def test_shapes_that_do_not_fit(function, name):
     others = "|".join({name, *(n for f, n in ARRAYS if f == function)})
     for axis in range(len(right)):
         for wrong in (right[axis] + 1, right[axis] - 1):
+            if (name, axis, wrong) == ("filters_shape", 0, 1):  # the filters of one image for all
+                continue
             refused(function, ValueError, others, **{name: (*right[:axis], wrong, *right[axis + 1 :])})
     if name != "kernel_shape":
         assert call(function, **{name: list(right)}).shape == OPERATIONS[function].out
@@ -304,7 +312,7 @@ def test_groups(function):
         refused(function, TypeError, "groups", groups=wrong)
 
 
-@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("function", CONVOLUTIONS)
 def test_groups_divide_channels_and_filters(function):
     """The shapes fit, but 4 channels are not 3 groups, and 5 filters are not 2."""
     *shape, depth, filters = FORWARD[function.rsplit("_", 1)[0]].shapes()[1]
@@ -373,7 +381,7 @@ def test_kind_of_out(function):
     for wrong in (right.tolist(), 1.0, "out", np.float32(0), memoryview(right), np.ma.masked_array(right)):
         refused(function, TypeError, "out", out=wrong)
     # Gradients for the kernel, which are sums in float32, may be rounded into an out of 16 bits.
-    narrow = () if function in OF_KERNEL else ("float16",)
+    narrow = () if function in ACCUMULATING else ("float16",)
     for dtype in ("float64", *narrow, "int32", "complex64", "O", np.dtype("f4").newbyteorder("S")):
         refused(function, TypeError, "out", "float32", out=right.astype(dtype))
     right.flags.writeable = False
@@ -410,7 +418,7 @@ def test_out_that_overlaps_an_input(function, name):
     """All of it, and in a single element at either end."""
     shape, array = OPERATIONS[function].out, RIGHT[function][name]
     size = int(np.prod(shape))
-    accumulates = ({}, {"accumulate": True}) if function in OF_KERNEL else ({},)
+    accumulates = ({}, {"accumulate": True}) if function in ACCUMULATING else ({},)
     for start in (0, 1 - array.size, size - 1):
         memory = zeros(array.size + size)
         first = max(0, -start)
@@ -434,7 +442,7 @@ def test_an_error_leaves_out_as_it_was(function):
     assert (out == 7).all()
 
 
-@pytest.mark.parametrize("function", OF_KERNEL)
+@pytest.mark.parametrize("function", ACCUMULATING)
 def test_accumulate(function):
     refused(function, ValueError, "out", "accumulate", accumulate=True)
     assert call(function, accumulate=False).shape == OPERATIONS[function].out
@@ -447,7 +455,7 @@ def test_accumulate(function):
     assert (out == 7).all()
 
 
-@pytest.mark.parametrize("function", [*OF_INPUT, *TRANSPOSED])
+@pytest.mark.parametrize("function", [name for name in FUNCTIONS if name not in ACCUMULATING])
 def test_accumulate_is_for_kernels(function):
     with pytest.raises(TypeError, match="accumulate"):
         call(function, accumulate=True, out=zeros(*OPERATIONS[function].out))

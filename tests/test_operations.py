@@ -14,7 +14,7 @@ from fuzz_values import bits
 from operations import OPERATIONS
 
 import localconv
-from localconv import backend, grad
+from localconv import backend, filters, grad
 from localconv.core import engine, policy
 
 DRAWS = 12
@@ -34,7 +34,7 @@ def test_the_table_is_whole():
     """Every function has a row, but for the gradient of the bias, which has no job; and every row, whatever its kind,
     is among those whose wrong arguments are tried.
     """
-    assert set(OPERATIONS) == {*backend.__all__, *grad.__all__} - {"bias"}
+    assert set(OPERATIONS) == {*backend.__all__, *filters.__all__, *grad.__all__} - {"bias"}
     assert set(OPERATIONS) == {*test_arguments.FUNCTIONS, *test_arguments_grad.FUNCTIONS}
 
 
