@@ -39,6 +39,10 @@ LC_NOINLINE void transpose_copy(const LC_REAL *source, ptrdiff_t source_stride, 
             for (; c + LC_LANES <= columns; c += LC_LANES)
                 transpose_whole_block(source + r * source_stride + c, source_stride, target + c * target_stride + r,
                                       target_stride);
+        if (!pad && columns - c <= LC_LANES / 4) { /* a few columns are a small part of a block */
+            for (; c < columns; ++c)
+                for (ptrdiff_t i = r; i < r + high; ++i) target[c * target_stride + i] = source[i * source_stride + c];
+        }
         for (; c < columns; c += LC_LANES)
             transpose_block(source + r * source_stride + c, source_stride, high, lc_min(columns - c, LC_LANES),
                             target + c * target_stride + r, target_stride, pad);

@@ -53,6 +53,7 @@ LC_FEATURES_BEGIN
 #include "algorithms/conv_winograd.inl.h"
 #include "algorithms/columns.inl.h"
 #include "algorithms/filter_channels.inl.h"
+#include "algorithms/filter_positions.inl.h"
 #include "algorithms/filter_dots.inl.h"
 
 LC_NOINLINE void no_task(LC_TASK_ARGUMENTS) { lc_impossible("a task of a pass that its algorithm does not have"); }

@@ -56,15 +56,15 @@ static const lc_family lc_families[] = {
 
 /* Every operation: its name, its family, the two arrays that it reads, and the one that it makes. An output that is
  * read is the output's gradient; what is made of an output's is a gradient too. */
-#define LC_OPERATIONS(X)                               \
-    X(local_forward, local, input, kernel, output)     \
-    X(local_grad_kernel, local, input, output, kernel) \
-    X(local_grad_input, local, kernel, output, input)  \
-    X(conv_forward, conv, input, kernel, output)       \
-    X(conv_grad_kernel, conv, input, output, kernel)   \
-    X(conv_grad_input, conv, kernel, output, input)    \
-    X(im2col, windows, input, input, columns)          \
-    X(col2im, windows, columns, columns, input)        \
+#define LC_OPERATIONS(X)                                 \
+    X(local_forward, local, input, kernel, output)       \
+    X(local_grad_kernel, local, input, output, kernel)   \
+    X(local_grad_input, local, kernel, output, input)    \
+    X(conv_forward, conv, input, kernel, output)         \
+    X(conv_grad_kernel, conv, input, output, kernel)     \
+    X(conv_grad_input, conv, kernel, output, input)      \
+    X(im2col, windows, input, input, columns)            \
+    X(col2im, windows, columns, columns, input)          \
     X(filter_forward, filter, input, kernel, output)     \
     X(filter_grad_kernel, filter, input, output, kernel) \
     X(filter_grad_input, filter, kernel, output, input)
@@ -111,7 +111,10 @@ static const lc_operation lc_operations[] = {
     X(col2im, col2im, columns, scatter_windows, no_task)                                            \
     X(filter_channels, filter_forward, filter_channels, filter_channels, no_task)                   \
     X(filter_input_channels, filter_grad_input, filter_channels, filter_channels, no_task)          \
-    X(filter_dots, filter_grad_kernel, filter_dots, filter_dots, no_task)
+    X(filter_positions, filter_forward, filter_positions, filter_positions, no_task)                \
+    X(filter_input_positions, filter_grad_input, filter_positions, filter_positions, no_task)       \
+    X(filter_dots, filter_grad_kernel, filter_dots, filter_dots, no_task)                           \
+    X(filter_kernel_positions, filter_grad_kernel, filter_positions, correlate_filters, no_task)
 
 enum {
 #define LC_ROW(name, operation, finish, first, second) LC_##name,

@@ -17,6 +17,7 @@
 #include "algorithms/conv_winograd.h"
 #include "algorithms/columns.h"
 #include "algorithms/filter_channels.h"
+#include "algorithms/filter_positions.h"
 #include "algorithms/filter_dots.h"
 
 #endif

@@ -1,10 +1,10 @@
 /* Filters that come with the data: the forward result, and the gradient for the input, with channels in the lanes.
  *
- * A filter is one number for each tap, position and group, so it is broadcast to the channels of its group, which lie in
- * the lanes; rows are neighbouring results of one line. Where their windows overlap (stride 1), a vector of pixels is
- * loaded once for all rows whose windows hold it: in column j of the tile, row r has tap j - r, so that a step of the
- * sum loads V vectors for up to R * V multiply-adds. Rows whose windows lie otherwise (strides, windows that were moved
- * inside) load their own pixels. The gradient for the input is the same sum with the taps backwards
+ * A filter is one number for each tap, position and group, so it is broadcast to the channels of its group, which lie
+ * in the lanes; rows are neighbouring results of one line. Where their windows overlap (stride 1), a vector of pixels
+ * is loaded once for all rows whose windows hold it: in column j of the tile, row r has tap j - r, so that a step of
+ * the sum loads V vectors for up to R * V multiply-adds. Rows whose windows lie otherwise (strides, windows that were
+ * moved inside) load their own pixels. The gradient for the input is the same sum with the taps backwards
  * (filter_windows.h): who owns a pixel gathers all that flows to it, in the order of the positions.
  *
  * The order of summation is that of the pairs of an output value, whatever the tile: taps in C order, positions in C

@@ -41,19 +41,19 @@ LC_INLINE void store_rows(const lc_filter_tile *t, LC_VEC acc[LC_FILTER_ROWS][LC
 }
 
 /* A column: one vector of pixels for the rows low .. high, each with its tap. */
-#define LC_FILTER_COLUMN(low, high)                                                                \
-    do {                                                                                           \
-        LC_VEC x[LC_TILE_VECTORS];                                                                 \
-        LC_UNROLL                                                                                  \
-        for (int v = 0; v < V; ++v) x[v] = load_pixels(pixels, v, mask, whole);                    \
-        LC_UNROLL                                                                                  \
-        for (int r = 0; r < R; ++r) {                                                              \
-            if (r < (low) || r > (high)) continue;                                                 \
-            const LC_VEC tap = row_tap(near, far, slant, r);                                       \
-            LC_UNROLL                                                                              \
-            for (int v = 0; v < V; ++v) acc[r][v] = v_fma(tap, x[v], acc[r][v]);                   \
-        }                                                                                          \
-        pixels += pixel_step, near += tap_step, far += tap_step;                                   \
+#define LC_FILTER_COLUMN(low, high)                                              \
+    do {                                                                         \
+        LC_VEC x[LC_TILE_VECTORS];                                               \
+        LC_UNROLL                                                                \
+        for (int v = 0; v < V; ++v) x[v] = load_pixels(pixels, v, mask, whole);  \
+        LC_UNROLL                                                                \
+        for (int r = 0; r < R; ++r) {                                            \
+            if (r < (low) || r > (high)) continue;                               \
+            const LC_VEC tap = row_tap(near, far, slant, r);                     \
+            LC_UNROLL                                                            \
+            for (int v = 0; v < V; ++v) acc[r][v] = v_fma(tap, x[v], acc[r][v]); \
+        }                                                                        \
+        pixels += pixel_step, near += tap_step, far += tap_step;                 \
     } while (0)
 
 /* R rows of overlapping windows, R <= the taps of a run: in column j row r has tap j - r, if there is one. */
@@ -123,12 +123,12 @@ LC_INLINE void filter_apart_body(const lc_filter_tile *t, const int R, const int
         if (R > filter_rows(V)) lc_impossible("a filter's tile of a shape without a body"); \
         if (R <= filter_rows(V)) filter_##kind##_body(t, R, V, whole);                      \
     }
-#define LC_FILTER_SHARED(R, V) LC_FILTER_TILE(shared, whole, R, V, 1)
-#define LC_FILTER_APART(R, V)  LC_FILTER_TILE(apart, whole, R, V, 1)
-#define LC_FILTER_EDGE(R, V)   LC_FILTER_TILE(shared, edge, R, V, 0)
+#define LC_FILTER_SHARED(R, V)     LC_FILTER_TILE(shared, whole, R, V, 1)
+#define LC_FILTER_APART(R, V)      LC_FILTER_TILE(apart, whole, R, V, 1)
+#define LC_FILTER_EDGE(R, V)       LC_FILTER_TILE(shared, edge, R, V, 0)
 #define LC_FILTER_APART_EDGE(R, V) LC_FILTER_TILE(apart, edge, R, V, 0)
-#define LC_FILTER_WIDE(X)      LC_UP_TO_6(X, 2) LC_UP_TO_6(X, 3) LC_UP_TO_6(X, 4)
-#define LC_FILTER_FEW(X)       LC_UP_TO_4(X, 1) LC_UP_TO_4(X, 2) LC_UP_TO_4(X, 3) LC_UP_TO_4(X, 4)
+#define LC_FILTER_WIDE(X)          LC_UP_TO_6(X, 2) LC_UP_TO_6(X, 3) LC_UP_TO_6(X, 4)
+#define LC_FILTER_FEW(X)           LC_UP_TO_4(X, 1) LC_UP_TO_4(X, 2) LC_UP_TO_4(X, 3) LC_UP_TO_4(X, 4)
 LC_UP_TO_8(LC_FILTER_SHARED, 1)
 LC_FILTER_WIDE(LC_FILTER_SHARED)
 LC_UP_TO_8(LC_FILTER_EDGE, 1)
@@ -244,7 +244,8 @@ LC_NOINLINE void open_filter_block(const lc_job *job, const lc_call *c, ptrdiff_
     }
 }
 
-/* The runs of one line of results, along the width those of `segments`; offsets are of pixel and filter of channel 0. */
+/* The runs of one line of results, along the width those of `segments`; offsets are of pixel and filter of channel 0.
+ */
 LC_NOINLINE ptrdiff_t filter_line_runs(const lc_job *job, const filter_block *b, const ptrdiff_t index[3],
                                        const lc_segment *segments, int segment_count) {
     const lc_filter_channels *p = LC_CONST_PLAN(lc_filter_channels, job);
@@ -267,7 +268,8 @@ LC_NOINLINE ptrdiff_t filter_line_runs(const lc_job *job, const filter_block *b,
                                                      a1->source + i1 * a1->source_step, a2->source};
                         const ptrdiff_t tap =
                             ((a0->tap + i0 * a0->tap_step) * g->kernel[1] + a1->tap + i1 * a1->tap_step) *
-                                g->kernel[2] + a2->tap;
+                                g->kernel[2] +
+                            a2->tap;
                         lc_filter_run *run = b->runs + count++;
                         run->pixel = 0, run->tap = tap * b->filter.tap, run->n = a2->n;
                         for (int axis = 0; axis < 3; ++axis) {
@@ -276,8 +278,8 @@ LC_NOINLINE ptrdiff_t filter_line_runs(const lc_job *job, const filter_block *b,
                                         b->filter.position[axis];
                         }
                         run->pixel_step = a2->source_step * b->pixel[2];
-                        run->tap_step = a2->tap_step * b->filter.tap +
-                                        (p->gradient ? a2->source_step * b->filter.position[2] : 0);
+                        run->tap_step =
+                            a2->tap_step * b->filter.tap + (p->gradient ? a2->source_step * b->filter.position[2] : 0);
                     }
     return count;
 }
@@ -314,8 +316,8 @@ LC_INLINE ptrdiff_t rows_inside(const lc_stretch *s, ptrdiff_t source, ptrdiff_t
     return s->source_row > 0 ? lc_min(left, room / s->source_row + 1) : left;
 }
 
-LC_NOINLINE void filter_shared_stretch(const lc_job *job, filter_block *b, ptrdiff_t index[3],
-                                       const lc_stretch *s, ptrdiff_t size, lc_filter_tile *t) {
+LC_NOINLINE void filter_shared_stretch(const lc_job *job, filter_block *b, ptrdiff_t index[3], const lc_stretch *s,
+                                       ptrdiff_t size, lc_filter_tile *t) {
     const lc_segment *segment = s->segments;
     const LC_REAL *pixels = b->pixels, *taps = b->filters;
     t->run_count = filter_line_runs(job, b, index, segment, 1);

@@ -9,18 +9,20 @@ enum { LC_DOT_VECTORS = 4 };
 /* Up to this many taps, each is summed by itself. */
 enum { LC_DOT_SINGLE_TAPS = 3 };
 
-/* The products of V vectors of channels from `channel` on, for as many taps as there are lanes or, not `whole`, fewer. */
-LC_INLINE void dot_vectors(LC_VEC acc[LC_LANES], const LC_REAL *pixels, const ptrdiff_t *offsets, ptrdiff_t base,
-                           ptrdiff_t taps, const LC_REAL *position, LC_MASK mask, const int V, const int masked,
-                           const int whole) {
+/* The products of V vectors of channels from `channel` on, for as many taps as there are lanes or, not `whole`, fewer.
+ */
+LC_INLINE void dot_vectors(LC_VEC acc[LC_LANES], const LC_REAL *pixels, const ptrdiff_t *offsets, ptrdiff_t taps,
+                           const LC_REAL *position, LC_MASK mask, const int V, const int masked, const int whole) {
     LC_VEC y[LC_DOT_VECTORS];
+    /* One pointer and the list: left alone, compilers keep a pointer for every tap and vector in memory. */
+    LC_OPAQUE(pixels);
+    LC_OPAQUE(offsets);
     LC_UNROLL
-    for (int v = 0; v < V; ++v)
-        y[v] = masked ? v_load_first(position, mask) : v_load(position + v * LC_LANES);
+    for (int v = 0; v < V; ++v) y[v] = masked ? v_load_first(position, mask) : v_load(position + v * LC_LANES);
     LC_UNROLL
     for (int t = 0; t < LC_LANES; ++t) {
         if (!whole && t >= taps) continue;
-        const LC_REAL *pixel = pixels + (base + offsets[t]);
+        const LC_REAL *pixel = pixels + offsets[t];
         LC_UNROLL
         for (int v = 0; v < V; ++v)
             acc[t] = v_fma(masked ? v_load_first(pixel, mask) : v_load(pixel + v * LC_LANES), y[v], acc[t]);
@@ -36,17 +38,10 @@ LC_INLINE void dots_body(const LC_REAL *pixels, const ptrdiff_t *offsets, ptrdif
     LC_UNROLL
     for (int t = 0; t < LC_LANES; ++t) acc[t] = v_zero();
     for (; c + LC_DOT_VECTORS * LC_LANES <= channels; c += LC_DOT_VECTORS * LC_LANES)
-        dot_vectors(acc, pixels, offsets, base + c, taps, position + c, mask, LC_DOT_VECTORS, 0, whole);
+        dot_vectors(acc, pixels + (base + c), offsets, taps, position + c, mask, LC_DOT_VECTORS, 0, whole);
     for (; c + LC_LANES <= channels; c += LC_LANES)
-        dot_vectors(acc, pixels, offsets, base + c, taps, position + c, mask, 1, 0, whole);
-    if (c < channels) dot_vectors(acc, pixels, offsets, base + c, taps, position + c, mask, 1, 1, whole);
-    if (!whole && taps <= LC_DOT_SINGLE_TAPS) {
-        LC_UNROLL
-        for (int t = 0; t < LC_LANES; ++t) {
-            if (t < LC_DOT_SINGLE_TAPS && t < taps) sums[t] = v_sum(acc[t]);
-        }
-        return;
-    }
+        dot_vectors(acc, pixels + (base + c), offsets, taps, position + c, mask, 1, 0, whole);
+    if (c < channels) dot_vectors(acc, pixels + (base + c), offsets, taps, position + c, mask, 1, 1, whole);
     if (whole)
         v_store(sums, v_sums(acc));
     else
@@ -61,6 +56,23 @@ LC_NOINLINE void dots_whole(const LC_REAL *pixels, const ptrdiff_t *offsets, ptr
 LC_NOINLINE void dots_part(const LC_REAL *pixels, const ptrdiff_t *offsets, ptrdiff_t base, ptrdiff_t taps,
                            const LC_REAL *position, ptrdiff_t channels, LC_REAL *sums) {
     dots_body(pixels, offsets, base, taps, position, channels, sums, 0);
+}
+
+/* The same for one tap. */
+LC_NOINLINE LC_REAL dot_single(const LC_REAL *pixel, const LC_REAL *position, ptrdiff_t channels) {
+    LC_VEC acc[2] = {v_zero(), v_zero()};
+    const LC_MASK mask = v_first(channels % LC_LANES);
+    ptrdiff_t c = 0;
+    for (; c + 2 * LC_LANES <= channels; c += 2 * LC_LANES) {
+        acc[0] = v_fma(v_load(pixel + c), v_load(position + c), acc[0]);
+        acc[1] = v_fma(v_load(pixel + c + LC_LANES), v_load(position + c + LC_LANES), acc[1]);
+    }
+    if (c + LC_LANES <= channels) {
+        acc[0] = v_fma(v_load(pixel + c), v_load(position + c), acc[0]);
+        c += LC_LANES;
+    }
+    if (c < channels) acc[1] = v_fma(v_load_first(pixel + c, mask), v_load_first(position + c, mask), acc[1]);
+    return v_sum(v_add(acc[0], acc[1]));
 }
 
 /* The taps of a window that lie inside: how many, their numbers, and where they lie from the window's origin on. */
@@ -92,8 +104,11 @@ LC_NOINLINE void position_dots(const lc_geometry *g, const dot_taps *taps, const
         const ptrdiff_t count = lc_min(LC_LANES, taps->count - t);
         if (count == LC_LANES)
             dots_whole(pixels, taps->offsets + t, base, position, g->group_channels, sums);
-        else
+        else if (count > LC_DOT_SINGLE_TAPS)
             dots_part(pixels, taps->offsets + t, base, count, position, g->group_channels, sums);
+        else
+            for (ptrdiff_t i = 0; i < count; ++i)
+                sums[i] = dot_single(pixels + (base + taps->offsets[t + i]), position, g->group_channels);
         for (ptrdiff_t i = 0; i < count && !direct; ++i) filter[taps->numbers[t + i]] += staged[i];
     }
 }
@@ -111,17 +126,26 @@ LC_NOINLINE void bring_dot_operands(const lc_job *job, const LC_REAL *input, con
     const lc_filter_dots *p = LC_CONST_PLAN(lc_filter_dots, job);
     const lc_geometry *g = &job->geometry;
     ptrdiff_t extent[3], outputs[3];
-    for (int axis = 0; axis < 3; ++axis) {
-        const lc_range range = lc_sources_of(g, axis, 0, b->lo[axis], b->hi[axis]);
-        b->origin[axis] = range.lo, extent[axis] = range.hi - range.lo, outputs[axis] = b->hi[axis] - b->lo[axis];
+    b->pixels = input, b->positions = gradient + lc_offset(&g->y, b->lo);
+    if (p->brings_pixels) {
+        LC_REAL *box = (LC_REAL *)(workspace + p->pixels_at);
+        for (int axis = 0; axis < 3; ++axis) {
+            const lc_range range = lc_sources_of(g, axis, 0, b->lo[axis], b->hi[axis]);
+            b->origin[axis] = range.lo, extent[axis] = range.hi - range.lo;
+        }
+        const lc_layout pixels = lc_dots_box(g, extent, job->kernels->itemsize);
+        move(input + lc_offset(&g->x, b->origin), box, lc_copy_box(extent, g->channels, &g->x, &pixels));
+        memcpy(b->pixel, pixels.pixel, sizeof b->pixel);
+        b->pixels = box;
     }
-    const lc_layout pixels = lc_layout_of(extent, g->channels, 0), positions = lc_layout_of(outputs, g->channels, 0);
-    LC_REAL *pixel_box = (LC_REAL *)(workspace + p->pixels_at), *box = (LC_REAL *)(workspace + p->positions_at);
-    move(input + lc_offset(&g->x, b->origin), pixel_box, lc_copy_box(extent, g->channels, &g->x, &pixels));
-    move(gradient + lc_offset(&g->y, b->lo), box, lc_copy_box(outputs, g->channels, &g->y, &positions));
-    memcpy(b->pixel, pixels.pixel, sizeof b->pixel);
-    memcpy(b->position, positions.pixel, sizeof b->position);
-    b->pixels = pixel_box, b->positions = box;
+    if (p->brings) {
+        LC_REAL *box = (LC_REAL *)(workspace + p->positions_at);
+        for (int axis = 0; axis < 3; ++axis) outputs[axis] = b->hi[axis] - b->lo[axis];
+        const lc_layout positions = lc_layout_of(outputs, g->channels, 0);
+        move(gradient + lc_offset(&g->y, b->lo), box, lc_copy_box(outputs, g->channels, &g->y, &positions));
+        memcpy(b->position, positions.pixel, sizeof b->position);
+        b->positions = box;
+    }
 }
 
 /* One image's part of a block's filters. */
@@ -168,13 +192,8 @@ LC_NOINLINE void filter_dots(LC_TASK_ARGUMENTS) {
     b.filters = p->brings ? (LC_REAL *)(workspace + p->stage_at) : result;
     memcpy(b.filter, p->brings ? staged.pixel : whole.pixel, sizeof b.filter);
     for (ptrdiff_t i = 0; i < g->batch / g->kernel_batch; ++i) {
-        const LC_REAL *input = (const LC_REAL *)c->input + (image + i) * g->x.image;
-        const LC_REAL *gradient = (const LC_REAL *)c->gradient + (image + i) * g->y.image;
-        if (p->brings) {
-            bring_dot_operands(job, input, gradient, workspace, &b);
-        } else {
-            b.pixels = input, b.positions = gradient + lc_offset(&g->y, b.lo);
-        }
+        bring_dot_operands(job, (const LC_REAL *)c->input + (image + i) * g->x.image,
+                           (const LC_REAL *)c->gradient + (image + i) * g->y.image, workspace, &b);
         taps.clip[0] = (lc_range){1, 0}; /* no window: the offsets may be others in this box */
         block_dots(job, &b, &taps, i > 0 || (c->accumulate && !p->brings));
     }

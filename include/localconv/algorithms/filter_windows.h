@@ -1,8 +1,8 @@
 /* The windows of filters that come with the data (local_filter), seen from what is computed.
  *
  * Three readings of one sum: the forward result and the gradient for the input are sums, at every pixel of theirs, over
- * pairs of a source pixel and a tap; the gradient for the filters has a product for every pair. Along one axis the pairs
- * of an index are segments, in which the source and the tap advance by constant steps.
+ * pairs of a source pixel and a tap; the gradient for the filters has a product for every pair. Along one axis the
+ * pairs of an index are segments, in which the source and the tap advance by constant steps.
  *
  *             result      source    the filter's position
  *   forward   position    pixel     the result's
@@ -13,7 +13,8 @@
 
 #include "../geometry.h"
 
-/* Pairs of a source index and a tap: n of them, from the first one on. Sources ascend; some may be outside the source. */
+/* Pairs of a source index and a tap: n of them, from the first one on. Sources ascend; some may be outside the source.
+ */
 typedef struct lc_segment {
     ptrdiff_t source, tap, n, source_step, tap_step;
 } lc_segment;

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from math import ceil, prod
 from typing import Any, NamedTuple
 
-from .._core import CHANNEL_LANES, Job, Refused, has_channel_lanes, tile_limits
+from .._core import ALGORITHMS, CHANNEL_LANES, OPERATIONS, Job, Refused, has_channel_lanes, tile_limits
 from .arguments import Ints
 from .arrays import ElementType
 from .columns import ColumnsForward, ColumnsGradInput, ColumnsGradKernel
@@ -544,12 +544,37 @@ def _conv_reduction(p: Planner, algorithm: str) -> Job:
 # ------------------------------------------------------------------------------------------ filters that come with data
 
 
+def _filter_forward_algorithms(p: Planner) -> list[str]:
+    """Results in the lanes where channels would leave most of them empty, or some and lines lie in planes already."""
+    channels = p.geometry.channels // p.geometry.groups
+    few = channels < p.lanes if p.geometry.channels_first else channels <= p.lanes // 4
+    return [*(["filter_positions"] if few else []), "filter_channels"]
+
+
+def _filter_grad_input_algorithms(p: Planner) -> list[str]:
+    """Pixels in the lanes where lines lie in planes: else they would be transposed for one tap's line alone."""
+    few = p.geometry.channels_first and p.geometry.channels // p.geometry.groups < p.lanes
+    return [*(["filter_input_positions"] if few else []), "filter_input_channels"]
+
+
+def _filter_grad_kernel_algorithms(p: Planner) -> list[str]:
+    """Positions in the lanes where dot products would be short."""
+    few = p.geometry.channels // p.geometry.groups < p.lanes
+    return [*(["filter_kernel_positions"] if few else []), "filter_dots"]
+
+
 def _filter(p: Planner, algorithm: str) -> Job:
     """Blocks of neighbouring results, as large as the cache has room for what a task brings together."""
     g = p.geometry
-    size = g.input if algorithm == "filter_input_channels" else g.output
-    vectors = min(4, max(1, g.channels // g.groups // p.lanes))
-    tasks = ceil(p.tasks / (g.batch if algorithm != "filter_dots" else g.kernel_batch))
+    size = g.input if algorithm.startswith("filter_input") else g.output
+    channels = g.channels // g.groups
+    by_positions = algorithm.endswith("positions")
+    images = g.kernel_batch if OPERATIONS[ALGORITHMS[algorithm]][2] == "kernel" else g.batch
+    tasks = ceil(p.tasks / (images * (g.groups if by_positions else 1)))
+    vectors = min(4, max(1, channels // p.lanes))
+    if by_positions:
+        rows = g.kernel[2] if algorithm == "filter_kernel_positions" else channels
+        vectors = min(ceil(size[2] / p.lanes), 4 if p.rows[3] >= min(rows, 4) else 2)
 
     def job(block: Ints) -> Job:
         return p.job(algorithm, vectors=vectors, block=block)
@@ -609,9 +634,18 @@ _PLANS: dict[str, tuple[Callable[[Planner], list[str]], dict[str, Callable[[Plan
         _conv_grad_kernel_algorithms,
         {"conv_reduction": _conv_reduction, COLUMNS: _columns(ColumnsGradKernel)},
     ),
-    "filter_forward": (lambda _: ["filter_channels"], {"filter_channels": _filter}),
-    "filter_grad_input": (lambda _: ["filter_input_channels"], {"filter_input_channels": _filter}),
-    "filter_grad_kernel": (lambda _: ["filter_dots"], {"filter_dots": _filter}),
+    "filter_forward": (
+        _filter_forward_algorithms,
+        dict.fromkeys(("filter_channels", "filter_positions"), _filter),
+    ),
+    "filter_grad_input": (
+        _filter_grad_input_algorithms,
+        dict.fromkeys(("filter_input_channels", "filter_input_positions"), _filter),
+    ),
+    "filter_grad_kernel": (
+        _filter_grad_kernel_algorithms,
+        dict.fromkeys(("filter_dots", "filter_kernel_positions"), _filter),
+    ),
     "im2col": (lambda _: ["im2col"], {"im2col": _windows}),
     "col2im": (lambda _: ["col2im"], {"col2im": _windows}),
 }
