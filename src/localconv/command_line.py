@@ -89,17 +89,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=lambda options: show_config())
     commands = parser.add_subparsers(metavar="command")
 
-    found = commands.add_parser("inspect", help="list the layers and weights in a file", description=_inspect.__doc__)
-    found.add_argument("file", help="a model or weights: .keras, .h5, .weights.h5, .npz")
-    found.add_argument("--json", action="store_true", help="as JSON, for programs")
-    found.set_defaults(run=_inspect)
+    inspect = commands.add_parser("inspect", help="list the layers and weights in a file", description=_inspect.__doc__)
+    inspect.add_argument("file", help="a model or weights: .keras, .h5, .weights.h5, .npz")
+    inspect.add_argument("--json", action="store_true", help="as JSON, for programs")
+    inspect.set_defaults(run=_inspect)
 
-    found = commands.add_parser("convert", help="write a file in another format", description=_convert.__doc__)
-    found.add_argument("old", help="a model (.keras, .h5) or weights (.h5, .npz)")
-    found.add_argument("new", help=".keras for a model, .npz for weights, .h5 for either")
-    found.add_argument("--quantize", metavar="MODE", help="make a model's kernels int8, float16 or bfloat16")
-    found.add_argument("--overwrite", action="store_true", help="replace the new file if it is there")
-    found.set_defaults(run=_convert)
+    convert = commands.add_parser("convert", help="write a file in another format", description=_convert.__doc__)
+    convert.add_argument("old", help="a model (.keras, .h5) or weights (.h5, .npz)")
+    convert.add_argument("new", help=".keras for a model, .npz for weights, .h5 for either")
+    convert.add_argument("--quantize", metavar="MODE", help="make a model's kernels int8, float16 or bfloat16")
+    convert.add_argument("--overwrite", action="store_true", help="replace the new file if it is there")
+    convert.set_defaults(run=_convert)
     return parser
 
 

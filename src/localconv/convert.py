@@ -332,9 +332,9 @@ def _needed(window: _Window | None, role: str, name: str) -> _Window:
 
 def _sizes(array: Array, axes: str, name: str, known: _Sizes, rank: int, what: str = "kernel") -> _Sizes:
     """What the shape of an array with these axes says. ValueError if it is not of that layout."""
-    found = _read(array.shape, axes, known, rank)
-    if found is not None:
-        return found
+    sizes = _read(array.shape, axes, known, rank)
+    if sizes is not None:
+        return sizes
     expected = f" with output_size={known.output}" if known.output else ""
     expected += f" and groups={known.groups}" if known.groups > 0 else ""
     # A bias would fit nearly all.
@@ -355,17 +355,17 @@ def _read(shape: Ints, axes: str, known: _Sizes, rank: int) -> _Sizes | None:
     per_word = [rank if word in "pk" else 1 for word in words]
     if len(shape) != sum(per_word):
         return None
-    start, found = 0, known
+    start, sizes = 0, known
     for word, count in zip(words, per_word, strict=True):
         lengths = shape[start : start + count]
         start += count
-        found = _with(found, word, lengths)
+        sizes = _with(sizes, word, lengths)
     if "g" not in words:
-        found = found._replace(groups=max(1, found.groups))
-    elif found.groups == 0:
+        sizes = sizes._replace(groups=max(1, sizes.groups))
+    elif sizes.groups == 0:
         return None
-    whole = found if found.output else found._replace(output=(shape[words.index("P")],))
-    return found if [n for word in words for n in _fused(whole, word)] == list(shape) else None
+    whole = sizes if sizes.output else sizes._replace(output=(shape[words.index("P")],))
+    return sizes if [n for word in words for n in _fused(whole, word)] == list(shape) else None
 
 
 def _with(sizes: _Sizes, word: str, lengths: Ints) -> _Sizes:

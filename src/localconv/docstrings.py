@@ -129,10 +129,10 @@ def _described(head: str, said: str, target: str, sources: Mapping[str, Callable
 
 def _source(name: str, sources: Mapping[str, Callable[..., object]]) -> Callable[..., object]:
     """The one of the sources that a docstring means."""
-    found = [source for full, source in sources.items() if f".{full}".endswith(f".{name.removeprefix('localconv.')}")]
-    if len(found) != 1:
+    matches = [source for full, source in sources.items() if f".{full}".endswith(f".{name.removeprefix('localconv.')}")]
+    if len(matches) != 1:
         raise ValueError(f"a docstring takes something from {name}, which must be among {list(sources)}")
-    return found[0]
+    return matches[0]
 
 
 # Import waits for what follows, and several functions take from one.

@@ -35,12 +35,12 @@ def _hint(module: str, name: str) -> str:
     wanted = (name, f"{word}_{_OTHER_NAMES[last]}") if last in _OTHER_NAMES else (name,)
     # First the name itself, then the one that differs in capitals: layers.conv2d is a function, layers.Conv2D a layer.
     for same in (str, str.lower):
-        found = [
+        matches = [
             f"{place}.{public}"
             for place in _PLACES
             for public in importlib.import_module(place).__all__
             if same(public) in map(same, wanted)
         ]
-        if found:
-            return f"it is {' or '.join(found)}"
+        if matches:
+            return f"it is {' or '.join(matches)}"
     return _OTHER_LAYERS if module == "localconv.layers" and name[:1].isupper() else ""

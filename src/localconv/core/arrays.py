@@ -69,9 +69,9 @@ def half_storage(dtype: np.dtype[Any]) -> int:
 def bridge_for(value: object) -> str | None:
     """The package for values of another library, by the module of their class: nothing is imported for it."""
     for kind in type(value).__mro__:
-        found = _BRIDGE_OF.get(str(kind.__module__).partition(".")[0])
-        if found is not None:
-            return found
+        bridge = _BRIDGE_OF.get(str(kind.__module__).partition(".")[0])
+        if bridge is not None:
+            return bridge
     return None
 
 

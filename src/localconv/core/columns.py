@@ -172,8 +172,8 @@ class ColumnsGradKernel(_Columns):
             self.add_block(matrix[:, filters], columns, self.part(gradients, image, filters)[block], block.start)
         taps, inner = prod(g.kernel), self.one.channels
         rows = matrix.reshape(*((inner, taps) if g.channels_first else (taps, inner)), g.filters)
-        found = result.reshape(taps, inner, g.filters)
-        found[...] = (rows.transpose(1, 0, 2) if g.channels_first else rows) + (found if accumulate else 0)
+        total = result.reshape(taps, inner, g.filters)
+        total[...] = (rows.transpose(1, 0, 2) if g.channels_first else rows) + (total if accumulate else 0)
 
     def add_block(self, matrix: Array, columns: Array, gradient: Array, first: int) -> None:
         """Adds the products of a block, whose first position is `first`, to a group's gradient."""

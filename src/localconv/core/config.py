@@ -176,11 +176,11 @@ def set_winograd(allowed: bool) -> None:
 def _read_keras_file() -> None:
     """Fill the settings that nobody has set from keras.json; a broken file is a warning, and counts as absent."""
     global _image_data_format, _floatx
-    found = _keras_settings()
+    settings = _keras_settings()
     if _image_data_format is None:
-        _image_data_format = found.get("image_data_format", CHANNELS_LAST)
+        _image_data_format = settings.get("image_data_format", CHANNELS_LAST)
     if _floatx is None:
-        _floatx = found.get("floatx", FLOATS[0])
+        _floatx = settings.get("floatx", FLOATS[0])
 
 
 def _keras_settings() -> dict[str, str]:
@@ -198,15 +198,15 @@ def _keras_settings() -> dict[str, str]:
     if not isinstance(content, dict):
         _warn(path, f"it holds a {type(content).__name__}, not an object")
         return {}
-    found = {}
+    settings = {}
     for key, accepted in (("image_data_format", DATA_FORMATS), ("floatx", FLOATS)):
         if key not in content:
             continue
         if content[key] in accepted:
-            found[key] = content[key]
+            settings[key] = content[key]
         else:
             _warn(path, f"{key} is {reprlib.repr(content[key])}, not one of {accepted}")
-    return found
+    return settings
 
 
 def _text(path: str) -> str:

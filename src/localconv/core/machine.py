@@ -27,7 +27,7 @@ class Caches(NamedTuple):
 # Where the system does not tell: what nearly every processor of the last ten years has at least.
 SMALLEST = Caches(32 * 2**10, 256 * 2**10, 2 * 2**20)
 
-caches = Caches(*[found or smallest for found, smallest in zip(cache_sizes(), SMALLEST, strict=True)])
+caches = Caches(*[size or smallest for size, smallest in zip(cache_sizes(), SMALLEST, strict=True)])
 
 
 # --------------------------------------------------------------------------------------------------------------- quotas
@@ -50,12 +50,12 @@ def cpu_quota(root: str = "/") -> float | None:
         number, _, rest = line.partition(":")
         controllers, _, group = rest.partition(":")
         if number == "0" and not controllers:
-            found = [_quota_of_max(folder) for folder in _folders(root, mounts, group, "cgroup2", None)]
+            limits = [_quota_of_max(folder) for folder in _folders(root, mounts, group, "cgroup2", None)]
         elif "cpu" in controllers.split(","):
-            found = [_quota_of_cfs(folder) for folder in _folders(root, mounts, group, "cgroup", "cpu")]
+            limits = [_quota_of_cfs(folder) for folder in _folders(root, mounts, group, "cgroup", "cpu")]
         else:
             continue
-        quotas += [quota for quota in found if quota is not None]
+        quotas += [quota for quota in limits if quota is not None]
     return min(quotas, default=None)
 
 
@@ -103,8 +103,8 @@ def _numbers(path: str, count: int) -> list[int | None]:
         words = _text(path).split()[:count]
     except (OSError, UnicodeDecodeError):
         words = []
-    found = [int(word) if word.isdecimal() and len(word) < 19 else 0 for word in words]
-    return [number or None for number in found] + [None] * (count - len(words))
+    numbers = [int(word) if word.isdecimal() and len(word) < 19 else 0 for word in words]
+    return [number or None for number in numbers] + [None] * (count - len(words))
 
 
 # -------------------------------------------------------------------------------------------------------------- threads

@@ -359,9 +359,9 @@ def _absolute(path: str | os.PathLike[str], name: str) -> str:
 def _open(path: str, mode: str, expected: Stored) -> Any:
     """The array in a file, which must be what it was. ValueError if it is something else."""
     array = _read(path, mode)
-    found = Stored(tuple(array.shape), array.dtype)
-    if found != expected:
-        raise ValueError(f"{path} has changed: it held {expected}, now {found}")
+    stored = Stored(tuple(array.shape), array.dtype)
+    if stored != expected:
+        raise ValueError(f"{path} has changed: it held {expected}, now {stored}")
     return array
 
 

@@ -155,7 +155,7 @@ def grad_input_layer(cut: Cut, kernel: Kernel, gradient: da.Array, element: Elem
     """
     layer = _layer(f"local_conv{cut.spec.rank}d_input", cut, [kernel, gradient])
     batches = gradient.chunks[0]
-    found: dict[int, list[tuple[Range, Range, Any]]] = {n: [] for n in range(len(batches))}
+    bands: dict[int, list[tuple[Range, Range, Any]]] = {n: [] for n in range(len(batches))}
     for (n, images), (r, f, part, band) in _tasks(batches, cut):
         if band.reach[0] == band.reach[1]:
             continue
@@ -163,10 +163,10 @@ def grad_input_layer(cut: Cut, kernel: Kernel, gradient: da.Array, element: Elem
         shape = [high - low for low, high in cut.within_input(images, band.reach, part.channels)]
         values = layer.piece(gradient, cut.within_output(images, band.rows, part.filters))
         layer.tasks[key] = (partial(grad_input, band.spec, tuple(shape)), _weights(kernel, r, f, band), values)
-        found[n].append((band.reach, part.channels, key))
+        bands[n].append((band.reach, part.channels, key))
     rows = _stretches(cut)
     for n, images in enumerate(ranges(batches)):
-        for a, (stretch, inside) in enumerate(_meeting(found[n], ranges(rows))):
+        for a, (stretch, inside) in enumerate(_meeting(bands[n], ranges(rows))):
             places, parts = _overlaps(layer, cut, images[1] - images[0], stretch, inside)
             shape = [high - low for low, high in cut.within_input(images, stretch, (0, cut.channels))]
             task = partial(add, tuple(shape), element.result, places)

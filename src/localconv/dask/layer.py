@@ -56,12 +56,12 @@ class Layer:
         if starts is None:
             starts = self._starts[sizes] = tuple(accumulate(sizes, initial=0))
         number = min(bisect_right(starts, low) - 1, len(sizes) - 1)
-        found: list[tuple[int, Range | None]] = []
-        while not found or (number < len(sizes) and starts[number] < high):
+        blocks: list[tuple[int, Range | None]] = []
+        while not blocks or (number < len(sizes) and starts[number] < high):
             part = (max(low - starts[number], 0), min(high, starts[number + 1]) - starts[number])
-            found.append((number, None if part == (0, sizes[number]) else part))
+            blocks.append((number, None if part == (0, sizes[number]) else part))
             number += 1
-        return found
+        return blocks
 
     def _part(self, array: da.Array, blocks: tuple[tuple[int, Range | None], ...]) -> Any:
         """The key of a part of one block: cut where the block is, so that no more of it travels."""
@@ -71,11 +71,11 @@ class Layer:
 
     def cut_out(self, key: Any, cuts: tuple[Range | None, ...]) -> Any:
         """The key of a part of what a task computes; None: a whole axis."""
-        found = self._pieces.get((key, cuts))
-        if found is None:
-            found = self._pieces[key, cuts] = (self.pieces_name, len(self._pieces))
-            self.tasks[found] = (getitem, key, tuple(slice(None) if cut is None else slice(*cut) for cut in cuts))
-        return found
+        piece = self._pieces.get((key, cuts))
+        if piece is None:
+            piece = self._pieces[key, cuts] = (self.pieces_name, len(self._pieces))
+            self.tasks[piece] = (getitem, key, tuple(slice(None) if cut is None else slice(*cut) for cut in cuts))
+        return piece
 
     def array(self, chunks: Chunks, dtype: np.dtype[Any]) -> da.Array:
         """The array that the tasks make, with blocks of these sizes."""

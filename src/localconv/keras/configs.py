@@ -72,13 +72,13 @@ def upgraded(value: Any, place: str = LAYERS) -> Any:
     if value["class_name"] in ("Policy", "PolicyV1"):
         return value["config"]["name"]
     inner = _with_input(value["config"]) if value["class_name"] == "Sequential" else value["config"]
-    found = {key: upgraded(part, "") for key, part in (value | {"config": inner}).items()}
-    _put_in_place(found, place)
-    if isinstance(found["config"], dict):
-        _repair(found, found["config"])
-    if isinstance(found.get("compile_config"), dict):
-        found["compile_config"] = upgraded_compile_config(found["compile_config"])
-    return found
+    result = {key: upgraded(part, "") for key, part in (value | {"config": inner}).items()}
+    _put_in_place(result, place)
+    if isinstance(result["config"], dict):
+        _repair(result, result["config"])
+    if isinstance(result.get("compile_config"), dict):
+        result["compile_config"] = upgraded_compile_config(result["compile_config"])
+    return result
 
 
 def upgraded_compile_config(config: Config) -> Config:
@@ -120,10 +120,10 @@ def _put_in_place(entry: Config, place: str) -> None:
 
 
 def _module_of_keras(path: str) -> Any:
-    found: Any = keras
+    module: Any = keras
     for part in path.split(".")[1:]:
-        found = getattr(found, part)
-    return found
+        module = getattr(module, part)
+    return module
 
 
 def _place_of_sequential_models() -> Config:
@@ -261,7 +261,7 @@ def _references(value: Any) -> list[Any]:
     if isinstance(value, list) and len(value) >= 3 and isinstance(value[0], str) and isinstance(value[1], int):
         return [value, *_references(value[3:])]
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [found for part in parts for found in _references(part)]
+    return [reference for part in parts for reference in _references(part)]
 
 
 def compile_config_of_h5(training: Config, outputs: list[str]) -> Config:

@@ -151,8 +151,8 @@ class LocallyConnected(keras.layers.Layer):
             raise ValueError(f"input_shape must have {self.rank + 2} axes, got {input_shape!r}")
         spatial, _ = self._split(shape)
         # A size that is not known yet stands for none in the output either.
-        found = output_of(self._spec, [0 if n is None else n for n in spatial])
-        output = tuple(None if n is None else count for n, count in zip(spatial, found, strict=True))
+        counts = output_of(self._spec, [0 if n is None else n for n in spatial])
+        output = tuple(None if n is None else count for n, count in zip(spatial, counts, strict=True))
         if any(count is not None and count < 1 for count in output):
             # The first words are Keras 2's.
             raise ValueError(
@@ -195,15 +195,15 @@ class LocallyConnected(keras.layers.Layer):
     @classmethod
     def _of_keras_3(cls, config: Mapping[str, Any]) -> dict[str, Any]:
         """A config with what Keras 2 wrote otherwise in today's words."""
-        found = dict(config)
-        policy = found.get("dtype")
+        arguments = dict(config)
+        policy = arguments.get("dtype")
         if isinstance(policy, Mapping) and policy.get("class_name") == "Policy":
-            found["dtype"] = policy["config"]["name"]
+            arguments["dtype"] = policy["config"]["name"]
         # Keras's reader of .h5 files calls the shape input_shape and leaves the batch in it.
-        shape = found.pop("batch_input_shape", None) or found.pop("input_shape", None)
+        shape = arguments.pop("batch_input_shape", None) or arguments.pop("input_shape", None)
         if shape is not None:
-            found["input_shape"] = tuple(shape)[-cls.rank - 1 :]
-        return found
+            arguments["input_shape"] = tuple(shape)[-cls.rank - 1 :]
+        return arguments
 
     # ------------------------------------------------------------------------------- Keras's protocol for quantization
 

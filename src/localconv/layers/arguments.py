@@ -44,20 +44,20 @@ def positive_int(value: Any, name: str) -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     try:
-        found = operator.index(value)
+        number = operator.index(value)
     except TypeError:
         raise ValueError(
             f"Invalid value for argument `{name}`. Expected an integer. Received {name}={shown(value)}."
         ) from None
-    if found <= 0 or isinstance(value, bool):
+    if number <= 0 or isinstance(value, bool):
         raise ValueError(
             f"Invalid value for argument `{name}`. Expected a strictly positive value. Received {name}={shown(value)}."
         )
-    if found > LARGEST:
+    if number > LARGEST:
         raise ValueError(
             f"Invalid value for argument `{name}`. Expected at most {LARGEST}. Received {name}={shown(value)}."
         )
-    return found
+    return number
 
 
 def finite_number(value: Any, name: str, least: float | None = None) -> float:

@@ -140,8 +140,7 @@ class _Conv(ConvolvingLayer):
         if not channels:
             raise ValueError(
                 f"The channel dimension of the inputs should be defined. The input_shape received is {shape}, where "
-                "axis "
-                f"{axis} (0-based) is the channel dimension, which found to be `{channels}`."
+                f"axis {axis} (0-based) is the channel dimension, which found to be `{channels}`."
             )
         if channels % self.groups:
             raise ValueError(

@@ -96,10 +96,10 @@ def _read(path: Path, stored: list[StoredLayer]) -> list[tuple[str, dict[str, Ar
         names = [layer.name for layer in stored]
         if len(set(names)) < len(names):
             raise Refused("has layers of one name")
-        found = []
+        layers = []
         for layer in stored:
             weights = {array.name.removeprefix(f"{layer.name}/"): array.read() for array in layer.weights}
             if len(weights) < len(layer.weights):
                 raise Refused("has weights of one name in a layer")
-            found.append((str(layer.name), weights))
-    return found
+            layers.append((str(layer.name), weights))
+    return layers

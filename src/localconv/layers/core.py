@@ -343,9 +343,8 @@ class _MaxPooling(Layer):
     def _backward(self, grad_output: Array, saved: Any) -> Array:
         shape, padded, y = saved
         gradient = np.zeros_like(padded)
-        left = np.ones(
-            y.shape, bool
-        )  # windows whose gradient has not found its element yet: the first that is the maximum
+        # Windows whose gradient has not found its element yet: the first that is the maximum.
+        left = np.ones(y.shape, bool)
         for places in self._taps(y.shape):
             here = left & (padded[places] == y)
             # Not times `here`: elsewhere an infinite gradient would become NaN.

@@ -797,10 +797,10 @@ def _holds(layer: Layer, model: Sequential) -> bool:
     """Whether a layer is this model, or has it among its layers and theirs."""
     stack, seen = [layer], {id(layer)}
     while stack:
-        found = stack.pop()
-        if found is model:
+        current = stack.pop()
+        if current is model:
             return True
-        inner = found._layers if isinstance(found, Sequential) else []
+        inner = current._layers if isinstance(current, Sequential) else []
         stack += [one for one in inner if id(one) not in seen]
         seen.update(map(id, inner))
     return False

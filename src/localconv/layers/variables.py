@@ -26,12 +26,12 @@ def float_dtype(dtype: DTypeLike | None, name: str = "dtype") -> np.dtype[Any]:
     """
     if dtype is None:
         return FLOATS[floatx()]
-    found = dtype if isinstance(dtype, str) else _plain_name(dtype)
-    if found is None:
+    word = dtype if isinstance(dtype, str) else _plain_name(dtype)
+    if word is None:
         raise TypeError(f"{name} must be float32 or float64, got {shown(dtype)}")
-    if found not in FLOATS:
-        raise ValueError(f"{name} must be float32 or float64, got {shown(found)}")
-    return FLOATS[found]
+    if word not in FLOATS:
+        raise ValueError(f"{name} must be float32 or float64, got {shown(word)}")
+    return FLOATS[word]
 
 
 def _plain_name(dtype: Any) -> str | None:
@@ -105,9 +105,9 @@ class Variable:
         self._grad: Array | None = None
         self._gradients = ReusedMemory()
         _check_real(array, f"value of {name}")
-        found = float_dtype(array.dtype if dtype is None and array.dtype.name in FLOATS else dtype)
+        element = float_dtype(array.dtype if dtype is None and array.dtype.name in FLOATS else dtype)
         # Array and version are one object, so that one assignment replaces both: see `assign_all`.
-        self._held = _frozen(array, found), object()
+        self._held = _frozen(array, element), object()
 
     @classmethod
     def _without_value(

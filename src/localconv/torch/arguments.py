@@ -195,8 +195,8 @@ def check_gradient(gradient_size: Sequence[Any], output_size: Sequence[Any]) -> 
     )
 
 
-def _check_equal(found: Sequence[Any], expected: Sequence[Any], message: Any) -> None:
+def _check_equal(actual: Sequence[Any], expected: Sequence[Any], message: Any) -> None:
     # One by one: sizes may be symbols, which tuples are not asked for.
-    check(len(found) == len(expected), message)
-    for n, m in zip(found, expected, strict=True):
+    check(len(actual) == len(expected), message)
+    for n, m in zip(actual, expected, strict=True):
         check(n == m, message)

@@ -116,10 +116,10 @@ def grad_input(size: Sequence[Any], weight: Tensor, gradient: Tensor, bias: Tens
         return products.new_zeros(shape, dtype=wide)  # of which a batch of `vmap` in any factor is one
 
     piece = _piece(window, tuple(size), weight.shape[2])
-    found = formulation.grad_input(_arrays(gradient.device), piece, weight, gradient.movedim(1, -1), zeros)
+    result = formulation.grad_input(_arrays(gradient.device), piece, weight, gradient.movedim(1, -1), zeros)
     if bias is not None:
-        found = found + broadcastable_bias(bias, window.rank).movedim(0, -1)
-    return found.contiguous().movedim(-1, 1).to(gradient.dtype)
+        result = result + broadcastable_bias(bias, window.rank).movedim(0, -1)
+    return result.contiguous().movedim(-1, 1).to(gradient.dtype)
 
 
 def grad_weight(x: Tensor, size: Sequence[Any], gradient: Tensor, window: Window) -> Tensor:

@@ -307,19 +307,19 @@ def _axes_of(shape: Ints, layout: str) -> dict[str, Ints]:
     words = LAYOUTS[layout].kernel.split()
     several = sum(word in "pk" for word in words)
     rank, more = divmod(len(shape) - len(words) + several, several)
-    found: dict[str, Ints] = {}
+    axes: dict[str, Ints] = {}
     start = 0
     for word in words:
         count = rank if word in "pk" else 1
-        found[word] = shape[start : start + count]
+        axes[word] = shape[start : start + count]
         start += count
-    if rank not in MODULES or more or found.get("1", (1,)) != (1,) or 0 in shape:
+    if rank not in MODULES or more or axes.get("1", (1,)) != (1,) or 0 in shape:
         known = "; ".join(f"{name!r}: {text}" for name, text in SNIPPETS.items())
         raise ValueError(
             f"weight must have shape {SNIPPETS[layout]} for layout={layout!r}, got {shape}. Layouts that are known are "
             f"{known}"
         )
-    return found
+    return axes
 
 
 def _window_of(lengths: Mapping[str, Ints], rank: int, kernel_size: int | Sequence[int] | None) -> Ints:

@@ -229,12 +229,12 @@ class Product(torch.autograd.Function):
         tensors[wanted] = gradient
         compute = _backward_call(tensors)
         terms = (*tensors, None, *sizes)
-        found: list[Tensor | None] = [None, None, None]
+        gradients: list[Tensor | None] = [None, None, None]
         for other in (INPUT, WEIGHT, OUTPUT):
             if other != wanted and needs[other]:
-                found[other] = compute(other, terms, window)
+                gradients[other] = compute(other, terms, window)
         for_bias = sum_for_bias(gradient, *ctx.bias) if needs[BIAS] else None
-        return found[0], found[1], found[2], None, for_bias, None
+        return gradients[0], gradients[1], gradients[2], None, for_bias, None
 
 
 def sum_for_bias(gradient: Tensor, dims: int, dtype: torch.dtype) -> Tensor:

@@ -117,12 +117,12 @@ def _taken(filepath: str | PathLike[str]) -> FileExistsError:
 def _mode_of(target: str) -> int | None:
     """The permissions of a file, None if there is none. ValueError if it is no regular file."""
     try:
-        found = os.stat(target).st_mode
+        mode = os.stat(target).st_mode
     except FileNotFoundError:
         return None
-    if not stat.S_ISREG(found):
+    if not stat.S_ISREG(mode):
         raise ValueError(f"filepath must be a file or a new name, it is a directory or a device: {target!r}")
-    return stat.S_IMODE(found)
+    return stat.S_IMODE(mode)
 
 
 def _rename_to_new(partial: str, target: str) -> None:

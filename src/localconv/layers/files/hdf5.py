@@ -115,10 +115,10 @@ def check_newer(layers: list[NewerLayer], places: Places | None = None, parent: 
     group = places.claim(parent, "layers", None)
     seen: Counter[str] = Counter()
     for layer in layers:
-        found = places.claim(group, newer_key(layer.kind, seen), layer.name)
+        place = places.claim(group, newer_key(layer.kind, seen), layer.name)
         if layer.inner is not None:
-            check_newer(layer.inner, places, found)
-        variables = places.claim(found, "vars", layer.name)
+            check_newer(layer.inner, places, place)
+        variables = places.claim(place, "vars", layer.name)
         for number in range(len(layer.weights)):
             places.claim(variables, str(number), layer.name, True)
 
@@ -127,10 +127,10 @@ def _write_newer(parent: Any, layers: list[NewerLayer]) -> None:
     group = parent.create_group("layers")
     seen: Counter[str] = Counter()
     for layer in layers:
-        found = group.create_group(newer_key(layer.kind, seen))
+        own = group.create_group(newer_key(layer.kind, seen))
         if layer.inner is not None:
-            _write_newer(found, layer.inner)
-        variables = found.create_group("vars")
+            _write_newer(own, layer.inner)
+        variables = own.create_group("vars")
         for number, value in enumerate(layer.weights):
             variables.create_dataset(str(number), data=value)
 
@@ -182,8 +182,8 @@ def opened_hdf5(path: Path) -> Iterator[ModelFile]:
                 members = stack.enter_context(zipfile.ZipFile(file))
                 content = archive.seekable_member(members, file, WEIGHTS)
             root = stack.enter_context(_hdf5(module, content))
-            found = ModelFile(path, size, content, root, members)
-        yield found
+            model_file = ModelFile(path, size, content, root, members)
+        yield model_file
 
 
 def _hdf5(module: Any, source: Any) -> Any:
@@ -220,8 +220,8 @@ class ModelFile:
         if root.id.get_create_plist().get_sizes() != (8, 8):
             raise Refused("has addresses or sizes that are not of 8 bytes")
         self._names, self._strings = NameLimit(), Strings(content, root.userblock_size)
-        found = Survey(root)
-        self.elements, self._declared = found.elements, found.size
+        survey = Survey(root)
+        self.elements, self._declared = survey.elements, survey.size
         # As in Keras: a layer of a file of weights may have the name of the group that a whole model's are in.
         self._weights = root if _lists_layers(root) else root.get(MODEL_WEIGHTS, root)
         older = _lists_layers(self._weights)
@@ -266,10 +266,10 @@ class ModelFile:
             if METADATA not in self.members.namelist():
                 return KERAS_VERSION
             content = archive.unpacked(self.members, archive.member(self.members, METADATA), SHORT_TEXT)
-            found = json.loads(content.getvalue())["keras_version"]
-            if not isinstance(found, str):
+            version = json.loads(content.getvalue())["keras_version"]
+            if not isinstance(version, str):
                 raise Refused(f"is damaged: the keras_version in {METADATA} is no text")
-        return found
+        return version
 
     # ------------------------------------------------------------------------------------------------------ the weights
 
@@ -298,7 +298,7 @@ class ModelFile:
                 return list(self._older(self._weights))
             if not self.is_newer:
                 raise Refused(NO_LAYERS)
-            found: list[StoredLayer] = []
+            layers: list[StoredLayer] = []
             # Groups that are still to be looked at, and what they are called; a group may be inside itself.
             stack, seen = [("", _group(self._weights, "layers"))], set[int]()
             while stack:
@@ -311,12 +311,12 @@ class ModelFile:
                     self._names.take(1, len(name))
                     variables = _group(layer, "vars") if "vars" in layer else {}
                     weights = [str(number) for number in range(len(variables))]
-                    found.append(
+                    layers.append(
                         StoredLayer(name, [Dataset(self.path, f"{name}/vars/{one}", variables, one) for one in weights])
                     )
                     if "layers" in layer:
                         stack.append((f"{name}/", _group(layer, "layers")))
-            return found
+            return layers
 
     def _check_version(self, root: Any) -> None:
         """ValueError for a file of the older layout whose kernels are not those of Keras 2 with TensorFlow."""
@@ -412,16 +412,16 @@ def _lists_layers(group: Any) -> bool:
 
 
 def _group(parent: Any, name: str) -> Any:
-    found = parent[name]
-    if not isinstance(found, h5py().Group):
-        raise Refused(f"is damaged: {found.name!r} is not a group")
-    return found
+    group = parent[name]
+    if not isinstance(group, h5py().Group):
+        raise Refused(f"is damaged: {group.name!r} is not a group")
+    return group
 
 
 def _string_type(group: Any, attribute: str) -> tuple[tuple[int, ...], int | None]:
     """Shape of an attribute that holds strings, and their size in bytes if it is fixed."""
-    found = group.attrs.get_id(attribute)
-    stored = found.get_type()
-    if stored.get_class() != h5py().h5t.STRING or found.shape is None:
+    text = group.attrs.get_id(attribute)
+    stored = text.get_type()
+    if stored.get_class() != h5py().h5t.STRING or text.shape is None:
         raise Refused(f"has an attribute {attribute} that does not hold text")
-    return found.shape, None if stored.is_variable_str() else stored.get_size()
+    return text.shape, None if stored.is_variable_str() else stored.get_size()

@@ -80,17 +80,17 @@ class Survey:
 
     def _links(self, group: Any) -> Iterator[tuple[bytes, int, int]]:
         """Name, kind and, of hard ones, address of a group's links."""
-        found: list[tuple[bytes, int, int]] = []
+        links: list[tuple[bytes, int, int]] = []
 
         def add(name: bytes, link: Any) -> bool:
-            found.append((name, link.type, link.u))
+            links.append((name, link.type, link.u))
             self._left -= 1
             return self._left < 0
 
         group.links.iterate(add, info=True, order=h5py().h5.ITER_NATIVE)
         if self._left < 0:
             raise Refused(f"has more than {MOST_LINKS} links")
-        return iter(found)
+        return iter(links)
 
     def _look_at(self, parent: str, group: Any, name: bytes, kind: int, address: int) -> None:
         module, place = h5py(), f"{parent}/{name.decode(errors='replace')}"
@@ -181,7 +181,7 @@ class Dataset(StoredArray):
         """Raise ValueError if a chunk is of another size than declared: HDF5 unpacks whatever there is,
         and reads on behind its end.
         """
-        applied = [found for place, found in enumerate(filters) if not stored.filter_mask & 1 << place]
+        applied = [number for place, number in enumerate(filters) if not stored.filter_mask & 1 << place]
         size = stored.size - (CHECKSUM_SIZE if FLETCHER32 in applied else 0)
         if DEFLATE in applied and size <= 2 * chunk + PACKED_MORE:
             _, packed = dataset.id.read_direct_chunk(stored.chunk_offset)

@@ -150,7 +150,7 @@ class Strings:
         if size < 0 or self._left < 0:
             raise Refused("is damaged: parts of it overlap")
         self._content.seek(self._base + address)
-        found = self._content.read(size) or b""
-        if len(found) < size:
+        content = self._content.read(size) or b""
+        if len(content) < size:
             raise Refused("is damaged: it refers to what is behind its end")
-        return found
+        return content

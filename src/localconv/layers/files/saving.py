@@ -262,17 +262,16 @@ def _from_file(variable: Variable, array: Array) -> Array:
 
 
 def _by_order(model: Any, stored: list[StoredLayer], path: Path) -> list[tuple[Variable, StoredArray]]:
-    layers, found = [layer for layer in model.layers if layer.weights], [layer for layer in stored if layer.weights]
+    layers, saved = [layer for layer in model.layers if layer.weights], [layer for layer in stored if layer.weights]
     if any(entry.layer is not None for entry in stored):
-        layers, found = [entry.layer for entry in stored], stored
-    if len(layers) != len(found):
+        layers, saved = [entry.layer for entry in stored], stored
+    if len(layers) != len(saved):
         raise ValueError(
             f"Layer count mismatch when loading weights from file. Model expected {len(layers)} layers, found "
-            f"{len(found)} "
-            f"saved layers in {path}."
+            f"{len(saved)} saved layers in {path}."
         )
     pairs: list[tuple[Variable, StoredArray]] = []
-    for number, (layer, entry) in enumerate(zip(layers, found, strict=True)):
+    for number, (layer, entry) in enumerate(zip(layers, saved, strict=True)):
         mismatch = _mismatch(number, layer, entry)
         if mismatch:
             raise ValueError(mismatch)
@@ -283,11 +282,11 @@ def _by_order(model: Any, stored: list[StoredLayer], path: Path) -> list[tuple[V
 def _by_name(
     model: Any, stored: list[StoredLayer], skip_mismatch: bool, path: Path
 ) -> list[tuple[Variable, StoredArray]]:
-    found = {entry.name: entry for entry in stored}
+    by_name = {entry.name: entry for entry in stored}
     pairs: list[tuple[Variable, StoredArray]] = []
     known = False
     for number, layer in enumerate(model.layers):
-        entry = found.get(layer.name)
+        entry = by_name.get(layer.name)
         if entry is None or not (entry.weights or layer.weights):
             continue
         known = True
@@ -353,11 +352,11 @@ def _loaded_order(layer: Any) -> list[Variable]:
     """
     leaves, stack = [], [layer]
     while stack:
-        found = stack.pop()
-        if hasattr(found, "layers"):
-            stack += found.layers[::-1]
+        layer_or_model = stack.pop()
+        if hasattr(layer_or_model, "layers"):
+            stack += layer_or_model.layers[::-1]
         else:
-            leaves.append(found)
+            leaves.append(layer_or_model)
     trains = {
         variable: leaf.trainable and leaf.quantization_mode is None and variable._made_trainable
         for leaf in leaves

@@ -92,16 +92,16 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 def _check_not_of_tensorflow(path: Path) -> None:
     """ValueError for what TensorFlow saves in several files, a model in a folder or a checkpoint."""
-    found = (
+    kind = (
         "a SavedModel, a folder"
         if (path / "saved_model.pb").exists()
         else "a checkpoint, several files"
         if not path.exists() and Path(f"{path}.index").exists()
         else None
     )
-    if found is not None:
+    if kind is not None:
         raise ValueError(
-            f"{path} is {found} of TensorFlow's, which only that reads: load it in Keras 2 (tensorflow up to 2.15, or "
+            f"{path} is {kind} of TensorFlow's, which only that reads: load it in Keras 2 (tensorflow up to 2.15, or "
             "tf_keras) and save it there as .keras or .h5, a model by save, weights by save_weights"
         )
 

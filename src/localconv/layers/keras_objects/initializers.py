@@ -84,11 +84,11 @@ class Initializer(Configurable):
         ValueError, TypeError
             For a shape or dtype that does not fit.
         """
-        found = float_dtype(dtype)
+        element = float_dtype(dtype)
         if rng is None or self.seed is not None:
             rng = np.random.default_rng(self.seed)
         with np.errstate(all="ignore"):
-            return np.asarray(self._values(_shape(shape), rng), found, order="C")
+            return np.asarray(self._values(_shape(shape), rng), element, order="C")
 
     def _values(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
         raise NotImplementedError(f"{type(self).__name__} does not define _values")
@@ -452,12 +452,12 @@ def _cut_normal(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
 
 def _shape(shape: Sequence[int]) -> tuple[int, ...]:
     try:
-        found = tuple(operator.index(n) for n in parts_of(shape))
+        sizes = tuple(operator.index(n) for n in parts_of(shape))
     except TypeError:
         raise TypeError(f"shape must be a sequence of ints, got {shown(shape)}") from None
-    if any(n < 0 for n in found):
+    if any(n < 0 for n in sizes):
         raise ValueError(f"shape must hold ints of at least 0, got {shown(shape)}")
-    return found
+    return sizes
 
 
 def _finite(value: float, name: str) -> float:

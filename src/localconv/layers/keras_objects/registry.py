@@ -202,9 +202,9 @@ class Registry:
         builtin = self._makers.get(name) if own else None
         if builtin is not None and config.get("module") not in NO_MODULES:
             return builtin
-        found = custom_object(config.get("registered_name"), name)
-        if found is not None or builtin is not None:
-            return builtin if found is None else found
+        custom = custom_object(config.get("registered_name"), name)
+        if custom is not None or builtin is not None:
+            return builtin if custom is None else custom
         module, registered = shown(config.get("module")), shown(config.get("registered_name"))
         whose = "" if own else f" of module {module}, registered as {registered}"
         raise ValueError(

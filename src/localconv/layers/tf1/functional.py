@@ -168,7 +168,7 @@ class _StoredConv1D(Conv1D):
     ) -> Variable:
         """Take a weight from the store, by the scope's custom getter if it has one, or make it."""
         custom, full_name = self.scope.custom_getter, self.scope.full_name(name)
-        found = (self._stored if custom is None else partial(custom, self._stored))(
+        weight = (self._stored if custom is None else partial(custom, self._stored))(
             name=full_name,
             shape=tuple(shape),
             dtype=self.dtype,
@@ -178,7 +178,7 @@ class _StoredConv1D(Conv1D):
             trainable=trainable and self.trainable,
             constraint=constraint,
         )
-        variable = self._usable(found, full_name, tuple(shape))
+        variable = self._usable(weight, full_name, tuple(shape))
         if self._made.get(variable.name) is variable:
             variable.regularizer = regularizer
         if store.variables.get(variable.name) is not variable:
@@ -198,12 +198,12 @@ class _StoredConv1D(Conv1D):
         constraint: Any = None,
     ) -> Variable:
         """The stored variable of a full name, or a new one: the getter that custom getters are given."""
-        full_name, found = checked_name(name, "name"), float_dtype(dtype)
+        full_name, element = checked_name(name, "name"), float_dtype(dtype)
         sizes = None if shape is None else ints(shape, None, "shape")
         reuse = AUTO_REUSE if reuse is None else checked_reuse(reuse)
         stored = self._made.get(f"{full_name}:0", store.variables.get(f"{full_name}:0"))
         if stored is not None:
-            return _shareable(stored, full_name, sizes, found, reuse)
+            return _shareable(stored, full_name, sizes, element, reuse)
         if reuse is True:
             raise ValueError(
                 f"Variable {full_name} does not exist, or was not created by a layer of that name. Did you mean to set "
@@ -213,10 +213,10 @@ class _StoredConv1D(Conv1D):
             raise ValueError(f"shape must be given to make the variable {full_name}, got None")
         fans = initializers.compute_fans(sizes)
         value = initializers.initial(
-            initializers.get(initializer or DEFAULT_INITIALIZER), sizes, found, self._rng, fans
+            initializers.get(initializer or DEFAULT_INITIALIZER), sizes, element, self._rng, fans
         )
         trained = trainable is None or trainable
-        made = Variable(value, f"{full_name}:0", found, trained, constraint=constraints.get(constraint))
+        made = Variable(value, f"{full_name}:0", element, trained, constraint=constraints.get(constraint))
         self._made[made.name] = made
         self._penalize(full_name, "scope", regularizers.get(regularizer), made)
         return made
@@ -225,17 +225,17 @@ class _StoredConv1D(Conv1D):
         if regularizer is not None:
             self._penalties[f"{name}:0", kind] = lambda: regularizer(variable.value)
 
-    def _usable(self, found: Any, name: str, shape: tuple[int, ...]) -> Variable:
+    def _usable(self, value: Any, name: str, shape: tuple[int, ...]) -> Variable:
         """What a custom getter returned as a weight of this layer: an array is one of this call."""
         weight = (
-            found
-            if isinstance(found, Variable)
-            else as_array(found, f"what custom_getter returns for {name}", "floats")
+            value
+            if isinstance(value, Variable)
+            else as_array(value, f"what custom_getter returns for {name}", "floats")
         )
         if weight.shape != shape or weight.dtype != self.dtype:
             raise ValueError(
                 f"custom_getter must return a Variable or an array of shape {shape} and dtype {self.dtype} for {name}, "
-                f"got {'None' if found is None else f'one of shape {weight.shape} and dtype {weight.dtype}'}"
+                f"got {'None' if value is None else f'one of shape {weight.shape} and dtype {weight.dtype}'}"
             )
         return weight if isinstance(weight, Variable) else Variable(weight, f"{name}:0", self.dtype)
 
