@@ -208,7 +208,7 @@ def local_conv1d_transpose(
     Array([0., 3., 7., 5.], dtype=float32)
     """
     spec = local_spec(1, kernel_size, strides, padding, data_format, dilation_rate, groups)
-    return _spread(spec, inputs, kernel, output_shape)
+    return _transpose(spec, inputs, kernel, output_shape)
 
 
 def local_conv2d_transpose(
@@ -259,7 +259,7 @@ def local_conv2d_transpose(
            [1., 2., 1.]], dtype=float32)
     """
     spec = local_spec(2, kernel_size, strides, padding, data_format, dilation_rate, groups)
-    return _spread(spec, inputs, kernel, output_shape)
+    return _transpose(spec, inputs, kernel, output_shape)
 
 
 @docstring_from_2d(
@@ -284,10 +284,10 @@ def local_conv3d_transpose(
     groups: int = 1,
 ) -> jax.Array:
     spec = local_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups)
-    return _spread(spec, inputs, kernel, output_shape)
+    return _transpose(spec, inputs, kernel, output_shape)
 
 
-# ------------------------------------------------------------------------------------------------------------ the doors
+# ---------------------------------------------------------------------------------------------- arguments and calls
 
 
 def _convolve(spec: Spec, inputs: Any, kernel: Any, bias: Any) -> jax.Array:
@@ -313,19 +313,20 @@ def _convolved(x: jax.Array, kernel: jax.Array, bias: jax.Array | None, window: 
     return result.astype(dtype)
 
 
-def _spread(spec: Spec, inputs: Any, kernel: Any, output_shape: Sequence[int | None]) -> jax.Array:
+def _transpose(spec: Spec, inputs: Any, kernel: Any, output_shape: Sequence[int | None]) -> jax.Array:
     x, w = _array(inputs, "inputs"), _array(kernel, "kernel")
     shape = _full_shape(output_shape, x, spec.rank)
     geometry = _geometry(spec, shape, w.shape, TRANSPOSE_NAMES)
-    window, spatial = window_of(spec, geometry.input[3 - spec.rank :]), geometry.input[3 - spec.rank :]
+    spatial = geometry.input[3 - spec.rank :]
+    window = window_of(spec, spatial)
     expected = window.layout((shape[0],), geometry.output[3 - spec.rank :], geometry.filters)
     if x.shape != expected:
         raise ValueError(f"inputs must have the shape of the forward result, {expected}, got {x.shape}")
-    return _spreaded(x, w, window, spatial)
+    return _transposed(x, w, window, spatial)
 
 
 @partial(jax.jit, static_argnums=(2, 3), inline=True)
-def _spreaded(x: jax.Array, kernel: jax.Array, window: Window, spatial: Ints) -> jax.Array:
+def _transposed(x: jax.Array, kernel: jax.Array, window: Window, spatial: Ints) -> jax.Array:
     dtype = jnp.result_type(x, kernel)
     computed = COMPUTED[dtype.name]
     return grad_input(_stored(kernel, computed), x.astype(computed), window, spatial).astype(dtype)

@@ -468,8 +468,7 @@ class Layer:
         if not self.built:
             raise ValueError(
                 f"You tried to call `count_params` on layer {self.name}, but the layer isn't built. You can build it "
-                "manually "
-                f"via: `{self.name}.build(batch_input_shape)`."
+                f"manually via: `{self.name}.build(batch_input_shape)`."
             )
         return sum(variable.size for variable in self.weights)
 

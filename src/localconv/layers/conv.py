@@ -19,7 +19,7 @@ from ..core.windows import layout_of
 from ..docstrings import docstring_from_2d
 from .arguments import Shape, check_output, int_tuple, named_constructor, positive_int, shape_tuple
 from .base import InputSpec
-from .weighted import ConvolvingLayer, terms_of
+from .weighted import ConvolvingLayer, shared_arguments
 
 __all__ = ["Conv1D", "Conv2D", "Conv3D", "Convolution1D", "Convolution2D", "Convolution3D"]
 
@@ -49,7 +49,7 @@ class _Conv(ConvolvingLayer):
         bias_constraint: Any = None,
         **base: Any,
     ) -> None:
-        super().__init__(filters, kernel_size, strides, padding, data_format, terms_of(locals()), base)
+        super().__init__(filters, kernel_size, strides, padding, data_format, shared_arguments(locals()), base)
         self.groups = positive_int(groups, "groups")
         self.dilation_rate = int_tuple(dilation_rate, self.rank, "dilation_rate")
         if self.filters % self.groups:
@@ -121,7 +121,7 @@ class _Conv(ConvolvingLayer):
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments as JSON can hold them."""
         config = {"dilation_rate": self.dilation_rate, "groups": self.groups}
-        return super().get_config() | self._window_config() | config | self._terms_config()
+        return super().get_config() | self._window_config() | config | self._shared_config()
 
     def _quantized_state(self, mode: str) -> dict[str, Any]:
         return super()._quantized_state(mode) | {"_packing": KeptPacking()}
@@ -223,7 +223,15 @@ class Conv1D(_Conv):
         **base: Any,
     ) -> None:
         super().__init__(
-            filters, kernel_size, strides, padding, data_format, dilation_rate, groups, **terms_of(locals()), **base
+            filters,
+            kernel_size,
+            strides,
+            padding,
+            data_format,
+            dilation_rate,
+            groups,
+            **shared_arguments(locals()),
+            **base,
         )
 
 

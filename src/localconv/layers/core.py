@@ -29,7 +29,7 @@ from .arguments import (
 )
 from .base import InputSpec, Layer
 from .keras_objects import activations
-from .weighted import WeightedLayer, terms_of
+from .weighted import WeightedLayer, shared_arguments
 
 __all__ = ["Activation", "Dense", "Dropout", "Flatten", "InputLayer", "MaxPooling1D", "MaxPooling2D", "MaxPooling3D"]
 
@@ -104,7 +104,7 @@ class Dense(WeightedLayer):
         bias_constraint: Any = None,
         **base: Any,
     ) -> None:
-        super().__init__(terms_of(locals()), base)
+        super().__init__(shared_arguments(locals()), base)
         self.units = positive_int(units, "units")
         self.input_spec = InputSpec(min_ndim=2)
 
@@ -116,7 +116,7 @@ class Dense(WeightedLayer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments as JSON can hold them."""
-        return super().get_config() | {"units": self.units} | self._terms_config()
+        return super().get_config() | {"units": self.units} | self._shared_config()
 
     def _build(self, shape: Shape) -> None:
         if not shape[-1]:

@@ -23,7 +23,7 @@ from ..core.windows import layout_of
 from ..docstrings import docstring_from_2d
 from .arguments import Shape, check_output, named_constructor, shape_tuple, shown
 from .base import InputSpec
-from .weighted import ConvolvingLayer, terms_of
+from .weighted import ConvolvingLayer, shared_arguments
 
 __all__ = ["LocallyConnected1D", "LocallyConnected2D", "LocallyConnected3D", "convert_implementation"]
 
@@ -52,7 +52,7 @@ class _LocallyConnected(ConvolvingLayer):
         implementation: int = 1,
         **base: Any,
     ) -> None:
-        super().__init__(filters, kernel_size, strides, padding, data_format, terms_of(locals()), base)
+        super().__init__(filters, kernel_size, strides, padding, data_format, shared_arguments(locals()), base)
         try:
             self.implementation = operator.index(
                 implementation
@@ -98,7 +98,7 @@ class _LocallyConnected(ConvolvingLayer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments as JSON can hold them."""
-        config = super().get_config() | self._window_config() | self._terms_config()
+        config = super().get_config() | self._window_config() | self._shared_config()
         return config | {"implementation": self.implementation}
 
     def _split(self, shape: Shape) -> tuple[Shape, int | None]:
@@ -138,8 +138,7 @@ class _LocallyConnected(ConvolvingLayer):
         if len(known) < self.rank:
             raise ValueError(
                 f"The spatial dimensions of the inputs to a {type(self).__name__} layer should be fully-defined, but "
-                "layer "
-                f"received the inputs shape {shape}"
+                f"layer received the inputs shape {shape}"
             )
         return known, channels
 

@@ -672,8 +672,7 @@ class Sequential(Layer):
         if not self.built:
             raise ValueError(
                 "This model has not yet been built. Build the model first by calling `build()` or by calling the model "
-                "on a "
-                "batch of data."
+                "on a batch of data."
             )
         print_summary(self, line_length, positions, print_fn or print, show_trainable)
 

@@ -110,8 +110,7 @@ def _columns(line_length: int | None, positions: Sequence[float] | None) -> tupl
     if len(columns) != len(COLUMNS) or min(rooms) < NARROWEST or max(length, columns[-1]) > LONGEST:
         raise ValueError(
             f"positions must be the ends of three columns of at least {NARROWEST} characters, in a line of at most "
-            f"{LONGEST}; "
-            f"got positions={positions!r} and line_length={line_length!r}"
+            f"{LONGEST}; got positions={positions!r} and line_length={line_length!r}"
         )
     return length, columns
 

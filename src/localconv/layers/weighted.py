@@ -44,7 +44,7 @@ DEFAULT_INITIALIZER = initializers.GlorotUniform()
 _VARIABLES = ("kernel", "bias", "kernel_scale")
 
 
-def terms_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def shared_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Those of a constructor's arguments that `SHARED_ARGUMENTS` names."""
     return {name: arguments[name] for name in SHARED_ARGUMENTS}
 
@@ -54,7 +54,7 @@ class WeightedLayer(Layer):
 
     Parameters
     ----------
-    terms : dict
+    shared : dict
         The arguments named in `SHARED_ARGUMENTS`, as they came to the subclass's constructor.
     base : dict
         Arguments of `Layer`.
@@ -68,16 +68,16 @@ class WeightedLayer(Layer):
     kernel: Variable
     bias: Variable | None
 
-    def __init__(self, terms: dict[str, Any], base: dict[str, Any]) -> None:
-        super().__init__(activity_regularizer=terms["activity_regularizer"], **base)
-        self.activation = activations.get(terms["activation"])
-        self.use_bias = flag(terms["use_bias"], "use_bias")
-        self.kernel_initializer = initializers.get(terms["kernel_initializer"])
-        self.bias_initializer = initializers.get(terms["bias_initializer"])
-        self.kernel_regularizer = regularizers.get(terms["kernel_regularizer"])
-        self.bias_regularizer = regularizers.get(terms["bias_regularizer"])
-        self.kernel_constraint = constraints.get(terms["kernel_constraint"])
-        self.bias_constraint = constraints.get(terms["bias_constraint"])
+    def __init__(self, shared: dict[str, Any], base: dict[str, Any]) -> None:
+        super().__init__(activity_regularizer=shared["activity_regularizer"], **base)
+        self.activation = activations.get(shared["activation"])
+        self.use_bias = flag(shared["use_bias"], "use_bias")
+        self.kernel_initializer = initializers.get(shared["kernel_initializer"])
+        self.bias_initializer = initializers.get(shared["bias_initializer"])
+        self.kernel_regularizer = regularizers.get(shared["kernel_regularizer"])
+        self.bias_regularizer = regularizers.get(shared["bias_regularizer"])
+        self.kernel_constraint = constraints.get(shared["kernel_constraint"])
+        self.bias_constraint = constraints.get(shared["bias_constraint"])
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse what is no variable where the passes read one."""
@@ -88,7 +88,7 @@ class WeightedLayer(Layer):
             )
         super().__setattr__(name, value)
 
-    def _terms_config(self) -> dict[str, Any]:
+    def _shared_config(self) -> dict[str, Any]:
         """The config of what `SHARED_ARGUMENTS` names."""
         return {
             "activation": activations.serialize(self.activation),
@@ -166,7 +166,7 @@ class ConvolvingLayer(WeightedLayer):
     ----------
     filters, kernel_size, strides, padding, data_format
         As they came to the subclass's constructor.
-    terms, base : dict
+    shared, base : dict
         As in `WeightedLayer`; `base` may have the quantization_mode of a config too.
 
     Notes
@@ -186,11 +186,11 @@ class ConvolvingLayer(WeightedLayer):
         strides: Any,
         padding: str,
         data_format: str | None,
-        terms: dict[str, Any],
+        shared: dict[str, Any],
         base: dict[str, Any],
     ) -> None:
         mode = base.pop("quantization_mode", None)
-        super().__init__(terms, base)
+        super().__init__(shared, base)
         self._quantization_mode = None if mode is None else checked_mode(mode, "quantization_mode")
         self.filters = positive_int(filters, "filters")
         self.kernel_size = int_tuple(kernel_size, self.rank, "kernel_size")

@@ -1,4 +1,4 @@
-"""Tensors at the door: their types, dtypes, devices and sizes, or an error that names the argument.
+"""Validation of tensors: types, dtypes, devices and sizes, with errors that name the argument.
 
 The kernels, the formulation in PyTorch's operations and the fakes of the operators all ask here. Sizes may be symbols:
 what is not known of them is taken to be right, and remembered.

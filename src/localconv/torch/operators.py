@@ -40,7 +40,7 @@ from .window import Window, window_from
 
 WINDOW = "int[] kernel_size, int[] stride, int[] padding, int[] dilation, int groups"
 
-# What operators take before the window, in this order: `Terms`. The first three are the factors of the sum, by which
+# What operators take before the window, in this order: `Operands`. The first three are the factors of the sum, by which
 # the operators go: each computes one of them from the others.
 SHARED_ARGUMENTS = {
     "input": "Tensor",
@@ -53,7 +53,7 @@ SHARED_ARGUMENTS = {
 }
 INPUT, WEIGHT, OUTPUT, SCALES, BIAS = range(5)
 
-Terms = Sequence[Any]
+Operands = Sequence[Any]
 
 library = torch.library.Library("localconv", "DEF")
 
@@ -70,20 +70,20 @@ class Operator:
         names = arguments.split()
         self.is_int8 = "values" in names
         places = [list(SHARED_ARGUMENTS).index(name.replace("values", "weight")) for name in names]
-        #: The arguments before the window, of terms.
-        self.arguments_of: Callable[[Terms], tuple[Any, ...]] = itemgetter(*places)
+        #: The operator's own arguments before the window, of all operands.
+        self.arguments_of: Callable[[Operands], tuple[Any, ...]] = itemgetter(*places)
         self._places = places
         types = [list(SHARED_ARGUMENTS.values())[place] for place in places]
         schema = ", ".join(f"{kind} {name}" for kind, name in zip(types, names, strict=True))
         library.define(f"{name}({schema}, {WINDOW}) -> Tensor")
         self.overload: Any = getattr(torch.ops.localconv, name).default
 
-    def terms_of(self, arguments: Sequence[Any]) -> list[Any]:
-        """The terms among the dispatcher's arguments, or what else comes one for each; None where there is none."""
-        terms: list[Any] = [None] * len(SHARED_ARGUMENTS)
+    def operands_of(self, arguments: Sequence[Any]) -> list[Any]:
+        """The operands among the dispatcher's arguments, or what else comes one for each; None where there is none."""
+        operands: list[Any] = [None] * len(SHARED_ARGUMENTS)
         for place, argument in zip(self._places, arguments, strict=False):
-            terms[place] = argument
-        return terms
+            operands[place] = argument
+        return operands
 
 
 OPERATORS = [
@@ -105,17 +105,19 @@ local_conv, local_conv_input, local_conv_weight, local_conv_int8, local_conv_inp
 _FOR = {(operator.wanted, operator.is_int8): operator for operator in OPERATORS}
 
 
-def call(wanted: int, terms: Terms, window: Window) -> Tensor:
-    """The operator that computes the factor `wanted`, with its own of the terms; scales: the weight has int8 values."""
-    operator = _FOR[wanted, terms[SCALES] is not None]
-    result: Tensor = operator.overload(*operator.arguments_of(terms), *window.arguments)
+def call(wanted: int, operands: Operands, window: Window) -> Tensor:
+    """The operator that computes the factor `wanted`, called with those of the operands that it takes. Where there are
+    scales, the weight has int8 values.
+    """
+    operator = _FOR[wanted, operands[SCALES] is not None]
+    result: Tensor = operator.overload(*operator.arguments_of(operands), *window.arguments)
     return result
 
 
-def call_native(wanted: int, terms: Terms, window: Window) -> Tensor:
+def call_native(wanted: int, operands: Operands, window: Window) -> Tensor:
     """As `call`, without the dispatcher."""
-    operator = _FOR[wanted, terms[SCALES] is not None]
-    return operator.compiled(*operator.arguments_of(terms), window)
+    operator = _FOR[wanted, operands[SCALES] is not None]
+    return operator.compiled(*operator.arguments_of(operands), window)
 
 
 # --------------------------------------------------------------------------------------------------------- the values
@@ -156,7 +158,7 @@ def register_shapes(operator: Operator) -> None:
     """Checks, and an empty result."""
 
     def fake(*arguments: Any) -> Tensor:
-        x, weight, y, scales, bias, input_size, weight_size = operator.terms_of(arguments)
+        x, weight, y, scales, bias, input_size, weight_size = operator.operands_of(arguments)
         # In the order in which errors name them.
         given = {"input": x, "bias": bias} if y is None else {"gradient": y, "input": x, "bias": bias}
         given = {name: tensor for name, tensor in given.items() if tensor is not None}
@@ -228,11 +230,11 @@ class Product(torch.autograd.Function):
         tensors, needs = list(ctx.saved_tensors), ctx.needs_input_grad
         tensors[wanted] = gradient
         compute = _backward_call(tensors)
-        terms = (*tensors, None, *sizes)
+        operands = (*tensors, None, *sizes)
         gradients: list[Tensor | None] = [None, None, None]
         for other in (INPUT, WEIGHT, OUTPUT):
             if other != wanted and needs[other]:
-                gradients[other] = compute(other, terms, window)
+                gradients[other] = compute(other, operands, window)
         for_bias = sum_for_bias(gradient, *ctx.bias) if needs[BIAS] else None
         return gradients[0], gradients[1], gradients[2], None, for_bias, None
 
@@ -289,9 +291,9 @@ def _backward_call(tensors: Sequence[Tensor | None]) -> Callable[..., Tensor]:
     return call
 
 
-def _call_below_autograd(wanted: int, terms: Terms, window: Window) -> Tensor:
+def _call_below_autograd(wanted: int, operands: Operands, window: Window) -> Tensor:
     """The values, from the next dispatcher key."""
-    return private.below_autograd(call, wanted, terms, window)
+    return private.below_autograd(call, wanted, operands, window)
 
 
 def register_derivatives(operator: Operator) -> None:
@@ -300,7 +302,7 @@ def register_derivatives(operator: Operator) -> None:
 
     @native.opaque
     def differentiable(*arguments: Any) -> Any:
-        x, weight, y, scales, bias, input_size, weight_size = operator.terms_of(arguments)
+        x, weight, y, scales, bias, input_size, weight_size = operator.operands_of(arguments)
         sizes = (
             x.shape if input_size is None else tuple(input_size),
             weight.shape if weight_size is None else tuple(weight_size),
@@ -314,17 +316,17 @@ def register_derivatives(operator: Operator) -> None:
 # ------------------------------------------------------------------------------------------------------------- batches
 
 
-def batched(wanted: int, batch: int, terms: Terms, window: Window, dims: Sequence[Any]) -> tuple[Tensor, int]:
-    """An operation on terms that are batched along `dims` (None: not), and along which axis its result is; a bias is
+def batched(wanted: int, batch: int, operands: Operands, window: Window, dims: Sequence[Any]) -> tuple[Tensor, int]:
+    """An operation on operands that are batched along `dims` (None: not), and along which axis its result is; a bias is
     left out.
 
     Batches under one weight are more images. A weight for each makes groups of them, or more filters where all see one
     input; one of int8 is made float32 for that.
     """
     x, weight, y, scales = [
-        t if t is None or d is None else t.movedim(d, 0) for t, d in zip(terms[:BIAS], dims[:BIAS], strict=True)
+        t if t is None or d is None else t.movedim(d, 0) for t, d in zip(operands[:BIAS], dims[:BIAS], strict=True)
     ]
-    input_size, weight_size = terms[BIAS + 1 :]
+    input_size, weight_size = operands[BIAS + 1 :]
     one_weight = dims[WEIGHT] is None and dims[SCALES] is None
     if wanted != WEIGHT and one_weight:
         x, y = [t if t is None else t.flatten(0, 1) for t in (x, y)]
@@ -353,10 +355,10 @@ def batched(wanted: int, batch: int, terms: Terms, window: Window, dims: Sequenc
 
 def with_batched_bias(y: Tensor, axis: int, bias: Tensor, dim: int | None, rank: int) -> tuple[Tensor, int]:
     """Batched outputs plus a bias that is batched along `dim`, or one for all; and the axis of the batch."""
-    terms = bias.unsqueeze(0) if dim is None else bias.movedim(dim, 0)
+    biases = bias.unsqueeze(0) if dim is None else bias.movedim(dim, 0)
     # (batch or 1, F, ...) to (batch or 1, 1, F, ...)
-    terms = terms.reshape(*terms.shape, *[1] * rank) if terms.dim() == 2 else terms
-    return y.movedim(axis, 0) + terms.unsqueeze(1), 0
+    biases = biases.reshape(*biases.shape, *[1] * rank) if biases.dim() == 2 else biases
+    return y.movedim(axis, 0) + biases.unsqueeze(1), 0
 
 
 def _by_channels(tensor: Tensor, batch: int, dim: int | None) -> Tensor:
@@ -370,16 +372,17 @@ def register_batches(operator: Operator) -> None:
     wanted = operator.wanted
 
     def rule(info: Any, dims: Any, *arguments: Any) -> tuple[Tensor, int]:
-        terms, places, window = operator.terms_of(arguments), operator.terms_of(dims), window_from(*arguments[-5:])
-        bias, terms[BIAS] = terms[BIAS], None
+        operands, places = operator.operands_of(arguments), operator.operands_of(dims)
+        window = window_from(*arguments[-5:])
+        bias, operands[BIAS] = operands[BIAS], None
         given = OUTPUT if wanted == INPUT else INPUT
-        dtype = terms[given].dtype
+        dtype = operands[given].dtype
         if operator.is_int8:  # rounded when the bias is in
-            terms[given] = terms[given].float()
+            operands[given] = operands[given].float()
         if any(dim is not None for dim in places[:BIAS]):
-            result, axis = batched(wanted, info.batch_size, terms, window, places)
+            result, axis = batched(wanted, info.batch_size, operands, window, places)
         else:
-            result, axis = call(wanted, terms, window).unsqueeze(0), 0
+            result, axis = call(wanted, operands, window).unsqueeze(0), 0
         if bias is not None:
             result, axis = with_batched_bias(result, axis, bias, places[BIAS], window.rank)
         return (result.to(dtype) if operator.is_int8 else result), axis

@@ -164,8 +164,7 @@ class Dataset(StoredArray):
         if filters != [known for known in FILTERS if known in filters]:
             raise Refused(
                 f"holds {self.name} packed by the HDF5 filters {filters}: only shuffle, gzip and fletcher32 are read, "
-                "in this "
-                "order (h5repack -f NONE unpacks a file)"
+                "in this order (h5repack -f NONE unpacks a file)"
             )
         seen: set[tuple[int, ...]] = set()
 

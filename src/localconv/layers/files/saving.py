@@ -369,6 +369,5 @@ def _check_built(model: Any) -> None:
     if not model.built:
         raise ValueError(
             f"Weights for model {model.name!r} have not yet been created. Weights are created when the model is first "
-            "called "
-            "on inputs or `build()` is called with an `input_shape`."
+            "called on inputs or `build()` is called with an `input_shape`."
         )
