@@ -47,7 +47,7 @@ def ones(model):
 
 @pytest.mark.parametrize("place", range(4))
 @pytest.mark.parametrize("target", ["model", "layer"])
-@pytest.mark.parametrize("error", [MemoryError("no more"), FloatingPointError("overflow"), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [MemoryError, FloatingPointError, KeyboardInterrupt])
 def test_a_conversion_that_fails(place, target, error):
     model = network()
     which = model if target == "model" else model.layers[place // 2]
@@ -55,7 +55,7 @@ def test_a_conversion_that_fails(place, target, error):
     number = place % len(new)
     new[number] = Failing(new[number].shape, error)
     before = [w.version for w in model.weights]
-    with pytest.raises(type(error)):
+    with pytest.raises(error):
         which.set_weights(new)
     assert state(model) == 0
     assert [w.version for w in model.weights] == before

@@ -109,13 +109,13 @@ def test_no_module_but_one_has_private_names():
     assert {name: file for name, file in private_names.items() if name not in own} == {}
 
 
-def found_where(monkeypatch, replaced):
+def imported_where(monkeypatch, replaced):
     """The module as it is where some names stand for something else, or, with an error, for nothing."""
     find = pkgutil.resolve_name
 
     def resolve(name):
         value = replaced.get(name, find(name))
-        if isinstance(value, Exception):
+        if isinstance(value, type) and issubclass(value, Exception):
             raise value
         return value
 
@@ -123,20 +123,20 @@ def found_where(monkeypatch, replaced):
     return runpy.run_path(private.__file__)
 
 
-@pytest.mark.parametrize("value", [AttributeError(), ImportError(), None, object(), lambda *_: ..., lambda _, __: 0])
+@pytest.mark.parametrize("value", [AttributeError, ImportError, None, object(), lambda *_: ..., lambda _, __: 0])
 @pytest.mark.parametrize("name", [*private.QUESTIONS, *private.TOOLS])
 def test_names_that_mean_something_else(monkeypatch, name, value):
     """They are not used, and said to be missing."""
-    found = found_where(monkeypatch, {name: value})
-    assert found["MISSING"] == [name]
-    assert found["HAS_TOOLS"] == (name in private.QUESTIONS)
-    assert found["is_plain"](torch.ones(3)) == (name in private.TOOLS)
+    module = imported_where(monkeypatch, {name: value})
+    assert module["MISSING"] == [name]
+    assert module["HAS_TOOLS"] == (name in private.QUESTIONS)
+    assert module["is_plain"](torch.ones(3)) == (name in private.TOOLS)
     with pytest.warns(RuntimeWarning, match=rf"has not all .* \({name}\): results are right, but calls are slower"):
-        found["warn_of_missing_names"]()
+        module["warn_of_missing_names"]()
 
 
 def test_check_that_is_missing(monkeypatch):
-    check = found_where(monkeypatch, {private.CHECK: AttributeError()})["check"]
+    check = imported_where(monkeypatch, {private.CHECK: AttributeError})["check"]
     check(True, lambda: "fine")
     with pytest.raises(RuntimeError, match=r"^words$"):
         check(False, lambda: "words")
