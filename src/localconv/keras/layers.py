@@ -147,8 +147,6 @@ class LocallyConnected(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
         """Return (batch, positions..., filters), or (batch, filters, positions...) with channels_first."""
         shape = tuple(input_shape)
-        if len(shape) != self.rank + 2:
-            raise ValueError(f"input_shape must have {self.rank + 2} axes, got {input_shape!r}")
         spatial, _ = self._split(shape)
         # A size that is not known yet stands for none in the output either.
         counts = output_of(self._spec, [0 if n is None else n for n in spatial])
@@ -328,13 +326,13 @@ class LocallyConnected(keras.layers.Layer):
         return ops.take(values, self._rows_in_kernel, axis=0)
 
     def _split(self, shape: tuple[int | None, ...]) -> tuple[tuple[int | None, ...], int | None]:
-        """Spatial sizes and channels of an input's shape."""
+        """Spatial sizes and channels of an input's shape. ValueError for another number of axes."""
+        if len(shape) != self.rank + 2:
+            raise ValueError(f"input_shape must have {self.rank + 2} axes, got {shape}")
         return (shape[2:], shape[1]) if self._spec.channels_first else (shape[1:-1], shape[-1])
 
     def _known(self, shape: tuple[int | None, ...]) -> tuple[Ints, int]:
         """Spatial sizes and channels of an input's shape, none of them unknown."""
-        if len(shape) != self.rank + 2:
-            raise ValueError(f"input_shape must have {self.rank + 2} axes, got {shape}")
         spatial, channels = self._split(shape)
         known = tuple(n for n in spatial if n is not None)
         if channels is None or len(known) < self.rank:

@@ -29,33 +29,22 @@ ALIGNMENT = 64
 
 def convolve(convolution: Convolution, x: Any, kernel: Any, bias: Any) -> Any:
     """As `backends` says."""
-    x, kernel = tf.convert_to_tensor(x), tf.convert_to_tensor(kernel)
-    if bias is None:
-        return _forward(x, kernel, convolution)
-    return _forward_with_bias(x, kernel, tf.convert_to_tensor(bias), convolution)
+    arrays = (x, kernel) if bias is None else (x, kernel, bias)
+    return _forward(convolution, *map(tf.convert_to_tensor, arrays))
 
 
-def _forward(x: Any, kernel: Any, convolution: Convolution) -> Any:
+def _forward(convolution: Convolution, *arrays: Any) -> Any:
+    """Of the input, the kernel and, if there is one, the bias."""
+
     @tf.custom_gradient
-    def operation(x: Any, kernel: Any) -> tuple[Any, Callable[[Any], tuple[Any, Any]]]:
-        def backward(gradient: Any) -> tuple[Any, Any]:
-            return _grad_input(kernel, gradient, convolution), _grad_kernel(x, gradient, convolution)
+    def operation(x: Any, kernel: Any, *bias: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
+        def backward(gradient: Any) -> tuple[Any, ...]:
+            gradients = _grad_input(kernel, gradient, convolution), _grad_kernel(x, gradient, convolution)
+            return *gradients, *(tf.reshape(tf.reduce_sum(gradient, 0), convolution.bias_shape) for _ in bias)
 
-        return _output(convolution, x, kernel), backward
+        return _output(convolution, x, kernel, *bias), backward
 
-    return operation(x, kernel)
-
-
-def _forward_with_bias(x: Any, kernel: Any, bias: Any, convolution: Convolution) -> Any:
-    @tf.custom_gradient
-    def operation(x: Any, kernel: Any, bias: Any) -> tuple[Any, Callable[[Any], tuple[Any, Any, Any]]]:
-        def backward(gradient: Any) -> tuple[Any, Any, Any]:
-            for_bias = tf.reshape(tf.reduce_sum(gradient, 0), convolution.bias_shape)
-            return _grad_input(kernel, gradient, convolution), _grad_kernel(x, gradient, convolution), for_bias
-
-        return _output(convolution, x, kernel, bias), backward
-
-    return operation(x, kernel, bias)
+    return operation(*arrays)
 
 
 def _grad_input(kernel: Any, gradient: Any, convolution: Convolution) -> Any:
@@ -66,7 +55,7 @@ def _grad_input(kernel: Any, gradient: Any, convolution: Convolution) -> Any:
             return engine.grad_input(convolution.spec, shape, kernel, gradient, out=_empty(shape, gradient.dtype))
 
         def backward(x: Any) -> tuple[Any, Any]:
-            return _grad_kernel(x, gradient, convolution), _forward(x, kernel, convolution)
+            return _grad_kernel(x, gradient, convolution), _forward(convolution, x, kernel)
 
         static = convolution.input_shape(gradient.shape[0])
         return _called(compute, (kernel, gradient), static), backward
@@ -83,7 +72,7 @@ def _grad_kernel(x: Any, gradient: Any, convolution: Convolution) -> Any:
             return engine.grad_kernel(convolution.spec, x, shape, gradient, out=_empty(shape, x.dtype))
 
         def backward(kernel: Any) -> tuple[Any, Any]:
-            return _grad_input(kernel, gradient, convolution), _forward(x, kernel, convolution)
+            return _grad_input(kernel, gradient, convolution), _forward(convolution, x, kernel)
 
         return _called(compute, (x, gradient), shape), backward
 

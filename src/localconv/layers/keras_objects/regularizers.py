@@ -50,7 +50,32 @@ class Regularizer(Configurable):
         raise NotImplementedError(f"{type(self).__name__} does not define gradient")
 
 
-class L1L2(Regularizer):
+class _OfPowers(Regularizer):
+    """``l1 * sum(abs(x)) + l2 * sum(x ** 2)``, with factors that a subclass sets."""
+
+    l1 = l2 = 0.0
+
+    @np.errstate(all="ignore")
+    def __call__(self, x: ArrayLike) -> Any:
+        """Return the penalty."""
+        array, total = as_float_array(x, "x"), 0.0
+        if self.l1:
+            total += self.l1 * float(np.abs(array).sum(dtype=np.float64))
+        if self.l2:
+            total += self.l2 * float(np.square(array, dtype=np.float64).sum())
+        return array.dtype.type(total)
+
+    @np.errstate(all="ignore")
+    def gradient(self, x: ArrayLike) -> Array:
+        """Return ``l1 * sign(x) + 2 * l2 * x``."""
+        array = as_float_array(x, "x")
+        slope = np.sign(array) * array.dtype.type(self.l1) if self.l1 else np.zeros_like(array)
+        if self.l2:
+            slope += array * array.dtype.type(2 * self.l2)
+        return slope
+
+
+class L1L2(_OfPowers):
     """Penalty ``l1 * sum(abs(x)) + l2 * sum(x ** 2)``.
 
     Parameters
@@ -76,16 +101,8 @@ class L1L2(Regularizer):
     def __init__(self, l1: float | None = 0.0, l2: float | None = 0.0) -> None:
         self.l1, self.l2 = _factor(l1, 0.0, "l1"), _factor(l2, 0.0, "l2")
 
-    def __call__(self, x: ArrayLike) -> Any:
-        """Return the penalty."""
-        return _penalty(as_float_array(x, "x"), self.l1, self.l2)
 
-    def gradient(self, x: ArrayLike) -> Array:
-        """Return ``l1 * sign(x) + 2 * l2 * x``."""
-        return _slope(as_float_array(x, "x"), self.l1, self.l2)
-
-
-class L1(Regularizer):
+class L1(_OfPowers):
     """Penalty ``l1 * sum(abs(x))``; `l1` is 0.01 unless given."""
 
     _config_names = ("l1",)
@@ -93,30 +110,14 @@ class L1(Regularizer):
     def __init__(self, l1: float | None = 0.01) -> None:
         self.l1 = _factor(l1, 0.01, "l1")
 
-    def __call__(self, x: ArrayLike) -> Any:
-        """Return the penalty."""
-        return _penalty(as_float_array(x, "x"), self.l1, 0.0)
 
-    def gradient(self, x: ArrayLike) -> Array:
-        """Return ``l1 * sign(x)``."""
-        return _slope(as_float_array(x, "x"), self.l1, 0.0)
-
-
-class L2(Regularizer):
+class L2(_OfPowers):
     """Penalty ``l2 * sum(x ** 2)``; `l2` is 0.01 unless given."""
 
     _config_names = ("l2",)
 
     def __init__(self, l2: float | None = 0.01) -> None:
         self.l2 = _factor(l2, 0.01, "l2")
-
-    def __call__(self, x: ArrayLike) -> Any:
-        """Return the penalty."""
-        return _penalty(as_float_array(x, "x"), 0.0, self.l2)
-
-    def gradient(self, x: ArrayLike) -> Array:
-        """Return ``2 * l2 * x``."""
-        return _slope(as_float_array(x, "x"), 0.0, self.l2)
 
 
 class OrthogonalRegularizer(Regularizer):
@@ -220,24 +221,6 @@ def _factor(value: float | None, default: float, name: str) -> float:
     if value is None:
         return default
     return float(finite_number(value, name))
-
-
-@np.errstate(all="ignore")
-def _penalty(x: Array, l1: float, l2: float) -> Any:
-    total = 0.0
-    if l1:
-        total += l1 * float(np.abs(x).sum(dtype=np.float64))
-    if l2:
-        total += l2 * float(np.square(x, dtype=np.float64).sum())
-    return x.dtype.type(total)
-
-
-@np.errstate(all="ignore")
-def _slope(x: Array, l1: float, l2: float) -> Array:
-    slope = np.sign(x) * x.dtype.type(l1) if l1 else np.zeros_like(x)
-    if l2:
-        slope += x * x.dtype.type(2 * l2)
-    return slope
 
 
 def _normalized(rows: Array) -> tuple[Array, Array]:
