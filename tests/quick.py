@@ -9,6 +9,8 @@ import random
 
 # Cases of one function, drawn by its name: the same ones every time, from all over its parameters.
 CASES = 6
+# And of the functions in COSTLY.
+COSTLY_CASES = 2
 # Examples of a property test that asks for no number of its own.
 EXAMPLES = 8
 
@@ -61,6 +63,21 @@ TESTS = [
     "test_winograd.py::test_error_of_data_of_one_size",
 ]
 
+# A case of each takes a quarter of a second, or more.
+COSTLY = [
+    "test_config.py::test_keras_json_that_is_none",
+    "test_config.py::test_no_file_where_the_home_says",
+    "test_depthwise.py::test_geometries",
+    "test_grad_arrays.py::test_concurrent_calls",
+    "test_grad_arrays.py::test_same_bits_again",
+    "test_grad_conv.py::test_a_million_positions",
+    "test_grad_conv.py::test_a_million_positions_in_two_dimensions",
+    "test_grad_conv.py::test_four_million_equal_values",
+    "test_grad_conv.py::test_nothing_is_left_of_an_earlier_call",
+    "test_grad_local.py::test_many_positions",
+    "test_small_kernels.py::test_strided_kernels_are_copied_in_their_few_bytes",
+]
+
 
 def is_slow(path):
     """Whether a file or folder of tests is left out."""
@@ -75,5 +92,6 @@ def select(items):
     kept = set()
     for name, cases in functions.items():
         if name not in TESTS:
-            kept.update(random.Random(name).sample(cases, min(CASES, len(cases))))
+            count = COSTLY_CASES if name in COSTLY else CASES
+            kept.update(random.Random(name).sample(cases, min(count, len(cases))))
     return [item for item in items if item in kept], [item for item in items if item not in kept]

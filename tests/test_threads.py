@@ -428,7 +428,7 @@ if __name__ == "__main__":
     print("done")
 """
     (tmp_path / "main.py").write_text(code)
-    assert python("import runpy; runpy.run_path('main.py', run_name='__main__')", PYTHONPATH=str(tmp_path)) == "done\n"
+    assert python("import runpy; runpy.run_path('main.py', run_name='__main__')") == "done\n"
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------
