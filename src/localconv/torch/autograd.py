@@ -32,8 +32,8 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> 
     if _is_compiling() or not _direct(x, weight, bias):
         result: Any = operators.local_conv(x, weight, bias, *window.arguments)
     elif _is_grad_enabled() and (x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)):
-        how = (call_native, OUTPUT, (x.shape, weight.shape), window)
-        result = Product.apply(x, weight, None, None, bias, how)
+        operation = (call_native, OUTPUT, (x.shape, weight.shape), window)
+        result = Product.apply(x, weight, None, None, bias, operation)
     else:
         result = native.forward(x, weight, bias, window)
     return result  # type: ignore[no-any-return]
@@ -44,8 +44,8 @@ def convolve_int8(x: Tensor, values: Tensor, scales: Tensor, bias: Tensor | None
     if _is_compiling() or not _direct(x, values, scales, bias):
         result: Any = operators.local_conv_int8(x, values, scales, bias, *window.arguments)
     elif _is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad)):
-        how = (call_native, OUTPUT, (x.shape, values.shape), window)
-        result = Product.apply(x, values, None, scales, bias, how)
+        operation = (call_native, OUTPUT, (x.shape, values.shape), window)
+        result = Product.apply(x, values, None, scales, bias, operation)
     else:
         result = native.forward_int8(x, values, scales, bias, window)
     return result  # type: ignore[no-any-return]
@@ -56,8 +56,8 @@ def transpose(size: tuple[Any, ...], weight: Tensor, y: Tensor, bias: Tensor | N
     if _is_compiling() or not _direct(weight, y, bias):
         result: Any = operators.local_conv_input(size, weight, y, bias, *window.arguments)
     elif _is_grad_enabled() and (weight.requires_grad or y.requires_grad or (bias is not None and bias.requires_grad)):
-        how = (call_native, INPUT, (size, weight.shape), window)
-        result = Product.apply(None, weight, y, None, bias, how)
+        operation = (call_native, INPUT, (size, weight.shape), window)
+        result = Product.apply(None, weight, y, None, bias, operation)
     else:
         result = native.grad_input(size, weight, y, bias, window)
     return result  # type: ignore[no-any-return]
@@ -70,8 +70,8 @@ def transpose_int8(
     if _is_compiling() or not _direct(values, scales, y, bias):
         result: Any = operators.local_conv_input_int8(size, values, scales, y, bias, *window.arguments)
     elif _is_grad_enabled() and (y.requires_grad or (bias is not None and bias.requires_grad)):
-        how = (call_native, INPUT, (size, values.shape), window)
-        result = Product.apply(None, values, y, scales, bias, how)
+        operation = (call_native, INPUT, (size, values.shape), window)
+        result = Product.apply(None, values, y, scales, bias, operation)
     else:
         result = native.grad_input_int8(size, values, scales, y, bias, window)
     return result  # type: ignore[no-any-return]

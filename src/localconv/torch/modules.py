@@ -611,10 +611,10 @@ class _LocalConvTranspose(_LocalConvNd):
     def forward(self, input: Tensor) -> Tensor:
         """Return the transposed convolution of (N, in_channels, *input_size) or (in_channels, *input_size)."""
         self._check_image(input)
-        name, how = type(self).__name__, (self.bias, self._window, self.output_padding)
+        name, arguments = type(self).__name__, (self.bias, self._window, self.output_padding)
         if self._is_int8:
-            return transpose_int8(name, input, self.weight_values, self.weight_scales, *how)
-        return transpose(name, input, self.weight, *how)
+            return transpose_int8(name, input, self.weight_values, self.weight_scales, *arguments)
+        return transpose(name, input, self.weight, *arguments)
 
 
 class LocalConvTranspose1d(_LocalConvTranspose):

@@ -232,5 +232,5 @@ def grad_weight(x: Tensor, size: Sequence[int], gradient: Tensor, window: Window
 
 def _refuse_gradient(gradient: Tensor, expected: Sequence[int]) -> None:
     """Say which size a gradient must have; both are (N, ..., F)."""
-    actual, wanted = ((size[0], size[-1], *size[1:-1]) for size in (gradient.shape, expected))
-    check_gradient(actual, wanted)
+    actual, required = ((size[0], size[-1], *size[1:-1]) for size in (gradient.shape, expected))
+    check_gradient(actual, required)

@@ -64,9 +64,9 @@ class Operator:
     """
 
     def __init__(
-        self, name: str, wanted: int, arguments: str, compiled: Callable[..., Tensor], plain: Callable[..., Tensor]
+        self, name: str, target: int, arguments: str, compiled: Callable[..., Tensor], plain: Callable[..., Tensor]
     ) -> None:
-        self.name, self.wanted, self.compiled, self.plain = name, wanted, compiled, plain
+        self.name, self.target, self.compiled, self.plain = name, target, compiled, plain
         names = arguments.split()
         self.is_int8 = "values" in names
         places = [list(SHARED_ARGUMENTS).index(name.replace("values", "weight")) for name in names]
@@ -102,21 +102,21 @@ OPERATORS = [
 local_conv, local_conv_input, local_conv_weight, local_conv_int8, local_conv_input_int8 = [
     operator.overload for operator in OPERATORS
 ]
-_FOR = {(operator.wanted, operator.is_int8): operator for operator in OPERATORS}
+_FOR = {(operator.target, operator.is_int8): operator for operator in OPERATORS}
 
 
-def call(wanted: int, operands: Operands, window: Window) -> Tensor:
-    """The operator that computes the factor `wanted`, called with those of the operands that it takes. Where there are
+def call(target: int, operands: Operands, window: Window) -> Tensor:
+    """The operator that computes the factor `target`, called with those of the operands that it takes. Where there are
     scales, the weight has int8 values.
     """
-    operator = _FOR[wanted, operands[SCALES] is not None]
+    operator = _FOR[target, operands[SCALES] is not None]
     result: Tensor = operator.overload(*operator.arguments_of(operands), *window.arguments)
     return result
 
 
-def call_native(wanted: int, operands: Operands, window: Window) -> Tensor:
+def call_native(target: int, operands: Operands, window: Window) -> Tensor:
     """As `call`, without the dispatcher."""
-    operator = _FOR[wanted, operands[SCALES] is not None]
+    operator = _FOR[target, operands[SCALES] is not None]
     return operator.compiled(*operator.arguments_of(operands), window)
 
 
@@ -175,7 +175,7 @@ def register_shapes(operator: Operator) -> None:
             check_bias(bias.shape, output if y is None else size)
         like = x if y is None else y
         check_devices(like, x, weight, scales, bias)
-        if operator.wanted == WEIGHT:
+        if operator.target == WEIGHT:
             return y.new_empty(weight_size)
         n, channels, *spatial = output if y is None else size
         # (N, C, ...) whose memory is channels_last
@@ -191,7 +191,7 @@ class Product(torch.autograd.Function):
     """One of the operations, differentiable by the others.
 
     `compute`, called as `call` is, gives the values. Everything about the operation but its tensors comes in one tuple:
-    (compute, wanted, sizes of input and weight, window).
+    (compute, target, sizes of input and weight, window).
     """
 
     @staticmethod
@@ -203,22 +203,22 @@ class Product(torch.autograd.Function):
         y: Tensor | None,
         scales: Tensor | None,
         bias: Tensor | None,
-        how: tuple[Any, ...],
+        operation: tuple[Any, ...],
     ) -> Tensor:
-        compute, wanted, sizes, window = ctx.how = how
+        compute, target, sizes, window = ctx.operation = operation
         needs = ctx.needs_input_grad
         if needs[SCALES]:
             raise RuntimeError("Expected scales that require no gradient: a weight of int8 has no derivative")
         # What a derivative needs is the other factor; the bias has no part in it, but its shape and dtype.
         ctx.bias = None if bias is None else (bias.dim(), bias.dtype)
-        if wanted == OUTPUT:
+        if target == OUTPUT:
             ctx.save_for_backward(x if needs[WEIGHT] else None, weight if needs[INPUT] else None, None, scales)
-        elif wanted == INPUT:
+        elif target == INPUT:
             ctx.save_for_backward(None, weight if needs[OUTPUT] else None, y if needs[WEIGHT] else None, scales)
         else:
             ctx.save_for_backward(x if needs[OUTPUT] else None, None, y if needs[INPUT] else None, None)
         ctx.set_materialize_grads(False)
-        result: Tensor = compute(wanted, (x, weight, y, scales, bias, *sizes), window)
+        result: Tensor = compute(target, (x, weight, y, scales, bias, *sizes), window)
         return result
 
     @staticmethod
@@ -226,14 +226,14 @@ class Product(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor | None) -> tuple[Any, ...]:  # type: ignore[override]
         if gradient is None:
             return None, None, None, None, None, None
-        _, wanted, sizes, window = ctx.how
+        _, target, sizes, window = ctx.operation
         tensors, needs = list(ctx.saved_tensors), ctx.needs_input_grad
-        tensors[wanted] = gradient
+        tensors[target] = gradient
         compute = _backward_call(tensors)
         operands = (*tensors, None, *sizes)
         gradients: list[Tensor | None] = [None, None, None]
         for other in (INPUT, WEIGHT, OUTPUT):
-            if other != wanted and needs[other]:
+            if other != target and needs[other]:
                 gradients[other] = compute(other, operands, window)
         for_bias = sum_for_bias(gradient, *ctx.bias) if needs[BIAS] else None
         return gradients[0], gradients[1], gradients[2], None, for_bias, None
@@ -256,16 +256,16 @@ class Linear(Product):
         y: Tensor | None,
         scales: Tensor | None,
         bias: Tensor | None,
-        how: tuple[Any, ...],
+        operation: tuple[Any, ...],
     ) -> Tensor:
-        result = Product.forward(ctx, x, weight, y, scales, bias, how)
+        result = Product.forward(ctx, x, weight, y, scales, bias, operation)
         ctx.save_for_forward(x, weight, y, scales)
         ctx.like = result.shape, result.dtype
         return result
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor | None:  # type: ignore[override]
-        _, wanted, sizes, window = ctx.how
+        _, target, sizes, window = ctx.operation
         if tangents[SCALES] is not None:
             raise RuntimeError("Expected scales without a tangent: a weight of int8 has no derivative")
         total: Tensor | None = None
@@ -273,7 +273,7 @@ class Linear(Product):
             if tangents[factor] is not None:
                 tensors = list(ctx.saved_tensors)
                 tensors[factor] = tangents[factor]
-                part = call(wanted, (*tensors, None, *sizes), window)
+                part = call(target, (*tensors, None, *sizes), window)
                 total = part if total is None else total + part
         if tangents[BIAS] is not None:
             shape, dtype = ctx.like
@@ -291,9 +291,9 @@ def _backward_call(tensors: Sequence[Tensor | None]) -> Callable[..., Tensor]:
     return call
 
 
-def _call_below_autograd(wanted: int, operands: Operands, window: Window) -> Tensor:
+def _call_below_autograd(target: int, operands: Operands, window: Window) -> Tensor:
     """The values, from the next dispatcher key."""
-    return private.below_autograd(call, wanted, operands, window)
+    return private.below_autograd(call, target, operands, window)
 
 
 def register_derivatives(operator: Operator) -> None:
@@ -307,8 +307,8 @@ def register_derivatives(operator: Operator) -> None:
             x.shape if input_size is None else tuple(input_size),
             weight.shape if weight_size is None else tuple(weight_size),
         )
-        how = (_call_below_autograd, operator.wanted, sizes, window_from(*arguments[-5:]))
-        return apply(x, weight, y, scales, bias, how)
+        operation = (_call_below_autograd, operator.target, sizes, window_from(*arguments[-5:]))
+        return apply(x, weight, y, scales, bias, operation)
 
     library.impl(operator.name, differentiable, "Autograd")
 
@@ -316,7 +316,7 @@ def register_derivatives(operator: Operator) -> None:
 # ------------------------------------------------------------------------------------------------------------- batches
 
 
-def batched(wanted: int, batch: int, operands: Operands, window: Window, dims: Sequence[Any]) -> tuple[Tensor, int]:
+def batched(target: int, batch: int, operands: Operands, window: Window, dims: Sequence[Any]) -> tuple[Tensor, int]:
     """An operation on operands that are batched along `dims` (None: not), and along which axis its result is; a bias is
     left out.
 
@@ -328,14 +328,14 @@ def batched(wanted: int, batch: int, operands: Operands, window: Window, dims: S
     ]
     input_size, weight_size = operands[BIAS + 1 :]
     one_weight = dims[WEIGHT] is None and dims[SCALES] is None
-    if wanted != WEIGHT and one_weight:
+    if target != WEIGHT and one_weight:
         x, y = [t if t is None else t.flatten(0, 1) for t in (x, y)]
         size = None if input_size is None else (batch * input_size[0], *input_size[1:])
-        return call(wanted, (x, weight, y, scales, None, size, weight_size), window).unflatten(0, (batch, -1)), 0
+        return call(target, (x, weight, y, scales, None, size, weight_size), window).unflatten(0, (batch, -1)), 0
     if scales is not None:
         parts = zip((weight, scales), (dims[WEIGHT], dims[SCALES]), strict=True)
         weight = fallback.dequantized(*[t.unsqueeze(0) if d is None else t for t, d in parts])
-    one_input = wanted != INPUT and dims[INPUT] is None and window.groups == 1
+    one_input = target != INPUT and dims[INPUT] is None and window.groups == 1
     if x is not None and not one_input:
         x = _by_channels(x, batch, dims[INPUT])
     if y is not None:
@@ -348,8 +348,8 @@ def batched(wanted: int, batch: int, operands: Operands, window: Window, dims: S
     if weight_size is not None:
         weight_size = (*weight_size[:2], batch * weight_size[2])
     grouped = window if one_input else window.with_groups(batch * window.groups)
-    axis = 2 if wanted == WEIGHT else 1
-    result = call(wanted, (x, weight, y, None, None, input_size, weight_size), grouped)
+    axis = 2 if target == WEIGHT else 1
+    result = call(target, (x, weight, y, None, None, input_size, weight_size), grouped)
     return result.unflatten(axis, (batch, -1)), axis
 
 
@@ -369,20 +369,20 @@ def _by_channels(tensor: Tensor, batch: int, dim: int | None) -> Tensor:
 
 def register_batches(operator: Operator) -> None:
     """The rule for `torch.vmap`."""
-    wanted = operator.wanted
+    target = operator.target
 
     def rule(info: Any, dims: Any, *arguments: Any) -> tuple[Tensor, int]:
         operands, places = operator.operands_of(arguments), operator.operands_of(dims)
         window = window_from(*arguments[-5:])
         bias, operands[BIAS] = operands[BIAS], None
-        given = OUTPUT if wanted == INPUT else INPUT
+        given = OUTPUT if target == INPUT else INPUT
         dtype = operands[given].dtype
         if operator.is_int8:  # rounded when the bias is in
             operands[given] = operands[given].float()
         if any(dim is not None for dim in places[:BIAS]):
-            result, axis = batched(wanted, info.batch_size, operands, window, places)
+            result, axis = batched(target, info.batch_size, operands, window, places)
         else:
-            result, axis = call(wanted, operands, window).unsqueeze(0), 0
+            result, axis = call(target, operands, window).unsqueeze(0), 0
         if bias is not None:
             result, axis = with_batched_bias(result, axis, bias, places[BIAS], window.rank)
         return (result.to(dtype) if operator.is_int8 else result), axis
