@@ -103,6 +103,8 @@ PLACEHOLDERS = re.compile(r"NAME|_T_|RxV|VERSION|\*")
 
 def test_what_contributors_read_of_is_there():
     """Files and words of the code, in backticks, that the code does not have any more."""
+    if not (ROOT / "src").is_dir():
+        pytest.skip("needs the sources, which are not beside the tests of an installed package")
     text = contributing()
     folders = ("src", "include", "tests", "benchmarks", ".github")
     files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in SOURCES]
