@@ -1,12 +1,15 @@
-"""The locally connected convolution in array operations, for those who have no compiled kernels: PyTorch on other
-devices, JAX on other platforms, and Keras's engine "ops".
+"""The locally connected convolution, and the filters that come with the data, in array operations: for those who have
+no compiled kernels, PyTorch on other devices, JAX on other platforms, and Keras's engine "ops".
 
-It is written once, over the functions of `Arrays`, and in pieces: some taps of the window at some positions. A bridge
-chooses the pieces, and with them the memory: windows are gathered for one piece at a time, which takes its taps times
-the memory of the input.
+They are written once, over the functions of `Arrays`. The convolution is computed in pieces: some taps of the window at
+some positions. A bridge chooses the pieces, and with them the memory: windows are gathered for one piece at a time,
+which takes its taps times the memory of the input.
 
 Padding is zeros in windows, and 0 * inf is NaN. What is not in the sum is not multiplied: where a piece has taps in
 padding, their rows of the kernel are set to 0, and so are the same rows of its gradient.
+
+Filters that come with the data are multiplied tap by tap, each at the positions where it meets the input: a few arrays
+of the result's size are all the memory, whatever the window, and there is no padding to be multiplied.
 """
 
 from __future__ import annotations
@@ -16,10 +19,10 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import product
 from math import prod
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from .arguments import Ints
-from .windows import Convolution, Range, all_inside
+from .windows import Axis, Convolution, Range, all_inside, layout_of
 
 
 class Arrays(Protocol):
@@ -27,6 +30,8 @@ class Arrays(Protocol):
 
     @property
     def arange(self) -> Callable[..., Any]: ...
+    @property
+    def concatenate(self) -> Callable[..., Any]: ...
     @property
     def einsum(self) -> Callable[..., Any]: ...
     @property
@@ -39,6 +44,8 @@ class Arrays(Protocol):
     def shape(self) -> Callable[..., Any]: ...
     @property
     def stack(self) -> Callable[..., Any]: ...
+    @property
+    def sum(self) -> Callable[..., Any]: ...
     @property
     def where(self) -> Callable[..., Any]: ...
 
@@ -259,3 +266,206 @@ def _gradient(xp: Arrays, convolution: Convolution, gradient: Any) -> Any:
     gradient = _channels_last(xp, convolution, gradient)
     batch, groups = xp.shape(gradient)[0], convolution.spec.groups
     return xp.reshape(gradient, (batch, convolution.positions, groups, convolution.filters // groups))
+
+
+# ------------------------------------------------------------------------------------------ filters that come with data
+
+
+def _as_it_is(part: Any) -> Any:
+    return part
+
+
+def filter_forward(xp: Arrays, by_tap: ByTap, x: Any, filters: Any, load: Callable[[Any], Any] = _as_it_is) -> Any:
+    """Every position's sum over its own taps.
+
+    load: makes of a part of an operand what products are taken of and summed, in the dtype of the result.
+    """
+    y = by_tap.forward(xp, load, by_tap.pixels(xp, x), by_tap.filters(xp, filters))
+    return by_tap.joined(xp, y, by_tap.output)
+
+
+def filter_grad_input(
+    xp: Arrays, by_tap: ByTap, filters: Any, gradient: Any, load: Callable[[Any], Any] = _as_it_is
+) -> Any:
+    """The gradient for the input; load: as of `filter_forward`."""
+    x = by_tap.back(xp, load, by_tap.filters(xp, filters), by_tap.pixels(xp, gradient))
+    return by_tap.joined(xp, x, by_tap.spatial)
+
+
+def filter_grad_kernel(
+    xp: Arrays, by_tap: ByTap, x: Any, gradient: Any, one: bool = False, load: Callable[[Any], Any] = _as_it_is
+) -> Any:
+    """The gradient for the filters, which is the correlation; one: of the filters of one image for all. load: as of
+    `filter_forward`.
+    """
+    filters = by_tap.correlation(xp, load, by_tap.pixels(xp, x), by_tap.pixels(xp, gradient), one)
+    return by_tap.joined(xp, filters, by_tap.output)
+
+
+class Tap(NamedTuple):
+    """One tap of the windows along one axis: the pixels that it meets, one for each of some positions.
+
+    Where windows are moved inside, those at the two ends meet what their neighbours do: with dilation they repeat the
+    first, or the last, so many pixels.
+
+    `positions`: those at which the tap meets the input; `first`: the pixel that it meets there first; `repeated`: how
+    often its first and its last `axis.dilation` pixels are met once more.
+    """
+
+    axis: Axis
+    positions: Range
+    first: int
+    repeated: tuple[int, int] = (0, 0)
+
+    @property
+    def pixels(self) -> int:
+        """Pixels that are met."""
+        return self.positions[1] - self.positions[0] - sum(self.repeated) * self.axis.dilation
+
+    def seen(self, xp: Arrays, x: Any, along: int) -> Any:
+        """What the positions see of pixels, along this axis of x."""
+        step, count, ends = self.axis.stride, self.pixels, self.axis.dilation
+        seen = _cut(x, along, self.first, self.first + (count - 1) * step + 1 if count else self.first, step)
+        before, after = self.repeated
+        if not before and not after:
+            return seen
+        first, last = _cut(seen, along, 0, ends), _cut(seen, along, count - ends, count)
+        return xp.concatenate([first] * before + [seen] + [last] * after, along)
+
+    def back(self, xp: Arrays, values: Any, along: int) -> Any:
+        """The pixels of the whole axis, each with the sum of the values of the positions that see it."""
+        step, count, ends = self.axis.stride, self.pixels, self.axis.dilation
+        before, after = self.repeated
+        end = before * ends + count
+        found = _cut(values, along, before * ends, end)
+        for block in range(before):
+            first = _cut(values, along, block * ends, (block + 1) * ends)
+            found = found + _padded(xp, first, along, 0, count - ends)
+        for block in range(after):
+            last = _cut(values, along, end + block * ends, end + (block + 1) * ends)
+            found = found + _padded(xp, last, along, count - ends, 0)
+        if step > 1 and count > 1:
+            found = _cut(_spread(xp, found, along, step), along, 0, (count - 1) * step + 1)
+        reach = (count - 1) * step + 1 if count else 0
+        return _padded(xp, found, along, self.first, self.axis.n - self.first - reach)
+
+    def at_all_positions(self, xp: Arrays, values: Any, along: int) -> Any:
+        """The values of the positions at which the tap meets the input, and zeros at the others."""
+        return _padded(xp, values, along, self.positions[0], self.axis.outputs - self.positions[1])
+
+
+def taps_along(axis: Axis) -> list[Tap]:
+    """All taps of an axis."""
+    if axis.moved:
+        repeated = axis.taps // 2, axis.taps - 1 - axis.taps // 2
+        return [Tap(axis, (0, axis.n), t * axis.dilation, repeated) for t in range(axis.taps)]
+    ranges = [axis.positions_of(t) for t in range(axis.taps)]
+    return [Tap(axis, (p, end), axis.pixel(p, t) if end > p else 0) for t, (p, end) in enumerate(ranges)]
+
+
+class ByTap:
+    """The three sums of a convolution whose filters come with the data, each a loop over the taps of one axis around
+    that over those of the next. It is made once, not in a program that is being traced.
+
+    Arrays are in the data format of the convolution, their channels split into those of a group and the groups: images
+    (batch, groups, inner, *spatial) or (batch, *spatial, groups, inner); in filters the taps are the inner axis, which
+    has a length of 1 for one of them, and so fits all channels of the group.
+    """
+
+    def __init__(self, convolution: Convolution) -> None:
+        rank, self.channels_first = len(convolution.axes), convolution.channels_first
+        self.spatial, self.output = convolution.spatial, convolution.output
+        self.groups, self.channels = convolution.spec.groups, convolution.channels
+        self.along = [*range(3, rank + 3)] if self.channels_first else [*range(1, rank + 1)]
+        self.inner = 2 if self.channels_first else rank + 2
+        self.taps = [taps_along(axis) for axis in convolution.axes]
+        self.window = convolution.taps
+        # With their numbers, those that meet the input anywhere; if none does, one of no pixels.
+        numbered = [list(enumerate(taps)) for taps in self.taps]
+        self.met = [[(t, tap) for t, tap in taps if tap.pixels] or taps[:1] for taps in numbered]
+
+    def pixels(self, xp: Arrays, x: Any) -> Any:
+        """An image, or an output, with its groups."""
+        return self._split(xp, x, self.channels // self.groups)
+
+    def filters(self, xp: Arrays, filters: Any) -> Any:
+        """Filters with their groups."""
+        return self._split(xp, filters, self.window)
+
+    def _split(self, xp: Arrays, x: Any, inner: int) -> Any:
+        shape = xp.shape(x)
+        if self.channels_first:
+            return xp.reshape(x, (shape[0], self.groups, inner, *shape[2:]))
+        return xp.reshape(x, (*shape[:-1], self.groups, inner))
+
+    def joined(self, xp: Arrays, x: Any, spatial: Ints) -> Any:
+        """An array without the axis of groups."""
+        shape = xp.shape(x)
+        return xp.reshape(x, layout_of((shape[0],), spatial, self.groups * shape[self.inner], self.channels_first))
+
+    def forward(
+        self, xp: Arrays, load: Callable[[Any], Any], x: Any, filters: Any, level: int = 0, number: int = 0
+    ) -> Any:
+        """The sum over the taps of this axis and of those behind it; number: that of a tap of the axes before it."""
+        if level == len(self.taps):
+            return load(x) * load(_cut(filters, self.inner, number, number + 1))
+        along, total = self.along[level], None
+        for t, tap in self.met[level]:
+            seen, here = tap.seen(xp, x, along), _cut(filters, along, *tap.positions)
+            part = self.forward(xp, load, seen, here, level + 1, number * len(self.taps[level]) + t)
+            part = tap.at_all_positions(xp, part, along)
+            total = part if total is None else total + part
+        return total
+
+    def back(
+        self, xp: Arrays, load: Callable[[Any], Any], filters: Any, gradient: Any, level: int = 0, number: int = 0
+    ) -> Any:
+        """The sum for the pixels over the taps of this axis and of those behind it."""
+        if level == len(self.taps):
+            return load(gradient) * load(_cut(filters, self.inner, number, number + 1))
+        along, total = self.along[level], None
+        for t, tap in self.met[level]:
+            weights, values = (_cut(array, along, *tap.positions) for array in (filters, gradient))
+            part = self.back(xp, load, weights, values, level + 1, number * len(self.taps[level]) + t)
+            part = tap.back(xp, part, along)
+            total = part if total is None else total + part
+        return total
+
+    def correlation(
+        self, xp: Arrays, load: Callable[[Any], Any], x: Any, gradient: Any, one: bool, level: int = 0
+    ) -> Any:
+        """The sums over a group's channels, for the taps of this axis and of those behind it."""
+        if level == len(self.taps):
+            sums = xp.sum(load(x) * load(gradient), axis=self.inner, keepdims=True)
+            return xp.sum(sums, axis=0, keepdims=True) if one else sums
+        along, parts = self.along[level], []
+        for tap in self.taps[level]:
+            seen, here = tap.seen(xp, x, along), _cut(gradient, along, *tap.positions)
+            part = self.correlation(xp, load, seen, here, one, level + 1)
+            parts.append(tap.at_all_positions(xp, part, along))
+        return xp.concatenate(parts, self.inner) if len(parts) > 1 else parts[0]
+
+
+@lru_cache(maxsize=1024)
+def filters_by_tap(convolution: Convolution) -> ByTap:
+    """The sums of a convolution of the family of filters, which has as many filters as channels."""
+    return ByTap(convolution)
+
+
+def _cut(x: Any, along: int, start: int, end: int, step: int = 1) -> Any:
+    """A part of an array along one axis."""
+    return x[(*[slice(None)] * along, slice(start, end, step))]
+
+
+def _padded(xp: Arrays, x: Any, along: int, before: int, after: int) -> Any:
+    """An array with zeros before and after it along one axis."""
+    if not before and not after:
+        return x
+    return xp.pad(x, [(before, after) if axis == along else (0, 0) for axis in range(len(x.shape))])
+
+
+def _spread(xp: Arrays, x: Any, along: int, step: int) -> Any:
+    """An array with zeros behind each of its elements along one axis, so that they are a step apart."""
+    shape = xp.shape(x)
+    apart = _padded(xp, xp.reshape(x, (*shape[: along + 1], 1, *shape[along + 1 :])), along + 1, 0, step - 1)
+    return xp.reshape(apart, (*shape[:along], shape[along] * step, *shape[along + 1 :]))

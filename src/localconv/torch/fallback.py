@@ -46,10 +46,12 @@ class _Torch:
     may a call that is being captured in a CUDA graph.
     """
 
+    concatenate = staticmethod(torch.concatenate)
     einsum = staticmethod(torch.einsum)
     moveaxis = staticmethod(torch.moveaxis)
     reshape = staticmethod(torch.reshape)
     stack = staticmethod(torch.stack)
+    sum = staticmethod(torch.sum)
     where = staticmethod(torch.where)
 
     def __init__(self, device: torch.device) -> None:
