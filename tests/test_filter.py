@@ -1,7 +1,8 @@
 """Filters that come with the data: local_filter, local_correlation and their gradients, on every instruction set and by
 every algorithm.
 
-A case is one of the six functions (`oracle.FILTER_ROLES`); most tests go over all of them.
+A case is one of the six functions (`oracle.FILTER_ROLES`). Tests of sizes go over the three that the core has, which
+the others are by other names.
 """
 
 import dataclasses
@@ -26,11 +27,12 @@ from localconv import _core, grad
 from localconv.core import engine, policy, settings
 
 KINDS = tuple(FILTER_ROLES)
-GRADIENTS = tuple(kind for kind in KINDS if FILTER_ROLES[kind].shape)
+# Those that the core has: the others are one of them with other names.
+SUMS = ("local_filter", "local_filter_input", "local_filter_filters")
 WAYS = [(), *ways.ALL["filter"]]
 ISAS = _core.available_isas()
 
-each_kind = pytest.mark.parametrize("kind", KINDS)
+each_kind, each_sum = pytest.mark.parametrize("kind", KINDS), pytest.mark.parametrize("kind", SUMS)
 each_format = pytest.mark.parametrize("data_format", FORMATS)
 
 
@@ -65,7 +67,7 @@ def solve(isa):
 # --- sizes ------------------------------------------------------------------------------------------------------------
 
 
-@each_kind
+@each_sum
 @each_format
 @pytest.mark.parametrize("counts", thirds(FILTERS), ids=str)
 def test_channel_counts(solve, dtype, filter_way, kind, data_format, counts):
@@ -75,7 +77,7 @@ def test_channel_counts(solve, dtype, filter_way, kind, data_format, counts):
         solve(FilterCase(kind, (5, 8), (3, 2), 1, channels, data_format=data_format, dtype=dtype))
 
 
-@each_kind
+@each_sum
 @each_format
 @pytest.mark.parametrize("groups", [2, 5, 16])
 def test_groups(solve, dtype, filter_way, kind, data_format, groups):
@@ -86,7 +88,7 @@ def test_groups(solve, dtype, filter_way, kind, data_format, groups):
         solve(FilterCase(kind, (9,), (4,), 1, groups * channels, padding="inside", **shared))
 
 
-@each_kind
+@each_sum
 @each_format
 def test_line_widths(solve, dtype, filter_way, kind, data_format):
     """Positions around those of a few vectors, of which windows hold one, a few or all."""
@@ -96,7 +98,7 @@ def test_line_widths(solve, dtype, filter_way, kind, data_format):
         solve(FilterCase(kind, (2, width), (1, 5), 1, channels, padding="same", **shared))
 
 
-@each_kind
+@each_sum
 @each_format
 def test_window_sizes(solve, dtype, filter_way, kind, data_format):
     """From one tap to hundreds, wider than a vector and higher than the image."""
@@ -108,7 +110,7 @@ def test_window_sizes(solve, dtype, filter_way, kind, data_format):
                 solve(case)
 
 
-@each_kind
+@each_sum
 @each_format
 def test_batches(solve, dtype, filter_way, kind, data_format):
     """With filters of their own, and those of one image for all, whose gradient is summed over the images."""
@@ -118,7 +120,7 @@ def test_batches(solve, dtype, filter_way, kind, data_format):
         solve(FilterCase(kind, (9,), (3,), batch, channels, padding="inside", **shared))
 
 
-@each_kind
+@each_sum
 @each_format
 @pytest.mark.parametrize("padding", [*PADDINGS[1], "inside"], ids=str)
 def test_geometry_1d(solve, dtype, filter_way, kind, data_format, padding):
@@ -129,7 +131,7 @@ def test_geometry_1d(solve, dtype, filter_way, kind, data_format, padding):
             solve(FilterCase(kind, (29,), (size,), 2, 6, data_format=data_format, dtype=dtype, **steps))
 
 
-@each_kind
+@each_sum
 @each_format
 @pytest.mark.parametrize("padding", [*PADDINGS[2], "inside"], ids=str)
 def test_geometry_2d(solve, dtype, filter_way, kind, data_format, padding):
@@ -140,7 +142,7 @@ def test_geometry_2d(solve, dtype, filter_way, kind, data_format, padding):
             solve(FilterCase(kind, (7, 9), size, 2, 6, data_format=data_format, dtype=dtype, **steps_of))
 
 
-@each_kind
+@each_sum
 @each_format
 @pytest.mark.parametrize("padding", [*PADDINGS[3], "inside"], ids=str)
 def test_geometry_3d(solve, dtype, filter_way, kind, data_format, padding):
@@ -150,7 +152,7 @@ def test_geometry_3d(solve, dtype, filter_way, kind, data_format, padding):
             solve(FilterCase(kind, (4, 4, 6), (3, 2, 3), 1, 6, data_format=data_format, dtype=dtype, **steps))
 
 
-@each_kind
+@each_sum
 @each_format
 @pytest.mark.parametrize("dilation", [1, 2, 3])
 def test_inside(solve, dtype, filter_way, kind, data_format, dilation):
@@ -162,7 +164,7 @@ def test_inside(solve, dtype, filter_way, kind, data_format, dilation):
         solve(FilterCase(kind, (3 * dilation, n), (3, size), 1, 16, groups=2, **shared))
 
 
-@each_kind
+@each_sum
 @each_format
 def test_rounding(solve, dtype, filter_way, kind, data_format):
     """Values that fill the mantissa, against the wider twin: no more error than the sums' own rounding."""
@@ -172,7 +174,7 @@ def test_rounding(solve, dtype, filter_way, kind, data_format):
         solve(FilterCase(kind, (8, 9), (5, 3), batch, channels, groups, padding="inside", **shared))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@each_kind
 def test_no_images(kind):
     """An empty batch, and the gradient for filters of one image for all that no image adds to."""
     for one in (False, True):
@@ -227,7 +229,7 @@ def test_correlations_with_no_pixel(isa, dtype, filter_way, kind, data_format, p
             assert not np.isfinite(out[present]).any()
 
 
-@each_kind
+@each_sum
 @each_format
 @pytest.mark.parametrize("padding", ["valid", "same", "inside"])
 @pytest.mark.parametrize("place", [0, 1])
@@ -238,12 +240,12 @@ def test_nan_and_inf(solve, dtype, filter_way, kind, data_format, padding, place
         case = FilterCase(kind, (11, 20), (3, 3), 1, channels, groups, **shared)
         arrays = case.arrays()
         flat = list(arrays.values())[place].reshape(-1)
-        flat[[0, flat.size // 2, flat.size - 2]] = np.nan, np.inf, -np.inf
+        flat[np.linspace(0, flat.size - 2, 9).astype(int)] = 3 * [np.nan, np.inf, -np.inf]
         result = solve(case, arrays)
         assert 0 < np.isfinite(result).sum() < result.size
 
 
-@each_kind
+@each_sum
 def test_nothing_is_left_of_an_earlier_call(solve, dtype, filter_way, kind):
     """Workspaces and lanes that one call filled with NaN do not reach the next, whose tiles are not full."""
     for channels, columns in ((1, 3), (3, 13), (19, 3), (33, 29)):
