@@ -109,6 +109,85 @@ def results(case):
     )
 
 
+def draw_filters(rng, number):
+    """One local filter, as `draw` draws a convolution."""
+    kinds = list(itertools.product((1, 2), ("channels_last", "channels_first"), ("float32", "float64"), (False, True)))
+    rank, data_format, dtype, inside = kinds[number % len(kinds)]
+    large = rng.random() < 0.3
+    kernel = tuple(rng.choice([1, 2, 3, 5, 7, 9]) for _ in range(rank))
+    dilation = tuple(rng.choice([1, 1, 2]) for _ in range(rank))
+    groups = rng.choice([1, 1, 2, 4])
+    pairs = tuple((rng.randint(0, 3), rng.randint(0, 3)) for _ in range(rank))
+    return {
+        "rank": rank,
+        "seed": number,
+        "dtype": dtype,
+        "batch": rng.choice([1, 1, 2, 3]),
+        "channels": groups * rng.choice([1, 2, 3, 4, 8, 16, 17, 40, 64]),
+        "spatial": tuple(k * d + rng.randint(0, 40 if large else 12) for k, d in zip(kernel, dilation, strict=True)),
+        "one": rng.random() < 0.2,
+        "half": rng.random() < 0.2,
+        "options": {
+            "kernel_size": kernel,
+            "strides": (1,) * rank if inside else tuple(rng.choice([1, 1, 2, 3]) for _ in range(rank)),
+            "padding": "inside" if inside else rng.choice(["valid", "same", pairs]),
+            "dilation_rate": dilation,
+            "groups": groups,
+            "data_format": data_format,
+        },
+    }
+
+
+def filter_results(case):
+    """(name, array) of every function of local filters on one case; none of a version that has none."""
+    import numpy as np
+
+    import localconv
+    from localconv import grad
+
+    name = f"local_filter{case['rank']}d"
+    if not hasattr(localconv, name):
+        return
+    rng, options, dtype = np.random.default_rng(case["seed"]), case["options"], case["dtype"]
+    axes = (*case["spatial"], case["channels"])
+    axes = axes if options["data_format"] == "channels_last" else (axes[-1], *axes[:-1])
+
+    def values(shape, kind=dtype):
+        return rng.standard_normal(shape).astype(kind)
+
+    x = values((case["batch"], *axes))
+    taps, output = options["groups"] * int(np.prod(options["kernel_size"])), output_of_filters(case)
+    of_image = (*output, taps) if options["data_format"] == "channels_last" else (taps, *output)
+    w = values(
+        (1 if case["one"] else case["batch"], *of_image), "float16" if case["half"] and dtype == "float32" else dtype
+    )
+    y = getattr(localconv, name)(x, w, **options)
+    yield name, y
+    g = values(y.shape)
+    yield f"{name}_input", getattr(grad, f"{name}_input")(x.shape, w, g, **options)
+    yield f"{name}_filters", getattr(grad, f"{name}_filters")(x, w.shape, g, **options)
+    total = values(w.shape)
+    yield (
+        f"{name}_filters, accumulated",
+        getattr(grad, f"{name}_filters")(x, w.shape, g, **options, out=total, accumulate=True),
+    )
+
+
+def output_of_filters(case):
+    """Output sizes of a local filter."""
+    sizes, options = [], case["options"]
+    for axis in range(case["rank"]):
+        n, s = case["spatial"][axis], options["strides"][axis]
+        reach = (options["kernel_size"][axis] - 1) * options["dilation_rate"][axis] + 1
+        padding = options["padding"]
+        if padding in ("same", "inside"):
+            sizes.append(-(-n // s))
+        else:
+            before, after = (0, 0) if padding == "valid" else padding[axis]
+            sizes.append((n + before + after - reach) // s + 1)
+    return tuple(sizes)
+
+
 def positions(case):
     """Output positions of a locally connected convolution."""
     count = 1
@@ -132,8 +211,15 @@ def digests(cases):
     for number in range(cases):
         case = draw(random.Random(number), number)
         for name, array in results(case):
-            found[f"{number} {name}"] = hashlib.sha256(array.tobytes()).hexdigest()[:16]
+            found[f"{number} {name}"] = digest(array)
+    for number in range(cases // 2):
+        for name, array in filter_results(draw_filters(random.Random(f"filters {number}"), number)):
+            found[f"{number} {name}"] = digest(array)
     return found
+
+
+def digest(array):
+    return hashlib.sha256(array.tobytes()).hexdigest()[:16]
 
 
 def record(path, cases):
