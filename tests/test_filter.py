@@ -434,3 +434,63 @@ def test_workspace_is_bounded(python, kind, forced):
         small = dataclasses.replace(large, spatial=(40, 41))
         arguments = map(repr, (forced, threads, small, large))
         assert float(python(PEAK, *arguments, PYTHONPATH=os.path.dirname(oracle.__file__))) <= 4 + 2 * threads
+
+
+# Filters in a sparse file, of which a few hold other values than zero. Anonymous memory is limited, so that a copy of
+# them, or of a good part of them, would be a MemoryError.
+STREAMED = """
+import resource, sys
+import numpy as np
+import localconv
+path, dtype, data_format, limit, positions, taps = *sys.argv[1:4], *map(int, sys.argv[4:7])
+if sys.platform == "linux":
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+last = data_format == "channels_last"
+filters = np.memmap(path, dtype, "r", shape=(1, positions, taps) if last else (1, taps, positions))
+image = np.random.default_rng(0).integers(1, 9, (positions + taps - 1, 4)).astype("float32")
+x = image[None] if last else np.ascontiguousarray(image.T)[None]
+result = localconv.local_filter1d(x, filters, taps, 1, data_format)[0]
+expected = np.zeros((positions, 4), "float32")
+for place in map(int, sys.argv[7:]):
+    position, tap = divmod(place, taps) if last else divmod(place, positions)[::-1]
+    expected[position] += 3 * image[position + tap]
+assert np.array_equal(result if last else result.T, expected)
+print("right")
+"""
+
+
+def check_streaming(python, path, dtype, data_format, positions, taps, limit):
+    """Marked are both ends, and both sides of the byte offsets and element numbers that 31 and 32 bits end at."""
+    size, itemsize = positions * taps, np.dtype(dtype).itemsize
+    ends = [0, 1, size // 3, size - 1] + [2**n + one for n in range(26, 33) for one in (-1, 0)]
+    marked = sorted({place for place in ends if place < size})
+    with open(path, "wb") as file:
+        file.truncate(size * itemsize)
+        for place in marked:
+            file.seek(place * itemsize)
+            file.write(np.array(3, dtype).tobytes())
+    try:
+        arguments = path, dtype, data_format, limit, positions, taps, *marked
+        assert python(STREAMED, *arguments, timeout=600) == "right\n"
+    finally:
+        path.unlink()
+
+
+ntfs = pytest.mark.skipif(sys.platform == "win32", reason="NTFS would write all the zeros of the file to the disk")
+
+
+@ntfs
+@pytest.mark.memory
+@each_format
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_maps_are_streamed(python, tmp_path, dtype, data_format):
+    """Filters of 512 MiB where a process may have less of its own."""
+    taps = 128 if dtype == "float32" else 256
+    check_streaming(python, tmp_path / "filters.raw", dtype, data_format, 2**20, taps, 400 * 2**20)
+
+
+@ntfs
+@pytest.mark.big
+@each_format
+def test_filters_of_more_than_2_31_elements(python, tmp_path, data_format):
+    check_streaming(python, tmp_path / "filters.raw", "float16", data_format, 2**21 + 3, 1025, 2**30)
