@@ -24,9 +24,9 @@ static inline int lc_read_cache_file(int index, const char *name, char *text, in
     snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu0/cache/index%d/%s", index, name);
     FILE *file = fopen(path, "r");
     if (!file) return 0;
-    const int found = fgets(text, size, file) != NULL;
+    const int complete = fgets(text, size, file) != NULL;
     fclose(file);
-    return found;
+    return complete;
 }
 
 static lc_caches lc_read_caches(void) {

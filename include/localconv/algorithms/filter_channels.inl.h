@@ -56,8 +56,8 @@ LC_INLINE void store_rows(const lc_filter_tile *t, LC_VEC acc[LC_FILTER_ROWS][LC
         pixels += pixel_step, near += tap_step, far += tap_step;                 \
     } while (0)
 
-/* R rows of overlapping windows, R <= the taps of a run: in column j row r has tap j - r, if there is one. */
-LC_INLINE void filter_shared_body(const lc_filter_tile *t, const int R, const int V, const int whole) {
+/* R rows of overlapping windows: in column j row r has tap j - r, if there is one. A run has R taps or more, or N. */
+LC_INLINE void filter_shared_body(const lc_filter_tile *t, const int R, const int V, const int whole, const int N) {
     LC_VEC acc[LC_FILTER_ROWS][LC_TILE_VECTORS];
     const LC_MASK mask = v_first(whole ? LC_LANES : t->lane_count);
     const ptrdiff_t size = (ptrdiff_t)sizeof(LC_REAL), first = t->first, end = t->end;
@@ -68,11 +68,18 @@ LC_INLINE void filter_shared_body(const lc_filter_tile *t, const int R, const in
     }
     for (ptrdiff_t k = 0; k < t->run_count; ++k) {
         const lc_filter_run *run = t->runs + k;
-        const ptrdiff_t pixel_step = run->pixel_step * size, tap_step = run->tap_step * size, n = run->n;
-        const ptrdiff_t slant = t->tap_row * size - tap_step, last = lc_min(n, end);
+        const ptrdiff_t pixel_step = run->pixel_step * size, tap_step = run->tap_step * size;
+        const ptrdiff_t slant = t->tap_row * size - tap_step, n = run->n, last = lc_min(n, end);
         const char *pixels = (const char *)t->pixels + run->pixel * size + first * pixel_step;
         const char *near = (const char *)t->taps + run->tap * size + first * tap_step, *far = near + 5 * slant;
         LC_OPAQUE(far);
+        if (N > 0) {
+            LC_UNROLL
+            for (int j = 0; j < R + N - 1; ++j) {
+                if (j >= first && j < end) LC_FILTER_COLUMN(j - N + 1, j);
+            }
+            continue;
+        }
         LC_UNROLL
         for (int j = 0; j < R - 1; ++j) {
             if (j >= first && j < end) LC_FILTER_COLUMN(0, j);
@@ -117,33 +124,38 @@ LC_INLINE void filter_apart_body(const lc_filter_tile *t, const int R, const int
 }
 
 /* The shapes: a body without registers for it is compiled to nothing, and never asked for. Where channels do not fill
- * a vector, its tile is one vector wide. */
-#define LC_FILTER_TILE(kind, name, R, V, whole)                                             \
-    LC_NOINLINE void filter_##kind##_##name##_##R##x##V(const lc_filter_tile *t) {          \
+ * a vector, its tile is one vector wide. Tiles of windows three taps wide, the usual ones, may have more rows than
+ * taps. */
+#define LC_FILTER_TILE(name, R, V, body)                                                    \
+    LC_NOINLINE void filter_##name##_##R##x##V(const lc_filter_tile *t) {                   \
         if (R > filter_rows(V)) lc_impossible("a filter's tile of a shape without a body"); \
-        if (R <= filter_rows(V)) filter_##kind##_body(t, R, V, whole);                      \
+        if (R <= filter_rows(V)) body;                                                      \
     }
-#define LC_FILTER_SHARED(R, V)     LC_FILTER_TILE(shared, whole, R, V, 1)
-#define LC_FILTER_APART(R, V)      LC_FILTER_TILE(apart, whole, R, V, 1)
-#define LC_FILTER_EDGE(R, V)       LC_FILTER_TILE(shared, edge, R, V, 0)
-#define LC_FILTER_APART_EDGE(R, V) LC_FILTER_TILE(apart, edge, R, V, 0)
+#define LC_FILTER_SHARED(R, V)     LC_FILTER_TILE(shared, R, V, filter_shared_body(t, R, V, 1, 0))
+#define LC_FILTER_THREE(R, V)      LC_FILTER_TILE(three, R, V, filter_shared_body(t, R, V, 1, 3))
+#define LC_FILTER_APART(R, V)      LC_FILTER_TILE(apart, R, V, filter_apart_body(t, R, V, 1))
+#define LC_FILTER_EDGE(R, V)       LC_FILTER_TILE(shared_edge, R, V, filter_shared_body(t, R, V, 0, 0))
+#define LC_FILTER_THREE_EDGE(R, V) LC_FILTER_TILE(three_edge, R, V, filter_shared_body(t, R, V, 0, 3))
+#define LC_FILTER_APART_EDGE(R, V) LC_FILTER_TILE(apart_edge, R, V, filter_apart_body(t, R, V, 0))
 #define LC_FILTER_WIDE(X)          LC_UP_TO_6(X, 2) LC_UP_TO_6(X, 3) LC_UP_TO_6(X, 4)
 #define LC_FILTER_FEW(X)           LC_UP_TO_4(X, 1) LC_UP_TO_4(X, 2) LC_UP_TO_4(X, 3) LC_UP_TO_4(X, 4)
 LC_UP_TO_8(LC_FILTER_SHARED, 1)
 LC_FILTER_WIDE(LC_FILTER_SHARED)
 LC_UP_TO_8(LC_FILTER_EDGE, 1)
+LC_UP_TO_8(LC_FILTER_THREE, 1)
+LC_FILTER_WIDE(LC_FILTER_THREE)
+LC_UP_TO_8(LC_FILTER_THREE_EDGE, 1)
 LC_FILTER_FEW(LC_FILTER_APART)
 LC_UP_TO_4(LC_FILTER_APART_EDGE, 1)
-#undef LC_FILTER_TILE
 
-typedef void filter_tile_function(const lc_filter_tile *);
-
-LC_NOINLINE void run_shared_filter_tile(const lc_filter_tile *t, int rows, int vectors) {
+/* Runs the tile of `rows` rows that is `vectors` vectors wide, 0: of one that the channels do not fill. three: its
+ * windows are three taps wide. */
+LC_NOINLINE void run_shared_filter_tile(const lc_filter_tile *t, int rows, int vectors, int three) {
     switch (vectors * 16 + rows) {
 #define LC_FILTER_CASE(R, V) \
-    case V * 16 + R: filter_shared_whole_##R##x##V(t); return;
+    case V * 16 + R: (three ? filter_three_##R##x##V : filter_shared_##R##x##V)(t); return;
 #define LC_FILTER_EDGE_CASE(R, V) \
-    case R: filter_shared_edge_##R##x##V(t); return;
+    case R: (three ? filter_three_edge_##R##x##V : filter_shared_edge_##R##x##V)(t); return;
         LC_UP_TO_8(LC_FILTER_CASE, 1)
         LC_FILTER_WIDE(LC_FILTER_CASE)
         LC_UP_TO_8(LC_FILTER_EDGE_CASE, 1)
@@ -156,7 +168,7 @@ LC_NOINLINE void run_shared_filter_tile(const lc_filter_tile *t, int rows, int v
 LC_NOINLINE void run_apart_filter_tile(const lc_filter_tile *t, int rows, int vectors) {
     switch (vectors * 16 + rows) {
 #define LC_FILTER_CASE(R, V) \
-    case V * 16 + R: filter_apart_whole_##R##x##V(t); return;
+    case V * 16 + R: filter_apart_##R##x##V(t); return;
 #define LC_FILTER_EDGE_CASE(R, V) \
     case R: filter_apart_edge_##R##x##V(t); return;
         LC_FILTER_FEW(LC_FILTER_CASE)
@@ -291,6 +303,7 @@ LC_INLINE void filter_panels(const lc_job *job, const filter_block *b, lc_filter
     const LC_REAL *pixels = (const LC_REAL *)t->pixels, *taps = (const LC_REAL *)t->taps;
     LC_REAL *out = b->line + (first - b->lo[2]) * b->line_step;
     const ptrdiff_t channels = g->group_channels;
+    const int three = t->runs[0].n == 3;
     for (ptrdiff_t group = 0; group < g->groups; ++group, taps += b->filter.group)
         for (ptrdiff_t channel = 0; channel < channels; channel += t->lane_count) {
             const ptrdiff_t whole = lc_min((channels - channel) / LC_LANES, job->choices.vectors);
@@ -298,7 +311,10 @@ LC_INLINE void filter_panels(const lc_job *job, const filter_block *b, lc_filter
             t->pixels = pixels + group * channels + channel;
             t->taps = taps;
             t->out = out + group * channels + channel;
-            (shared ? run_shared_filter_tile : run_apart_filter_tile)(t, rows, (int)whole);
+            if (shared)
+                run_shared_filter_tile(t, rows, (int)whole, three);
+            else
+                run_apart_filter_tile(t, rows, (int)whole);
         }
     t->pixels = pixels;
 }
@@ -306,7 +322,7 @@ LC_INLINE void filter_panels(const lc_job *job, const filter_block *b, lc_filter
 /* Rows of the next tile of a stretch, whose rows share pixels: of `left`, in tiles as equal as can be. */
 LC_INLINE int shared_rows(const lc_job *job, ptrdiff_t left, ptrdiff_t taps) {
     const ptrdiff_t vectors = lc_max(1, lc_min(job->geometry.group_channels / LC_LANES, job->choices.vectors));
-    return (int)lc_even(left, lc_min(filter_rows((int)vectors), taps));
+    return (int)lc_even(left, lc_min(filter_rows((int)vectors), taps == 3 ? LC_FILTER_ROWS : taps));
 }
 
 /* How many of a stretch's next rows lie in the source whole, from the row whose first source is that. */

@@ -133,13 +133,13 @@ static inline ptrdiff_t lc_build_stretches(const lc_geometry *g, int gradient, p
         lc_stretch *last = NULL;
         for (ptrdiff_t o = phase; o < hi; o += step) {
             lc_segment segments[LC_SEGMENTS];
-            const int found = lc_segments_of(g, 2, gradient, o, segments);
-            if (last && lc_continues(last, found, segments)) {
+            const int segment_count = lc_segments_of(g, 2, gradient, o, segments);
+            if (last && lc_continues(last, segment_count, segments)) {
                 if (last->count++ == 1) last->source_row = segments[0].source - last->segments[0].source;
                 continue;
             }
             last = stretches + count++;
-            last->first = o, last->count = 1, last->step = step, last->source_row = 0, last->segment_count = found;
+            last->first = o, last->count = 1, last->step = step, last->source_row = 0, last->segment_count = segment_count;
             memcpy(last->segments, segments, sizeof segments);
         }
     }

@@ -49,9 +49,9 @@ static inline int lc_xla_same(const lc_xla_key *a, const lc_xla_key *b) {
 
 /* Becomes one of the users that are counted, unless somebody has taken all exclusively. */
 static inline int lc_xla_hold(int64_t *users) {
-    int64_t found = LC_LOAD(users);
-    while (found >= 0) {
-        if (lc_compare_exchange(users, &found, found + 1)) return 1;
+    int64_t users_now = LC_LOAD(users);
+    while (users_now >= 0) {
+        if (lc_compare_exchange(users, &users_now, users_now + 1)) return 1;
     }
     return 0;
 }
@@ -60,8 +60,8 @@ static inline void lc_xla_release(int64_t *users) { lc_add(users, -1); }
 
 /* Takes what has no users for oneself. */
 static inline int lc_xla_take(int64_t *users) {
-    int64_t found = 0;
-    return lc_compare_exchange(users, &found, -1);
+    int64_t users_now = 0;
+    return lc_compare_exchange(users, &users_now, -1);
 }
 
 /* The slot of a key, held, or NULL. */

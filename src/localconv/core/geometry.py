@@ -385,6 +385,5 @@ def _check_output(spec: Spec, axes: tuple[Axis, ...]) -> None:
         spatial, reach = tuple(axis.n for axis in axes), tuple(axis.reach for axis in axes)
         raise Mismatch(
             f"the output would have size {output}: input size {spatial} is too small for a kernel that reaches over "
-            f"{reach} "
-            f"with padding={spec.padding!r}"
+            f"{reach} with padding={spec.padding!r}"
         )

@@ -49,6 +49,8 @@ FEWER_TASKS = 0.9
 # Multiply-adds below which a second thread costs more than it brings; a weight that is read for one image alone takes
 # as long as a multiply-add again.
 PRODUCTS_PER_THREAD = 500_000
+# Rows that a filter's tile should have before it gets wider.
+FILTER_ROWS = 4
 # Images up to which reading them in place costs nothing: a tile has few rows then, and they do not crowd each other out
 # of a cache set. Bytes from image to image, or from channel to channel, of which multiples crowd sooner.
 IN_PLACE_UP_TO = 16
@@ -129,7 +131,7 @@ class Planner:
         self.in_planes = geometry.channels_first and geometry.channels > 1
 
     def job(self, algorithm: str, geometry: Geometry | None = None, **choices: Any) -> Job:
-        """The job of a proposal; `Refused` if the algorithm cannot do it."""
+        """The job of a candidate; `Refused` if the algorithm cannot do it."""
         geometry, element = geometry or self.geometry, self.element
         return Job(geometry, self.settings.isa, element.number, element.storage, algorithm, choices, self.threads)
 
@@ -139,10 +141,10 @@ class Planner:
         Or that of one tile.
         """
         while True:
-            found = job(chunk)
-            if found.work_bytes <= CHUNK_TARGET or chunk <= tile:
-                return found
-            fitting = int(chunk * CHUNK_TARGET / 2 / found.work_bytes) // tile * tile
+            candidate = job(chunk)
+            if candidate.work_bytes <= CHUNK_TARGET or chunk <= tile:
+                return candidate
+            fitting = int(chunk * CHUNK_TARGET / 2 / candidate.work_bytes) // tile * tile
             chunk = max(tile, min(fitting, chunk - 1))
 
     def grown(
@@ -163,9 +165,9 @@ class Planner:
                 wider = tuple(min(2 * n, size[axis]) if k == axis else n for k, n in enumerate(block))
                 if wider == block or _blocks(size, wider) < tasks:
                     continue
-                found = job(wider)
-                if fits(found, wider):
-                    candidates.append((cost(found, wider), wider))
+                candidate = job(wider)
+                if fits(candidate, wider):
+                    candidates.append((cost(candidate, wider), wider))
             if not candidates:
                 # Blocks of equal size: no short one at the end.
                 return tuple(_even(n, b) for n, b in zip(size, block, strict=True))
@@ -302,11 +304,15 @@ def _local(p: Planner, algorithm: str) -> Job | None:
         smallest = job((1, 1, 1), tile, tile)
     chunk = smallest.batch_chunk
 
-    def cost(found: Job, block: Ints) -> float:
-        return found.box_bytes / prod(block) if found.box_bytes else -block[2]
+    def cost(candidate: Job, block: Ints) -> float:
+        return candidate.box_bytes / prod(block) if candidate.box_bytes else -block[2]
 
     block = p.grown(
-        g.output, lambda block: job(block, chunk, tile), lambda found, _: found.work_bytes <= BOX_TARGET, cost, p.tasks
+        g.output,
+        lambda block: job(block, chunk, tile),
+        lambda candidate, _: candidate.work_bytes <= BOX_TARGET,
+        cost,
+        p.tasks,
     )
     return job(block, chunk, tile, p.filter_parts(panel_filters, _blocks(g.output, block)))
 
@@ -336,15 +342,15 @@ def _local_grad_kernel(p: Planner, algorithm: str) -> Job | None:
     block = p.grown(
         g.output,
         lambda block: job(block, chunk),
-        lambda found, _: found.box_bytes <= BOX_TARGET,
-        lambda found, block: found.box_bytes / prod(block) if found.box_bytes else -block[2],
+        lambda candidate, _: candidate.box_bytes <= BOX_TARGET,
+        lambda candidate, block: candidate.box_bytes / prod(block) if candidate.box_bytes else -block[2],
         p.tasks,
     )
     return job(block, chunk, p.segment(block[2], chunk), p.filter_parts(vectors * p.lanes, _blocks(g.output, block)))
 
 
 def _local_grad_input_algorithms(p: Planner) -> list[str]:
-    """Boxed where LANES window elements cost less with the images in the lanes than one image at a time, by counting
+    """Buffered where LANES window elements cost less with the images in the lanes than one image at a time, by counting
     instructions.
 
     One image: its products, half a cycle each, and a transpose with additions, some five for each of them. The box and
@@ -379,8 +385,8 @@ def _local_grad_input(p: Planner, algorithm: str) -> Job | None:
         """Windows that touch the block, for each of its pixels."""
         return prod(reach - 1 + n for reach, n in zip(reaches, block, strict=True)) / prod(block)
 
-    def fits(found: Job, block: Ints) -> bool:
-        return found.box_bytes <= GRADIENT_BOX_TARGET
+    def fits(candidate: Job, block: Ints) -> bool:
+        return candidate.box_bytes <= GRADIENT_BOX_TARGET
 
     def work(block: Ints) -> float:
         """How often a position is gone through, and how long the last tasks take, to one that has all to itself."""
@@ -571,10 +577,9 @@ def _filter(p: Planner, algorithm: str) -> Job:
     by_positions = algorithm.endswith("positions")
     images = g.kernel_batch if OPERATIONS[ALGORITHMS[algorithm]][2] == "kernel" else g.batch
     tasks = ceil(p.tasks / (images * (g.groups if by_positions else 1)))
-    vectors = min(4, max(1, channels // p.lanes))
-    if by_positions:
-        rows = g.kernel[2] if algorithm == "filter_kernel_positions" else channels
-        vectors = min(ceil(size[2] / p.lanes), 4 if p.rows[3] >= min(rows, 4) else 2)
+    rows = g.kernel[2] if algorithm == "filter_kernel_positions" else channels if by_positions else FILTER_ROWS
+    widest = 4 if p.rows[3] >= min(rows, FILTER_ROWS) else 2
+    vectors = max(1, min(widest, ceil(size[2] / p.lanes) if by_positions else channels // p.lanes))
 
     def job(block: Ints) -> Job:
         return p.job(algorithm, vectors=vectors, block=block)
@@ -583,7 +588,7 @@ def _filter(p: Planner, algorithm: str) -> Job:
         """Pixels that are brought together for each result."""
         return prod(n + reach for n, reach in zip(block, (a.reach for a in g.axes), strict=True)) / prod(block)
 
-    block = p.grown(size, job, lambda found, _: found.thread_bytes <= BOX_TARGET, cost, tasks)
+    block = p.grown(size, job, lambda candidate, _: candidate.thread_bytes <= BOX_TARGET, cost, tasks)
     return job(block)
 
 
@@ -634,10 +639,7 @@ _PLANS: dict[str, tuple[Callable[[Planner], list[str]], dict[str, Callable[[Plan
         _conv_grad_kernel_algorithms,
         {"conv_reduction": _conv_reduction, COLUMNS: _columns(ColumnsGradKernel)},
     ),
-    "filter_forward": (
-        _filter_forward_algorithms,
-        dict.fromkeys(("filter_channels", "filter_positions"), _filter),
-    ),
+    "filter_forward": (_filter_forward_algorithms, dict.fromkeys(("filter_channels", "filter_positions"), _filter)),
     "filter_grad_input": (
         _filter_grad_input_algorithms,
         dict.fromkeys(("filter_input_channels", "filter_input_positions"), _filter),
