@@ -61,7 +61,8 @@ LC_INLINE void lc_derive(lc_geometry *g) {
     g->group_filters = g->filters / g->groups;
     g->window = g->by_group ? g->taps : g->taps * g->group_channels;
     g->along_taps = g->channels_first || g->group_channels == 1;
-    g->channel_lanes = !g->by_group && g->groups > 1 && g->group_channels == 1 && g->group_filters == 1 && !g->channels_first;
+    g->channel_lanes =
+        !g->by_group && g->groups > 1 && g->group_channels == 1 && g->group_filters == 1 && !g->channels_first;
     g->x = lc_layout_of(g->input, g->channels, g->channels_first);
     g->y = lc_layout_of(g->output, g->filters, g->channels_first);
 }
@@ -76,8 +77,8 @@ LC_INLINE ptrdiff_t lc_effective_size(const lc_geometry *g, int axis) {
     return (g->kernel[axis] - 1) * g->dilation[axis] + 1;
 }
 
-/* The first pixel of a window that lies inside: every dilation-th pixel from o % dilation on is of its phase, and `o` is
- * in the middle where that leaves the window among them. */
+/* The first pixel of a window that lies inside: every dilation-th pixel from o % dilation on is of its phase, and `o`
+ * is in the middle where that leaves the window among them. */
 static inline ptrdiff_t lc_moved_origin(const lc_geometry *g, int axis, ptrdiff_t o) {
     const ptrdiff_t d = g->dilation[axis], k = g->kernel[axis], phase = o % d;
     const ptrdiff_t pixels = lc_ceil_div(g->input[axis] - phase, d);

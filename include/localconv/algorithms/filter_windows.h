@@ -139,7 +139,8 @@ static inline ptrdiff_t lc_build_stretches(const lc_geometry *g, int gradient, p
                 continue;
             }
             last = stretches + count++;
-            last->first = o, last->count = 1, last->step = step, last->source_row = 0, last->segment_count = segment_count;
+            last->first = o, last->count = 1, last->step = step, last->source_row = 0,
+            last->segment_count = segment_count;
             memcpy(last->segments, segments, sizeof segments);
         }
     }
