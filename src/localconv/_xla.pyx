@@ -50,9 +50,8 @@ cdef extern from "localconv/xla/handler.h" nogil:
     bint lc_xla_take(int64_t *)
     bint lc_xla_evict(lc_xla_table *, void **)
     bint lc_xla_put(lc_xla_table *, const lc_xla_key *, const lc_xla_plan *, void **)
-    lc_xla_error *lc_xla_forward(lc_xla_frame *)
-    lc_xla_error *lc_xla_grad_input(lc_xla_frame *)
-    lc_xla_error *lc_xla_grad_kernel(lc_xla_frame *)
+    ctypedef lc_xla_error *lc_xla_entry(lc_xla_frame *)
+    lc_xla_entry **lc_xla_entries
     const char *lc_xla_operation_name(int64_t operation)
 
 # The operations that have a handler, in the order of the numbers in a key.
@@ -78,11 +77,8 @@ def use_maker(maker):
 
 def handlers():
     """The handlers by the operations' names, as capsules for ``jax.ffi.register_ffi_target``."""
-    return dict(zip(OPERATIONS, (
-        PyCapsule_New(<void *> lc_xla_forward, NULL, NULL),
-        PyCapsule_New(<void *> lc_xla_grad_input, NULL, NULL),
-        PyCapsule_New(<void *> lc_xla_grad_kernel, NULL, NULL),
-    )))
+    cdef int i
+    return {OPERATIONS[i]: PyCapsule_New(<void *> lc_xla_entries[i], NULL, NULL) for i in range(LC_XLA_OPERATIONS)}
 
 
 def announce(int major=LC_XLA_MAJOR, int minor=LC_XLA_MINOR):

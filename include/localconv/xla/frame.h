@@ -10,20 +10,39 @@
 
 /* Two operands and the result, each with a leading axis of examples and of images, three spatial ones and channels. */
 enum { LC_XLA_ARRAYS = 3, LC_XLA_AXES = 6 };
-/* Numbers of the one attribute: at most rank, 5 * rank of sizes, groups, data format (jax/window.py), for rank 3. */
+/* Numbers of the one attribute: at most rank, 5 * rank of sizes, groups, layout (jax/window.py), for rank 3. */
 enum { LC_XLA_NUMBERS = 1 + 5 * 3 + 2 };
 /* Element types of a call, as keys and platforms.py number them: of everything, or of the kernel alone while all else
  * is float32. */
 enum { LC_XLA_SINGLE, LC_XLA_DOUBLE, LC_XLA_F16_KERNEL, LC_XLA_BF16_KERNEL };
 enum { LC_XLA_WORDS = 4 + 1 + LC_XLA_NUMBERS + LC_XLA_ARRAYS * (1 + LC_XLA_AXES) };
 
-/* The operations that have handlers. */
-enum { LC_XLA_FORWARD, LC_XLA_GRAD_INPUT, LC_XLA_GRAD_KERNEL, LC_XLA_OPERATIONS };
-static const int lc_xla_operations[] = {LC_of_local_forward, LC_of_local_grad_input, LC_of_local_grad_kernel};
+/* The operations that have handlers, by their names in LC_OPERATIONS. */
+#define LC_XLA_HANDLED(X) \
+    X(local_forward)      \
+    X(local_grad_input)   \
+    X(local_grad_kernel)  \
+    X(filter_forward)     \
+    X(filter_grad_input)  \
+    X(filter_grad_kernel)
 
-static inline const char *lc_xla_operation_name(int64_t operation) {
-    return lc_operations[lc_xla_operations[operation]].name;
-}
+enum {
+#define LC_ROW(name) LC_XLA_##name,
+    LC_XLA_HANDLED(LC_ROW)
+#undef LC_ROW
+        LC_XLA_OPERATIONS
+};
+
+static const int lc_xla_operations[] = {
+#define LC_ROW(name) LC_of_##name,
+    LC_XLA_HANDLED(LC_ROW)
+#undef LC_ROW
+};
+
+/* The operation of a number in a key. */
+static inline const lc_operation *lc_xla_operation(int64_t number) { return lc_operations + lc_xla_operations[number]; }
+
+static inline const char *lc_xla_operation_name(int64_t number) { return lc_xla_operation(number)->name; }
 
 /* Everything that a plan depends on, in the order: operation, element type, settings, threads; how many numbers the
  * attribute has, and these; the rank of each array, and its sizes. */
@@ -63,9 +82,9 @@ static inline void lc_xla_append(lc_xla_key *key, int64_t count, const int64_t *
 
 /* Bytes of an element of array number i of a call. */
 static inline size_t lc_xla_itemsize(const lc_xla_key *key, int i) {
-    const int kernel = key->words[0] == LC_XLA_FORWARD ? 1 : key->words[0] == LC_XLA_GRAD_INPUT ? 0 : -1;
+    const int is_kernel = i < 2 && lc_xla_operation(key->words[0])->reads[i] == LC_kernel;
     if (key->words[1] == LC_XLA_DOUBLE) return sizeof(double);
-    return i == kernel && key->words[1] != LC_XLA_SINGLE ? 2 : sizeof(float);
+    return is_kernel && key->words[1] != LC_XLA_SINGLE ? 2 : sizeof(float);
 }
 
 /* Takes note of a kernel of 16 bits; returns whether the buffer is one. */

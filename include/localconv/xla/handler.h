@@ -37,10 +37,12 @@ static inline lc_call lc_xla_call_of(const lc_xla_request *request, const lc_xla
     memset(&call, 0, sizeof call);
     call.bias_filter = 1;
     call.result = at[2];
-    switch (request->key.words[0]) {
-        case LC_XLA_FORWARD: call.input = at[0], call.kernel = at[1]; break;
-        case LC_XLA_GRAD_INPUT: call.kernel = at[0], call.gradient = at[1]; break;
-        default: call.input = at[0], call.gradient = at[1];
+    for (int i = 0; i < 2; ++i) {
+        switch (lc_xla_operation(request->key.words[0])->reads[i]) {
+            case LC_input: call.input = at[i]; break;
+            case LC_kernel: call.kernel = at[i]; break;
+            default: call.gradient = at[i];
+        }
     }
     return call;
 }
@@ -100,8 +102,18 @@ static inline lc_xla_error *lc_xla_handle(const lc_xla_frame *frame, int operati
     return error;
 }
 
-static lc_xla_error *lc_xla_forward(lc_xla_frame *frame) { return lc_xla_handle(frame, LC_XLA_FORWARD); }
-static lc_xla_error *lc_xla_grad_input(lc_xla_frame *frame) { return lc_xla_handle(frame, LC_XLA_GRAD_INPUT); }
-static lc_xla_error *lc_xla_grad_kernel(lc_xla_frame *frame) { return lc_xla_handle(frame, LC_XLA_GRAD_KERNEL); }
+#define LC_ROW(name) \
+    static lc_xla_error *lc_xla_handle_##name(lc_xla_frame *frame) { return lc_xla_handle(frame, LC_XLA_##name); }
+LC_XLA_HANDLED(LC_ROW)
+#undef LC_ROW
+
+typedef lc_xla_error *lc_xla_entry(lc_xla_frame *frame);
+
+/* The handlers, in the order of the numbers in a key. */
+static lc_xla_entry *const lc_xla_entries[] = {
+#define LC_ROW(name) lc_xla_handle_##name,
+    LC_XLA_HANDLED(LC_ROW)
+#undef LC_ROW
+};
 
 #endif

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from functools import partial
 from math import prod
 from typing import Any
@@ -18,14 +19,16 @@ import numpy as np
 from jax.interpreters import mlir
 
 from .. import _xla
-from .._core import num_threads
+from .._core import OPERATIONS, num_threads
 from ..core import engine, formulation
 from ..core.arguments import Ints
 from ..core.arrays import ELEMENT_TYPES, Array, single_with
+from ..core.families import FILTER, LOCAL, makes
 from ..core.geometry import Mismatch, Names
 from ..core.settings import numbered
 from .primitives import (
     PRIMITIVES,
+    is_shared,
     lead_of,
     operand_axes,
     result_dtype,
@@ -44,7 +47,7 @@ TARGETS = {operation: f"localconv_{operation}" for operation in PRIMITIVES}
 ELEMENTS = (*ELEMENT_TYPES, single_with("float16"), single_with("bfloat16"))
 
 # What errors call the arrays.
-NAMES = Names("inputs", "kernel", "grad_output")
+NAMES = {LOCAL: Names("inputs", "kernel", "grad_output"), FILTER: Names("inputs", "filters", "grad_output")}
 
 # ------------------------------------------------------------------------------------------------- making a call's plan
 
@@ -55,18 +58,23 @@ def make_plan(
     """The plan of a custom call for `_xla.use_maker`. ValueError where the shapes do not fit each other."""
     if threads < 0:
         threads = num_threads()  # says what is wrong with the environment
-    window = Window.of_numbers(numbers)
+    window = Window.of_numbers(numbers, OPERATIONS[operation][0])
+    names = NAMES[window.family]
     a, b, result = [jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes]
-    spatial = tuple(window.spatial(result.shape))
-    x, kernel, gradient = shapes_of(operation, a, b, window, spatial)
+    params: dict[str, Any] = {}
+    if makes(operation) == "input":
+        params = {"spatial": tuple(window.spatial(result.shape))}
+    elif makes(operation) == "kernel" and window.kernel_by_image:
+        params = {"one": is_shared(result, a, window)}
+    x, kernel, gradient = shapes_of(operation, a, b, window, **params)
     try:
         context = engine.Context(numbered(settings), threads)
         prepared = engine.prepare(operation, spec_of(window), x, kernel, ELEMENTS[dtype], context)
     except Mismatch as error:
-        raise error.named(NAMES) from None
+        raise error.named(names) from None
     if prepared.output != gradient:
-        raise ValueError(f"{NAMES.gradient} must have shape {prepared.output}, got {gradient}")
-    if result_shape(operation, a, b, window, spatial) != result.shape:
+        raise ValueError(f"{names.gradient} must have shape {prepared.output}, got {gradient}")
+    if result_shape(operation, a, b, window, **params) != result.shape:
         raise ValueError(f"the result of {operation} cannot have shape {result.shape}")
     leads = [lead_of(array, axes) for array, axes in zip((a, b, result), operand_axes(operation, window), strict=True)]
     steps = tuple(prod(array.shape[1:]) if lead else 0 for array, lead in zip((a, b, result), leads, strict=True))
@@ -145,20 +153,20 @@ def register() -> bool:
         return _registered
 
 
-def _on_host(operation: str, ctx: Any, a: Any, b: Any, *, window: Window, spatial: Ints | None = None) -> Any:
+def _on_host(operation: str, ctx: Any, a: Any, b: Any, *, window: Window, **params: Any) -> Any:
     """The lowering for CPUs."""
     if register():
         lower = jax.ffi.ffi_lowering(TARGETS[operation])
         return lower(ctx, a, b, window=np.array(window.numbers(), np.int64))
     lower = mlir.lower_fun(partial(_called_back, operation), multiple_results=False)
-    return lower(ctx, a, b, window=window, spatial=spatial)
+    return lower(ctx, a, b, window=window, **params)
 
 
 # -------------------------------------------------------------------------------------------------------- by a callback
 
 
-def _called_back(operation: str, a: Any, b: Any, *, window: Window, spatial: Ints | None) -> jax.Array:
-    shape = result_shape(operation, a, b, window, spatial)
+def _called_back(operation: str, a: Any, b: Any, *, window: Window, **params: Any) -> jax.Array:
+    shape = result_shape(operation, a, b, window, **params)
     result = jax.ShapeDtypeStruct(shape, result_dtype(a, b))
     return jax.pure_callback(partial(_computed, operation, window, shape), result, a, b)
 
@@ -178,37 +186,52 @@ def _computed(operation: str, window: Window, shape: Ints, a: Any, b: Any) -> Ar
 
 
 def _compute(operation: str, window: Window, a: Array, b: Array, out: Array) -> None:
-    spec = spec_of(window)
-    if operation == "local_forward":
-        engine.forward(spec, a, b, out=out, names=NAMES)
-    elif operation == "local_grad_input":
-        engine.grad_input(spec, out.shape, a, b, out=out, names=NAMES)
+    spec, made, names = spec_of(window), makes(operation), NAMES[window.family]
+    if made == "output":
+        engine.forward(spec, a, b, out=out, names=names)
+    elif made == "input":
+        engine.grad_input(spec, out.shape, a, b, out=out, names=names)
     else:
-        engine.grad_kernel(spec, a, out.shape, b, out=out, names=NAMES)
+        engine.grad_kernel(spec, a, out.shape, b, out=out, names=names)
 
 
 # --------------------------------------------------------------------------------------------------- on other platforms
 
 
-def _by_jnp(operation: str, a: jax.Array, b: jax.Array, *, window: Window, spatial: Ints | None = None) -> jax.Array:
+def _by_jnp(operation: str, a: jax.Array, b: jax.Array, *, window: Window, **params: Any) -> jax.Array:
     """The formulation for platforms that have no handler."""
     leads = [lead_of(array, axes) for array, axes in zip((a, b), operand_axes(operation, window), strict=False)]
-    one = partial(_one_by_jnp, operation, window=window, spatial=spatial)
+    compute = _filters_by_jnp if window.kernel_by_image else _rows_by_jnp
+    single: Callable[..., jax.Array] = partial(compute, operation, window=window, **params)
     if any(leads):
-        one = jax.vmap(one, in_axes=tuple(0 if lead else None for lead in leads))
-    return one(a, b)
+        single = jax.vmap(single, in_axes=tuple(0 if lead else None for lead in leads))
+    return single(a, b)
 
 
-def _one_by_jnp(operation: str, a: jax.Array, b: jax.Array, *, window: Window, spatial: Ints | None) -> jax.Array:
-    x, kernel, _ = shapes_of(operation, a, b, window, spatial)
+def _filters_by_jnp(operation: str, a: jax.Array, b: jax.Array, *, window: Window, **params: Any) -> jax.Array:
+    x, _, gradient = shapes_of(operation, a, b, window, **params)
+    by_tap, dtype = formulation.filters_by_tap(convolution_of(window, x, window.channels(gradient))), result_dtype(a, b)
+
+    def load(part: jax.Array) -> jax.Array:
+        return part.astype(dtype)
+
+    if makes(operation) == "output":
+        return formulation.filter_forward(jnp, by_tap, a, b, load)
+    if makes(operation) == "input":
+        return formulation.filter_grad_input(jnp, by_tap, a, b, load)
+    return formulation.filter_grad_kernel(jnp, by_tap, a, b, params["one"], load)
+
+
+def _rows_by_jnp(operation: str, a: jax.Array, b: jax.Array, *, window: Window, **params: Any) -> jax.Array:
+    x, kernel, _ = shapes_of(operation, a, b, window, **params)
     piece = formulation.whole(convolution_of(window, x, kernel[-1]))
 
     def convolved(images: jax.Array, rows: jax.Array) -> jax.Array:
         return formulation.forward(jnp, [piece], images, rows, lambda rows: rows.astype(images.dtype))
 
-    if operation == "local_forward":
+    if makes(operation) == "output":
         return convolved(a, b)
-    if operation == "local_grad_input":
+    if makes(operation) == "input":
         transposed = jax.linear_transpose(lambda image: convolved(image, a), _zeros(x, b))
     else:
         transposed = jax.linear_transpose(lambda rows: convolved(a, rows), _zeros(kernel, a))

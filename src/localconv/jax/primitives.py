@@ -1,6 +1,8 @@
-"""The three primitives: a locally connected convolution and its gradients for the input and for the kernel.
+"""The primitives of a family: the convolution and its gradients for the input and for the kernel.
 
-Each is linear in both of its operands, and the transpose in either operand is another of the three:
+There are two families, locally connected convolution and filters that come with the data, whose arrays `filters` are
+called the kernel here. Each primitive is linear in both of its operands, and the transpose in either operand is another
+of its family's three:
 
 =============  ====================  =======================  =======================
 primitive      operands              transposed in the first  transposed in the second
@@ -13,8 +15,8 @@ grad_kernel    input, gradient       grad_input               forward
 So derivatives of every order and mode exist, made of nothing else.
 
 An operand may have one axis in front, of *examples*, which `vmap` makes: the convolution is then done for each of them;
-an operand without it is shared by all. Where only images are mapped they go into the batch instead: then the kernel is
-read once, and its gradient is one sum.
+an operand without it is shared by all. Where what is mapped has a batch, and what has none is not mapped, it goes into
+the batch instead: then a kernel is read once, and its gradient is one sum.
 """
 
 from __future__ import annotations
@@ -32,34 +34,42 @@ from jax.interpreters import ad, batching
 from jax.interpreters.xla import apply_primitive
 from jax.sharding import NamedSharding, PartitionSpec
 
+from .._core import OPERATIONS
 from ..core.arguments import Ints
-from .window import Window, convolution_of
+from ..core.families import FAMILIES, FILTER, LOCAL, makes
+from ..core.windows import filters_shape
+from .window import Window, convolution_of, spec_of
 
 KERNEL_AXES = 3
 
-forward_p = Primitive("localconv_forward")
-grad_input_p = Primitive("localconv_grad_input")
-grad_kernel_p = Primitive("localconv_grad_kernel")
-PRIMITIVES = {"local_forward": forward_p, "local_grad_input": grad_input_p, "local_grad_kernel": grad_kernel_p}
+# Those of locally connected convolution had their names before there were others.
+PREFIXES = {LOCAL: "localconv", FILTER: "localconv_filter"}
+NAMES = {"output": "forward", "input": "grad_input", "kernel": "grad_kernel"}
+PRIMITIVES = {
+    FAMILIES[family].operations[made]: Primitive(f"{prefix}_{name}")
+    for family, prefix in PREFIXES.items()
+    for made, name in NAMES.items()
+}
 
 
 def forward(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     """The convolution of x with kernel."""
-    return _run(forward_p, x, kernel, window=window)
+    return _run("output", x, kernel, window)
 
 
 def grad_input(kernel: jax.Array, gradient: jax.Array, window: Window, spatial: Ints) -> jax.Array:
     """The gradient for the input, whose spatial sizes are given, by that for the output."""
-    return _run(grad_input_p, kernel, gradient, window=window, spatial=spatial)
+    return _run("input", kernel, gradient, window, spatial=spatial)
 
 
-def grad_kernel(x: jax.Array, gradient: jax.Array, window: Window) -> jax.Array:
-    """The gradient for the kernel by that for the output."""
-    return _run(grad_kernel_p, x, gradient, window=window)
+def grad_kernel(x: jax.Array, gradient: jax.Array, window: Window, one: bool = False) -> jax.Array:
+    """The gradient for the kernel by that for the output; one: for filters of one image, which all images share."""
+    return _run("kernel", x, gradient, window, **({"one": one} if window.kernel_by_image else {}))
 
 
-def _run(primitive: Primitive, a: jax.Array, b: jax.Array, **params: Any) -> jax.Array:
-    result = primitive.bind(*_varying(whole(a), whole(b)), **params)
+def _run(made: str, a: jax.Array, b: jax.Array, window: Window, **params: Any) -> jax.Array:
+    primitive = PRIMITIVES[FAMILIES[window.family].operations[made]]
+    result = primitive.bind(*_varying(whole(a), whole(b)), window=window, **params)
     # Said once more of the result: XLA does not know the custom call, and would guess by what is done with it next.
     return _gathered(result)
 
@@ -131,12 +141,10 @@ def _reshard(array: jax.Array, sharding: NamedSharding) -> jax.Array:
 
 def operand_axes(operation: str, window: Window) -> tuple[int, int, int]:
     """How many axes both operands and the result have, but for that of examples."""
+    _, (first, second), made = OPERATIONS[operation]
     images = window.rank + 2
-    return {
-        "local_forward": (images, KERNEL_AXES, images),
-        "local_grad_input": (KERNEL_AXES, images, images),
-        "local_grad_kernel": (images, images, KERNEL_AXES),
-    }[operation]
+    axes = {"input": images, "output": images, "kernel": images if window.kernel_by_image else KERNEL_AXES}
+    return axes[first], axes[second], axes[made]
 
 
 def lead_of(aval: Any, axes: int) -> Ints:
@@ -144,27 +152,31 @@ def lead_of(aval: Any, axes: int) -> Ints:
     return tuple(aval.shape[:-axes])
 
 
-def shapes_of(operation: str, a: Any, b: Any, window: Window, spatial: Ints | None) -> tuple[Ints, Ints, Ints]:
+def shapes_of(
+    operation: str, a: Any, b: Any, window: Window, spatial: Ints | None = None, one: bool = False
+) -> tuple[Ints, Ints, Ints]:
     """The shapes of the input, the kernel and the output's gradient of an operation, without examples."""
-    axes = window.rank + 2
-    if operation == "local_forward":
-        x, kernel = a.shape[-axes:], b.shape[-KERNEL_AXES:]
-        return x, kernel, convolution_of(window, x, kernel[-1]).output_shape(x[0])
-    if operation == "local_grad_kernel":
-        x, gradient = a.shape[-axes:], b.shape[-axes:]
-        return x, convolution_of(window, x, window.channels(gradient)).kernel_shape, gradient
-    kernel, gradient = a.shape[-KERNEL_AXES:], b.shape[-axes:]
+    of_a, of_b, _ = operand_axes(operation, window)
+    first, second = a.shape[-of_a:], b.shape[-of_b:]
+    if makes(operation) == "output":
+        filters = window.channels(first) if window.kernel_by_image else second[-1]
+        return first, second, convolution_of(window, first, filters).output_shape(first[0])
+    if makes(operation) == "kernel":
+        convolution = convolution_of(window, first, window.channels(second))
+        if window.kernel_by_image:
+            return first, filters_shape(spec_of(window), 1 if one else first[0], convolution.output), second
+        return first, convolution.kernel_shape, second
     assert spatial is not None
-    channels = kernel[1] * window.groups // prod(window.size)
-    return window.layout((gradient[0],), spatial, channels), kernel, gradient
+    channels = window.channels(second) if window.kernel_by_image else first[1] * window.groups // prod(window.size)
+    return window.layout((second[0],), spatial, channels), first, second
 
 
-def result_shape(operation: str, a: Any, b: Any, window: Window, spatial: Ints | None = None) -> Ints:
+def result_shape(operation: str, a: Any, b: Any, window: Window, **params: Any) -> Ints:
     """The shape of an operation's result, with its examples."""
     axes = operand_axes(operation, window)[:2]
     lead = lead_of(a, axes[0]) or lead_of(b, axes[1])
-    x, kernel, gradient = shapes_of(operation, a, b, window, spatial)
-    return (*lead, *{"local_forward": gradient, "local_grad_input": x, "local_grad_kernel": kernel}[operation])
+    x, kernel, gradient = shapes_of(operation, a, b, window, **params)
+    return (*lead, *{"output": gradient, "input": x, "kernel": kernel}[makes(operation)])
 
 
 def result_dtype(a: Any, b: Any) -> Any:
@@ -174,8 +186,8 @@ def result_dtype(a: Any, b: Any) -> Any:
     return max(a.dtype, b.dtype, key=lambda dtype: dtype.itemsize)
 
 
-def _abstract(operation: str, a: Any, b: Any, *, window: Window, spatial: Ints | None = None) -> ShapedArray:
-    shape = result_shape(operation, a, b, window, spatial)
+def _abstract(operation: str, a: Any, b: Any, *, window: Window, **params: Any) -> ShapedArray:
+    shape = result_shape(operation, a, b, window, **params)
     dtype = result_dtype(a, b)
     meshes = [aval.sharding.mesh for aval in (a, b) if hasattr(aval, "sharding") and not aval.sharding.mesh.empty]
     if not meshes:
@@ -210,52 +222,82 @@ def _spatial(aval: Any, window: Window) -> Ints:
     return tuple(window.spatial(aval.shape))
 
 
-TRANSPOSES: dict[Primitive, tuple[Callable[..., jax.Array], Callable[..., jax.Array]]] = {
-    forward_p: (
+def _kernel_for(x: jax.Array, gradient: jax.Array, kernel: Any, window: Window) -> jax.Array:
+    """The gradient for a kernel of this type."""
+    return grad_kernel(x, gradient, window, window.kernel_by_image and is_shared(kernel, x, window))
+
+
+def is_shared(kernel: Any, images: Any, window: Window) -> bool:
+    """Whether filters are of one image for several."""
+    batch = -window.rank - 2
+    return bool(kernel.shape[batch] == 1 and images.shape[batch] != 1)
+
+
+# By the array that a primitive makes.
+TRANSPOSES: dict[str, tuple[Callable[..., jax.Array], Callable[..., jax.Array]]] = {
+    "output": (
         lambda ct, kernel, x, window: grad_input(kernel, ct, window, _spatial(x, window)),
-        lambda ct, x, kernel, window: grad_kernel(x, ct, window),
+        lambda ct, x, kernel, window: _kernel_for(x, ct, kernel, window),
     ),
-    grad_input_p: (
-        lambda ct, gradient, kernel, window, spatial: grad_kernel(ct, gradient, window),
+    "input": (
+        lambda ct, gradient, kernel, window, spatial: _kernel_for(ct, gradient, kernel, window),
         lambda ct, kernel, gradient, window, spatial: forward(ct, kernel, window),
     ),
-    grad_kernel_p: (
-        lambda ct, gradient, x, window: grad_input(ct, gradient, window, _spatial(x, window)),
-        lambda ct, x, gradient, window: forward(x, ct, window),
+    "kernel": (
+        lambda ct, gradient, x, window, one=False: grad_input(ct, gradient, window, _spatial(x, window)),
+        lambda ct, x, gradient, window, one=False: forward(x, ct, window),
     ),
 }
 
 # ------------------------------------------------------------------------------------------------------------- batching
 
 
-# Which operand is the kernel.
-KERNEL_NUMBER = {"local_forward": 1, "local_grad_input": 0}
-
-
 def _batched(
     operation: str, args: Sequence[jax.Array], dims: Sequence[int | None], *, window: Window, **params: Any
 ) -> tuple[jax.Array, int]:
-    """The rule of `vmap`: images that alone are mapped go into the batch, everything else makes examples."""
-    bind = partial(_BINDS[operation], window=window, **params)
+    """The rule of `vmap`: what can goes into the batch, everything else makes examples."""
+    bind = partial(BINDS[makes(operation)], window=window, **params)
     axes = operand_axes(operation, window)[:2]
     args = [whole(arg) for arg in args]  # the mapped axis may be cut over a mesh
     fronts = [arg if dim is None else jnp.moveaxis(arg, dim, 0) for arg, dim in zip(args, dims, strict=True)]
     mapped = [dim is not None for dim in dims]
     count = fronts[mapped.index(True)].shape[0]
     examples = [front.ndim - axis - has for front, axis, has in zip(fronts, axes, mapped, strict=True)]
-    kernel = KERNEL_NUMBER.get(operation)
-    if kernel is not None and not any(examples) and not mapped[kernel]:
-        images = fronts[1 - kernel]
-        fronts[1 - kernel] = _merged(images)
-        result = bind(*fronts)
-        return result.reshape(count, images.shape[1], *result.shape[1:]), 0
     if not any(examples):
-        return bind(*fronts), 0
+        batch = _common_batch(operation, fronts, mapped, window, **params)
+        if batch is None:
+            return bind(*fronts), 0
+        result = bind(*[_merged(front) if has else front for front, has in zip(fronts, mapped, strict=True)])
+        return result.reshape(count, batch, *result.shape[1:]), 0
     # Mapped once more: every example of every operand, which those that lack one of the two axes are repeated for.
     length = next(front.shape[-axis - 1] for front, axis, has in zip(fronts, axes, examples, strict=True) if has)
     pairs = zip(fronts, axes, mapped, examples, strict=True)
     result = bind(*[_example_pairs(*pair, count, length) for pair in pairs])
     return result.reshape(count, length, *result.shape[1:]), 0
+
+
+def _common_batch(
+    operation: str, fronts: Sequence[jax.Array], mapped: Sequence[bool], window: Window, **params: Any
+) -> Any:
+    """The batch that a mapped axis, in front, can go into; None if it cannot.
+
+    It can where everything that is mapped, and the result, has a batch, and what is not mapped has none: a kernel of
+    rows, or the filters of one image for all.
+    """
+    _, reads, made = OPERATIONS[operation]
+    if made == "kernel" and params.get("one", True):
+        return None
+    images = int(reads[0] == "kernel")  # the number of an operand that is no kernel
+    batch = fronts[images].shape[mapped[images]]
+
+    def fits(number: int) -> bool:
+        if reads[number] != "kernel":
+            return mapped[number]
+        if not window.kernel_by_image:
+            return not mapped[number]
+        return bool(fronts[number].shape[mapped[number]] == (batch if mapped[number] else 1))
+
+    return batch if fits(0) and fits(1) else None
 
 
 def _merged(array: jax.Array) -> jax.Array:
@@ -272,16 +314,14 @@ def _example_pairs(array: jax.Array, axes: int, mapped: bool, has: int, count: i
     return _merged(jnp.broadcast_to(array.reshape(*lead, *tail), (count, length, *tail)))
 
 
-_BINDS: dict[str, Callable[..., jax.Array]] = {
-    "local_forward": forward,
-    "local_grad_input": grad_input,
-    "local_grad_kernel": grad_kernel,
-}
+BINDS: dict[str, Callable[..., jax.Array]] = {"output": forward, "input": grad_input, "kernel": grad_kernel}
 
 
 for _operation, _primitive in PRIMITIVES.items():
     # As JAX runs its own: compiled under `jax.disable_jit` too, and named by `jax.debug_nans`.
     _primitive.def_impl(partial(apply_primitive, _primitive))
     _primitive.def_abstract_eval(partial(_abstract, _operation))
-    ad.defbilinear(_primitive, *[_transposed(rule, number) for number, rule in enumerate(TRANSPOSES[_primitive])])
+    ad.defbilinear(
+        _primitive, *[_transposed(rule, number) for number, rule in enumerate(TRANSPOSES[makes(_operation)])]
+    )
     batching.primitive_batchers[_primitive] = partial(_batched, _operation)

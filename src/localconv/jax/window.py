@@ -10,14 +10,22 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from ..core.arguments import Ints
+from ..core.arguments import Ints, Padding
 from ..core.config import CHANNELS_FIRST, CHANNELS_LAST
-from ..core.spec import Spec, local_spec
+from ..core.families import FAMILIES, LOCAL
+from ..core.spec import Spec, filter_spec, local_spec
 from ..core.windows import Convolution, axes_of, layout_of
+
+# What the last number of a row says, one bit each.
+CHANNELS_FIRST_BIT, MOVED_BIT = 1, 2
 
 
 class Window(NamedTuple):
-    """The window of a locally connected convolution and how it goes over the input; padding: (before, after)."""
+    """The window of a convolution and how it goes over the input; padding: (before, after).
+
+    `moved`: windows at the border are moved until they lie inside, and padding is 0; `family`: a locally connected
+    convolution, or filters that come with the data.
+    """
 
     size: Ints
     strides: Ints
@@ -25,6 +33,13 @@ class Window(NamedTuple):
     padding: tuple[tuple[int, int], ...]
     groups: int
     channels_first: bool
+    moved: bool = False
+    family: str = LOCAL
+
+    @property
+    def kernel_by_image(self) -> bool:
+        """Whether the kernel comes with the data: filters."""
+        return FAMILIES[self.family].kernel_by_image
 
     @property
     def rank(self) -> int:
@@ -43,38 +58,41 @@ class Window(NamedTuple):
         return layout_of(lead, spatial, channels, self.channels_first)
 
     def numbers(self) -> Ints:
-        """All of it as a row of ints, `of_numbers` the way back: the one attribute of a custom call."""
+        """All of it but the family as a row of ints, `of_numbers` the way back: the one attribute of a custom call."""
         pairs = [pixels for pair in self.padding for pixels in pair]
         sizes = (*self.size, *self.strides, *self.dilation, *pairs)
-        return (self.rank, *sizes, self.groups, int(self.channels_first))
+        layout = self.channels_first * CHANNELS_FIRST_BIT + self.moved * MOVED_BIT
+        return (self.rank, *sizes, self.groups, layout)
 
     @classmethod
-    def of_numbers(cls, numbers: Sequence[int]) -> Window:
+    def of_numbers(cls, numbers: Sequence[int], family: str) -> Window:
         """The window of such a row. ValueError if it is none."""
         rank = numbers[0] if numbers else 0
         if rank < 1 or len(numbers) != 5 * rank + 3:
             raise ValueError(f"the attribute must be the numbers of a window, got {tuple(numbers)}")
         size, strides, dilation = (tuple(numbers[1 + i * rank : 1 + (i + 1) * rank]) for i in range(3))
-        pairs = numbers[1 + 3 * rank : -2]
-        return cls(
-            size, strides, dilation, tuple(zip(pairs[::2], pairs[1::2], strict=True)), numbers[-2], bool(numbers[-1])
-        )
+        *pairs, groups, layout = numbers[1 + 3 * rank :]
+        padding = tuple(zip(pairs[::2], pairs[1::2], strict=True))
+        first, moved = bool(layout & CHANNELS_FIRST_BIT), bool(layout & MOVED_BIT)
+        return cls(size, strides, dilation, padding, groups, first, moved, family)
 
 
 def window_of(spec: Spec, spatial: Ints) -> Window:
     """The window of a spec on an input of these spatial sizes; padding that no window reaches is left out."""
     assert spec.kernel_size is not None
-    padding = tuple((axis.before, axis.after) for axis in axes_of(spec, spatial))
-    return Window(spec.kernel_size, spec.strides, spec.dilation, padding, spec.groups, spec.channels_first)
+    axes = axes_of(spec, spatial)
+    padding = tuple((axis.before, axis.after) for axis in axes)
+    sizes = (spec.kernel_size, spec.strides, spec.dilation, padding)
+    return Window(*sizes, spec.groups, spec.channels_first, axes[0].moved, spec.family)
 
 
 @lru_cache(maxsize=1024)
 def spec_of(window: Window) -> Spec:
     """The spec of a window."""
     data_format = CHANNELS_FIRST if window.channels_first else CHANNELS_LAST
-    return local_spec(
-        window.rank, window.size, window.strides, window.padding, data_format, window.dilation, window.groups
-    )
+    padding: Padding = "inside" if window.moved else window.padding
+    made = filter_spec if window.kernel_by_image else local_spec
+    return made(window.rank, window.size, window.strides, padding, data_format, window.dilation, window.groups)
 
 
 def convolution_of(window: Window, x_shape: Ints, filters: int) -> Convolution:
