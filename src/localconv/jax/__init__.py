@@ -1,4 +1,5 @@
-"""localconv in JAX: locally connected convolution under jit, grad, vmap and shard_map, on localconv's own kernels.
+"""localconv in JAX: locally connected convolution, and filters that come with the data, under jit, grad, vmap and
+shard_map, on localconv's own kernels.
 
 Needs JAX: ``pip install 'localconv[jax]'``.
 """
@@ -9,6 +10,14 @@ except ImportError as error:
     raise ImportError(f"localconv.jax needs JAX 0.5.0 or newer ({error}): pip install 'localconv[jax]'") from error
 
 from . import platforms as _platforms  # noqa: F401  # gives the primitives their lowerings
+from .filters import (
+    local_correlation1d,
+    local_correlation2d,
+    local_correlation3d,
+    local_filter1d,
+    local_filter2d,
+    local_filter3d,
+)
 from .functional import (
     local_conv1d,
     local_conv1d_transpose,
@@ -27,5 +36,11 @@ __all__ = [
     "local_conv2d_transpose",
     "local_conv3d",
     "local_conv3d_transpose",
+    "local_correlation1d",
+    "local_correlation2d",
+    "local_correlation3d",
+    "local_filter1d",
+    "local_filter2d",
+    "local_filter3d",
     "register",
 ]

@@ -8,18 +8,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from ..core.arguments import IntOrInts, Ints, PaddingLike, ints, is_masked
-from ..core.geometry import Geometry, Mismatch, Names, geometry_of
-from ..core.quantized import QuantizedKernel
+from ..core.arguments import IntOrInts, Ints, PaddingLike
+from ..core.geometry import Names
 from ..core.spec import Spec, local_spec
 from ..docstrings import docstring_from_2d
+from .arguments import COMPUTED, array_of, full_shape, geometry_for, stored
 from .primitives import forward, grad_input, whole
 from .window import Window, window_of
-
-# Element types by what they are computed in: half precisions have sums of float32, which are rounded once.
-COMPUTED = {"bfloat16": np.float32, "float16": np.float32, "float32": np.float32, "float64": np.float64}
 
 NAMES = Names("inputs", "kernel")
 TRANSPOSE_NAMES = Names("output_shape", "kernel", "inputs")
@@ -291,21 +287,21 @@ def local_conv3d_transpose(
 
 
 def _convolve(spec: Spec, inputs: Any, kernel: Any, bias: Any) -> jax.Array:
-    x, w = _array(inputs, "inputs"), _array(kernel, "kernel")
-    b = None if bias is None else _array(bias, "bias")
-    geometry = _geometry(spec, x.shape, w.shape, NAMES)
+    x, w = array_of(inputs, "inputs"), array_of(kernel, "kernel")
+    b = None if bias is None else array_of(bias, "bias")
+    geometry = geometry_for(spec, x.shape, w.shape, NAMES)
     output = geometry.output[3 - spec.rank :]
     if b is not None and b.shape not in ((geometry.filters,), (*output, geometry.filters)):
         expected = f"{(geometry.filters,)} or {(*output, geometry.filters)}"
         raise ValueError(f"bias must have shape {expected}, got {b.shape}")
-    return _convolved(x, w, b, window_of(spec, geometry.input[3 - spec.rank :]))
+    return convolved(x, w, b, window_of(spec, geometry.input[3 - spec.rank :]))
 
 
 @partial(jax.jit, static_argnums=3, inline=True)
-def _convolved(x: jax.Array, kernel: jax.Array, bias: jax.Array | None, window: Window) -> jax.Array:
+def convolved(x: jax.Array, kernel: jax.Array, bias: jax.Array | None, window: Window) -> jax.Array:
     dtype = jnp.result_type(x, kernel) if bias is None else jnp.result_type(x, kernel, bias)
     computed = COMPUTED[dtype.name]
-    result = forward(x.astype(computed), _stored(kernel, computed), window)
+    result = forward(x.astype(computed), stored(kernel, computed), window)
     if bias is not None:
         # As Keras does it: a full bias is reshaped, not transposed.
         shape = window.layout((1,), bias.shape[:-1] or (1,) * window.rank, bias.shape[-1])
@@ -314,9 +310,9 @@ def _convolved(x: jax.Array, kernel: jax.Array, bias: jax.Array | None, window: 
 
 
 def _transpose(spec: Spec, inputs: Any, kernel: Any, output_shape: Sequence[int | None]) -> jax.Array:
-    x, w = _array(inputs, "inputs"), _array(kernel, "kernel")
-    shape = _full_shape(output_shape, x, spec.rank)
-    geometry = _geometry(spec, shape, w.shape, TRANSPOSE_NAMES)
+    x, w = array_of(inputs, "inputs"), array_of(kernel, "kernel")
+    shape = full_shape(output_shape, x, spec.rank)
+    geometry = geometry_for(spec, shape, w.shape, TRANSPOSE_NAMES)
     spatial = geometry.input[3 - spec.rank :]
     window = window_of(spec, spatial)
     expected = window.layout((shape[0],), geometry.output[3 - spec.rank :], geometry.filters)
@@ -329,50 +325,4 @@ def _transpose(spec: Spec, inputs: Any, kernel: Any, output_shape: Sequence[int 
 def _transposed(x: jax.Array, kernel: jax.Array, window: Window, spatial: Ints) -> jax.Array:
     dtype = jnp.result_type(x, kernel)
     computed = COMPUTED[dtype.name]
-    return grad_input(_stored(kernel, computed), x.astype(computed), window, spatial).astype(dtype)
-
-
-def _stored(kernel: jax.Array, computed: Any) -> jax.Array:
-    """A kernel as the primitives read it: of 16 bits as it is where float32 is computed."""
-    return kernel if computed == jnp.float32 and kernel.dtype.itemsize == 2 else kernel.astype(computed)
-
-
-def _array(value: Any, name: str) -> jax.Array:
-    """`value` as a JAX array of an element type that is known here. TypeError names the argument."""
-    if isinstance(value, QuantizedKernel):
-        raise TypeError(
-            f"{name} must be an array of {', '.join(COMPUTED)}, got QuantizedKernel, which JAX cannot read: "
-            f"{name}.dequantize() is an array of float32"
-        )
-    if is_masked(value) or not (hasattr(value, "dtype") and hasattr(value, "shape")):
-        raise TypeError(f"{name} must be an array of {', '.join(COMPUTED)}, got {type(value).__name__}")
-    array = value if isinstance(value, jax.Array) else jnp.asarray(value)
-    if array.dtype.name not in COMPUTED:
-        raise TypeError(f"{name} must have one of the dtypes {', '.join(COMPUTED)}, got {array.dtype}")
-    return array
-
-
-def _geometry(spec: Spec, x_shape: Ints, kernel_shape: Ints, names: Names) -> Geometry:
-    """The geometry of arrays of these shapes; a symbolic batch counts as one image."""
-    for name, shape in zip(names, (x_shape[1:], kernel_shape), strict=False):
-        if not all(isinstance(n, int) for n in shape):
-            raise ValueError(f"{name} may have a symbolic batch, but no other symbolic axis, got {shape}")
-    if x_shape and not isinstance(x_shape[0], int):
-        x_shape = (1, *x_shape[1:])
-    try:
-        return geometry_of(spec, x_shape, kernel_shape)
-    except Mismatch as error:
-        raise error.named(names) from None
-
-
-def _full_shape(shape: Sequence[int | None], x: jax.Array, rank: int) -> Ints:
-    """The output_shape of a transposed convolution, the first of it from `x` if that is None or symbolic."""
-    whole: Any = shape  # a None elsewhere is refused by `ints`
-    if not isinstance(shape, (list, tuple)) or not len(shape) == rank + 2 == x.ndim:
-        return ints(whole, None, "output_shape", minimum=0)
-    batch = x.shape[0]
-    if shape[0] is not None and isinstance(batch, int):
-        return ints(whole, None, "output_shape", minimum=0)
-    if shape[0] is not None and shape[0] != batch:
-        raise ValueError(f"output_shape must have the batch of inputs, {batch}, got {tuple(shape)}")
-    return (batch, *ints(whole[1:], rank + 1, "output_shape", minimum=0, scalar=False))
+    return grad_input(stored(kernel, computed), x.astype(computed), window, spatial).astype(dtype)

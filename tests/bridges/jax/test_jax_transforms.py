@@ -234,7 +234,7 @@ def test_nan_is_found(mode):
 def test_equal_geometries_share_a_program():
     """'same' and the padding that it stands for, an int and a tuple of it, other values: one compilation."""
     x, kernel = jnp.ones((2, 9, 3)), jnp.ones((9, 9, 4))
-    jitted = lj.functional._convolved
+    jitted = lj.functional.convolved
     jitted.clear_cache()
     for padding, size, dilation in (("same", 3, 1), (((1, 1),), (3,), (1,)), (((1, 1),), [3], 1)):
         lj.local_conv1d(x, kernel, size, 1, "channels_last", padding=padding, dilation_rate=dilation)
