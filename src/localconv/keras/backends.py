@@ -20,7 +20,7 @@ from ..core import engine
 from ..core.config import CHANNELS_FIRST, CHANNELS_LAST
 from ..core.quantized import QuantizedKernel
 from ..core.windows import Convolution
-from . import ops
+from . import by_ops
 
 Compute = Callable[..., Any]
 Maker = Callable[[Convolution], Compute]
@@ -94,7 +94,7 @@ def _in_order_of_torch(convolution: Convolution, convolve: Callable[..., Any]) -
         kernel, *scales, bias = kernel_and_bias
         by_channel = kernel.reshape(positions, depth // convolution.taps, convolution.taps, filters)
         kernel = by_channel.transpose(1, 2).reshape(convolution.kernel_shape)
-        bias = None if bias is None else ops.broadcastable_bias(bias, convolution)
+        bias = None if bias is None else by_ops.broadcastable_bias(bias, convolution)
         return convolve(name, x, kernel, *scales, bias, window)
 
     return channels_first if spec.channels_first else channels_last
@@ -123,16 +123,16 @@ def _of_jax_int8(convolution: Convolution) -> Compute:
     def with_values(x: Any, values: Any) -> Any:
         return compute(x, values.astype("bfloat16"), None)
 
-    return partial(ops.scaled, convolution, with_values)
+    return partial(by_ops.scaled, convolution, with_values)
 
 
 def _of_ops(convolution: Convolution) -> Compute:
-    return ops.convolver(convolution)
+    return by_ops.convolver(convolution)
 
 
 def _of_ops_int8(convolution: Convolution) -> Compute:
-    convolve = ops.convolver(convolution)
-    return partial(ops.scaled, convolution, lambda x, values: convolve(x, values, None))
+    convolve = by_ops.convolver(convolution)
+    return partial(by_ops.scaled, convolution, lambda x, values: convolve(x, values, None))
 
 
 def _quiet(maker: Maker) -> Maker:

@@ -21,7 +21,7 @@ from ..core.arguments import Ints
 from ..core.arrays import Array
 from ..core.quantized import QuantizedKernel
 from ..core.windows import Convolution
-from . import ops
+from . import by_ops
 
 # Below this TensorFlow copies an array instead of taking it.
 ALIGNMENT = 64
@@ -83,7 +83,7 @@ def convolve_int8(convolution: Convolution, x: Any, values: Any, scales: Any, bi
     """As `backends` says; the kernel has no derivative."""
     x, values, scales = map(tf.convert_to_tensor, (x, values, scales))
     y = _forward_int8(x, values, scales, convolution)
-    return y if bias is None else y + ops.broadcastable_bias(bias, convolution)
+    return y if bias is None else y + by_ops.broadcastable_bias(bias, convolution)
 
 
 def _forward_int8(x: Any, values: Any, scales: Any, convolution: Convolution) -> Any:
