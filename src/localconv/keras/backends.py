@@ -19,7 +19,9 @@ import numpy as np
 from ..core import engine
 from ..core.config import CHANNELS_FIRST, CHANNELS_LAST
 from ..core.quantized import QuantizedKernel
+from ..core.spec import Spec
 from ..core.windows import Convolution
+from ..filters import CORRELATION_NAMES, FILTER_NAMES
 from . import by_ops
 
 Compute = Callable[..., Any]
@@ -126,6 +128,62 @@ def _of_jax_int8(convolution: Convolution) -> Compute:
     return partial(by_ops.scaled, convolution, with_values)
 
 
+class Filtering(NamedTuple):
+    """What computes `local_filter` and `local_correlation` of a Spec and two tensors, and whether compilers
+    take it. x is of float32 or float64, and the other of the same dtype; filters may have 16 bits with float32.
+    """
+
+    filter: Callable[[Spec, Any, Any], Any]
+    correlate: Callable[[Spec, Any, Any], Any]
+    supports_jit: bool
+
+
+def _filter_of_numpy(spec: Spec, x: Any, filters: Any) -> Any:
+    return engine.forward(spec, np.asarray(x), np.asarray(filters), names=FILTER_NAMES)
+
+
+def _correlate_of_numpy(spec: Spec, x: Any, queries: Any) -> Any:
+    return engine.correlation(spec, np.asarray(x), np.asarray(queries), names=CORRELATION_NAMES)
+
+
+def _filter_of_tensorflow(spec: Spec, x: Any, filters: Any) -> Any:
+    from .tensorflow_filters import filtered
+
+    return filtered(spec, x, filters)
+
+
+def _correlate_of_tensorflow(spec: Spec, x: Any, queries: Any) -> Any:
+    from .tensorflow_filters import correlated
+
+    return correlated(spec, x, queries)
+
+
+def _filter_of_jax(spec: Spec, x: Any, filters: Any) -> Any:
+    from .. import jax as bridge
+
+    function = (bridge.local_filter1d, bridge.local_filter2d, bridge.local_filter3d)[spec.rank - 1]
+    return function(x, filters, **_window_of(spec))
+
+
+def _correlate_of_jax(spec: Spec, x: Any, queries: Any) -> Any:
+    from .. import jax as bridge
+
+    function = (bridge.local_correlation1d, bridge.local_correlation2d, bridge.local_correlation3d)[spec.rank - 1]
+    return function(x, queries, **_window_of(spec))
+
+
+def _window_of(spec: Spec) -> dict[str, Any]:
+    """The arguments that a Spec is made of, but for the rank."""
+    return {
+        "kernel_size": spec.kernel_size,
+        "strides": spec.strides,
+        "data_format": CHANNELS_FIRST if spec.channels_first else CHANNELS_LAST,
+        "padding": spec.padding,
+        "dilation_rate": spec.dilation,
+        "groups": spec.groups,
+    }
+
+
 def _of_ops(convolution: Convolution) -> Compute:
     return by_ops.convolver(convolution)
 
@@ -158,17 +216,48 @@ OF_OPS = Makers(_of_ops, _of_ops_int8, True)
 OF_OPS_BY_NUMPY = Makers(_quiet(_of_ops), _quiet(_of_ops_int8), True)
 
 
+FILTERING = {
+    "numpy": Filtering(_filter_of_numpy, _correlate_of_numpy, False),
+    "tensorflow": Filtering(_filter_of_tensorflow, _correlate_of_tensorflow, False),
+    "jax": Filtering(_filter_of_jax, _correlate_of_jax, True),
+}
+FILTERING_OF_OPS = Filtering(by_ops.filter_by_taps, by_ops.correlate_by_taps, True)
+FILTERING_OF_OPS_BY_NUMPY = Filtering(
+    np.errstate(all="ignore")(by_ops.filter_by_taps), np.errstate(all="ignore")(by_ops.correlate_by_taps), True
+)
+
+
 def makers_for(wanted: str) -> Makers:
     """The makers that the engine of this name, 'auto', 'compiled' or 'ops', has for Keras's backend.
 
     ValueError for 'compiled' where the backend has no compiled kernels.
     """
     name = keras.backend.backend()
+    if is_compiled(wanted):
+        return MAKERS[name]
+    return OF_OPS_BY_NUMPY if name == "numpy" else OF_OPS
+
+
+def filtering_for(wanted: str) -> Filtering:
+    """`makers_for` of filters that come with the data."""
+    name = keras.backend.backend()
+    if is_compiled(wanted):
+        return FILTERING.get(name, FILTERING_OF_OPS)
+    return FILTERING_OF_OPS_BY_NUMPY if name == "numpy" else FILTERING_OF_OPS
+
+
+def is_compiled(wanted: str) -> bool:
+    """Whether compiled kernels compute where an engine of this name is wanted. ValueError where there are none."""
+    name = keras.backend.backend()
     if wanted == "compiled" and name not in MAKERS:
         raise ValueError(
             f"engine must be 'auto' or 'ops' on Keras's backend {name!r}, got 'compiled', which is for "
             f"{', '.join(MAKERS)}"
         )
-    if wanted == "ops" or name not in MAKERS or (wanted == "auto" and name == "tensorflow" and _has_other_devices()):
-        return OF_OPS_BY_NUMPY if name == "numpy" else OF_OPS
-    return MAKERS[name]
+    elsewhere = wanted == "auto" and name == "tensorflow" and _has_other_devices()
+    return wanted != "ops" and name in MAKERS and not elsewhere
+
+
+def cast(tensor: Any, dtype: str) -> Any:
+    """A tensor in a dtype; itself if it has that one, as Keras's cast under numpy is a copy all the same."""
+    return tensor if keras.backend.standardize_dtype(tensor.dtype) == dtype else keras.ops.cast(tensor, dtype)

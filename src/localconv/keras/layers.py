@@ -12,10 +12,9 @@ from typing import Any, Self
 
 import keras
 import numpy as np
-from keras import activations, constraints, initializers, ops, regularizers
+from keras import ops
 
 from ..core.arguments import Ints, ints
-from ..core.config import DATA_FORMATS
 from ..core.connections import IMPLEMENTATIONS, Connections
 from ..core.geometry import convolution_of
 from ..core.spec import Spec, local_spec
@@ -23,14 +22,13 @@ from ..core.windows import layout_of, output_of
 from ..docstrings import docstring_from_2d
 from ..quantization import quantize as quantize_array
 from . import backends
+from .arguments import AUTO, ENGINES, data_format_of, flag, keras_object, kind_of, lower, one_of
+from .backends import cast
 
 __all__ = ["LocallyConnected1D", "LocallyConnected2D", "LocallyConnected3D"]
 
-AUTO, COMPILED, OPS = ENGINES = ("auto", "compiled", "ops")
 PADDINGS = ("valid", "same")
 
-# What Keras makes of an argument, and back, by the argument's kind.
-KINDS = {"initializer": initializers, "regularizer": regularizers, "constraint": constraints, "activation": activations}
 # The arguments that Keras has objects for.
 OBJECTS = (
     "activation",
@@ -90,12 +88,12 @@ class LocallyConnected(keras.layers.Layer):
             base["input_shape"] = tuple(base.pop("batch_input_shape"))[1:]
         super().__init__(**base)
         for name in OBJECTS:
-            setattr(self, name, _object(name, given[name]))
-        (self.filters,), self.use_bias = ints(filters, 1, "filters"), _flag(use_bias, "use_bias")
-        self.implementation = int(_one_of(implementation, "implementation", IMPLEMENTATIONS))
-        self.engine = _one_of(engine, "engine", ENGINES)
-        self.data_format = _data_format(data_format)
-        self.padding = _one_of(_lower(padding, "padding"), "padding", PADDINGS)
+            setattr(self, name, keras_object(name, given[name]))
+        (self.filters,), self.use_bias = ints(filters, 1, "filters"), flag(use_bias, "use_bias")
+        self.implementation = int(one_of(implementation, "implementation", IMPLEMENTATIONS))
+        self.engine = one_of(engine, "engine", ENGINES)
+        self.data_format = data_format_of(data_format)
+        self.padding = one_of(lower(padding, "padding"), "padding", PADDINGS)
         self._spec: Spec = local_spec(
             self.rank, kernel_size, strides, self.padding, self.data_format, dilation_rate, groups
         )
@@ -141,8 +139,8 @@ class LocallyConnected(keras.layers.Layer):
         # Half precisions are computed in float32 and rounded once: so do the sums keep their digits, and a kernel
         # that is float32, as under mixed policies, is never copied.
         computed = "float64" if self.variable_dtype == "float64" else "float32"
-        y = self._compute(_cast(inputs, computed), self._rows(_cast(kernel, computed)), self._bias_in(computed))
-        return self.activation(_cast(y, self.compute_dtype))
+        y = self._compute(cast(inputs, computed), self._rows(cast(kernel, computed)), self._bias_in(computed))
+        return self.activation(cast(y, self.compute_dtype))
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
         """Return (batch, positions..., filters), or (batch, filters, positions...) with channels_first."""
@@ -179,7 +177,7 @@ class LocallyConnected(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments as JSON can hold them."""
         own = {name: getattr(self, name) for name in VALUES}
-        own |= {name: _kind(name).serialize(getattr(self, name)) for name in OBJECTS}
+        own |= {name: kind_of(name).serialize(getattr(self, name)) for name in OBJECTS}
         return {**super().get_config(), **own}
 
     @classmethod
@@ -267,8 +265,8 @@ class LocallyConnected(keras.layers.Layer):
     def _int8_call(self, inputs: Any) -> Any:
         """`call` with an int8 kernel: in float32, whatever the dtype of the variables was."""
         parts = ops.convert_to_tensor(self.kernel), ops.convert_to_tensor(self.kernel_scale)
-        y = self._compute(_cast(inputs, "float32"), *parts, self._bias_in("float32"))
-        return self.activation(_cast(y, self.compute_dtype))
+        y = self._compute(cast(inputs, "float32"), *parts, self._bias_in("float32"))
+        return self.activation(cast(y, self.compute_dtype))
 
     @property
     def variable_serialization_spec(self) -> dict[str | None, list[str]]:
@@ -305,7 +303,7 @@ class LocallyConnected(keras.layers.Layer):
         return [variable for variable in named if variable is not None]
 
     def _bias_in(self, dtype: str) -> Any:
-        return None if self.bias is None else _cast(ops.convert_to_tensor(self.bias), dtype)
+        return None if self.bias is None else cast(ops.convert_to_tensor(self.bias), dtype)
 
     def _weight(self, name: str, shape: Ints) -> Any:
         # autocast would copy a float32 kernel at every call of a layer of mixed precision.
@@ -480,44 +478,3 @@ def _places(connections: Connections, implementation: int) -> np.ndarray:
     count = int(np.prod(shape, dtype=np.int64))
     numbers = np.arange(1, count + 1, dtype=np.int32 if count < 2**31 else np.int64).reshape(shape)
     return np.asarray(connections.rows(numbers, implementation))
-
-
-def _cast(tensor: Any, dtype: str) -> Any:
-    """A tensor in a dtype; itself if it has that one, as Keras's cast under numpy is a copy all the same."""
-    return tensor if keras.backend.standardize_dtype(tensor.dtype) == dtype else ops.cast(tensor, dtype)
-
-
-def _kind(name: str) -> Any:
-    return KINDS[name.rpartition("_")[2]]
-
-
-def _object(name: str, given: Any) -> Any:
-    """What Keras makes of an argument."""
-    if isinstance(given, str) and given == "l1_l2" and _kind(name) is regularizers:
-        # Keras 2's name, with its factors.
-        return regularizers.L1L2(l1=0.01, l2=0.01)
-    return _kind(name).get(given)
-
-
-def _one_of(value: Any, name: str, allowed: tuple[Any, ...]) -> Any:
-    if isinstance(value, bool) or value not in allowed:
-        raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
-    return value
-
-
-def _flag(value: Any, name: str) -> bool:
-    if not isinstance(value, (bool, np.bool)):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
-    return bool(value)
-
-
-def _lower(value: Any, name: str) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a string, got {value!r}")
-    return value.lower()
-
-
-def _data_format(value: str | None) -> str:
-    if value is None:
-        value = keras.config.image_data_format()
-    return str(_one_of(_lower(value, "data_format"), "data_format", DATA_FORMATS))

@@ -52,13 +52,13 @@ def _grad_input(kernel: Any, gradient: Any, convolution: Convolution) -> Any:
     def operation(kernel: Any, gradient: Any) -> tuple[Any, Callable[[Any], tuple[Any, Any]]]:
         def compute(kernel: Array, gradient: Array) -> Array:
             shape = convolution.input_shape(len(gradient))
-            return engine.grad_input(convolution.spec, shape, kernel, gradient, out=_empty(shape, gradient.dtype))
+            return engine.grad_input(convolution.spec, shape, kernel, gradient, out=empty(shape, gradient.dtype))
 
         def backward(x: Any) -> tuple[Any, Any]:
             return _grad_kernel(x, gradient, convolution), _forward(convolution, x, kernel)
 
         static = convolution.input_shape(gradient.shape[0])
-        return _called(compute, (kernel, gradient), static), backward
+        return called(compute, (kernel, gradient), static), backward
 
     return operation(kernel, gradient)
 
@@ -69,12 +69,12 @@ def _grad_kernel(x: Any, gradient: Any, convolution: Convolution) -> Any:
         shape = convolution.kernel_shape
 
         def compute(x: Array, gradient: Array) -> Array:
-            return engine.grad_kernel(convolution.spec, x, shape, gradient, out=_empty(shape, x.dtype))
+            return engine.grad_kernel(convolution.spec, x, shape, gradient, out=empty(shape, x.dtype))
 
         def backward(kernel: Any) -> tuple[Any, Any]:
             return _grad_input(kernel, gradient, convolution), _forward(convolution, x, kernel)
 
-        return _called(compute, (x, gradient), shape), backward
+        return called(compute, (x, gradient), shape), backward
 
     return operation(x, gradient)
 
@@ -90,13 +90,13 @@ def _forward_int8(x: Any, values: Any, scales: Any, convolution: Convolution) ->
     @tf.custom_gradient
     def operation(x: Any, values: Any, scales: Any) -> tuple[Any, Callable[[Any], tuple[Any, None, None]]]:
         def compute(x: Array, values: Array, scales: Array) -> Array:
-            out = _empty(convolution.output_shape(len(x)), x.dtype)
+            out = empty(convolution.output_shape(len(x)), x.dtype)
             return engine.forward(convolution.spec, x, QuantizedKernel.of_lent(values, scales), out=out)
 
         def backward(gradient: Any) -> tuple[Any, None, None]:
             return _grad_input_int8(gradient, values, scales, convolution), None, None
 
-        return _called(compute, (x, values, scales), convolution.output_shape(x.shape[0])), backward
+        return called(compute, (x, values, scales), convolution.output_shape(x.shape[0])), backward
 
     return operation(x, values, scales)
 
@@ -106,13 +106,13 @@ def _grad_input_int8(gradient: Any, values: Any, scales: Any, convolution: Convo
     def operation(gradient: Any, values: Any, scales: Any) -> tuple[Any, Callable[[Any], tuple[Any, None, None]]]:
         def compute(gradient: Array, values: Array, scales: Array) -> Array:
             shape = convolution.input_shape(len(gradient))
-            kernel, out = QuantizedKernel.of_lent(values, scales), _empty(shape, gradient.dtype)
+            kernel, out = QuantizedKernel.of_lent(values, scales), empty(shape, gradient.dtype)
             return engine.grad_input(convolution.spec, shape, kernel, gradient, out=out)
 
         def backward(x: Any) -> tuple[Any, None, None]:
             return _forward_int8(x, values, scales, convolution), None, None
 
-        return _called(compute, (gradient, values, scales), convolution.input_shape(gradient.shape[0])), backward
+        return called(compute, (gradient, values, scales), convolution.input_shape(gradient.shape[0])), backward
 
     return operation(gradient, values, scales)
 
@@ -121,13 +121,13 @@ def _output(convolution: Convolution, *arrays: Any) -> Any:
     """The convolution of x with a kernel, plus a bias if there is one; no derivative."""
 
     def compute(x: Array, kernel: Array, bias: Array | None = None) -> Array:
-        out = _empty(convolution.output_shape(len(x)), x.dtype)
+        out = empty(convolution.output_shape(len(x)), x.dtype)
         return engine.forward(convolution.spec, x, kernel, bias, out=out)
 
-    return _called(compute, arrays, convolution.output_shape(arrays[0].shape[0]))
+    return called(compute, arrays, convolution.output_shape(arrays[0].shape[0]))
 
 
-def _called(compute: Callable[..., Array], tensors: tuple[Any, ...], shape: tuple[int | None, ...]) -> Any:
+def called(compute: Callable[..., Array], tensors: tuple[Any, ...], shape: tuple[int | None, ...]) -> Any:
     """What a function of arrays makes of tensors: now, or when the graph runs."""
     if tf.executing_eagerly():
         # Not Tensor.numpy() and tf.convert_to_tensor: both copy.
@@ -138,7 +138,7 @@ def _called(compute: Callable[..., Array], tensors: tuple[Any, ...], shape: tupl
     return result
 
 
-def _empty(shape: Ints, dtype: np.dtype[Any]) -> Array:
+def empty(shape: Ints, dtype: np.dtype[Any]) -> Array:
     """A new array whose memory TensorFlow takes as it is."""
     nbytes = prod(shape) * dtype.itemsize
     memory = np.empty(nbytes + ALIGNMENT, np.uint8)

@@ -289,14 +289,14 @@ if BACKEND == "tensorflow":
 
         from localconv.keras import tensorflow_functions as functions
 
-        out = functions._empty((1000, 1000), np.dtype("float32"))
+        out = functions.empty((1000, 1000), np.dtype("float32"))
         assert out.ctypes.data % functions.ALIGNMENT == 0
-        tensor = functions._called(lambda x: out, (keras.ops.zeros(1),), (1000, 1000))
+        tensor = functions.called(lambda x: out, (keras.ops.zeros(1),), (1000, 1000))
         assert np.asarray(tensor).ctypes.data == out.ctypes.data
 
         @tf.function
         def in_a_graph(x):
-            tensor = functions._called(lambda x: out, (x,), (1000, 1000))
+            tensor = functions.called(lambda x: out, (x,), (1000, 1000))
             return tf.numpy_function(lambda array: np.int64(array.ctypes.data), [tensor], tf.int64)
 
         assert int(in_a_graph(keras.ops.zeros(1))) == out.ctypes.data
