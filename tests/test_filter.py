@@ -44,7 +44,7 @@ def run(case, arrays=None, **options):
     return case.run(module_of(case), arrays, **options)
 
 
-@pytest.fixture(params=WAYS, ids=ways.name)
+@pytest.fixture(params=ways.ALL["filter"], ids=ways.name)
 def filter_way(request):
     with settings.forced(*request.param):
         yield request.param
