@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from statistics import median
 
-from shapes import FORWARD, SETS, STEP, cases, smallest_call
+from shapes import SETS, WORKS, cases, smallest_call
 
 KNOWN_PEERS = ("numpy", "torch", "jax")
 
@@ -38,6 +38,8 @@ AVX2_VARIABLES = {
     "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
 }
 
+ONLY = {work.split()[-1]: work for work in WORKS}  # "step" is the training step
+
 OUT_HELP = "where compare.md, compare.json and compare.png go (default: results, beside this file)"
 
 IMPORT_TIMER = """
@@ -58,7 +60,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--set", choices=tuple(SETS), default="usual", help="which shapes (default: %(default)s)")
     add("--isa", choices=("avx2",), help="hold every library to it, and the limits")
     add("--winograd", action="store_true", help="localconv.set_winograd(True)")
-    add("--only", choices=("forward", "step"), help="only the forward results, or only the training steps")
+    add("--only", choices=tuple(ONLY), help="only this of what is computed")
     add("--out", type=Path, default=Path(__file__).parent / "results", metavar="DIR", help=OUT_HELP)
     add("--peers", default=",".join(KNOWN_PEERS), metavar="NAMES", help="separated by commas (default: %(default)s)")
     options = parser.parse_args(arguments)
@@ -67,8 +69,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"unknown peer {', '.join(sorted(unknown))}; known are {', '.join(KNOWN_PEERS)}")
     if options.threads < 1:
         parser.error(f"--threads must be at least 1, got {options.threads}")
-    options.work = {None: (FORWARD, STEP), "forward": (FORWARD,), "step": (STEP,)}[options.only]
-    if not cases(options.filter, which=options.set):
+    options.work = (ONLY[options.only],) if options.only else WORKS
+    if not cases(options.filter, options.work, options.set):
         parser.error(f"no shape's name contains {options.filter!r}")
     return options
 

@@ -16,13 +16,30 @@ import itertools
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+from filter_peers import NumPyFilters, TorchFilters
+from layouts import (
+    CHANNELS_FIRST,
+    FIRST_PATCHES,
+    FLAT_PIXELS,
+    IMAGES_LAST,
+    OIHW,
+    PLAIN,
+    POSITIONS_FIRST,
+    ROW_KERNEL,
+    ROW_PIXELS,
+    Formulation,
+    Layout,
+    inner,
+    padded,
+    positions_flat,
+    tap_slices,
+)
 from numpy.lib.stride_tricks import sliding_window_view
-from shapes import STEP, Case
+from shapes import ATTENTION, CORRELATION, FORWARD, STEP, Case
 
 Call = Callable[[], Any]
 Fetch = Callable[[Any], tuple[np.ndarray, ...]]
@@ -36,28 +53,6 @@ def _batch_first(result: Any) -> tuple[np.ndarray]:
 
 def _as_it_is(result: Any) -> tuple[np.ndarray]:
     return (result,)
-
-
-def _padded(case: Case, x: np.ndarray) -> np.ndarray:
-    """The input with its zeros; itself where there are none."""
-    return np.pad(x, ((0, 0), *case.pads, (0, 0))) if case.padded != case.spatial else x
-
-
-def _inner(case: Case) -> tuple[slice, ...]:
-    """Where the input lies in the padded one."""
-    return (slice(None), *(slice(before, before + n) for (before, _), n in zip(case.pads, case.spatial, strict=True)))
-
-
-def _channels_first_patches(case: Case, kernel: np.ndarray) -> np.ndarray:
-    """Reorder the rows of an unshared kernel from (tap, channel) to (channel, tap)."""
-    taps = kernel.reshape(case.positions, -1, case.channels, case.filters)
-    return np.ascontiguousarray(taps.transpose(0, 2, 1, 3)).reshape(kernel.shape)
-
-
-def _channels_last_patches(case: Case, kernel: np.ndarray) -> np.ndarray:
-    """Reorder the rows of an unshared kernel from (channel, tap) to (tap, channel)."""
-    channels = kernel.reshape(case.positions, case.channels, -1, case.filters)
-    return np.ascontiguousarray(channels.transpose(0, 2, 1, 3)).reshape(case.kernel_shape)
 
 
 class LocalConv:
@@ -75,11 +70,15 @@ class LocalConv:
     @staticmethod
     def function_of(case: Case) -> str:
         """The name of the function that computes the case."""
+        if case.family == "filter":
+            return f"local_{'correlation' if case.work == CORRELATION else 'filter'}{case.rank}d"
         return f"{'local_' if case.family == 'unshared' else ''}conv{case.rank}d"
 
     def formulations(self, case: Case) -> dict[str, Builder]:
         """Return the calls that compute the case."""
         name = self.function_of(case)
+        if case.work == ATTENTION:
+            return {"local_correlation, softmax, local_filter": self._attention}
         return {name: self._step if case.work == STEP else partial(self._forward, name)}
 
     @staticmethod
@@ -90,6 +89,7 @@ class LocalConv:
             more = {"strides": strides, "dilation_rate": dilation}
         else:
             more = {"kernel_size": case.kernel_size, "strides": case.strides}
+            more |= {"dilation_rate": case.dilation} if case.family == "filter" else {}
         data_format = "channels_first" if case.channels_first else "channels_last"
         return more | {"padding": case.padding, "data_format": data_format, "groups": case.groups}
 
@@ -98,7 +98,8 @@ class LocalConv:
         """Those of input, kernel and output: what is given in channels_first is laid out so before."""
         if not case.channels_first:
             return PLAIN, PLAIN, PLAIN
-        return CHANNELS_FIRST, FIRST_PATCHES if case.family == "unshared" else PLAIN, CHANNELS_FIRST
+        kernel = {"unshared": FIRST_PATCHES, "shared": PLAIN, "filter": CHANNELS_FIRST}[case.family]
+        return CHANNELS_FIRST, kernel, CHANNELS_FIRST
 
     def _forward(self, name: str, case: Case, x: np.ndarray, w: np.ndarray) -> tuple[Call, Fetch]:
         for_x, for_w, for_y = self._layouts(case)
@@ -111,8 +112,9 @@ class LocalConv:
         Each is a call that writes into an array which is kept from call to call, and returns it.
         """
         name, arguments = self.function_of(case), self._arguments(case)
+        other = "filters" if case.family == "filter" else "kernel"
         forward, grad = getattr(self.module, name), self.module.grad
-        for_input, for_kernel = getattr(grad, f"{name}_input"), getattr(grad, f"{name}_kernel")
+        for_input, for_kernel = getattr(grad, f"{name}_input"), getattr(grad, f"{name}_{other}")
         for_x, for_w, for_y = self._layouts(case)
         x, w, dy = for_x.lay(case, x), for_w.lay(case, w), for_y.lay(case, dy)
         y, dx, dw = (np.empty_like(a) for a in (dy, x, w))
@@ -135,6 +137,22 @@ class LocalConv:
 
         return lambda: tuple(call() for call in calls), fetch
 
+    def _attention(self, case: Case, keys: np.ndarray, queries: np.ndarray, values: np.ndarray) -> tuple[Call, Fetch]:
+        """The attention of every position to its window, with NumPy's softmax between the two sums."""
+        correlation, local_filter = (
+            getattr(self.module, f"local_{kind}{case.rank}d") for kind in ("correlation", "filter")
+        )
+        arguments, scale = self._arguments(case), 1 / math.sqrt(case.channels // case.groups)
+
+        def call() -> np.ndarray:
+            weights = correlation(keys, queries * scale, **arguments).reshape(-1, case.taps)
+            weights -= weights.max(-1, keepdims=True)
+            np.exp(weights, out=weights)
+            weights /= weights.sum(-1, keepdims=True)
+            return local_filter(values, weights.reshape(case.kernel_shape), **arguments)
+
+        return call, _as_it_is
+
 
 class NumPy:
     """Windows by sliding_window_view, products by matmul and einsum."""
@@ -146,6 +164,8 @@ class NumPy:
 
     def formulations(self, case: Case) -> dict[str, Builder]:
         """Return the formulations for the family of the case."""
+        if case.family == "filter":
+            return NumPyFilters().formulations(case)
         if case.work == STEP:
             return {"windows and taps": self._step_of_groups if case.groups > 1 else self._step}
         if case.groups > 1:
@@ -163,7 +183,7 @@ class NumPy:
     def _folded(case: Case, x: np.ndarray) -> np.ndarray:
         """Return windows (B, *out, *kernel_size[:-1], k*C): the last axis and the channels slide as one, uncopied."""
         c = case.channels
-        flat = _padded(case, x).reshape(case.batch, *case.padded[:-1], -1)
+        flat = padded(case, x).reshape(case.batch, *case.padded[:-1], -1)
         sizes = (*case.kernel_size[:-1], case.kernel_size[-1] * c)
         steps = (*case.strides[:-1], case.strides[-1] * c)
         axes = tuple(range(1, case.rank + 1))
@@ -201,7 +221,7 @@ class NumPy:
         every += [slice(None, None, d) for d in case.dilation]
 
         def call() -> np.ndarray:
-            windows = sliding_window_view(_padded(case, x), spans, axes)[(slice(None), *every)]
+            windows = sliding_window_view(padded(case, x), spans, axes)[(slice(None), *every)]
             windows = np.moveaxis(windows, case.rank + 1, -1)
             return windows.reshape(-1, case.window) @ w.reshape(case.window, case.filters)
 
@@ -210,10 +230,10 @@ class NumPy:
     @staticmethod
     def _tap_matmul(case: Case, x: np.ndarray, w: np.ndarray) -> tuple[Call, Fetch]:
         taps = list(itertools.product(*map(range, case.kernel_size)))
-        slices = [(slice(None), *_tap_slices(case, tap)) for tap in taps]
+        slices = [(slice(None), *tap_slices(case, tap)) for tap in taps]
 
         def call() -> np.ndarray:
-            given = _padded(case, x)
+            given = padded(case, x)
             total = given[slices[0]] @ w[taps[0]]
             for tap, where in zip(taps[1:], slices[1:], strict=True):
                 total += given[where] @ w[tap]
@@ -226,13 +246,17 @@ class NumPy:
         and each tap's gradients added where it met.
         """
         unshared = case.family == "unshared"
-        dy = np.ascontiguousarray(_positions(case, dy).transpose(1, 0, 2)) if unshared else dy.reshape(-1, case.filters)
+        dy = (
+            np.ascontiguousarray(positions_flat(case, dy).transpose(1, 0, 2))
+            if unshared
+            else dy.reshape(-1, case.filters)
+        )
         kernel = w if unshared else w.reshape(case.window, case.filters)
         taps = list(itertools.product(*map(range, case.kernel_size)))
-        places = [(slice(None), *_tap_slices(case, tap)) for tap in taps]
+        places = [(slice(None), *tap_slices(case, tap)) for tap in taps]
 
         def call() -> tuple[np.ndarray, ...]:
-            given = _padded(case, x)
+            given = padded(case, x)
             pieces = [
                 np.moveaxis(given[place].reshape(case.batch, case.positions, -1), 0, int(unshared)) for place in places
             ]
@@ -244,7 +268,7 @@ class NumPy:
                     dwindows[..., number * case.channels : (number + 1) * case.channels], int(unshared), 0
                 )
                 dx[place] += part.reshape(case.batch, *case.out, case.channels)
-            return np.matmul(windows, kernel), dx[_inner(case)], np.matmul(windows.swapaxes(-1, -2), dy)
+            return np.matmul(windows, kernel), dx[inner(case)], np.matmul(windows.swapaxes(-1, -2), dy)
 
         def fetch(results: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
             y, dx, dw = results
@@ -259,7 +283,7 @@ class NumPy:
         kernel = groups.kernel(w)
 
         def call() -> np.ndarray:
-            given = _padded(case, x)
+            given = padded(case, x)
             pairs = groups.pairs(kernel)
             return sum(np.einsum(groups.forward, groups.pixels(given[place]), tap) for place, tap in pairs)
 
@@ -272,14 +296,14 @@ class NumPy:
         kernel, gradient = groups.kernel(w), groups.outputs(dy)
 
         def call() -> tuple[np.ndarray, ...]:
-            given = _padded(case, x)
+            given = padded(case, x)
             y, dx, dw = np.zeros_like(gradient), np.zeros_like(given), np.empty_like(kernel)
             for number, (place, tap) in enumerate(groups.pairs(kernel)):
                 pixels = groups.pixels(given[place])
                 y += np.einsum(groups.forward, pixels, tap)
                 dx[place] += np.einsum(groups.for_input, gradient, tap).reshape(given[place].shape)
                 dw[number] = np.einsum(groups.for_kernel, pixels, gradient)
-            return y, dx[_inner(case)], dw
+            return y, dx[inner(case)], dw
 
         return call, lambda results: (*results[:2], groups.kernel_back(results[2]))
 
@@ -295,7 +319,7 @@ class _Groups:
         self.for_kernel = f"bpgc,bpgo->{own}cgo"
         self._inside = (case.channels // case.groups, case.groups, case.filters // case.groups)
         taps = itertools.product(*map(range, case.kernel_size))
-        self.places = [(slice(None), *_tap_slices(case, tap)) for tap in taps]
+        self.places = [(slice(None), *tap_slices(case, tap)) for tap in taps]
 
     def pixels(self, x: Any) -> Any:
         """(B, P, G, channels of a group)."""
@@ -320,84 +344,6 @@ class _Groups:
         return zip(self.places, kernel, strict=True)
 
 
-def _tap_slices(case: Case, tap: tuple[int, ...]) -> list[slice]:
-    """Return the spatial slices of the input values that meet one tap, one for every output position."""
-    axes = zip(tap, case.dilation, case.strides, case.out, strict=True)
-    return [slice(t * d, t * d + (n - 1) * s + 1, s) for t, d, s, n in axes]
-
-
-class Layout(NamedTuple):
-    """How an array of ours is laid out for a formulation, before the clock starts, and how one like it comes back."""
-
-    lay: Callable[[Case, np.ndarray], np.ndarray]
-    back: Callable[[Case, np.ndarray], np.ndarray]
-
-
-def _first(array: np.ndarray) -> np.ndarray:
-    return np.moveaxis(array, -1, 1)
-
-
-def _last(array: np.ndarray) -> np.ndarray:
-    return np.moveaxis(array, 1, -1)
-
-
-def _filters_first(case: Case, kernel: np.ndarray) -> np.ndarray:
-    """(*kernel_size, C, O) to (O, C, *kernel_size), a view."""
-    return kernel.transpose(-1, -2, *range(case.rank))
-
-
-def _filters_last(case: Case, kernel: np.ndarray) -> np.ndarray:
-    return kernel.transpose(*range(2, case.rank + 2), 1, 0)
-
-
-def _one_row(case: Case, array: np.ndarray) -> np.ndarray:
-    """A line of pixels, behind two other axes, as a picture of one row:
-    torch has a channels_last layout for those only.
-    """
-    return array[:, :, None] if case.rank == 1 else array
-
-
-def _no_row(case: Case, array: np.ndarray) -> np.ndarray:
-    return array[:, :, 0] if case.rank == 1 else array
-
-
-def _positions(case: Case, array: np.ndarray) -> np.ndarray:
-    return array.reshape(case.batch, case.positions, case.filters)
-
-
-def _last_in_memory(case: Case, kernel: np.ndarray) -> np.ndarray:
-    """(O, C, *kernel_size) whose memory has C innermost."""
-    kernel = _one_row(case, _filters_first(case, kernel))
-    return np.moveaxis(np.ascontiguousarray(np.moveaxis(kernel, 1, -1)), -1, 1)
-
-
-PLAIN = Layout(lambda case, a: a, lambda case, a: a)
-FLAT_PIXELS = Layout(_positions, lambda case, a: a)
-POSITIONS_FIRST = Layout(
-    lambda case, a: np.ascontiguousarray(_positions(case, a).transpose(1, 0, 2)), lambda case, a: a.transpose(1, 0, 2)
-)
-IMAGES_LAST = Layout(
-    lambda case, a: np.ascontiguousarray(_positions(case, a).transpose(1, 2, 0)), lambda case, a: a.transpose(2, 0, 1)
-)
-CHANNELS_FIRST = Layout(lambda case, a: np.ascontiguousarray(_first(a)), lambda case, a: _last(a))
-FIRST_PATCHES = Layout(_channels_first_patches, _channels_last_patches)
-OIHW = Layout(lambda case, a: np.ascontiguousarray(_filters_first(case, a)), _filters_last)
-ROW_PIXELS = Layout(lambda case, a: _one_row(case, _first(a)), lambda case, a: _last(_no_row(case, a)))
-ROW_KERNEL = Layout(_last_in_memory, lambda case, a: _filters_last(case, _no_row(case, a)))
-
-
-@dataclass(frozen=True)
-class Formulation:
-    """A forward computation: the layouts of input, kernel and output, and the function of a case,
-    an input and a kernel.
-    """
-
-    x: Layout
-    w: Layout
-    y: Layout
-    function: Callable[[Case, Any, Any], Any]
-
-
 class Torch:
     """Batched matrix products over unfolded windows.
 
@@ -413,6 +359,8 @@ class Torch:
 
     def formulations(self, case: Case) -> dict[str, Builder]:
         """Return the formulations for the family of the case and its work."""
+        if case.family == "filter":
+            return TorchFilters(self._torch).formulations(case)
         build = self._autograd if case.work == STEP else self._forward
         found = self._formulations(case)
         if case.work == STEP and case.family == "unshared" and case.groups == 1:
@@ -477,7 +425,7 @@ class Torch:
         each tap's gradients added to the pixels that it met.
         """
         torch, folded = self._torch, self._folded
-        places = [(slice(None), *_tap_slices(case, tap)) for tap in itertools.product(*map(range, case.kernel_size))]
+        places = [(slice(None), *tap_slices(case, tap)) for tap in itertools.product(*map(range, case.kernel_size))]
 
         class Local(torch.autograd.Function):
             @staticmethod
@@ -496,7 +444,7 @@ class Torch:
                 dx = torch.zeros((case.batch, *case.padded, case.channels), dtype=dy.dtype)
                 for number, place in enumerate(places):
                     dx[place] += by_tap[..., number, :]
-                return dx[_inner(case)], torch.bmm(windows.transpose(1, 2), dy)
+                return dx[inner(case)], torch.bmm(windows.transpose(1, 2), dy)
 
         return Local.apply(x, w)
 
@@ -577,14 +525,16 @@ class Torch:
 
 
 class TorchByHand(Torch):
-    """Training steps of unshared convolution without autograd: what someone writes who has measured,
-    and keeps the arrays.
+    """Training steps without autograd, of unshared convolution and of filters from the data: what someone writes who
+    has measured, and keeps the arrays.
     """
 
     name = "torch by hand"
 
     def formulations(self, case: Case) -> dict[str, Builder]:
         """Return the formulations of a training step, none for other work, or in groups."""
+        if case.family == "filter":
+            return TorchFilters(self._torch).by_hand(case)
         if case.work != STEP or case.family != "unshared" or case.groups > 1:
             return {}
         found = {
@@ -600,7 +550,7 @@ class TorchByHand(Torch):
         torch = self._torch
         tx, tw, tdy = torch.from_numpy(x), torch.from_numpy(w), torch.from_numpy(POSITIONS_FIRST.lay(case, dy))
         taps = list(itertools.product(*map(range, case.kernel_size)))
-        places = [(slice(None), *_tap_slices(case, tap)) for tap in taps]
+        places = [(slice(None), *tap_slices(case, tap)) for tap in taps]
         padded_shape = (case.batch, *case.padded, case.channels)
         held = [tx.new_empty(padded_shape), *(torch.empty_like(t) for t in (tdy, tw))] if reused else None
         windows_shape = (case.positions, case.batch, case.window)
@@ -622,7 +572,7 @@ class TorchByHand(Torch):
                 dx.zero_()
                 for number, place in enumerate(places):
                     dx[place] += by_tap[..., number, :]
-                return y, dx[_inner(case)], dw
+                return y, dx[inner(case)], dw
 
         return call, partial(self._fetch_step, case, (POSITIONS_FIRST, PLAIN, PLAIN))
 
@@ -639,7 +589,7 @@ class TorchByHand(Torch):
                 y, dw = torch.bmm(windows, tw), torch.bmm(windows.transpose(1, 2), tdy)
                 columns = torch.bmm(tdy, tw.transpose(1, 2)).permute(1, 2, 0)
                 dx = functional.fold(columns, case.padded, case.kernel_size, stride=case.strides)
-                return y, dx[(slice(None), *_inner(case))], dw
+                return y, dx[(slice(None), *inner(case))], dw
 
         return call, partial(self._fetch_step, case, layouts)
 
@@ -659,7 +609,9 @@ class Jax:
         self.version = self._jax.__version__
 
     def formulations(self, case: Case) -> dict[str, Builder]:
-        """Return the formulations for the family of the case and its work."""
+        """Return the formulations for the family of the case and its work; none for filters from the data."""
+        if case.family == "filter":
+            return {}
         if case.family == "shared":
             found = {"conv_general_dilated": Formulation(PLAIN, PLAIN, PLAIN, self._conv)}
         elif case.groups > 1:
@@ -730,7 +682,7 @@ class Jax:
     def _einsum(self, case: Case, x: Any, w: Any) -> Any:
         x = self._padded(case, x)
         taps = list(itertools.product(*map(range, case.kernel_size)))
-        pieces = [x[(slice(None), *_tap_slices(case, tap))] for tap in taps]
+        pieces = [x[(slice(None), *tap_slices(case, tap))] for tap in taps]
         windows = self._jax.numpy.concatenate(pieces, axis=-1)
         return self._jax.numpy.einsum("bpd,pdo->bpo", windows.reshape(case.batch, case.positions, case.window), w)
 
@@ -752,6 +704,8 @@ def tolerance(case: Case, arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, .
     such sums are within twice that of each other. A forward value sums a window; one of the gradient for the input the
     windows' filters that meet it; one of the gradient for the kernel the images, and shared the positions too.
     """
+    if case.work == ATTENTION:
+        return (_tolerance_of_attention(case, arrays),)
     kind = NumPy(1)
     formulations = list(kind.formulations(case).values())
     call, fetch = formulations[0](case, *map(np.abs, arrays))
@@ -761,29 +715,52 @@ def tolerance(case: Case, arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, .
     )
 
 
-def terms(case: Case) -> tuple[int, int, int]:
+def _tolerance_of_attention(case: Case, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+    """One bound for all values: an error of the scores is a relative one of every weight; sums are as above."""
+    keys, queries, values = (np.abs(array).max() for array in arrays)
+    of_group = case.channels // case.groups
+    scores = of_group * of_group**0.5 * keys * queries
+    return np.float64(np.finfo(case.dtype).eps * (2 * scores + 2 * case.taps + 8) * values)
+
+
+def terms(case: Case) -> tuple[int, ...]:
     """Products that one value is the sum of: of the forward result, of the gradient for the input, for the kernel."""
+    if case.family == "filter":
+        of_group = case.channels // case.groups
+        return (of_group,) if case.work == CORRELATION else (case.taps, case.taps, of_group)
     images = case.batch * (case.positions if case.family == "shared" else 1)
     return case.window, case.taps * case.filters // case.groups, images
 
 
 def spec_of(case: Case) -> Any:
     """The geometry as localconv's engine takes it."""
-    from localconv.core.spec import conv_spec, local_spec
+    from localconv.core.spec import conv_spec, filter_spec, local_spec
 
     unshared = case.family == "unshared"
     make = partial(local_spec, case.rank, case.kernel_size) if unshared else partial(conv_spec, case.rank)
+    if case.family == "filter":
+        make = partial(filter_spec, case.rank, case.kernel_size)
     data_format = "channels_first" if case.channels_first else "channels_last"
     return make(case.strides, case.padding, data_format, case.dilation, case.groups)
 
 
 def result_shapes(case: Case) -> tuple[tuple[int, ...], ...]:
     """Return the shapes of what a case computes: the forward result, and for a training step the gradients."""
-    return (case.output_shape, case.input_shape, case.kernel_shape)[: case.passes]
+    if case.work == CORRELATION:
+        return (case.kernel_shape,)
+    return (case.output_shape, case.input_shape, case.kernel_shape)[: case.passes if case.work == STEP else 1]
 
 
 def random_arrays(case: Case) -> tuple[np.ndarray, ...]:
-    """Return an input, a kernel and for a training step the forward result's gradient; the same ones in every run."""
+    """Return an input, a kernel and for a training step the forward result's gradient; the same ones in every run.
+
+    For a correlation an input and queries, for attention keys, queries and values.
+    """
     generator = np.random.default_rng(math.prod(case.input_shape))
-    shapes = (case.input_shape, case.kernel_shape, case.output_shape)[: 3 if case.work == STEP else 2]
+    shapes = {
+        FORWARD: (case.input_shape, case.kernel_shape),
+        STEP: (case.input_shape, case.kernel_shape, case.output_shape),
+        CORRELATION: (case.input_shape, case.output_shape),
+        ATTENTION: (case.input_shape,) * 3,
+    }[case.work]
     return tuple(generator.standard_normal(shape, dtype=np.dtype(case.dtype)) for shape in shapes)

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from shapes import FORWARD, STEP
+from shapes import ATTENTION, CORRELATION, FORWARD, STEP
 from timing import Row
 
 NOTES = (
@@ -19,7 +19,8 @@ NOTES = (
     "formulation of the fastest other library. A training step is the forward result and both gradients.",
     "'limit' is what this machine could do in the same minutes: reading as many bytes as the arrays have, again and "
     "again, at full bandwidth, every array touched once in a pass and a kernel gradient's lines twice, or multiplying "
-    "and adding at its peak, whichever takes longer; 'reached' is the share of it that localconv gets.",
+    "and adding at its peak, whichever takes longer; 'reached' is the share of it that localconv gets. Filters from "
+    "the data have both shares: of the peak ('of multiply-adds') and of the bandwidth ('of bytes').",
 )
 
 
@@ -28,6 +29,10 @@ TITLES = {
     ("shared", FORWARD): "Shared (convolution)",
     ("unshared", STEP): "Unshared, training step",
     ("shared", STEP): "Shared, training step",
+    ("filter", FORWARD): "Filters from the data",
+    ("filter", CORRELATION): "Filters from the data, correlation",
+    ("filter", ATTENTION): "Filters from the data, attention",
+    ("filter", STEP): "Filters from the data, training step",
 }
 
 
@@ -69,6 +74,7 @@ def summary(report: Report) -> list[tuple[str, str]]:
         ("shared, conv2d only", [row for row in shared if row.case.rank == 2]),
         ("training step, unshared", report.family("unshared", STEP)),
         ("training step, shared", report.family("shared", STEP)),
+        *_filter_groups(report),
     )
     lines = []
     for name, rows in groups:
@@ -77,6 +83,7 @@ def summary(report: Report) -> list[tuple[str, str]]:
             slowest = min(rows, key=lambda row: row.best.ratio)
             lines.append((f"geometric mean, {name}", f"{mean:.2f}x"))
             lines.append((f"lowest, {name}", f"{slowest.best.ratio:.2f}x  {slowest.case.name}"))
+    lines += _over_unfold(report)
     steps = {name: report.family(name, STEP) for name in ("unshared", "shared")}
     for name, rows in steps.items():
         ratios = sorted((row.peers["torch"].ratio, row.case.name) for row in rows if "torch" in row.peers)
@@ -92,6 +99,39 @@ def summary(report: Report) -> list[tuple[str, str]]:
         lines.append(("faster than every peer", f"{wins} of {wins + losses} shapes"))
         lines.append(("slower than a peer", f"{losses} of {wins + losses} shapes"))
     return lines + _costs(report) + [("limits during the run", words) for words in report.limits]
+
+
+WALL = 1.33  # times what reading and writing the bytes once takes: as near as that, no ratio is asked for
+
+
+def _filter_groups(report: Report) -> list[tuple[str, list[Row]]]:
+    """Filters from the data by what is to be reached for them, without the rows whose bytes are the wall."""
+    kinds: dict[str, list[Row]] = {"16 channels a group and 25 taps": [], "1 to 4 channels": [], "other shapes": []}
+    for row in report.family("filter"):
+        case = row.case
+        if case.channels // case.groups >= 16 and case.taps >= 25:
+            kinds["16 channels a group and 25 taps"].append(row)
+        else:
+            kinds["1 to 4 channels" if case.channels <= 4 else "other shapes"].append(row)
+    groups = [(f"filters, {name}", rows) for name, rows in kinds.items()]
+    groups += [(f"filters, {work}", report.family("filter", work)) for work in (CORRELATION, ATTENTION, STEP)]
+    return [(name, [row for row in rows if row.shares.get("memory", 0) * WALL < 1]) for name, rows in groups]
+
+
+def _over_unfold(report: Report) -> list[tuple[str, str]]:
+    """Return what windows laid out take, the fastest way at one look, as multiples of localconv's time."""
+    lines = []
+    for work in (FORWARD, CORRELATION, STEP):
+        ratios = []
+        for row in report.family("filter", work):
+            looks = [seconds for label, seconds in row.looks.items() if "unfold" in label]
+            ratios += [min(looks) / row.ours.time] if looks else []
+        if ratios:
+            mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+            lines.append(
+                (f"over the best unfold at one look, filters, {work}", f"{mean:.0f}x; lowest {min(ratios):.1f}x")
+            )
+    return lines
 
 
 def _reached(report: Report) -> list[tuple[str, str]]:
@@ -127,7 +167,9 @@ def _cells(report: Report, row: Row) -> list[str]:
     if report.libraries:
         best = row.best
         cells += [f"{best.library}: {best.label}", f"{best.ratio:.2f}x"] if best else ["-", "-"]
-    if _has_limits(report):
+    if _has_shares(report):
+        cells += [f"{row.shares[name]:.0%}" if row.shares else "-" for name in ("compute", "memory")]
+    elif _has_limits(report):
         unit = "GB/s" if row.limit == "memory" else "GFLOP/s"
         cells += [f"{row.limit_rate / 1e9:.3g} {unit}", f"{row.reached:.0%}"] if row.limit else ["-", "-"]
     return cells
@@ -137,9 +179,16 @@ def _has_limits(report: Report) -> bool:
     return any(row.limit for row in report.rows)
 
 
+def _has_shares(report: Report) -> bool:
+    """Filters from the data have goals for multiply-adds and for bytes: both shares are shown."""
+    return any(row.shares and row.case.family == "filter" for row in report.rows)
+
+
 def _header(report: Report) -> list[str]:
     header = ["shape", "localconv", *report.libraries]
     header += ["best peer", "speed"] if report.libraries else []
+    if _has_shares(report):
+        return [*header, "of multiply-adds", "of bytes"]
     return header + (["limit", "reached"] if _has_limits(report) else [])
 
 
@@ -195,10 +244,11 @@ def _row_for_machines(row: Row) -> dict[str, Any]:
     found["peers"] = {
         name: {"label": peer.label, "seconds": peer.time, "speed": peer.ratio} for name, peer in row.peers.items()
     }
+    found["looks"] = row.looks
     if row.best:
         found |= {"best": row.best.library, "speed": row.best.ratio}
     if row.limit:
-        found |= {"limit": row.limit, "rate": row.limit_rate, "reached": row.reached}
+        found |= {"limit": row.limit, "rate": row.limit_rate, "reached": row.reached, "shares": row.shares}
     return found
 
 

@@ -1,16 +1,18 @@
 """The shapes that are compared.
 
-Two sets. The usual one is what real networks and the literature have, float32, channels_last, valid padding. The wide
+Three sets. The usual one is what real networks and the literature have, float32, channels_last, valid padding. The wide
 one looks for shapes at which something gives way: it varies batches, filters, channels, kernels, groups, and for a
-third of the shapes each the data format, the padding and the dtype.
+third of the shapes each the data format, the padding and the dtype. Filters have those of filters that come with the
+data, padding 'same'.
 
 An entry of a table is ``name: (batch, spatial, channels, kernel_size, strides, dilation, filters)``; locally connected
-shapes leave the dilation out.
+shapes leave the dilation out. Of FILTERS it is ``name: (batch, spatial, channels, kernel_size, groups)``.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -77,18 +79,37 @@ DEPTHWISE_SHARED = {
     "depthwise conv1d b16 4000x64 k7": (16, (4000,), 64, (7,), (1,), (1,), 64),
 }
 
+# Filters that come with the data. What 'b' and a number stand for, and the data format, `_filters` varies.
+FILTERS = {
+    "2d b1 64x64x64 k7 g1": (1, (64, 64), 64, (7, 7), 1),
+    "2d b1 64x64x64 k7 g4": (1, (64, 64), 64, (7, 7), 4),
+    "2d b2 56x56x128 k7 g16": (2, (56, 56), 128, (7, 7), 16),
+    "2d b1 256x256x3 k5 g1": (1, (256, 256), 3, (5, 5), 1),
+    "2d b1 128x128x16 k11 g1": (1, (128, 128), 16, (11, 11), 1),
+    "2d b1 32x32x256 k3 g16": (1, (32, 32), 256, (3, 3), 16),
+    "2d b1 512x512x1 k15 g1": (1, (512, 512), 1, (15, 15), 1),
+    "1d b4 8192x32 k9 g1": (4, (8192,), 32, (9,), 1),
+    "3d b1 16x32x32x8 k3 g1": (1, (16, 32, 32), 8, (3, 3, 3), 1),
+}
+CORRELATIONS = {"2d b1 96x128x64 k9 g1": (1, (96, 128), 64, (9, 9), 1)}
+ATTENTIONS = {"2d b1 48x48x64 k7 g4 inside": (1, (48, 48), 64, (7, 7), 4)}
+TOO_MUCH_IN_EIGHT = 1 << 29  # bytes: shapes whose eight images have more are measured in their own batch alone
+
 # What a call costs when there is next to nothing to compute; reported apart, and in no mean.
 SMALLEST_CALL = {"local_conv1d b1 10x4 k3 f4": (1, (10,), 4, (3,), (1,), 4)}
 
 
-# What is computed: the forward result alone, or with it both gradients, given one for the forward result.
-FORWARD, STEP = "forward", "training step"
+# What is computed: the forward result alone, or with it both gradients, given one for the forward result. Of filters
+# from the data also the correlation, and the attention that is made of both.
+FORWARD, STEP, CORRELATION, ATTENTION = "forward", "training step", "correlation", "attention"
+WORKS = (FORWARD, CORRELATION, ATTENTION, STEP)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One shape of one family, 'unshared' (locally connected) or 'shared' (convolution), the work,
-    and what follows from them.
+    """One shape of one family, the work, and what follows from them.
+
+    Families are 'unshared' (locally connected), 'shared' (convolution) and 'filter' (filters that come with the data).
 
     Shapes are those of channels_last; `channels_first` is how localconv is given them.
     """
@@ -107,6 +128,7 @@ class Case:
     channels_first: bool = False
     dtype: str = "float32"
     work: str = FORWARD
+    works: tuple[str, ...] = (FORWARD, STEP)  # what the shape is measured with
 
     @property
     def rank(self) -> int:
@@ -118,9 +140,12 @@ class Case:
 
     @property
     def pads(self) -> tuple[tuple[int, int], ...]:
-        """Zeros in front of and behind every axis."""
+        """Zeros in front of and behind every axis; with 'inside' what gives the output its size."""
         if self.padding == "valid":
             return ((0, 0),) * self.rank
+        if self.padding == "inside":  # as many outputs as inputs
+            reaches = [(k - 1) * d for k, d in zip(self.kernel_size, self.dilation, strict=True)]
+            return tuple((reach // 2, reach - reach // 2) for reach in reaches)
         return tuple(
             self._pads_of_same(*axis)
             for axis in zip(self.spatial, self.kernel_size, self.strides, self.dilation, strict=True)
@@ -155,6 +180,8 @@ class Case:
     @property
     def window(self) -> int:
         """Input values that one output value is summed from: D in the formulas."""
+        if self.family == "filter":
+            return self.taps
         return self.taps * self.channels // self.groups
 
     @property
@@ -165,6 +192,8 @@ class Case:
     def kernel_shape(self) -> tuple[int, ...]:
         if self.family == "unshared":
             return (self.positions, self.window, self.filters)
+        if self.family == "filter":
+            return (self.batch, *self.out, self.groups * self.taps)
         return (*self.kernel_size, self.channels // self.groups, self.filters)
 
     @property
@@ -173,8 +202,8 @@ class Case:
 
     @property
     def passes(self) -> int:
-        """Operations of the same size: the forward one, or that and two gradients."""
-        return 3 if self.work == STEP else 1
+        """Operations of the same size: the forward one, or that and two gradients, or both of an attention."""
+        return {STEP: 3, ATTENTION: 2}.get(self.work, 1)
 
     @property
     def flops(self) -> int:
@@ -195,9 +224,13 @@ class Case:
     @property
     def nbytes(self) -> int:
         """Traffic that no algorithm avoids: in every pass each array once; and the lines of a kernel gradient,
-        which a processor reads before they are written.
+        which a processor reads before they are written. Filters from
+        the data count once in every pass, which is what their goals are measured by.
         """
-        return self.passes * sum(self.sizes) + (self.sizes[1] if self.work == STEP else 0)
+        if self.work == ATTENTION:  # the weights need never be in memory
+            return 4 * self.sizes[0]
+        again = self.work == STEP and self.family != "filter"
+        return self.passes * sum(self.sizes) + (self.sizes[1] if again else 0)
 
 
 def _local(name: str, entry: tuple, **more: object) -> Case:
@@ -251,10 +284,32 @@ def _wide() -> list[Case]:
     return sorted(every, key=lambda case: case.family, reverse=True)
 
 
-SETS: dict[str, Callable[[], list[Case]]] = {"usual": _usual, "wide": _wide}
+def _filter(name: str, entry: tuple, works: tuple[str, ...], padding: str = "same") -> Case:
+    batch, spatial, channels, kernel_size, groups = entry
+    ones = (1,) * len(spatial)
+    geometry = (batch, spatial, channels, kernel_size, ones, ones, channels)
+    return Case("filter", name, *geometry, groups=groups, padding=padding, works=works)
 
 
-def cases(substring: str = "", work: tuple[str, ...] = (FORWARD, STEP), which: str = "usual") -> list[Case]:
+def _in_formats(case: Case) -> list[Case]:
+    """The case in both data formats, and with eight images channels_last, forward only."""
+    first = replace(case, name=f"{case.name} first", channels_first=True)
+    name = re.sub(r"\bb\d+", "b8", case.name)
+    eight = replace(case, name=name, batch=8, works=tuple(work for work in case.works if work != STEP))
+    return [case, first] + ([eight] if eight.resident < TOO_MUCH_IN_EIGHT else [])
+
+
+def _filters() -> list[Case]:
+    every = [_filter(*item, works=(FORWARD, CORRELATION, STEP)) for item in FILTERS.items()]
+    every += [_filter(*item, works=(CORRELATION,)) for item in CORRELATIONS.items()]
+    attentions = [_filter(*item, works=(ATTENTION,), padding="inside") for item in ATTENTIONS.items()]
+    return [each for case in every for each in _in_formats(case)] + attentions
+
+
+SETS: dict[str, Callable[[], list[Case]]] = {"usual": _usual, "wide": _wide, "filters": _filters}
+
+
+def cases(substring: str = "", work: tuple[str, ...] = WORKS, which: str = "usual") -> list[Case]:
     """Return the cases of that work whose name or family contains `substring`: forward first, unshared first."""
-    every = SETS[which]()
-    return [replace(case, work=kind) for kind in work for case in every if substring in f"{case.family} {case.name}"]
+    found = [case for case in SETS[which]() if substring in f"{case.family} {case.name}"]
+    return [replace(case, work=kind) for kind in work for case in found if kind in case.works]

@@ -73,6 +73,8 @@ class Row:
     limit: str = ""  # "memory" or "compute"; empty when it was not measured
     limit_rate: float = 0.0  # bytes or operations a second
     reached: float = 0.0  # the limit's time over localconv's
+    shares: dict[str, float] = field(default_factory=dict)  # the same of either limit, "memory" and "compute"
+    looks: dict[str, float] = field(default_factory=dict)  # seconds of every formulation of the peers, at one look
 
     @property
     def best(self) -> Contender | None:
@@ -103,10 +105,18 @@ def block(contender: Contender, pace: Pace) -> float:
     return contender.seconds[-1]
 
 
-def _prepare(library: str, formulations: dict[str, Builder], case: Case, arrays: tuple, check: Callable, pace: Pace):
+def _prepare(
+    library: str,
+    formulations: dict[str, Builder],
+    case: Case,
+    arrays: tuple,
+    check: Callable,
+    pace: Pace,
+    looks: dict[str, float],
+) -> list[Contender]:
     """Build, check and probe the formulations of one library; return those worth measuring, the fastest first.
 
-    One that the library itself refuses is left out, with a warning.
+    One that the library itself refuses is left out, with a warning. `looks` gets what a call of each took.
     """
     found: list[Contender] = []
     for label, build in formulations.items():
@@ -118,7 +128,7 @@ def _prepare(library: str, formulations: dict[str, Builder], case: Case, arrays:
             continue
         check(library, label, fetch(result))
         contender = Contender(library, label, call)
-        contender.estimate = max(timed(call, 1), 1e-7)
+        contender.estimate = looks[f"{library}: {label}"] = max(timed(call, 1), 1e-7)
         if contender.estimate <= pace.hopeless * min((c.estimate for c in found), default=contender.estimate):
             found.append(contender)
     for contender in found:  # a second look: the first call after the check may still have met cold caches
@@ -162,8 +172,9 @@ def _set_limit(row: Row, rates: list[tuple[float, float]], times: list[float]) -
     bandwidth, peak = (median(column) for column in zip(*rates, strict=True))
     bound_by_memory = row.case.nbytes / bandwidth > row.case.flops / peak
     row.limit, row.limit_rate = ("memory", bandwidth) if bound_by_memory else ("compute", peak)
-    work, which = (row.case.nbytes, 0) if bound_by_memory else (row.case.flops, 1)
-    row.reached = median(work / rate[which] / own for rate, own in zip(rates, times, strict=True))
+    for which, (name, work) in enumerate((("memory", row.case.nbytes), ("compute", row.case.flops))):
+        row.shares[name] = median(work / rate[which] / own for rate, own in zip(rates, times, strict=True))
+    row.reached = row.shares[row.limit]
 
 
 def measure(case: Case, ours, libraries: list, probe: Probe | None, pace: Pace, progress: Callable[[str], None]) -> Row:
@@ -190,13 +201,13 @@ def measure(case: Case, ours, libraries: list, probe: Probe | None, pace: Pace, 
     arrays = random_arrays(case)
     check = _checker(case, arrays)
     progress("checking localconv")
-    (own,) = _prepare(ours.name, ours.formulations(case), case, arrays, check, pace)
+    (own,) = _prepare(ours.name, ours.formulations(case), case, arrays, check, pace, {})
     own.settle = ours.settle
+    row = Row(case, own, {})
     rivals: list[Contender] = []
     for library in libraries:
         progress(f"checking {library.name}")
-        rivals += _prepare(library.name, library.formulations(case), case, arrays, check, pace)
-    row = Row(case, own, {})
+        rivals += _prepare(library.name, library.formulations(case), case, arrays, check, pace, row.looks)
     rates, times = [], []
     for number in range(pace.rounds):
         progress(f"round {number + 1} of {pace.rounds}")
