@@ -7,6 +7,7 @@
  *
  *     make kernel-test
  */
+#include "filters.h"
 #include "gradients.h"
 #include "pace.h"
 #include "processors.h"
@@ -181,7 +182,7 @@ int main(int argc, char **argv) {
     long ways = 0;
     failures += check_tiles(features, &ways);
     for (int round = 0; round < rounds; ++round) {
-        const lc_geometry g = draw(round);
+        const lc_geometry g = draw(round), of_filters = draw_filter(round);
         for (int i = 0; i < lc_isa_count; ++i) {
             if ((lc_isas[i].needs & features) != lc_isas[i].needs) continue;
             for (int wide = 0; wide < 2; ++wide)
@@ -189,6 +190,7 @@ int main(int argc, char **argv) {
                     const lc_kernels *kernels = lc_isas[i].kernels[wide ? LC_f64 : LC_f32];
                     failures += check(&g, kernels, wide, storage, round % 3, round % 2, &ways);
                     failures += check_gradients(&g, kernels, wide, storage, &ways);
+                    if (storage != LC_i8) failures += check_filters(&of_filters, kernels, wide, storage, &ways);
                 }
         }
     }
