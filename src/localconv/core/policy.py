@@ -49,8 +49,8 @@ FEWER_TASKS = 0.9
 # Multiply-adds below which a second thread costs more than it brings; a weight that is read for one image alone takes
 # as long as a multiply-add again.
 PRODUCTS_PER_THREAD = 500_000
-# Rows that a filter's tile should have before it gets wider.
-FILTER_ROWS = 4
+# Rows that a filter's tile should have before it gets wider; taps that make up for transposing pixels.
+FILTER_ROWS, MANY_TAPS = 4, 32
 # Images up to which reading them in place costs nothing: a tile has few rows then, and they do not crowd each other out
 # of a cache set. Bytes from image to image, or from channel to channel, of which multiples crowd sooner.
 IN_PLACE_UP_TO = 16
@@ -551,21 +551,23 @@ def _conv_reduction(p: Planner, algorithm: str) -> Job:
 
 
 def _filter_forward_algorithms(p: Planner) -> list[str]:
-    """Results in the lanes where channels would leave most of them empty, or some and lines lie in planes already."""
+    """Results in the lanes where channels would leave most of them empty, or few fill them and lines lie in planes."""
     channels = p.geometry.channels // p.geometry.groups
-    few = channels < p.lanes if p.geometry.channels_first else channels <= p.lanes // 4
+    few = channels <= (2 * p.lanes if p.geometry.channels_first else p.lanes // 4)
     return [*(["filter_positions"] if few else []), "filter_channels"]
 
 
 def _filter_grad_input_algorithms(p: Planner) -> list[str]:
     """Pixels in the lanes where lines lie in planes: else they would be transposed for one tap's line alone."""
-    few = p.geometry.channels_first and p.geometry.channels // p.geometry.groups < p.lanes
-    return [*(["filter_input_positions"] if few else []), "filter_input_channels"]
+    g = p.geometry
+    channels = g.channels // g.groups
+    few = channels < p.lanes or (channels <= 2 * p.lanes and g.window <= MANY_TAPS)
+    return [*(["filter_input_positions"] if few and g.channels_first else []), "filter_input_channels"]
 
 
 def _filter_grad_kernel_algorithms(p: Planner) -> list[str]:
-    """Positions in the lanes where dot products would be short."""
-    few = p.geometry.channels // p.geometry.groups < p.lanes
+    """Positions in the lanes where dot products would be short, or lines lie in planes."""
+    few = p.geometry.channels_first or p.geometry.channels // p.geometry.groups < p.lanes
     return [*(["filter_kernel_positions"] if few else []), "filter_dots"]
 
 
