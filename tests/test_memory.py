@@ -54,6 +54,17 @@ def operations():
            lambda out: grad.conv1d_input(far[0].shape, far[1], far[2], **wide_steps, out=out), far[0])
     yield ("plan of conv_grad_kernel", "conv_reduction",
            lambda out: grad.conv1d_kernel(wide, long.shape, wide, **same, out=out), long)
+    planes, filters = ones(1, 64, 40, 40), ones(1, 9, 38, 38)
+    sums, window = ones(1, 64, 38, 38), dict(kernel_size=3, strides=1, data_format="channels_first")
+    for algorithm in ("filter_channels", "filter_positions"):
+        yield (f"filter_forward {algorithm}", algorithm,
+               lambda out: localconv.local_filter2d(planes, filters, **window, out=out), sums)
+    for algorithm in ("filter_input_channels", "filter_input_positions"):
+        yield (f"filter_grad_input {algorithm}", algorithm,
+               lambda out: grad.local_filter2d_input(planes.shape, filters, sums, **window, out=out), planes)
+    for algorithm in ("filter_dots", "filter_kernel_positions"):
+        yield (f"filter_grad_kernel {algorithm}", algorithm,
+               lambda out: grad.local_filter2d_filters(planes, filters.shape, sums, **window, out=out), filters)
 """
 TRY_ALL = """
 shim = ctypes.CDLL(None)

@@ -17,7 +17,7 @@ import localconv
 from localconv import _core, grad
 from localconv.core import engine, geometry, machine, policy, settings, windows
 from localconv.core.arrays import ELEMENT_TYPES, SINGLE, element_type
-from localconv.core.spec import conv_spec, local_spec
+from localconv.core.spec import conv_spec, filter_spec, local_spec
 
 MANY = st.one_of(st.integers(1, 70), st.integers(1, 100_000))
 
@@ -117,6 +117,47 @@ def test_shared_workspaces_are_bounded(shape, forced, element):
             assert job.algorithm in settings.ALGORITHMS[operation]
             check_workspace(job, shape)
             assert 0 <= job.shared_bytes <= policy.WORKSPACE_LIMIT + kernel
+
+
+@st.composite
+def filter_geometries(draw):
+    """Of filters that come with the data, of any sizes."""
+    rank, groups = draw(st.integers(1, 3)), draw(st.sampled_from([1, 1, 2, 7]))
+    size, dilation = (tuple(draw(st.integers(1, n)) for _ in range(rank)) for n in (30 // rank, 3))
+    padding = draw(st.sampled_from(["valid", "same", "inside"]))
+    strides = (1,) * rank if padding == "inside" else tuple(draw(st.integers(1, 3)) for _ in range(rank))
+    spatial = tuple(k * d + draw(st.integers(0, 3000 // rank**3)) for k, d in zip(size, dilation, strict=True))
+    batch, channels = draw(MANY), groups * draw(MANY)
+    data_format = draw(st.sampled_from(FORMATS))
+    spec = filter_spec(rank, size, strides, padding, data_format, dilation, groups)
+    output = windows.output_of(spec, spatial)
+    images = draw(st.sampled_from([1, batch]))
+    try:
+        return geometry.geometry_of(
+            spec,
+            windows.layout_of((batch,), spatial, channels, spec.channels_first),
+            windows.layout_of((images,), output, groups * prod(size), spec.channels_first),
+        )
+    except geometry.TooLarge:
+        assume(False)
+
+
+# A line that dilation makes longer than any array.
+FAR_TAPS = geometry.geometry_of(filter_spec(1, 3, 1, "same", "channels_first", 10**6, 1), (1, 2, 9), (1, 3, 9))
+
+
+@given(filter_geometries(), st.sampled_from([(), *ways.ALL["filter"]]), elements)
+@example(FAR_TAPS, (), ELEMENT_TYPES[0])
+def test_workspaces_of_filters_are_bounded(shape, forced, element):
+    """One result's pixels and filters may be more than the limit, and are less than what the arrays have."""
+    assume(element.storage == 0 or element.number == 0)
+    arrays = shape.channels * (prod(shape.input) + prod(shape.output)) + shape.positions * shape.groups * shape.window
+    for operation in ("filter_forward", "filter_grad_input", "filter_grad_kernel"):
+        job = job_of(operation, shape, forced, element)
+        assert job.algorithm in settings.ALGORITHMS[operation]
+        assert 0 <= job.work_bytes <= policy.WORKSPACE_LIMIT + 2 * 8 * arrays
+        assert job.thread_bytes - job.work_bytes <= policy.WORKSPACE_LIMIT + 512 * (shape.window + 2)
+        assert job.shared_bytes == 0
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ enum { LC_DOTS_LINES = 4 };
 /* The layout of a box of pixels, channels inside. */
 LC_INLINE lc_layout lc_dots_box(const lc_geometry *g, const ptrdiff_t extent[3], ptrdiff_t itemsize) {
     lc_layout box = lc_layout_of(extent, g->channels, 0);
-    box.pixel[1] += LC_ALIGNMENT / itemsize;
+    if (box.pixel[1] * itemsize > LC_ALIGNMENT) box.pixel[1] += LC_ALIGNMENT / itemsize;
     box.pixel[0] = box.pixel[1] * extent[1];
     return box;
 }

@@ -571,8 +571,12 @@ def _filter_grad_kernel_algorithms(p: Planner) -> list[str]:
     return [*(["filter_kernel_positions"] if few else []), "filter_dots"]
 
 
-def _filter(p: Planner, algorithm: str) -> Job:
-    """Blocks of neighbouring results, as large as the cache has room for what a task brings together."""
+def _filter(p: Planner, algorithm: str) -> Job | None:
+    """Blocks of neighbouring results, as large as the cache has room for what a task brings together.
+
+    None: lines of planes, zeros around them included, are too long. With channels in the lanes one result's pixels and
+    filters are brought together at least, which are no more than the arrays have.
+    """
     g = p.geometry
     size = g.input if algorithm.startswith("filter_input") else g.output
     channels = g.channels // g.groups
@@ -590,8 +594,9 @@ def _filter(p: Planner, algorithm: str) -> Job:
         """Pixels that are brought together for each result."""
         return prod(n + reach for n, reach in zip(block, (a.reach for a in g.axes), strict=True)) / prod(block)
 
-    block = p.grown(size, job, lambda candidate, _: candidate.thread_bytes <= BOX_TARGET, cost, tasks)
-    return job(block)
+    if by_positions and job((1, 1, 1)).work_bytes > GRADIENT_BOX_TARGET:
+        return None
+    return job(p.grown(size, job, lambda candidate, _: candidate.thread_bytes <= BOX_TARGET, cost, tasks))
 
 
 # -------------------------------------------------------------------------------------------------------------- columns
