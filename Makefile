@@ -4,7 +4,7 @@
 # make test-quick           a minute's selection of the tests, which finds what most changes break
 # make test                 the tests, after make dev
 # make test-bridges         tests and examples of localconv.torch, .jax, .keras and .dask, in .venv-bridges
-# make demo                 filters a real photograph, then trains on real digits
+# make demo                 filters a real photograph, finds what moved in it, then trains on real digits
 # make lint                 everything that reads the code; format: writes it as lint wants it
 # make docs                 the documentation, in build/docs; docs-check: every page in a browser, at three widths
 # make bench                against NumPy, PyTorch and JAX; bench-busy: beside processes that keep every core busy
@@ -56,6 +56,7 @@ test: dev
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/foveate.py
+	$(BIN)/python examples/block_matching.py
 	$(BIN)/python examples/digits.py
 
 # One environment for all bridges, each as its extra; a library that has no wheel here ends it.

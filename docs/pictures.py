@@ -26,9 +26,10 @@ def draw_all(folder: Path) -> None:
     for page, saved in (("spatially-varying-filters", "bilateral.png"), ("gallery", "lights.png")):
         if is_newer(docs / f"{page}.md", folder / saved):
             run(plain_blocks(docs / f"{page}.md"), folder)
-    digits = docs.resolve().parent / "examples" / "digits.py"
-    if is_newer(digits, folder / "digits.png"):
-        run(digits.read_text(encoding="utf-8"), folder)
+    for name in ("digits", "block_matching"):
+        example = docs.resolve().parent / "examples" / f"{name}.py"
+        if is_newer(example, folder / f"{name}.png"):
+            run(example.read_text(encoding="utf-8"), folder)
 
 
 def is_newer(source: Path, made: Path) -> bool:
