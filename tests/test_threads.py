@@ -326,6 +326,7 @@ def test_the_gil_is_released(family, way):
     case = {
         "local": Case("local_conv1d", (3000,), (9,), 64, 16, 64),
         "conv": Case("conv1d", (100_000,), (9,), 1, 64, 64),
+        "filter": FilterCase("local_filter", (100_000,), (9,), 1, 256),
     }[family]
     arrays, span, ticks = case.arrays(), [], []
 
