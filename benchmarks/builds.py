@@ -21,7 +21,7 @@ import time
 from statistics import median
 
 from compare import available_cpus, limit_threads
-from shapes import FORWARD, SETS, STEP, cases, smallest_call
+from shapes import FORWARD, SETS, WORKS, cases, smallest_call
 
 PAUSE = 0.01
 
@@ -129,7 +129,7 @@ def main() -> int:
         work(options)
         return 0
     builds = [Build(path, options) for path in (options.before, options.after)]
-    ratios: dict[str, list[float]] = {FORWARD: [], STEP: []}
+    ratios: dict[str, list[float]] = {work: [] for work in WORKS}
     print(f"{'shape':58} {'before':>10} {'after':>10}  speed   (milliseconds)")
     for number, case in enumerate(every_case(options)):
         times, ratio = measure(builds, number, options.rounds, options.block)
@@ -137,7 +137,7 @@ def main() -> int:
             continue
         if case.name != smallest_call().name:
             ratios[case.work].append(ratio)
-        name = f"{case.family} {case.name}{', step' if case.work == STEP else ''}"
+        name = f"{case.family} {case.name}{'' if case.work == FORWARD else f', {case.work.split()[-1]}'}"
         print(f"{name:58} {times[0] * 1e3:10.4f} {times[1] * 1e3:10.4f}  {ratio:.3f}x", flush=True)
     for build in builds:
         build.close()
