@@ -179,7 +179,9 @@ def run(options: argparse.Namespace):
     for case in selected:
         progress.start(f"{case.family} {case.name}, {case.work}")
         try:
-            report.rows.append(measure(case, ours, rivals, probe, pace, progress.step))
+            row = measure(case, ours, rivals, probe, pace, progress.step)
+            row.workspace = ours.workspace(case)
+            report.rows.append(row)
         except ResultsDiffer as error:
             report.failures.append(str(error))
     progress.start("the smallest call")

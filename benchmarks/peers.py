@@ -81,6 +81,21 @@ class LocalConv:
             return {"local_correlation, softmax, local_filter": self._attention}
         return {name: self._step if case.work == STEP else partial(self._forward, name)}
 
+    def workspace(self, case: Case) -> int | None:
+        """Bytes of a thread beside the arrays, in the operation that takes most; None but for filters from the data."""
+        if case.family != "filter":
+            return None
+        from localconv.core import arrays, engine
+
+        operations = {FORWARD: "forward", CORRELATION: "grad_kernel", ATTENTION: "forward grad_kernel"}
+        names = operations.get(case.work, "forward grad_kernel grad_input").split()
+        element = arrays.element_type(None, np.empty(0, case.dtype))
+        shapes = (case.input_shape, case.kernel_shape)
+        if case.channels_first:
+            shapes = tuple((shape[0], shape[-1], *shape[1:-1]) for shape in shapes)
+        jobs = [engine.prepare(f"filter_{name}", spec_of(case), *shapes, element).job for name in names]
+        return max(job.thread_bytes + job.shared_bytes // job.threads for job in jobs)
+
     @staticmethod
     def _arguments(case: Case) -> dict[str, Any]:
         if case.family == "shared":

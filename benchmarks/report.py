@@ -20,7 +20,8 @@ NOTES = (
     "'limit' is what this machine could do in the same minutes: reading as many bytes as the arrays have, again and "
     "again, at full bandwidth, every array touched once in a pass and a kernel gradient's lines twice, or multiplying "
     "and adding at its peak, whichever takes longer; 'reached' is the share of it that localconv gets. Filters from "
-    "the data have both shares: of the peak ('of multiply-adds') and of the bandwidth ('of bytes').",
+    "the data have both shares: of the peak ('of multiply-adds') and of the bandwidth ('of bytes'); and the memory "
+    "that a thread takes beside the arrays.",
 )
 
 
@@ -167,6 +168,8 @@ def _cells(report: Report, row: Row) -> list[str]:
     if report.libraries:
         best = row.best
         cells += [f"{best.library}: {best.label}", f"{best.ratio:.2f}x"] if best else ["-", "-"]
+    if _has_workspaces(report):
+        cells.append("-" if row.workspace is None else f"{row.workspace / 2**20:.2f}")
     if _has_shares(report):
         cells += [f"{row.shares[name]:.0%}" if row.shares else "-" for name in ("compute", "memory")]
     elif _has_limits(report):
@@ -179,6 +182,10 @@ def _has_limits(report: Report) -> bool:
     return any(row.limit for row in report.rows)
 
 
+def _has_workspaces(report: Report) -> bool:
+    return any(row.workspace is not None for row in report.rows)
+
+
 def _has_shares(report: Report) -> bool:
     """Filters from the data have goals for multiply-adds and for bytes: both shares are shown."""
     return any(row.shares and row.case.family == "filter" for row in report.rows)
@@ -187,6 +194,7 @@ def _has_shares(report: Report) -> bool:
 def _header(report: Report) -> list[str]:
     header = ["shape", "localconv", *report.libraries]
     header += ["best peer", "speed"] if report.libraries else []
+    header += ["MiB a thread"] if _has_workspaces(report) else []
     if _has_shares(report):
         return [*header, "of multiply-adds", "of bytes"]
     return header + (["limit", "reached"] if _has_limits(report) else [])
@@ -244,7 +252,7 @@ def _row_for_machines(row: Row) -> dict[str, Any]:
     found["peers"] = {
         name: {"label": peer.label, "seconds": peer.time, "speed": peer.ratio} for name, peer in row.peers.items()
     }
-    found["looks"] = row.looks
+    found |= {"looks": row.looks} | ({} if row.workspace is None else {"workspace": row.workspace})
     if row.best:
         found |= {"best": row.best.library, "speed": row.best.ratio}
     if row.limit:

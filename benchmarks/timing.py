@@ -74,6 +74,7 @@ class Row:
     limit_rate: float = 0.0  # bytes or operations a second
     reached: float = 0.0  # the limit's time over localconv's
     shares: dict[str, float] = field(default_factory=dict)  # the same of either limit, "memory" and "compute"
+    workspace: int | None = None  # bytes that a thread of localconv takes beside the arrays, where that is asked for
     looks: dict[str, float] = field(default_factory=dict)  # seconds of every formulation of the peers, at one look
 
     @property
