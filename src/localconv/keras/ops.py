@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 
 from ..core.arguments import IntOrInts, PaddingLike
 from ..core.spec import Spec, filter_spec
@@ -345,7 +346,12 @@ def _called(kind: Any, first: str, second: str, rank: int, a: Any, b: Any, windo
 
 def _tensor(value: Any, name: str) -> Any:
     """`value` as a tensor of floats. TypeError names the argument."""
-    tensor = value if isinstance(value, keras.KerasTensor) else keras.ops.convert_to_tensor(value)
+    if isinstance(value, keras.KerasTensor):
+        tensor = value
+    elif keras.backend.backend() == "numpy" and isinstance(value, np.ndarray):
+        tensor = value  # Keras would copy it, and make float32 of float64
+    else:
+        tensor = keras.ops.convert_to_tensor(value)
     if keras.backend.standardize_dtype(tensor.dtype) not in COMPUTED:
         raise TypeError(f"{name} must have one of the dtypes {', '.join(COMPUTED)}, got {tensor.dtype}")
     return tensor
@@ -366,7 +372,9 @@ def correlated(filtering: backends.Filtering, spec: Spec, x: Any, queries: Any) 
 
 
 def _promoted(x: Any, other: Any) -> str:
-    return str(keras.backend.result_type(*[keras.backend.standardize_dtype(tensor.dtype) for tensor in (x, other)]))
+    first, second = (keras.backend.standardize_dtype(tensor.dtype) for tensor in (x, other))
+    # Under numpy Keras would make float32 of two of float64.
+    return first if first == second else str(keras.backend.result_type(first, second))
 
 
 # ------------------------------------------------------------------------------------------- nodes of functional models
