@@ -18,9 +18,10 @@ import numpy as np
 
 from ..core import engine
 from ..core.config import CHANNELS_FIRST, CHANNELS_LAST
+from ..core.families import FILTER
 from ..core.quantized import QuantizedKernel
 from ..core.spec import Spec
-from ..core.windows import Convolution
+from ..core.windows import Convolution, axes_of
 from ..filters import CORRELATION_NAMES, FILTER_NAMES
 from . import by_ops
 
@@ -158,6 +159,34 @@ def _correlate_of_tensorflow(spec: Spec, x: Any, queries: Any) -> Any:
     return correlated(spec, x, queries)
 
 
+def _filter_of_torch(spec: Spec, x: Any, filters: Any) -> Any:
+    from ..torch.autograd import filtered
+
+    return _behind_face_of_torch(spec, x, filters, filtered)
+
+
+def _correlate_of_torch(spec: Spec, x: Any, queries: Any) -> Any:
+    from ..torch.autograd import correlated
+
+    def correlate(x: Any, queries: Any, window: Any) -> Any:
+        return correlated(x, window.filters_size(x.shape), queries, window)
+
+    return _behind_face_of_torch(spec, x, queries, correlate)
+
+
+def _behind_face_of_torch(spec: Spec, x: Any, other: Any, compute: Callable[..., Any]) -> Any:
+    """A function of tensors (N, C, ...) and a window, of tensors in a Spec's order: their memory stays where it is."""
+    from ..torch.functional import window_for
+
+    spatial = x.shape[2:] if spec.channels_first else x.shape[1:-1]
+    pads = spec.padding if spec.padding == "inside" else tuple((a.before, a.after) for a in axes_of(spec, spatial))
+    assert spec.kernel_size is not None
+    window = window_for(spec.rank, spec.kernel_size, spec.strides, pads, spec.dilation, spec.groups, FILTER)
+    if spec.channels_first:
+        return compute(x, other, window)
+    return compute(x.movedim(-1, 1), other.movedim(-1, 1), window).movedim(1, -1)
+
+
 def _filter_of_jax(spec: Spec, x: Any, filters: Any) -> Any:
     from .. import jax as bridge
 
@@ -219,6 +248,7 @@ OF_OPS_BY_NUMPY = Makers(_quiet(_of_ops), _quiet(_of_ops_int8), True)
 FILTERING = {
     "numpy": Filtering(_filter_of_numpy, _correlate_of_numpy, False),
     "tensorflow": Filtering(_filter_of_tensorflow, _correlate_of_tensorflow, False),
+    "torch": Filtering(_filter_of_torch, _correlate_of_torch, True),
     "jax": Filtering(_filter_of_jax, _correlate_of_jax, True),
 }
 FILTERING_OF_OPS = Filtering(by_ops.filter_by_taps, by_ops.correlate_by_taps, True)
@@ -242,7 +272,7 @@ def filtering_for(wanted: str) -> Filtering:
     """`makers_for` of filters that come with the data."""
     name = keras.backend.backend()
     if is_compiled(wanted):
-        return FILTERING.get(name, FILTERING_OF_OPS)
+        return FILTERING[name]
     return FILTERING_OF_OPS_BY_NUMPY if name == "numpy" else FILTERING_OF_OPS
 
 

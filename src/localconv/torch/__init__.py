@@ -15,6 +15,14 @@ if not hasattr(_torch.library, "register_autocast"):  # before the operators are
 
 from . import private as _private
 from . import runtime as _runtime
+from .filters import (
+    local_correlation1d,
+    local_correlation2d,
+    local_correlation3d,
+    local_filter1d,
+    local_filter2d,
+    local_filter3d,
+)
 from .functional import (
     local_conv1d,
     local_conv2d,
@@ -54,6 +62,12 @@ __all__ = [
     "local_conv_transpose1d",
     "local_conv_transpose2d",
     "local_conv_transpose3d",
+    "local_correlation1d",
+    "local_correlation2d",
+    "local_correlation3d",
+    "local_filter1d",
+    "local_filter2d",
+    "local_filter3d",
     "to_keras",
     "to_snippet",
 ]

@@ -98,6 +98,28 @@ def check_int8(values: Tensor, scales: Tensor, **tensors: Tensor | None) -> None
             )
 
 
+def check_filter_dtypes(filters: Tensor | None, **tensors: Tensor) -> ElementType:
+    """What is computed of data and filters that come with it. RuntimeError unless the data have one dtype, and filters
+    that of the data, or 16 bits where these are float32.
+    """
+    (role, first), *others = tensors.items()
+    if first.dtype not in ELEMENTS:
+        known = ", ".join(map(str, ELEMENTS))
+        raise RuntimeError(f"Expected {role} to have one of the dtypes {known}, but got {first.dtype}")
+    for name, tensor in others:
+        if tensor.dtype != first.dtype:
+            raise RuntimeError(f"Expected {name} to have the dtype of {role}, {first.dtype}, but got {tensor.dtype}")
+    if filters is None or filters.dtype == first.dtype:
+        return ELEMENTS[first.dtype]
+    narrow = (torch.bfloat16, torch.float16) if first.dtype == torch.float32 else ()
+    if filters.dtype not in narrow:
+        known = " or ".join(map(str, (first.dtype, *narrow)))
+        raise RuntimeError(
+            f"Expected filters to have the dtype {known} for {role} of {first.dtype}, but got {filters.dtype}"
+        )
+    return ELEMENTS[filters.dtype]
+
+
 def check_devices(first: Tensor, *others: Tensor | None) -> None:
     """RuntimeError unless all tensors are on one device: where one is on meta, no kernel would say so."""
     for other in others:
@@ -147,6 +169,56 @@ def check_sizes(window: Window, input_size: Sequence[Any], weight_size: Sequence
     return (input_size[0], filters, *output)
 
 
+def check_filter_sizes(window: Window, input_size: Sequence[Any], filters_size: Sequence[Any]) -> tuple[Any, ...]:
+    """RuntimeError unless filters that come with the data fit an input. Returns the output's size, (N, C, ...)."""
+    rank, groups = window.rank, window.groups
+
+    def given() -> str:
+        return f"input of size {list(input_size)} and filters of size {list(filters_size)}"
+
+    check(
+        len(input_size) == rank + 2,
+        lambda: (
+            f"Expected an input of {rank + 2} dimensions (a single image is one of a batch: unsqueeze(0)), but got "
+            f"{given()}"
+        ),
+    )
+    check(len(filters_size) == rank + 2, lambda: f"Expected filters of {rank + 2} dimensions, but got {given()}")
+    for n in (*input_size, *filters_size):
+        check(n >= 0, lambda: f"Expected sizes of at least 0, but got {given()}")
+    if window.inside:
+        for n, taps, dilation in zip(input_size[2:], window.kernel_size, window.dilation, strict=True):
+            check(
+                n >= taps * dilation,
+                lambda: (
+                    f"Expected kernel_size * dilation to be at most the input's size along every axis with "
+                    f"padding='inside', but got kernel_size={window.kernel_size}, dilation={window.dilation}, {given()}"
+                ),
+            )
+    batch, channels = input_size[:2]
+    expected = window.filters_size(input_size)
+    for n in expected[2:]:
+        check(
+            n >= 1,
+            lambda: (
+                f"Expected an input that is at least as large as the dilated kernel, but the output would have size "
+                f"{list(expected[2:])}: kernel_size={window.kernel_size}, padding={window.padding[::2]}, {given()}"
+            ),
+        )
+    check(channels >= 1, lambda: f"Expected at least one channel, but got {given()}")
+    check(channels % groups == 0, lambda: f"Expected groups={groups} to divide the input's channels, but got {given()}")
+    shared = type(filters_size[0]) is int and filters_size[0] == 1
+    for n, m in zip(filters_size[shared:], expected[shared:], strict=True):
+        check(
+            n == m,
+            lambda: (
+                f"Expected filters to have size [batch or 1, groups * prod(kernel_size), ...] = {list(expected)}, the "
+                f"first of which may be 1, but got {given()}"
+            ),
+        )
+    return (batch, channels, *expected[2:])
+
+
 def check_transposed(window: Window, input_size: Sequence[Any], spatial: Sequence[Any]) -> None:
     """RuntimeError unless the transposed convolution of an input can have so many pixels along every axis."""
 
@@ -193,6 +265,35 @@ def check_gradient(gradient_size: Sequence[Any], output_size: Sequence[Any]) -> 
         output_size,
         lambda: f"Expected a gradient of the output's size {list(output_size)}, but got {list(gradient_size)}",
     )
+
+
+def check_queries(queries_size: Sequence[Any], output_size: Sequence[Any]) -> None:
+    """RuntimeError unless queries, or a gradient, have the size of a filtered input."""
+    _check_equal(
+        queries_size,
+        output_size,
+        lambda: (
+            f"Expected queries, or a gradient, of the size of what local_filter returns, {list(output_size)}, but got "
+            f"{list(queries_size)}"
+        ),
+    )
+
+
+def is_channels_last(*tensors: Tensor | None) -> bool:
+    """In which order of memory filters that come with the data are computed, and the result's: that of the tensors; if
+    they do not agree, (N, C, ...).
+
+    Those that lie in both orders, or in none, do not count.
+    """
+    found = False
+    for tensor in tensors:
+        if tensor is None:
+            continue
+        first, last = tensor.is_contiguous(), tensor.movedim(1, -1).is_contiguous()
+        if first and not last:
+            return False
+        found = found or (last and not first)
+    return found
 
 
 def _check_equal(actual: Sequence[Any], expected: Sequence[Any], message: Any) -> None:

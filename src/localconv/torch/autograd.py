@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import fallback, native, operators
-from .operators import INPUT, OUTPUT, Product, call_native
+from .operators import INPUT, OUTPUT, WEIGHT, Product, call_native
 from .private import is_plain
 from .window import Window
 
@@ -74,4 +74,28 @@ def transpose_int8(
         result = Product.apply(None, values, y, scales, bias, operation)
     else:
         result = native.grad_input_int8(size, values, scales, y, bias, window)
+    return result  # type: ignore[no-any-return]
+
+
+def filtered(x: Tensor, filters: Tensor, window: Window) -> Tensor:
+    """A batch (N, C, ...) through the filters that come with it."""
+    if _is_compiling() or not _direct(x, filters):
+        result: Any = operators.local_filter(x, filters, *window.arguments)
+    elif _is_grad_enabled() and (x.requires_grad or filters.requires_grad):
+        operation = (call_native, OUTPUT, (x.shape, filters.shape), window)
+        result = Product.apply(x, filters, None, None, None, operation)
+    else:
+        result = native.filter_forward(x, filters, window)
+    return result  # type: ignore[no-any-return]
+
+
+def correlated(x: Tensor, size: tuple[Any, ...], y: Tensor, window: Window) -> Tensor:
+    """The products of a batch's windows with queries: filters of that size."""
+    if _is_compiling() or not _direct(x, y):
+        result: Any = operators.local_filter_filters(x, size, y, *window.arguments)
+    elif _is_grad_enabled() and (x.requires_grad or y.requires_grad):
+        operation = (call_native, WEIGHT, (x.shape, size), window)
+        result = Product.apply(x, None, y, None, None, operation)
+    else:
+        result = native.filter_grad_kernel(x, size, y, window)
     return result  # type: ignore[no-any-return]

@@ -16,10 +16,21 @@ from torch import Tensor
 
 from ..core import formulation
 from ..core.arguments import Ints
-from ..core.formulation import Piece, whole
+from ..core.formulation import ByTap, Piece, filters_by_tap, whole
 from ..core.windows import effective_size
 from . import private
-from .arguments import broadcastable_bias, check_bias, check_dtypes, check_gradient, check_int8, check_sizes
+from .arguments import (
+    broadcastable_bias,
+    check_bias,
+    check_dtypes,
+    check_filter_dtypes,
+    check_filter_sizes,
+    check_gradient,
+    check_int8,
+    check_queries,
+    check_sizes,
+    is_channels_last,
+)
 from .window import Window
 
 _forced = False
@@ -162,3 +173,62 @@ def grad_input_int8(
 def dequantized(values: Tensor, scales: Tensor) -> Tensor:
     """The float32 weight that int8 values and their scales stand for; both may be batched."""
     return values * scales.unsqueeze(-2)
+
+
+# ------------------------------------------------------------------------------------------ filters that come with data
+
+
+def filter_forward(x: Tensor, filters: Tensor, window: Window) -> Tensor:
+    """As `native.filter_forward`."""
+    check_filter_dtypes(filters, input=x)
+    check_filter_sizes(window, x.shape, filters.shape)
+    common, last = x.dtype, is_channels_last(x, filters)
+    by_tap, xp = _by_tap(window, x.shape, last), _arrays(x.device)
+    y = formulation.filter_forward(xp, by_tap, _ordered(x, last), _ordered(filters, last), _wide)
+    return _laid_out(y, last, common)
+
+
+def filter_grad_input(size: Sequence[Any], filters: Tensor, gradient: Tensor, window: Window) -> Tensor:
+    """As `native.filter_grad_input`."""
+    check_filter_dtypes(filters, grad_output=gradient)
+    check_queries(gradient.shape, check_filter_sizes(window, size, filters.shape))
+    common, last = gradient.dtype, is_channels_last(filters, gradient)
+    by_tap, xp = _by_tap(window, tuple(size), last), _arrays(gradient.device)
+    x = formulation.filter_grad_input(xp, by_tap, _ordered(filters, last), _ordered(gradient, last), _wide)
+    return _laid_out(x, last, common)
+
+
+def filter_grad_kernel(x: Tensor, size: Sequence[Any], gradient: Tensor, window: Window) -> Tensor:
+    """As `native.filter_grad_kernel`."""
+    check_filter_dtypes(None, input=x, queries=gradient)
+    check_queries(gradient.shape, check_filter_sizes(window, x.shape, size))
+    common, last = gradient.dtype, is_channels_last(x, gradient)
+    by_tap, xp, one = _by_tap(window, x.shape, last), _arrays(x.device), bool(size[0] == 1)
+    filters = formulation.filter_grad_kernel(xp, by_tap, _ordered(x, last), _ordered(gradient, last), one, _wide)
+    return _laid_out(filters, last, common)
+
+
+@lru_cache(maxsize=1024)
+def _sums_by_tap(window: Window, channels: int, spatial: Ints, channels_first: bool) -> ByTap:
+    return filters_by_tap(window.convolution((1, channels, *spatial), channels, channels_first))
+
+
+def _by_tap(window: Window, size: Sequence[Any], last: bool) -> ByTap:
+    """The sums for an input of that size, whatever its batch."""
+    return _sums_by_tap(window, size[1], tuple(size[2:]), not last)
+
+
+def _wide(part: Tensor) -> Tensor:
+    """A part of an operand in what is computed."""
+    return part if part.dtype == torch.float64 else part.to(torch.float32)
+
+
+def _ordered(tensor: Tensor, last: bool) -> Tensor:
+    """(N, C, ...), or it as (N, ..., C)."""
+    return tensor.movedim(1, -1) if last else tensor
+
+
+def _laid_out(result: Tensor, last: bool, dtype: torch.dtype) -> Tensor:
+    """The inverse of `_ordered`, with the strides that the fakes of the operators promise."""
+    result = result.to(dtype).contiguous()
+    return result.movedim(-1, 1) if last else result

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..core.arguments import ints
+from ..core.families import LOCAL
 from ..docstrings import docstring_from_2d
 from . import autograd
 from .arguments import check_int8_tensors, check_tensors, check_transposed
@@ -26,22 +27,28 @@ __all__ = [
 
 @lru_cache(maxsize=1024)
 def _known_window(*arguments: Any) -> Window:
-    return window_of(arguments_of(*arguments))
+    return window_of(arguments_of(*arguments), arguments[-1])
 
 
 @torch.compiler.assume_constant_result  # or compilation would look through the caches below, and warn of them
 def window_for(
-    rank: int, kernel_size: IntOrInts, stride: IntOrInts, padding: Padding, dilation: IntOrInts, groups: int
+    rank: int,
+    kernel_size: IntOrInts,
+    stride: IntOrInts,
+    padding: Padding,
+    dilation: IntOrInts,
+    groups: int,
+    family: str = LOCAL,
 ) -> Window:
     """The window of a user's arguments. TypeError or ValueError names one that cannot be."""
-    given = (rank, kernel_size, stride, padding, dilation, groups)
+    given = (rank, kernel_size, stride, padding, dilation, groups, family)
     if any(type(part) is bool or type(part) is float for part in given):
         # Equal to an int, and no int: the cache would not tell them apart.
-        return window_of(arguments_of(*given))
+        return window_of(arguments_of(*given), family)
     try:
         return _known_window(*given)
     except TypeError:
-        return window_of(arguments_of(*given))
+        return window_of(arguments_of(*given), family)
 
 
 def convolve(name: str, x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 from .._core import Job, ask_for_huge_pages, num_threads
 from ..core import engine
 from ..core.arrays import SINGLE, ElementType
-from ..core.geometry import Mismatch
+from ..core.geometry import Mismatch, Names
 from ..core.settings import current
 from .arguments import (
     ELEMENTS,
@@ -25,11 +25,18 @@ from .arguments import (
     broadcastable_bias,
     check_bias,
     check_dtypes,
+    check_filter_dtypes,
+    check_filter_sizes,
     check_gradient,
     check_int8,
+    check_queries,
     check_sizes,
+    is_channels_last,
 )
 from .window import Window
+
+# What errors call the arguments of filters that come with the data.
+FILTER_NAMES = Names("input", "filters", "queries", "what local_filter returns")
 
 # Bytes from which NumPy asks for huge pages, too.
 LARGE = 2**22
@@ -234,3 +241,101 @@ def _refuse_gradient(gradient: Tensor, expected: Sequence[int]) -> None:
     """Say which size a gradient must have; both are (N, ..., F)."""
     actual, required = ((size[0], size[-1], *size[1:-1]) for size in (gradient.shape, expected))
     check_gradient(actual, required)
+
+
+# ------------------------------------------------------------------------------------------ filters that come with data
+
+
+@opaque
+def filter_forward(x: Tensor, filters: Tensor, window: Window) -> Tensor:
+    """(N, C, ...) through the filters (N or 1, groups * taps, ...) that come with it."""
+    element = check_filter_dtypes(filters, input=x)
+    if x.dim() != window.rank + 2 or filters.dim() != window.rank + 2:
+        check_filter_sizes(window, x.shape, filters.shape)
+    common, last = x.dtype, is_channels_last(x, filters)
+    x, filters = _ready(_ordered(x, last), element), _ordered(filters, last).resolve_neg().contiguous()
+    prepared = _prepare_filters("filter_forward", window, x.shape, filters.shape, element, last)
+    result = _made_ordered(prepared.output, x.dtype, last)
+    _run(prepared.job, result, x, filters, None)
+    return result.to(common)
+
+
+@opaque
+def filter_grad_input(size: Sequence[int], filters: Tensor, gradient: Tensor, window: Window) -> Tensor:
+    """The gradient for an input of that size."""
+    element = check_filter_dtypes(filters, grad_output=gradient)
+    if gradient.dim() != window.rank + 2 or filters.dim() != window.rank + 2 or len(size) != window.rank + 2:
+        check_queries(gradient.shape, check_filter_sizes(window, size, filters.shape))
+    common, last = gradient.dtype, is_channels_last(filters, gradient)
+    gradient, filters = _ready(_ordered(gradient, last), element), _ordered(filters, last).resolve_neg().contiguous()
+    n, channels, *spatial = size
+    shape = (n, *spatial, channels) if last else tuple(size)
+    prepared = _prepare_filters("filter_grad_input", window, shape, filters.shape, element, last)
+    _check_ordered(gradient, prepared.output, last)
+    result = _made_ordered(shape, gradient.dtype, last)
+    _run(prepared.job, result, None, filters, gradient)
+    return result.to(common)
+
+
+@opaque
+def filter_grad_kernel(x: Tensor, size: Sequence[int], gradient: Tensor, window: Window) -> Tensor:
+    """The gradient for filters of that size, which is the correlation of an input's windows with queries."""
+    element = check_filter_dtypes(None, input=x, queries=gradient)
+    if gradient.dim() != window.rank + 2 or x.dim() != window.rank + 2 or len(size) != window.rank + 2:
+        check_queries(gradient.shape, check_filter_sizes(window, x.shape, size))
+    common, last = gradient.dtype, is_channels_last(x, gradient)
+    x, gradient = (_ready(_ordered(tensor, last), element) for tensor in (x, gradient))
+    n, taps, *spatial = size
+    shape = (n, *spatial, taps) if last else tuple(size)
+    wide = SINGLE if element.storage else element
+    prepared = _prepare_filters("filter_grad_kernel", window, x.shape, shape, wide, last)
+    _check_ordered(gradient, prepared.output, last)
+    result = _made_ordered(shape, gradient.dtype, last)
+    _run(prepared.job, result, x, None, gradient)
+    return result.to(common)
+
+
+def _ordered(tensor: Tensor, last: bool) -> Tensor:
+    """(N, C, ...), or it as (N, ..., C)."""
+    return tensor.movedim(1, -1) if last else tensor
+
+
+def _made_ordered(shape: tuple[int, ...], dtype: torch.dtype, last: bool) -> Tensor:
+    """A new tensor (N, C, ...), of which the shape is given in its order of memory."""
+    return _made(*(_as_channels_last(shape) if last else _as_channels_first(shape)), dtype)
+
+
+@lru_cache(maxsize=1024)
+def _as_channels_first(shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Size and strides of what lies in memory as its size says."""
+    return shape, tuple(max(1, prod(shape[axis + 1 :])) for axis in range(len(shape)))
+
+
+def _check_ordered(gradient: Tensor, expected: tuple[int, ...], last: bool) -> None:
+    """RuntimeError unless a gradient has that shape, in its order of memory."""
+    if gradient.shape != expected:
+        actual, required = (
+            _as_channels_last(tuple(shape))[0] if last else shape for shape in (gradient.shape, expected)
+        )
+        check_queries(actual, required)
+
+
+def _prepare_filters(
+    operation: str,
+    window: Window,
+    x_shape: Sequence[int],
+    filters_shape: Sequence[int],
+    element: ElementType,
+    last: bool,
+) -> engine.Prepared:
+    """As `_prepare`, of shapes in their order of memory."""
+    shapes = tuple(x_shape), tuple(filters_shape)
+    threads = min(num_threads(), _get_num_threads())
+    spec = window.specs[not last]
+    try:
+        return engine.prepare(operation, spec, *shapes, element, engine.Context(current(), threads))
+    except Mismatch as error:
+        x_size, size = (_as_channels_last(shape)[0] if last else shape for shape in shapes)
+        check_filter_sizes(window, x_size, size)
+        given = f"input of size {list(x_size)} and filters of size {list(size)}"
+        raise RuntimeError(f"{error.named(FILTER_NAMES)} ({given})") from None

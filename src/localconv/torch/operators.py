@@ -14,7 +14,15 @@ The first two are there for weights of int8 values and float32 scales too, ``loc
 and filter, and is never made, for the kernels read the values. It has no derivative. Input, gradient and bias may then
 be float32, bfloat16 or float16, each by itself; what comes out has the dtype of the first.
 
-Behind these arguments stand kernel_size, stride, padding (before and after, of every axis), dilation and groups.
+Filters that come with the data, `filters` (N or 1, groups * taps, ...), are the weight of another such sum:
+
+- ``local_filter(input, filters)``: the output, of as many channels as the input;
+- ``local_filter_input(input_size, filters, grad_output)``: the gradient for the input;
+- ``local_filter_filters(input, filters_size, grad_output)``: the gradient for the filters, which is the correlation of
+  the input's windows with `grad_output`.
+
+Behind these arguments stand kernel_size, stride, padding (before and after, of every axis; of
+filters none: windows are moved inside), dilation and groups.
 """
 
 from __future__ import annotations
@@ -26,15 +34,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.families import FILTER, LOCAL
 from . import fallback, native, private
 from .arguments import (
     broadcastable_bias,
     check_bias,
     check_devices,
     check_dtypes,
+    check_filter_dtypes,
+    check_filter_sizes,
     check_gradient,
     check_int8,
+    check_queries,
     check_sizes,
+    is_channels_last,
 )
 from .window import Window, window_from
 
@@ -52,6 +65,8 @@ SHARED_ARGUMENTS = {
     "weight_size": "SymInt[]",
 }
 INPUT, WEIGHT, OUTPUT, SCALES, BIAS = range(5)
+# What an operator may call these instead.
+OTHER_NAMES = {"values": "weight", "filters": "weight", "filters_size": "weight_size"}
 
 Operands = Sequence[Any]
 
@@ -59,8 +74,8 @@ library = torch.library.Library("localconv", "DEF")
 
 
 class Operator:
-    """A row of the table: which factor it computes, its arguments (`values` are an int8 weight), and the functions of
-    these and a window that give the values, on the processor and elsewhere.
+    """A row of the table: which factor it computes, its arguments (`values` are an int8 weight, `filters` come with the
+    data), and the functions of these and a window that give the values, on the processor and elsewhere.
     """
 
     def __init__(
@@ -69,7 +84,8 @@ class Operator:
         self.name, self.target, self.compiled, self.plain = name, target, compiled, plain
         names = arguments.split()
         self.is_int8 = "values" in names
-        places = [list(SHARED_ARGUMENTS).index(name.replace("values", "weight")) for name in names]
+        self.family = FILTER if "filters" in names or "filters_size" in names else LOCAL
+        places = [list(SHARED_ARGUMENTS).index(OTHER_NAMES.get(name, name)) for name in names]
         #: The operator's own arguments before the window, of all operands.
         self.arguments_of: Callable[[Operands], tuple[Any, ...]] = itemgetter(*places)
         self._places = places
@@ -85,6 +101,10 @@ class Operator:
             operands[place] = argument
         return operands
 
+    def window_of(self, arguments: Sequence[Any]) -> Window:
+        """The window among the dispatcher's arguments."""
+        return window_from(*arguments[-5:], self.family)
+
 
 OPERATORS = [
     Operator("local_conv", OUTPUT, "input weight bias", native.forward, fallback.forward),
@@ -98,25 +118,47 @@ OPERATORS = [
         native.grad_input_int8,
         fallback.grad_input_int8,
     ),
+    Operator("local_filter", OUTPUT, "input filters", native.filter_forward, fallback.filter_forward),
+    Operator(
+        "local_filter_input",
+        INPUT,
+        "input_size filters grad_output",
+        native.filter_grad_input,
+        fallback.filter_grad_input,
+    ),
+    Operator(
+        "local_filter_filters",
+        WEIGHT,
+        "input filters_size grad_output",
+        native.filter_grad_kernel,
+        fallback.filter_grad_kernel,
+    ),
 ]
-local_conv, local_conv_input, local_conv_weight, local_conv_int8, local_conv_input_int8 = [
-    operator.overload for operator in OPERATORS
-]
-_FOR = {(operator.target, operator.is_int8): operator for operator in OPERATORS}
+(
+    local_conv,
+    local_conv_input,
+    local_conv_weight,
+    local_conv_int8,
+    local_conv_input_int8,
+    local_filter,
+    local_filter_input,
+    local_filter_filters,
+) = [operator.overload for operator in OPERATORS]
+_FOR = {(operator.target, operator.family, operator.is_int8): operator for operator in OPERATORS}
 
 
 def call(target: int, operands: Operands, window: Window) -> Tensor:
     """The operator that computes the factor `target`, called with those of the operands that it takes. Where there are
     scales, the weight has int8 values.
     """
-    operator = _FOR[target, operands[SCALES] is not None]
+    operator = _FOR[target, window.family, operands[SCALES] is not None]
     result: Tensor = operator.overload(*operator.arguments_of(operands), *window.arguments)
     return result
 
 
 def call_native(target: int, operands: Operands, window: Window) -> Tensor:
     """As `call`, without the dispatcher."""
-    operator = _FOR[target, operands[SCALES] is not None]
+    operator = _FOR[target, window.family, operands[SCALES] is not None]
     return operator.compiled(*operator.arguments_of(operands), window)
 
 
@@ -129,7 +171,7 @@ def register_values(operator: Operator) -> None:
 
     @native.opaque
     def elsewhere(*arguments: Any) -> Tensor:
-        return plain(*arguments[:-5], window_from(*arguments[-5:]))
+        return plain(*arguments[:-5], operator.window_of(arguments))
 
     @native.opaque
     def without_kernels(*arguments: Any) -> Tensor:
@@ -138,7 +180,7 @@ def register_values(operator: Operator) -> None:
     @native.opaque
     def on_processor(*arguments: Any) -> Tensor:
         compute = plain if fallback.is_forced() else compiled
-        return compute(*map(private.as_memory, arguments[:-5]), window_from(*arguments[-5:]))
+        return compute(*map(private.as_memory, arguments[:-5]), operator.window_of(arguments))
 
     if private.HAS_TOOLS:
         library.impl(operator.name, elsewhere, "CompositeExplicitAutograd")
@@ -168,7 +210,7 @@ def register_shapes(operator: Operator) -> None:
             first = next(iter(given))
             check_dtypes(**{first: given[first], "weight": weight} | given)
         size = x.shape if input_size is None else input_size
-        output = check_sizes(window_from(*arguments[-5:]), size, weight.shape if weight_size is None else weight_size)
+        output = check_sizes(operator.window_of(arguments), size, weight.shape if weight_size is None else weight_size)
         if y is not None:
             check_gradient(y.shape, output)
         if bias is not None:
@@ -181,7 +223,25 @@ def register_shapes(operator: Operator) -> None:
         # (N, C, ...) whose memory is channels_last
         return like.new_empty((n, *spatial, channels)).movedim(-1, 1)
 
-    torch.library.register_fake(f"localconv::{operator.name}", fake, lib=library)
+    def fake_filters(*arguments: Any) -> Tensor:
+        x, filters, y, _, _, input_size, filters_size = operator.operands_of(arguments)
+        names = ("input", "queries" if operator.target == WEIGHT else "grad_output")
+        given = {name: tensor for name, tensor in zip(names, (x, y), strict=True) if tensor is not None}
+        check_filter_dtypes(filters, **given)
+        size = x.shape if input_size is None else input_size
+        taps = filters.shape if filters_size is None else filters_size
+        output = check_filter_sizes(operator.window_of(arguments), size, taps)
+        if y is not None:
+            check_queries(y.shape, output)
+        like = x if y is None else y
+        check_devices(like, x, filters)
+        n, channels, *spatial = {INPUT: size, WEIGHT: taps, OUTPUT: output}[operator.target]
+        if is_channels_last(x, filters, y):
+            return like.new_empty((n, *spatial, channels)).movedim(-1, 1)
+        return like.new_empty((n, channels, *spatial))
+
+    made = fake_filters if operator.family == FILTER else fake
+    torch.library.register_fake(f"localconv::{operator.name}", made, lib=library)
 
 
 # ---------------------------------------------------------------------------------------------------- the derivatives
@@ -307,7 +367,7 @@ def register_derivatives(operator: Operator) -> None:
             x.shape if input_size is None else tuple(input_size),
             weight.shape if weight_size is None else tuple(weight_size),
         )
-        operation = (_call_below_autograd, operator.target, sizes, window_from(*arguments[-5:]))
+        operation = (_call_below_autograd, operator.target, sizes, operator.window_of(arguments))
         return apply(x, weight, y, scales, bias, operation)
 
     library.impl(operator.name, differentiable, "Autograd")
@@ -353,6 +413,39 @@ def batched(target: int, batch: int, operands: Operands, window: Window, dims: S
     return result.unflatten(axis, (batch, -1)), axis
 
 
+def batched_filters(
+    target: int, batch: int, operands: Operands, window: Window, dims: Sequence[Any]
+) -> tuple[Tensor, int]:
+    """`batched` of filters that come with the data: batches are more images, each with its filters, unless one serves
+    them all.
+    """
+    x, filters, y = [
+        t if t is None or d is None else t.movedim(d, 0) for t, d in zip(operands[:SCALES], dims[:SCALES], strict=True)
+    ]
+    input_size, filters_size = operands[BIAS + 1 :]
+    images = input_size[0] if x is None else x.shape[0 if dims[INPUT] is None else 1]
+    if filters is not None and not (dims[WEIGHT] is None and filters.shape[0] == 1):
+        filters = _by_images(filters, batch, images, dims[WEIGHT])
+    x, y = _by_images(x, batch, images, dims[INPUT]), _by_images(y, batch, images, dims[OUTPUT])
+    size = None if input_size is None else (batch * images, *input_size[1:])
+    if target != WEIGHT:
+        return call(target, (x, filters, y, None, None, size, None), window).unflatten(0, (batch, images)), 0
+    shared, dtype = filters_size[0] == 1 != images, y.dtype
+    if shared and dtype != torch.float64:  # rounded when all images are in
+        x, y = x.float(), y.float()
+    result = call(target, (x, None, y, None, None, None, (batch * images, *filters_size[1:])), window)
+    result = result.unflatten(0, (batch, images))
+    return (result.sum(1, keepdim=True).to(dtype) if shared else result), 0
+
+
+def _by_images(tensor: Tensor | None, batch: int, images: int, dim: int | None) -> Tensor | None:
+    """(batch, N or 1, C, ...) or one (N or 1, C, ...) for all as (batch * N, C, ...)."""
+    if tensor is None:
+        return None
+    full = tensor.unsqueeze(0) if dim is None else tensor
+    return full.expand(batch, images if full.shape[1] == 1 else -1, *full.shape[2:]).flatten(0, 1)
+
+
 def with_batched_bias(y: Tensor, axis: int, bias: Tensor, dim: int | None, rank: int) -> tuple[Tensor, int]:
     """Batched outputs plus a bias that is batched along `dim`, or one for all; and the axis of the batch."""
     biases = bias.unsqueeze(0) if dim is None else bias.movedim(dim, 0)
@@ -370,17 +463,18 @@ def _by_channels(tensor: Tensor, batch: int, dim: int | None) -> Tensor:
 def register_batches(operator: Operator) -> None:
     """The rule for `torch.vmap`."""
     target = operator.target
+    compute = batched_filters if operator.family == FILTER else batched
 
     def rule(info: Any, dims: Any, *arguments: Any) -> tuple[Tensor, int]:
         operands, places = operator.operands_of(arguments), operator.operands_of(dims)
-        window = window_from(*arguments[-5:])
+        window = operator.window_of(arguments)
         bias, operands[BIAS] = operands[BIAS], None
         given = OUTPUT if target == INPUT else INPUT
         dtype = operands[given].dtype
         if operator.is_int8:  # rounded when the bias is in
             operands[given] = operands[given].float()
         if any(dim is not None for dim in places[:BIAS]):
-            result, axis = batched(target, info.batch_size, operands, window, places)
+            result, axis = compute(target, info.batch_size, operands, window, places)
         else:
             result, axis = call(target, operands, window).unsqueeze(0), 0
         if bias is not None:

@@ -1,8 +1,9 @@
 """How a locally connected convolution of tensors goes, in PyTorch's words: kernel_size, stride, padding, dilation,
 groups.
 
-Tensors are (N, C, ...) for their users. What is computed is channels_last behind that face, so a window's `Spec` always
-is: who has memory in that order pays for no copy, and the output's memory is in it.
+Tensors are (N, C, ...) for their users. A locally connected convolution is channels_last behind that face: who has
+memory in that order pays for no copy, and the output's memory is in it. Filters that come with the data are computed in
+the order that memory has, so a window has a `Spec` for both.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from math import prod
 from typing import Any
 
 from ..core.arguments import Ints, ints, padding_of
-from ..core.spec import Spec, local_spec
+from ..core.families import FAMILIES, FILTER, LOCAL
+from ..core.spec import Spec, filter_spec, local_spec
 from ..core.windows import Convolution, effective_size, output_of
 
 IntOrInts = int | Sequence[int]
@@ -22,36 +24,64 @@ Padding = str | int | Sequence[int] | Sequence[Sequence[int]]
 # No size of a tensor is larger.
 LARGEST_SIZE = 2**63 - 1
 
-# What the operators take for a window: kernel_size, stride, padding (before and after each axis), dilation, groups.
+# What the operators take for a window: kernel_size, stride, padding (before and after each axis; of filters that come
+# with the data none where windows are moved inside), dilation, groups.
 Arguments = tuple[Ints, Ints, Ints, Ints, int]
 
 
 class Window:
-    """One way to convolve, made by `window_of`: equal arguments give the same object."""
+    """One way to convolve, made by `window_of`: equal arguments give the same object.
 
-    __slots__ = ("arguments", "dilation", "groups", "kernel_size", "padding", "rank", "spec", "stride", "taps")
+    `specs`: with channels_last and with channels_first; `spec`: the first of them.
+    """
 
-    def __init__(self, arguments: Arguments) -> None:
-        self.arguments = arguments
+    __slots__ = (
+        "arguments",
+        "dilation",
+        "family",
+        "groups",
+        "kernel_size",
+        "padding",
+        "rank",
+        "spec",
+        "specs",
+        "stride",
+        "taps",
+    )
+
+    def __init__(self, arguments: Arguments, family: str) -> None:
+        self.arguments, self.family = arguments, family
         self.kernel_size, self.stride, self.padding, self.dilation, self.groups = arguments
         self.rank, self.taps = len(self.kernel_size), prod(self.kernel_size)
         _check_lengths(self)
-        pairs = tuple(zip(self.padding[::2], self.padding[1::2], strict=True))
-        self.spec: Spec = local_spec(
-            self.rank, self.kernel_size, self.stride, pairs, "channels_last", self.dilation, self.groups
+        pairs: Any = "inside" if self.inside else tuple(zip(self.padding[::2], self.padding[1::2], strict=True))
+        make = filter_spec if family == FILTER else local_spec
+        self.specs: tuple[Spec, ...] = tuple(
+            make(self.rank, self.kernel_size, self.stride, pairs, data_format, self.dilation, self.groups)
+            for data_format in ("channels_last", "channels_first")
         )
+        self.spec = self.specs[0]
 
     def __reduce__(self) -> Any:
         """Copies and pickles are the one object that there is: plans go by it."""
-        return window_of, (self.arguments,)
+        return window_of, (self.arguments, self.family)
+
+    @property
+    def inside(self) -> bool:
+        """Whether windows are moved inside the input."""
+        return not self.padding
 
     def output_size(self, spatial: Sequence[Any]) -> tuple[Any, ...]:
         """Positions along every axis, of sizes that may be symbolic."""
         return output_of(self.spec, spatial)
 
-    def convolution(self, size: Sequence[Any], out_channels: Any) -> Convolution:
+    def convolution(self, size: Sequence[Any], out_channels: Any, channels_first: bool = False) -> Convolution:
         """The convolution of an input (N, C, ...), whose sizes may be symbolic."""
-        return Convolution(self.spec, tuple(size[2:]), size[1], out_channels)
+        return Convolution(self.specs[channels_first], tuple(size[2:]), size[1], out_channels)
+
+    def filters_size(self, size: Sequence[Any]) -> tuple[Any, ...]:
+        """That of filters for every image of an input (N, C, ...), whose sizes may be symbolic."""
+        return (size[0], self.groups * self.taps, *self.output_size(size[2:]))
 
     def transposed_size(self, spatial: Sequence[Any], output_padding: Ints) -> tuple[Any, ...]:
         """Pixels along every axis of what the transposed convolution makes of so many positions."""
@@ -71,7 +101,7 @@ class Window:
 
     def with_groups(self, groups: int) -> Window:
         """The window with another number of groups."""
-        return window_of((*self.arguments[:4], groups))
+        return window_of((*self.arguments[:4], groups), self.family)
 
 
 def _check_lengths(window: Window) -> None:
@@ -81,7 +111,12 @@ def _check_lengths(window: Window) -> None:
         raise ValueError(f"kernel_size must be 1, 2 or 3 ints, got {window.kernel_size}")
     ints(window.stride, rank, "stride")
     ints(window.dilation, rank, "dilation")
-    if len(window.padding) != 2 * rank:
+    if window.inside and "inside" in FAMILIES[window.family].paddings:
+        if max(window.stride) > 1:
+            raise ValueError(
+                f"stride must be 1 with padding='inside', which has an output for every pixel, got {window.stride}"
+            )
+    elif len(window.padding) != 2 * rank:
         raise ValueError(
             f"padding must be {2 * rank} ints, before and after each axis of kernel_size={window.kernel_size}, got "
             f"{window.padding}"
@@ -89,20 +124,31 @@ def _check_lengths(window: Window) -> None:
 
 
 @lru_cache(maxsize=1024)
-def window_of(arguments: Arguments) -> Window:
+def window_of(arguments: Arguments, family: str = LOCAL) -> Window:
     """The window of the operators' arguments."""
-    return Window(arguments)
+    return Window(arguments, family)
 
 
 def window_from(
-    kernel_size: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    family: str = LOCAL,
 ) -> Window:
     """The window of the lists that the dispatcher passes."""
-    return window_of((tuple(kernel_size), tuple(stride), tuple(padding), tuple(dilation), groups))
+    return window_of((tuple(kernel_size), tuple(stride), tuple(padding), tuple(dilation), groups), family)
 
 
 def arguments_of(
-    rank: int, kernel_size: IntOrInts, stride: IntOrInts, padding: Padding, dilation: IntOrInts, groups: int
+    rank: int,
+    kernel_size: IntOrInts,
+    stride: IntOrInts,
+    padding: Padding,
+    dilation: IntOrInts,
+    groups: int,
+    family: str = LOCAL,
 ) -> Arguments:
     """The operators' arguments. TypeError or ValueError names one that cannot be.
 
@@ -112,8 +158,12 @@ def arguments_of(
     size, steps = ints(kernel_size, rank, "kernel_size"), ints(stride, rank, "stride")
     spacing, (parts,) = ints(dilation, rank, "dilation"), ints(groups, 1, "groups")
     if isinstance(padding, str):
-        if padding not in ("valid", "same"):
-            raise ValueError(f"padding must be 'valid', 'same', an int or {rank} ints, got {padding!r}")
+        names = ("valid", "same", *FAMILIES[family].paddings)
+        if padding not in names:
+            known = ", ".join(map(repr, names))
+            raise ValueError(f"padding must be {known}, an int or {rank} ints, got {padding!r}")
+        if padding == "inside":
+            return size, steps, (), spacing, parts
         if padding == "same" and max(steps) > 1:
             raise ValueError(f"padding='same' is not supported for strided convolutions, got stride={stride!r}")
         totals = [d * (k - 1) if padding == "same" else 0 for k, d in zip(size, spacing, strict=True)]
