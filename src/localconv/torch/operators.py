@@ -103,7 +103,8 @@ class Operator:
 
     def window_of(self, arguments: Sequence[Any]) -> Window:
         """The window among the dispatcher's arguments."""
-        return window_from(*arguments[-5:], family=self.family)
+        kernel_size, stride, padding, dilation, groups = arguments[-5:]
+        return window_from(kernel_size, stride, padding, dilation, groups, self.family)
 
 
 OPERATORS = [
@@ -430,7 +431,8 @@ def batched_filters(
     size = None if input_size is None else (batch * images, *input_size[1:])
     if target != WEIGHT:
         return call(target, (x, filters, y, None, None, size, None), window).unflatten(0, (batch, images)), 0
-    assert x is not None and y is not None
+    assert x is not None
+    assert y is not None
     shared, dtype = filters_size[0] == 1 != images, y.dtype
     if shared and dtype != torch.float64:  # rounded when all images are in
         x, y = x.float(), y.float()
