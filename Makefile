@@ -70,6 +70,7 @@ test-bridges: $(BRIDGES_VENV)/.installed
 	$(BRIDGES_VENV)/bin/python -m pytest tests/bridges tests/test_documents.py
 	$(BRIDGES_VENV)/bin/python examples/torch_digits.py
 	$(BRIDGES_VENV)/bin/python examples/kernel_prediction.py
+	$(BRIDGES_VENV)/bin/python examples/neighborhood_attention.py
 	$(BRIDGES_VENV)/bin/python examples/keras3_migration.py
 	$(BRIDGES_VENV)/bin/python examples/dask_volume.py
 
