@@ -1,6 +1,7 @@
 """Rounds of the fuzzer over objects that are not what they say, and over what is replaced behind a library's back."""
 
 import contextlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -144,7 +145,8 @@ def stream_round(rng, seed):
         model.save(source)
         redirect = " ".join(f"{number}>&-" for number in closed)
         command = f'exec "{sys.executable}" -m localconv convert "{source}" "{target}" {redirect}'
-        environment = {"PYTHONPATH": ":".join(sys.path), "LC_ALL": rng.choice(["C", "C.UTF-8"])}
+        # All that is around: a sanitizer's runtime must be loaded in this process too.
+        environment = os.environ | {"PYTHONPATH": ":".join(sys.path), "LC_ALL": rng.choice(["C", "C.UTF-8"])}
         done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, check=False, timeout=50)
         what = f"convert of a layer {model.layers[0].name!r} with {redirect}"
         if done.returncode or not target.exists():
