@@ -424,13 +424,22 @@ def batched_filters(
         t if t is None or d is None else t.movedim(d, 0) for t, d in zip(operands[:SCALES], dims[:SCALES], strict=True)
     ]
     input_size, filters_size = operands[BIAS + 1 :]
-    images = input_size[0] if x is None else x.shape[0 if dims[INPUT] is None else 1]
+    # Of one call: operands that do not fit each other may do so when their batches are images.
+    each, taps, outputs = [
+        None if t is None else t.shape if d is None else t.shape[1:]
+        for t, d in zip((x, filters, y), dims[:SCALES], strict=True)
+    ]
+    size = input_size if each is None else each
+    output = check_filter_sizes(window, size, filters_size if taps is None else taps)
+    if outputs is not None:
+        check_queries(outputs, output)
+    images = size[0]
     if filters is not None and not (dims[WEIGHT] is None and filters.shape[0] == 1):
         filters = _by_images(filters, batch, images, dims[WEIGHT])
     x, y = _by_images(x, batch, images, dims[INPUT]), _by_images(y, batch, images, dims[OUTPUT])
-    size = None if input_size is None else (batch * images, *input_size[1:])
     if target != WEIGHT:
-        return call(target, (x, filters, y, None, None, size, None), window).unflatten(0, (batch, images)), 0
+        folded = None if input_size is None else (batch * images, *input_size[1:])
+        return call(target, (x, filters, y, None, None, folded, None), window).unflatten(0, (batch, images)), 0
     assert x is not None
     assert y is not None
     shared, dtype = filters_size[0] == 1 != images, y.dtype

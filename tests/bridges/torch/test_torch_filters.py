@@ -238,6 +238,26 @@ def test_one_filter_for_all_images(formulation):
     torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.parametrize("dims", [(0, 0), (0, None), (None, 0)], ids=str)
+def test_vmap_refuses_what_one_call_refuses(formulation, dims):
+    """Queries, gradients and filters of a batch that does not fit the images of one call."""
+    window = ([3], [1], [1, 1], [1], 1)
+    x, one, taps = made(2, 3, 4, 9), made(2, 1, 4, 9), made(2, 3, 3, 9)
+    calls = [
+        (lambda x, y: lt.local_correlation1d(x, y, 3, padding=1), x, one),
+        (lambda filters, y: OPERATORS.local_filter_input([3, 4, 9], filters, y, *window), taps, one),
+        (lambda x, y: OPERATORS.local_filter_filters(x, [2, 3, 9], y, *window), x, x),
+        (lambda x, filters: lt.local_filter1d(x, filters, 3, padding=1), x, taps[:, :2]),
+    ]
+    for function, *many in calls:
+        operands = [t[0] if dim is None else t for t, dim in zip(many, dims, strict=True)]
+        with pytest.raises(RuntimeError, match=r"Expected (queries|filters)") as alone:
+            function(*[t[0] for t in many])
+        with pytest.raises(RuntimeError, match=r"Expected (queries|filters)") as together:
+            torch.vmap(function, dims)(*operands)
+        assert str(together.value) == str(alone.value)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
