@@ -11,7 +11,9 @@
  * order. Nothing that is outside the source is touched.
  *
  * channels_first: a task brings its pixels together with the channels inside, and stages a line of results. Filters
- * are read where they lie, unless they are stored in fewer bytes: then a task widens those that it needs.
+ * are read where they lie, unless they are stored in fewer bytes: then a task widens those that it needs. So it does,
+ * for the forward result, where their taps lie in planes: sizes are often powers of two, and the taps of one position
+ * would crowd each other out of one set of a cache.
  */
 #ifndef LOCALCONV_FILTER_CHANNELS_H
 #define LOCALCONV_FILTER_CHANNELS_H
@@ -23,13 +25,15 @@ typedef struct lc_filter_run {
     ptrdiff_t pixel, tap, n, pixel_step, tap_step;
 } lc_filter_run;
 
-/* The arguments of a tile; *_row: elements from one row to the next. first, end: the columns that lie in the source. */
+/* The arguments of a tile; *_row: elements from one row to the next. first, end: the columns that lie in the source.
+ * adds: to what is in `out` (filter_positions alone). */
 typedef struct lc_filter_tile {
     const lc_filter_run *runs;
     ptrdiff_t run_count;
     const void *pixels, *taps;
     void *out;
     ptrdiff_t pixel_row, tap_row, out_row, lane_count, first, end;
+    int adds;
 } lc_filter_tile;
 
 /* Rows of the largest tile whose rows share pixels, and of that whose rows do not, if the registers have room. */
@@ -50,6 +54,16 @@ LC_INLINE lc_filter_layout lc_filter_layout_of(const lc_geometry *g, const ptrdi
     return f;
 }
 
+/* Where the filters of a block lie that are brought together: planes, if there are some, do not all begin in the same
+ * set of a cache. */
+LC_INLINE lc_filter_layout lc_gathered_layout(const lc_geometry *g, const ptrdiff_t extent[3]) {
+    lc_filter_layout f = lc_filter_layout_of(g, extent);
+    if (!g->channels_first) return f;
+    f.tap = lc_round_up(f.tap, 16) | 16;
+    f.group = f.tap * g->taps;
+    return f;
+}
+
 /* The filters of an image. */
 LC_INLINE ptrdiff_t lc_filter_image(const lc_geometry *g, ptrdiff_t image) {
     return g->kernel_batch == 1 ? 0 : image * g->positions * g->groups * g->taps;
@@ -58,7 +72,7 @@ LC_INLINE ptrdiff_t lc_filter_image(const lc_geometry *g, ptrdiff_t image) {
 typedef struct lc_filter_channels {
     ptrdiff_t runs_at, pixels_at, filters_at, stage_at; /* bytes into a thread's workspace; before them: stretches */
     ptrdiff_t size[3];                                  /* of the result */
-    int gradient, brings, widens;
+    int gradient, brings, gathers;
 } lc_filter_channels;
 LC_PLAN_FITS(lc_filter_channels);
 
@@ -81,12 +95,14 @@ static inline int lc_finish_filter_channels(lc_job *job) {
         sources *= lc_sources_limit(g, axis, p->gradient, block[axis]);
         positions *= p->gradient ? lc_sources_limit(g, axis, 1, block[axis]) : block[axis];
     }
+    /* planes are a little longer than their positions */
+    const ptrdiff_t filters = (positions + (g->channels_first ? 31 : 0)) * g->groups * g->taps;
     p->brings = g->channels_first && g->channels > 1;
-    p->widens = job->storage != LC_native;
+    p->gathers = job->storage != LC_native || (g->channels_first && !p->gradient);
     p->runs_at = lc_align(block[2] * (ptrdiff_t)sizeof(lc_stretch));
     p->pixels_at = p->runs_at + lc_align(lc_filter_run_limit(g, p->gradient) * (ptrdiff_t)sizeof(lc_filter_run));
     p->filters_at = p->pixels_at + (p->brings ? lc_align(sources * g->channels * itemsize) : 0);
-    p->stage_at = p->filters_at + (p->widens ? lc_align(positions * g->groups * g->taps * itemsize) : 0);
+    p->stage_at = p->filters_at + (p->gathers ? lc_align(filters * itemsize) : 0);
     job->list_bytes = p->pixels_at;
     job->box_bytes = p->stage_at - p->pixels_at;
     job->thread_bytes = p->stage_at + (p->brings ? lc_align(block[2] * g->channels * itemsize) : 0);

@@ -204,26 +204,32 @@ LC_NOINLINE void bring_pixels(const lc_job *job, const LC_REAL *source, const lc
     b->pixels = target;
 }
 
-/* Widens the filters of a block's positions. */
-LC_NOINLINE void widen_filters(const lc_job *job, const lc_call *c, const lc_range box[3], LC_REAL *target,
-                               filter_block *b) {
+/* Brings the filters of a block's positions together, as wide as its elements. */
+LC_NOINLINE void gather_filters(const lc_job *job, const lc_call *c, const lc_range box[3], LC_REAL *target,
+                                filter_block *b) {
     const lc_geometry *g = &job->geometry;
     const ptrdiff_t size = lc_kernel_size(job), row = g->groups * g->taps, planes = g->channels_first ? row : 1;
     const lc_filter_layout from = lc_filter_layout_of(g, g->output);
-    ptrdiff_t extent[3], columns;
+    ptrdiff_t extent[3];
     for (int axis = 0; axis < 3; ++axis) {
         extent[axis] = box[axis].hi - box[axis].lo;
         b->filter_origin[axis] = box[axis].lo;
     }
     b->filters = target;
-    b->filter = lc_filter_layout_of(g, extent);
-    columns = extent[2] * from.position[2];
-    for (ptrdiff_t plane = 0; plane < planes; ++plane)
-        for (ptrdiff_t i = box[0].lo; i < box[0].hi; ++i)
-            for (ptrdiff_t j = box[1].lo; j < box[1].hi; ++j, target += columns) {
-                const ptrdiff_t at = lc_filter_image(g, b->image) + plane * from.tap + i * from.position[0] +
-                                     j * from.position[1] + box[2].lo * from.position[2];
-                widen(job->storage, (const char *)c->kernel + at * size, columns, 1, columns, NULL, target, columns);
+    b->filter = lc_gathered_layout(g, extent);
+    const ptrdiff_t columns = extent[2] * from.position[2];
+    for (ptrdiff_t plane = 0; plane < planes; ++plane, target += b->filter.tap)
+        for (ptrdiff_t i = 0; i < extent[0]; ++i)
+            for (ptrdiff_t j = 0; j < extent[1]; ++j) {
+                const ptrdiff_t at = lc_filter_image(g, b->image) + plane * from.tap +
+                                     (box[0].lo + i) * from.position[0] + (box[1].lo + j) * from.position[1] +
+                                     box[2].lo * from.position[2];
+                const char *line = (const char *)c->kernel + at * size;
+                LC_REAL *to = target + i * b->filter.position[0] + j * b->filter.position[1];
+                if (job->storage == LC_native)
+                    copy_row((const LC_REAL *)line, to, columns, line + from.tap * size);
+                else
+                    widen(job->storage, line, columns, 1, columns, NULL, to, columns);
             }
 }
 
@@ -237,7 +243,7 @@ LC_NOINLINE void open_filter_block(const lc_job *job, const lc_call *c, ptrdiff_
     memset(b, 0, sizeof *b);
     b->image = lc_find_block(p->size, job->choices.block, task, b->lo, b->hi);
     b->runs = (lc_filter_run *)(workspace + p->runs_at);
-    for (int axis = 0; axis < 3 && (p->brings || p->widens); ++axis) {
+    for (int axis = 0; axis < 3 && (p->brings || p->gathers); ++axis) {
         sources[axis] = lc_sources_of(g, axis, p->gradient, b->lo[axis], b->hi[axis]);
         results[axis].lo = b->lo[axis], results[axis].hi = b->hi[axis];
     }
@@ -248,8 +254,8 @@ LC_NOINLINE void open_filter_block(const lc_job *job, const lc_call *c, ptrdiff_
         b->pixels = source;
         memcpy(b->pixel, from->pixel, sizeof b->pixel);
     }
-    if (p->widens) {
-        widen_filters(job, c, p->gradient ? sources : results, (LC_REAL *)(workspace + p->filters_at), b);
+    if (p->gathers) {
+        gather_filters(job, c, p->gradient ? sources : results, (LC_REAL *)(workspace + p->filters_at), b);
     } else {
         b->filters = (const LC_REAL *)c->kernel + lc_filter_image(g, b->image);
         b->filter = lc_filter_layout_of(g, g->output);

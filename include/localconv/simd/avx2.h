@@ -15,7 +15,7 @@
 #define LC_ROWS3_avx2 4
 #define LC_ROWS4_avx2 2
 
-enum { lanes_f32_avx2 = 8, lanes_f64_avx2 = 4 };
+enum { lanes_f32_avx2 = 8, lanes_f64_avx2 = 4, columns_f32_avx2 = 4, columns_f64_avx2 = 2 };
 typedef __m256 vec_f32_avx2;
 typedef __m256d vec_f64_avx2;
 typedef __m256i mask_f32_avx2;
@@ -115,6 +115,45 @@ LC_INLINE void transpose_f64_avx2(__m256d r[4]) {
     r[1] = _mm256_permute2f128_pd(b, d, 0x20);
     r[2] = _mm256_permute2f128_pd(a, c, 0x31);
     r[3] = _mm256_permute2f128_pd(b, d, 0x31);
+}
+
+/* Within the 128-bit blocks: row i of each is in r[i]. */
+LC_INLINE void transpose_blocks_f32_avx2(__m256 r[4]) {
+    const __m256 a = _mm256_unpacklo_ps(r[0], r[1]), b = _mm256_unpackhi_ps(r[0], r[1]);
+    const __m256 c = _mm256_unpacklo_ps(r[2], r[3]), d = _mm256_unpackhi_ps(r[2], r[3]);
+    r[0] = _mm256_shuffle_ps(a, c, 0x44);
+    r[1] = _mm256_shuffle_ps(a, c, 0xee);
+    r[2] = _mm256_shuffle_ps(b, d, 0x44);
+    r[3] = _mm256_shuffle_ps(b, d, 0xee);
+}
+
+LC_INLINE void load_columns_f32_avx2(const float *p, ptrdiff_t s, __m256 r[4]) {
+    LC_UNROLL
+    for (int i = 0; i < 4; ++i) r[i] = _mm256_loadu2_m128(p + (4 + i) * s, p + i * s);
+    transpose_blocks_f32_avx2(r);
+}
+
+LC_INLINE void store_columns_f32_avx2(float *p, ptrdiff_t s, const __m256 r[4]) {
+    __m256 t[4] = {r[0], r[1], r[2], r[3]};
+    transpose_blocks_f32_avx2(t);
+    LC_UNROLL
+    for (int i = 0; i < 4; ++i) _mm_storeu_ps(p + i * s, _mm256_castps256_ps128(t[i]));
+    LC_UNROLL
+    for (int i = 0; i < 4; ++i) _mm_storeu_ps(p + (4 + i) * s, _mm256_extractf128_ps(t[i], 1));
+}
+
+LC_INLINE void load_columns_f64_avx2(const double *p, ptrdiff_t s, __m256d r[2]) {
+    const __m256d a = _mm256_loadu2_m128d(p + 2 * s, p), b = _mm256_loadu2_m128d(p + 3 * s, p + s);
+    r[0] = _mm256_unpacklo_pd(a, b);
+    r[1] = _mm256_unpackhi_pd(a, b);
+}
+
+LC_INLINE void store_columns_f64_avx2(double *p, ptrdiff_t s, const __m256d r[2]) {
+    const __m256d a = _mm256_unpacklo_pd(r[0], r[1]), b = _mm256_unpackhi_pd(r[0], r[1]);
+    _mm_storeu_pd(p, _mm256_castpd256_pd128(a));
+    _mm_storeu_pd(p + s, _mm256_castpd256_pd128(b));
+    _mm_storeu_pd(p + 2 * s, _mm256_extractf128_pd(a, 1));
+    _mm_storeu_pd(p + 3 * s, _mm256_extractf128_pd(b, 1));
 }
 
 /* Halving: a round adds the halves of two vectors' blocks into one vector, so the lanes come to be shared by 2, 4, 8

@@ -15,7 +15,7 @@
 #define LC_ROWS3_avx512 9
 #define LC_ROWS4_avx512 6
 
-enum { lanes_f32_avx512 = 16, lanes_f64_avx512 = 8 };
+enum { lanes_f32_avx512 = 16, lanes_f64_avx512 = 8, columns_f32_avx512 = 4, columns_f64_avx512 = 2 };
 typedef __m512 vec_f32_avx512;
 typedef __m512d vec_f64_avx512;
 typedef __mmask16 mask_f32_avx512;
@@ -122,6 +122,65 @@ LC_INLINE void transpose_f64_avx512(__m512d r[8]) {
     }
     LC_UNROLL
     for (int i = 0; i < 8; ++i) r[i] = t[i];
+}
+
+/* 16 bytes of four rows, `step` bytes apart, as one vector: loads alone, no exchange between its blocks. */
+LC_INLINE __m512 load_blocks_avx512(const char *p, ptrdiff_t step) {
+    __m512 v = _mm512_castps128_ps512(_mm_loadu_ps((const float *)p));
+    v = _mm512_mask_broadcast_f32x4(v, 0x00f0, _mm_loadu_ps((const float *)(p + step)));
+    v = _mm512_mask_broadcast_f32x4(v, 0x0f00, _mm_loadu_ps((const float *)(p + 2 * step)));
+    return _mm512_mask_broadcast_f32x4(v, 0xf000, _mm_loadu_ps((const float *)(p + 3 * step)));
+}
+
+/* Within the blocks: row i of each is in r[i]. */
+LC_INLINE void transpose_blocks_f32_avx512(__m512 r[4]) {
+    const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(r[0], r[1]));
+    const __m512d b = _mm512_castps_pd(_mm512_unpackhi_ps(r[0], r[1]));
+    const __m512d c = _mm512_castps_pd(_mm512_unpacklo_ps(r[2], r[3]));
+    const __m512d d = _mm512_castps_pd(_mm512_unpackhi_ps(r[2], r[3]));
+    r[0] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+    r[1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+    r[2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+    r[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+}
+
+LC_INLINE void load_columns_f32_avx512(const float *p, ptrdiff_t s, __m512 r[4]) {
+    LC_UNROLL
+    for (int i = 0; i < 4; ++i) r[i] = load_blocks_avx512((const char *)(p + i * s), 16 * s);
+    transpose_blocks_f32_avx512(r);
+}
+
+LC_INLINE void store_columns_f32_avx512(float *p, ptrdiff_t s, const __m512 r[4]) {
+    __m512 t[4] = {r[0], r[1], r[2], r[3]};
+    transpose_blocks_f32_avx512(t);
+    LC_UNROLL
+    for (int i = 0; i < 4; ++i) _mm_storeu_ps(p + i * s, _mm512_castps512_ps128(t[i]));
+    LC_UNROLL
+    for (int i = 0; i < 4; ++i) _mm_storeu_ps(p + (4 + i) * s, _mm512_extractf32x4_ps(t[i], 1));
+    LC_UNROLL
+    for (int i = 0; i < 4; ++i) _mm_storeu_ps(p + (8 + i) * s, _mm512_extractf32x4_ps(t[i], 2));
+    LC_UNROLL
+    for (int i = 0; i < 4; ++i) _mm_storeu_ps(p + (12 + i) * s, _mm512_extractf32x4_ps(t[i], 3));
+}
+
+LC_INLINE void load_columns_f64_avx512(const double *p, ptrdiff_t s, __m512d r[2]) {
+    const __m512d a = _mm512_castps_pd(load_blocks_avx512((const char *)p, 16 * s));
+    const __m512d b = _mm512_castps_pd(load_blocks_avx512((const char *)(p + s), 16 * s));
+    r[0] = _mm512_unpacklo_pd(a, b);
+    r[1] = _mm512_unpackhi_pd(a, b);
+}
+
+LC_INLINE void store_columns_f64_avx512(double *p, ptrdiff_t s, const __m512d r[2]) {
+    const __m512d a = _mm512_unpacklo_pd(r[0], r[1]), b = _mm512_unpackhi_pd(r[0], r[1]);
+    const __m512 low = _mm512_castpd_ps(a), high = _mm512_castpd_ps(b);
+    _mm_storeu_pd(p, _mm512_castpd512_pd128(a));
+    _mm_storeu_pd(p + s, _mm512_castpd512_pd128(b));
+    _mm_storeu_pd(p + 2 * s, _mm_castps_pd(_mm512_extractf32x4_ps(low, 1)));
+    _mm_storeu_pd(p + 3 * s, _mm_castps_pd(_mm512_extractf32x4_ps(high, 1)));
+    _mm_storeu_pd(p + 4 * s, _mm_castps_pd(_mm512_extractf32x4_ps(low, 2)));
+    _mm_storeu_pd(p + 5 * s, _mm_castps_pd(_mm512_extractf32x4_ps(high, 2)));
+    _mm_storeu_pd(p + 6 * s, _mm_castps_pd(_mm512_extractf32x4_ps(low, 3)));
+    _mm_storeu_pd(p + 7 * s, _mm_castps_pd(_mm512_extractf32x4_ps(high, 3)));
 }
 
 /* Halving: a round adds the halves of two vectors' blocks into one vector, so the lanes come to be shared by 2, 4, 8,

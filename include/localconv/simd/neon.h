@@ -15,7 +15,7 @@
 #define LC_ROWS3_neon 8
 #define LC_ROWS4_neon 6
 
-enum { lanes_f32_neon = 4, lanes_f64_neon = 2 };
+enum { lanes_f32_neon = 4, lanes_f64_neon = 2, columns_f32_neon = 4, columns_f64_neon = 2 };
 typedef float32x4_t vec_f32_neon;
 typedef float64x2_t vec_f64_neon;
 typedef ptrdiff_t mask_f32_neon; /* NEON has no masked memory access: the mask is the count itself */
@@ -97,6 +97,24 @@ LC_INLINE void transpose_f64_neon(float64x2_t r[2]) {
     r[1] = vzip2q_f64(r[0], r[1]);
     r[0] = a;
 }
+
+/* Vectors have 16 bytes: a block of columns is a whole block. */
+#define LC_COLUMNS_NEON(T, REAL, VECTOR, LANES)                                            \
+    LC_INLINE void load_columns_##T##_neon(const REAL *p, ptrdiff_t s, VECTOR r[LANES]) {  \
+        LC_UNROLL                                                                          \
+        for (int i = 0; i < LANES; ++i) r[i] = load_##T##_neon(p + i * s);                 \
+        transpose_##T##_neon(r);                                                           \
+    }                                                                                      \
+    LC_INLINE void store_columns_##T##_neon(REAL *p, ptrdiff_t s, const VECTOR r[LANES]) { \
+        VECTOR t[LANES];                                                                   \
+        LC_UNROLL                                                                          \
+        for (int i = 0; i < LANES; ++i) t[i] = r[i];                                       \
+        transpose_##T##_neon(t);                                                           \
+        LC_UNROLL                                                                          \
+        for (int i = 0; i < LANES; ++i) store_##T##_neon(p + i * s, t[i]);                 \
+    }
+LC_COLUMNS_NEON(f32, float, float32x4_t, 4)
+LC_COLUMNS_NEON(f64, double, float64x2_t, 2)
 
 LC_INLINE float32x4_t sums_f32_neon(const float32x4_t r[4]) {
     return vpaddq_f32(vpaddq_f32(r[0], r[1]), vpaddq_f32(r[2], r[3]));

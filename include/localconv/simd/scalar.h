@@ -12,6 +12,9 @@
  *   sums(r)                   lane i holds the sum of r[i], always in the same order
  *   pairs(a, b)               the sums of neighbouring lanes, of a and then of b; with two lanes or more
  *   transpose(r)              lanes x lanes elements in place: r[i] lane j <-> r[j] lane i
+ *   columns                   how many elements fill 16 bytes, or 1 if there is one lane
+ *   load_columns(p, s, r)     r[j] lane i = p[i * s + j], for all lanes i and columns j
+ *   store_columns(p, s, r)    p[i * s + j] = r[j] lane i, with i ascending: s may be less than columns
  *   load_f16(p), ..bf16, ..i8 for f32 alone: lanes elements at p of that stored type, widened exactly
  *   load_first_f16(p, n), ..   the first n of them, 0 elsewhere; memory behind them is not touched
  *   LC_ROWS1 .. LC_ROWS4      rows of the largest register tile that is 1 .. 4 vectors wide
@@ -30,7 +33,7 @@
 #define LC_ROWS3_scalar 3
 #define LC_ROWS4_scalar 2
 
-enum { lanes_f32_scalar = 1, lanes_f64_scalar = 1 };
+enum { lanes_f32_scalar = 1, lanes_f64_scalar = 1, columns_f32_scalar = 1, columns_f64_scalar = 1 };
 typedef float vec_f32_scalar;
 typedef double vec_f64_scalar;
 typedef ptrdiff_t mask_f32_scalar;
@@ -53,7 +56,15 @@ typedef ptrdiff_t mask_f64_scalar;
     LC_INLINE REAL sum_##T##_scalar(REAL v) { return v; }                                         \
     LC_INLINE REAL sums_##T##_scalar(const REAL r[1]) { return r[0]; }                            \
     LC_INLINE REAL pairs_##T##_scalar(REAL a, REAL b) { return a + b; }                           \
-    LC_INLINE void transpose_##T##_scalar(REAL r[1]) { (void)r; }
+    LC_INLINE void transpose_##T##_scalar(REAL r[1]) { (void)r; }                                 \
+    LC_INLINE void load_columns_##T##_scalar(const REAL *p, ptrdiff_t s, REAL r[1]) {             \
+        (void)s;                                                                                  \
+        r[0] = *p;                                                                                \
+    }                                                                                             \
+    LC_INLINE void store_columns_##T##_scalar(REAL *p, ptrdiff_t s, const REAL r[1]) {            \
+        (void)s;                                                                                  \
+        *p = r[0];                                                                                \
+    }
 
 LC_WORDS_SCALAR(f32, float)
 LC_WORDS_SCALAR(f64, double)

@@ -49,8 +49,13 @@ FEWER_TASKS = 0.9
 # Multiply-adds below which a second thread costs more than it brings; a weight that is read for one image alone takes
 # as long as a multiply-add again.
 PRODUCTS_PER_THREAD = 500_000
-# Rows that a filter's tile should have before it gets wider; taps that make up for transposing pixels.
-FILTER_ROWS, MANY_TAPS = 4, 32
+# Rows that a filter's tile should have before it gets wider; taps that make up for transposing pixels: of the forward
+# result, and of the gradient for the input.
+FILTER_ROWS, MANY_TAPS = 4, {"filter_forward": 64, "filter_grad_input": 32}
+# Channels of a group that leave most lanes of a vector empty.
+FEW_CHANNELS = 4
+# Filters of one line of a block, brought together there.
+FILTER_LINE_TARGET = int(0.1 * caches.second)
 # Images up to which reading them in place costs nothing: a tile has few rows then, and they do not crowd each other out
 # of a cache set. Bytes from image to image, or from channel to channel, of which multiples crowd sooner.
 IN_PLACE_UP_TO = 16
@@ -114,6 +119,7 @@ class Planner:
         whole: Whole | None,
         channel_lanes: bool,
     ) -> None:
+        self.operation = operation
         self.whole = whole or Whole(geometry.batch, geometry.filters)
         self.images = geometry
         self.geometry = geometry.one_row() if is_of(operation, CONV) else geometry
@@ -550,19 +556,18 @@ def _conv_reduction(p: Planner, algorithm: str) -> Job:
 # ------------------------------------------------------------------------------------------ filters that come with data
 
 
-def _filter_forward_algorithms(p: Planner) -> list[str]:
-    """Results in the lanes where channels would leave most of them empty, or few fill them and lines lie in planes."""
-    channels = p.geometry.channels // p.geometry.groups
-    few = channels <= (2 * p.lanes if p.geometry.channels_first else p.lanes // 4)
-    return [*(["filter_positions"] if few else []), "filter_channels"]
-
-
-def _filter_grad_input_algorithms(p: Planner) -> list[str]:
-    """Pixels in the lanes where lines lie in planes: else they would be transposed for one tap's line alone."""
+def _filter_algorithms(p: Planner) -> list[str]:
+    """Results in the lanes where channels would leave most of them empty, or where lines lie in planes and a window has
+    too few taps to make up for transposing pixels.
+    """
     g = p.geometry
     channels = g.channels // g.groups
-    few = channels < p.lanes or (channels <= 2 * p.lanes and g.window <= MANY_TAPS)
-    return [*(["filter_input_positions"] if few and g.channels_first else []), "filter_input_channels"]
+    if g.channels_first:
+        few = channels < p.lanes or (channels <= 2 * p.lanes and g.window <= MANY_TAPS[p.operation])
+    else:
+        few = channels < p.lanes and channels <= max(p.lanes // 4, FEW_CHANNELS)
+    by_channels = "filter_channels" if p.operation == "filter_forward" else "filter_input_channels"
+    return [*([by_channels.replace("channels", "positions")] if few else []), by_channels]
 
 
 def _filter_grad_kernel_algorithms(p: Planner) -> list[str]:
@@ -594,9 +599,13 @@ def _filter(p: Planner, algorithm: str) -> Job | None:
         """Pixels that are brought together for each result."""
         return prod(n + reach for n, reach in zip(block, (a.reach for a in g.axes), strict=True)) / prod(block)
 
+    def fits(candidate: Job, block: Ints) -> bool:
+        line = block[2] * prod(g.kernel) * p.itemsize if by_positions and not g.channels_first else 0
+        return candidate.thread_bytes <= BOX_TARGET and (line <= FILTER_LINE_TARGET or block[2] <= vectors * p.lanes)
+
     if by_positions and job((1, 1, 1)).work_bytes > GRADIENT_BOX_TARGET:
         return None
-    return job(p.grown(size, job, lambda candidate, _: candidate.thread_bytes <= BOX_TARGET, cost, tasks))
+    return job(p.grown(size, job, fits, cost, tasks))
 
 
 # -------------------------------------------------------------------------------------------------------------- columns
@@ -646,9 +655,9 @@ _PLANS: dict[str, tuple[Callable[[Planner], list[str]], dict[str, Callable[[Plan
         _conv_grad_kernel_algorithms,
         {"conv_reduction": _conv_reduction, COLUMNS: _columns(ColumnsGradKernel)},
     ),
-    "filter_forward": (_filter_forward_algorithms, dict.fromkeys(("filter_channels", "filter_positions"), _filter)),
+    "filter_forward": (_filter_algorithms, dict.fromkeys(("filter_channels", "filter_positions"), _filter)),
     "filter_grad_input": (
-        _filter_grad_input_algorithms,
+        _filter_algorithms,
         dict.fromkeys(("filter_input_channels", "filter_input_positions"), _filter),
     ),
     "filter_grad_kernel": (
