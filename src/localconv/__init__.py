@@ -5,7 +5,8 @@ A locally connected layer is a convolution whose filters differ from one output 
 Functions of arrays: `local_conv1d`, `local_conv2d` and `local_conv3d`; with one kernel for all positions `conv1d`,
 `conv2d` and `conv3d`; the transposed ones, `conv2d_transpose` and its kin; `im2col` and `col2im`. With filters that
 come with the data, one for every image and position: `local_filter2d`, `local_correlation2d` and their kin. Gradients
-are in `localconv.grad`. Kernels of 16 bits are read as they are, those of `quantize` in 8.
+are in `localconv.grad`. Kernels of 16 bits are read as they are, those of `quantize` in 8; a `KernelBank` stands for
+one of a few filters spread over many positions.
 
 Models: `localconv.layers` has the layers of Keras 2.15, `layers.LocallyConnected2D` among them, with training and
 Keras's files. `localconv.convert` brings weights into the layouts of other libraries and back.
@@ -44,6 +45,7 @@ from .backend import (
     local_conv3d_transpose,
 )
 from .core.arrays import BRIDGES as _BRIDGES
+from .core.bank import KernelBank
 from .core.config import floatx, image_data_format, set_floatx, set_image_data_format, set_winograd, winograd
 from .core.machine import get_num_threads, set_num_threads, show_config
 from .core.quantized import QuantizedKernel
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from . import layers
 
 __all__ = [
+    "KernelBank",
     "QuantizedKernel",
     "__version__",
     "col2im",

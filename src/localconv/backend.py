@@ -63,7 +63,7 @@ def local_conv1d(
     ----------
     inputs : array_like of floats
         Shape (batch, steps, channels), or (batch, channels, steps) with ``data_format='channels_first'``.
-    kernel : array_like of floats, or QuantizedKernel
+    kernel : array_like of floats, QuantizedKernel or KernelBank
         Shape (positions, kernel_size * channels / groups, filters). Row ``i * channels + c`` of a position belongs to
         tap i and channel c; with channels_first row ``c * kernel_size + i``. With `groups` the rows run over one
         group's channels, and the filters are cut into groups of equal size, as in grouped convolution.
@@ -148,7 +148,7 @@ def local_conv2d(
     inputs : array_like of floats
         Shape (batch, rows, columns, channels), or (batch, channels, rows, columns) with
         ``data_format='channels_first'``.
-    kernel : array_like of floats, or QuantizedKernel
+    kernel : array_like of floats, QuantizedKernel or KernelBank
         Shape (positions, kh * kw * channels / groups, filters), positions in C order. Row
         ``(i * kw + j) * channels + c`` of a position belongs to tap (i, j) and channel c; with channels_first row
         ``(c * kh + i) * kw + j``. With `groups` the rows run over one group's channels, and the filters are cut into
@@ -394,7 +394,7 @@ def local_conv1d_transpose(
     ----------
     inputs : array_like of floats
         Shape (batch, positions, channels), or (batch, channels, positions) with ``data_format='channels_first'``.
-    kernel : array_like of floats, or QuantizedKernel
+    kernel : array_like of floats, QuantizedKernel or KernelBank
         That of the `local_conv1d` which maps the output's shape to the input's: (positions, kernel_size * filters /
         groups, channels), where `filters` are the channels of the output.
     kernel_size, strides, padding, dilation_rate, groups
@@ -458,7 +458,7 @@ def local_conv2d_transpose(
     inputs : array_like of floats
         Shape (batch, rows, columns, channels), or (batch, channels, rows, columns) with
         ``data_format='channels_first'``.
-    kernel : array_like of floats, or QuantizedKernel
+    kernel : array_like of floats, QuantizedKernel or KernelBank
         That of the `local_conv2d` which maps the output's shape to the input's: (positions, kh * kw * filters / groups,
         channels), where `filters` are the channels of the output.
     kernel_size, strides, padding, dilation_rate, groups

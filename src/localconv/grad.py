@@ -21,6 +21,7 @@ from . import backend, filters
 from .core import engine
 from .core.arguments import IntOrInts, Ints, PaddingLike, ints
 from .core.arrays import Array, KernelLike, as_float_array
+from .core.bank import KernelBank
 from .core.geometry import Names
 from .core.spec import Spec, conv_spec, filter_spec, local_spec
 from .docstrings import docstring_from_2d, whole
@@ -34,10 +35,13 @@ __all__ = [
     "conv2d_kernel",
     "conv3d_input",
     "conv3d_kernel",
+    "local_conv1d_bank",
     "local_conv1d_input",
     "local_conv1d_kernel",
+    "local_conv2d_bank",
     "local_conv2d_input",
     "local_conv2d_kernel",
+    "local_conv3d_bank",
     "local_conv3d_input",
     "local_conv3d_kernel",
     "local_correlation1d_input",
@@ -68,6 +72,7 @@ if not TYPE_CHECKING:  # for type checkers a module with this function has every
 # What the arguments are called that errors speak of.
 FOR_INPUT = Names("input_shape", "kernel")
 FOR_LOCAL_KERNEL = Names("inputs", "kernel_shape")
+FOR_BANK = Names("inputs", "bank")
 FOR_SHARED_KERNEL = Names("x", "kernel_shape")
 FOR_FILTER_INPUT = Names("input_shape", "filters")
 FOR_FILTERS = Names("inputs", "filters_shape")
@@ -97,7 +102,7 @@ def local_conv1d_input(
     ----------
     input_shape : sequence of 3 ints
         Shape of the input: (batch, steps, channels), or (batch, channels, steps) with ``data_format='channels_first'``.
-    kernel : array_like of floats, or QuantizedKernel
+    kernel : array_like of floats, QuantizedKernel or KernelBank
         The kernel of the forward call, (positions, kernel_size * channels / groups, filters). Rows that meet padding do
         nothing, whatever they hold.
     grad_output : array_like of floats
@@ -216,7 +221,7 @@ def local_conv2d_input(
     ----------
     input_shape : sequence of 4 ints
         Shape of the input: (batch, rows, columns, channels), or (batch, channels, rows, columns).
-    kernel : array_like of floats, or QuantizedKernel
+    kernel : array_like of floats, QuantizedKernel or KernelBank
         The kernel of the forward call, (positions, kh * kw * channels / groups, filters).
     grad_output : array_like of floats
         Gradient for the forward result, of its shape.
@@ -966,6 +971,143 @@ def _of_correlation(spec: Spec, x_shape: Ints, grad_output: ArrayLike, names: Na
             f"position, {expected}, got {gradient.shape}"
         )
     return gradient
+
+
+@whole(backend.local_conv1d, local_conv1d_input)
+def local_conv1d_bank(
+    inputs: ArrayLike,
+    bank: KernelBank,
+    grad_output: ArrayLike,
+    kernel_size: IntOrInts,
+    strides: IntOrInts = 1,
+    data_format: str | None = None,
+    *,
+    padding: PaddingLike = "valid",
+    dilation_rate: IntOrInts = 1,
+    groups: int = 1,
+) -> tuple[Array, Array | None]:
+    """Gradients of `localconv.local_conv1d` with a `localconv.KernelBank` for its filters and weights.
+
+    Strides, padding and the like are those of the forward call.
+
+    Parameters
+    ----------
+    inputs : array_like of floats
+        The input of the forward call, (batch, steps, channels) or (batch, channels, steps).
+    bank : KernelBank
+        That of the forward call.
+    grad_output : array_like of floats
+        Gradient for the forward result, of its shape: (batch, positions, filters), or (batch, filters, positions).
+    kernel_size, strides, data_format, padding, dilation_rate, groups
+        As in `localconv.local_conv1d`.
+
+    Returns
+    -------
+    filters : ndarray
+        Gradient for the filters of the bank, of their shape. float64 if an array of data is, else float32.
+    weights : ndarray or None
+        Gradient for its weights, of their shape and the same dtype; None if it has none.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `local_conv1d_input`.
+
+    Examples
+    --------
+    >>> import numpy as np, localconv
+    >>> bank = localconv.KernelBank(np.ones((2, 3 * 4, 5), np.float32), weights=np.ones((8, 2), np.float32))
+    >>> x, grad_output = np.ones((1, 10, 4), np.float32), np.ones((1, 8, 5), np.float32)
+    >>> filters, weights = localconv.grad.local_conv1d_bank(x, bank, grad_output, 3, 1, 'channels_last')
+    >>> float(filters[0, 0, 0]), float(weights[0, 0])
+    (8.0, 60.0)
+    """
+    spec = local_spec(1, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    return engine.grad_bank(spec, inputs, bank, grad_output, FOR_BANK)
+
+
+@whole(backend.local_conv2d, local_conv1d_input)
+def local_conv2d_bank(
+    inputs: ArrayLike,
+    bank: KernelBank,
+    grad_output: ArrayLike,
+    kernel_size: IntOrInts,
+    strides: IntOrInts = 1,
+    output_shape: Sequence[int] | None = None,
+    data_format: str | None = None,
+    *,
+    padding: PaddingLike = "valid",
+    dilation_rate: IntOrInts = (1, 1),
+    groups: int = 1,
+) -> tuple[Array, Array | None]:
+    """Gradients of `localconv.local_conv2d` with a `localconv.KernelBank` for its filters and weights.
+
+    Strides, padding and the like are those of the forward call.
+
+    Parameters
+    ----------
+    inputs : array_like of floats
+        The input of the forward call, (batch, rows, columns, channels) or (batch, channels, rows, columns).
+    bank : KernelBank
+        That of the forward call.
+    grad_output : array_like of floats
+        Gradient for the forward result, of its shape.
+    output_shape : sequence of 2 ints, optional
+        The forward result's size along every axis, to be checked.
+    kernel_size, strides, data_format, padding, dilation_rate, groups
+        As in `localconv.local_conv2d`.
+
+    Returns
+    -------
+    filters : ndarray
+        Gradient for the filters of the bank, of their shape. float64 if an array of data is, else float32.
+    weights : ndarray or None
+        Gradient for its weights, of their shape and the same dtype; None if it has none.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `local_conv1d_input`.
+
+    Examples
+    --------
+    >>> import numpy as np, localconv
+    >>> bank = localconv.KernelBank(np.ones((2, 3 * 3 * 3, 5), np.float32), indices=np.arange(12) % 2)
+    >>> x, grad_output = np.ones((1, 5, 6, 3), np.float32), np.ones((1, 3, 4, 5), np.float32)
+    >>> filters, weights = localconv.grad.local_conv2d_bank(x, bank, grad_output, 3, data_format='channels_last')
+    >>> float(filters[0, 0, 0]), weights
+    (6.0, None)
+    """
+    spec = local_spec(2, kernel_size, strides, padding, data_format, dilation_rate, groups, output_shape)
+    return engine.grad_bank(spec, inputs, bank, grad_output, FOR_BANK)
+
+
+@docstring_from_2d(
+    local_conv2d_bank,
+    """
+    >>> import numpy as np, localconv
+    >>> bank = localconv.KernelBank(np.ones((2, 3 * 3 * 3 * 3, 5), np.float32), indices=np.arange(24) % 2)
+    >>> x, grad_output = np.ones((1, 4, 5, 6, 3), np.float32), np.ones((1, 2, 3, 4, 5), np.float32)
+    >>> filters, weights = localconv.grad.local_conv3d_bank(x, bank, grad_output, 3, data_format='channels_last')
+    >>> float(filters[0, 0, 0]), weights
+    (12.0, None)
+    """,
+)
+def local_conv3d_bank(
+    inputs: ArrayLike,
+    bank: KernelBank,
+    grad_output: ArrayLike,
+    kernel_size: IntOrInts,
+    strides: IntOrInts = 1,
+    output_shape: Sequence[int] | None = None,
+    data_format: str | None = None,
+    *,
+    padding: PaddingLike = "valid",
+    dilation_rate: IntOrInts = (1, 1, 1),
+    groups: int = 1,
+) -> tuple[Array, Array | None]:
+    spec = local_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups, output_shape)
+    return engine.grad_bank(spec, inputs, bank, grad_output, FOR_BANK)
 
 
 @whole(backend.conv1d)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy import empty, ndarray  # looked up in every call
@@ -13,8 +13,11 @@ from .._core import DTYPES, STORAGES
 from .arguments import is_masked
 from .quantized import QuantizedKernel
 
+if TYPE_CHECKING:
+    from .bank import KernelBank
+
 Array = NDArray[Any]
-KernelLike = ArrayLike | QuantizedKernel
+KernelLike: TypeAlias = "ArrayLike | QuantizedKernel | KernelBank"
 
 
 class ElementType:
@@ -115,8 +118,8 @@ def as_float_array(value: ArrayLike, name: str) -> Array:
     TypeError, ValueError name the argument `name`.
     """
     if type(value) is not ndarray:
-        if isinstance(value, QuantizedKernel):
-            raise TypeError(f"{name} must be an array of {ACCEPTED}: only a kernel may be a QuantizedKernel")
+        if type(value).__module__ == "localconv":
+            raise TypeError(f"{name} must be an array of {ACCEPTED}, got a {type(value).__name__}")
         value = as_array(value, name, ACCEPTED)
     dtype = value.dtype
     if dtype is FLOAT32 or dtype is FLOAT64:

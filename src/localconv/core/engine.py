@@ -15,6 +15,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy import ndarray  # looked up in every call
 from numpy.typing import ArrayLike
 
 from .._core import KEPT_BYTES, KEPT_PARTS, Job, num_threads
@@ -38,6 +39,7 @@ from .arrays import (
     widened,
     write_result,
 )
+from .bank import KernelBank
 from .families import FAMILIES, makes
 from .geometry import Geometry, Mismatch, Names, column_geometry, filters_geometry, geometry_of
 from .policy import Whole, plan
@@ -191,6 +193,8 @@ def forward(
 
     packing: `KeptPacking.find`, but for the version, which is of a kernel in the data's own dtype.
     """
+    if type(kernel) is KernelBank:
+        return _banked(spec, names).forward(spec, x, kernel, bias, out, relu, names, context)  # type: ignore[no-any-return]
     x = as_float_array(x, names.input)
     if type(kernel) is not QuantizedKernel:
         kernel = as_float_array(kernel, names.kernel)  # type: ignore[arg-type]
@@ -204,6 +208,8 @@ def forward(
         raise error.named(names) from None
     if b is not None:
         check_bias(b.shape, prepared.bias_shapes)
+    if type(kernel) is ndarray and kernel.strides[0] == 0 and is_spread(spec, kernel):
+        return forward(spec, x, KernelBank.of_one(kernel[:1], len(kernel)), b, out, relu, names, context)
     dtype = element.dtype
     result, staged = output_for(out, prepared.output, element, (x, kernel, b))
     if b is not None:
@@ -227,6 +233,10 @@ def grad_input(
     context: Context | None = None,
 ) -> Array:
     """The gradient for the input; `gradient`: for the output."""
+    if type(kernel) is KernelBank:
+        return _banked(spec, names).grad_input(  # type: ignore[no-any-return]
+            spec, input_shape, kernel, gradient, out, names, context
+        )
     if type(kernel) is not QuantizedKernel:
         kernel = as_float_array(kernel, names.kernel)  # type: ignore[arg-type]
     else:
@@ -238,6 +248,8 @@ def grad_input(
     except Mismatch as error:
         raise error.named(names) from None
     check_gradient(gradient.shape, prepared.output, names)
+    if type(kernel) is ndarray and kernel.strides[0] == 0 and is_spread(spec, kernel):
+        return grad_input(spec, input_shape, KernelBank.of_one(kernel[:1], len(kernel)), gradient, out, names, context)
     dtype = element.dtype
     result, staged = output_for(out, input_shape, element, (kernel, gradient))
     elements = contiguous(kernel, dtype) if kernel.dtype is dtype else stored(kernel, element, prepared.job)  # type: ignore[arg-type]
@@ -273,6 +285,20 @@ def grad_kernel(
     add = accumulate and not staged
     prepared.job.run(result, contiguous(x, dtype), None, contiguous(gradient, dtype), accumulate=add)
     return accumulate_result(result, out, staged, element, accumulate)
+
+
+def grad_bank(
+    spec: Spec,
+    x: ArrayLike,
+    bank: KernelBank,
+    gradient: ArrayLike,
+    names: Names = NAMES,
+    context: Context | None = None,
+) -> tuple[Array, Array | None]:
+    """The gradients for a bank's filters and for its weights, of which there may be none."""
+    if type(bank) is not KernelBank:
+        raise TypeError(f"{names.kernel} must be a KernelBank, got {type(bank).__name__}")
+    return _banked(spec, names).grad_bank(spec, x, bank, gradient, names, context)  # type: ignore[no-any-return]
 
 
 def correlation(
@@ -391,6 +417,23 @@ def check_quantized(spec: Spec, names: Names) -> None:
             f"{names.kernel} must be an array of {ACCEPTED}, got a QuantizedKernel, which is for kernels that stay the "
             f"same: {names.kernel}.dequantize() is an array"
         )
+
+
+def is_spread(spec: Spec, kernel: Array) -> bool:
+    """Whether an array for all positions is one position's, broadcast: then it is a bank, and not copied."""
+    return FAMILIES[spec.family].kernel_by_position and len(kernel) > 1
+
+
+def _banked(spec: Spec, names: Names) -> Any:
+    """The module for kernels that are banks, which is made of the operations here. TypeError if the family has none."""
+    if not FAMILIES[spec.family].kernel_by_position:
+        raise TypeError(
+            f"{names.kernel} must be an array of {ACCEPTED}, got a KernelBank, which stands for kernels of their "
+            f"own at every position: local_conv{spec.rank}d takes it"
+        )
+    from . import banked
+
+    return banked
 
 
 def check_bias(shape: Ints, expected: tuple[Ints, ...]) -> None:

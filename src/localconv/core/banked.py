@@ -1,0 +1,446 @@
+"""Convolutions whose kernel is a bank: a few filters, spread over many positions.
+
+A convolution is cut into units, boxes of output positions of some images, each of which goes through the other
+operations and lies in a cache between them. Two ways:
+
+- *fold*: where the positions of a box use the same filters, a shared convolution to all of these; then every position
+  weighs its results, which is a filter that comes with the data: its taps are the filters, and all images share it;
+- *build*: the kernels of a box are made, and go through the locally connected convolution.
+
+Both are sums of products of the three arrays, so each derivative is made of the derivatives of its steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise, product
+from math import ceil, prod
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from . import engine
+from .arguments import Ints
+from .arrays import Array, ElementType, as_float_array, contiguous, element_type, output_for, write_result
+from .bank import KernelBank, built, spread
+from .geometry import Geometry, Mismatch, Names, geometry_of
+from .spec import Spec, conv_spec, filter_spec, local_spec
+from .windows import Range, axes_of, layout_of
+
+if TYPE_CHECKING:
+    from .engine import Context
+
+# Bytes of what a unit makes, results of single filters or kernels, which should stay in the caches of the cores.
+UNIT_BYTES = 4 * 2**20
+# What a kernel's element costs that is built, beside its products, in products: it is written and read once more.
+BUILT = 6
+# Positions of a box of equal filters below which going through boxes costs more than it brings.
+BOX_POSITIONS = 64
+
+Box = tuple[Range, ...]
+
+
+class Unit(NamedTuple):
+    """Some output positions of some images; `used`: the filters that all of these positions use, None: all filters."""
+
+    images: slice
+    box: Box
+    used: Array | None = None
+
+
+class Folded(NamedTuple):
+    """How the results of single filters lie: as planes, or (positions, filters of the bank, F)."""
+
+    planes: bool
+    filters: int
+    columns: int
+
+    @property
+    def spec(self) -> Spec:
+        """The weighted sum over the filters of the bank, as filters that come with the data."""
+        size = (self.filters, 1) if self.planes else (1, self.filters)
+        return filter_spec(2, size, 1, "valid", "channels_last", 1, 1)
+
+    def results(self, images: int, positions: int) -> Ints:
+        """The shape of what is summed, images of filters and positions."""
+        if self.planes:
+            return images * self.columns, self.filters, positions, 1
+        return images, positions, self.filters, self.columns
+
+    def sums(self, images: int, positions: int) -> Ints:
+        """The shape of the sums."""
+        if self.planes:
+            return images * self.columns, 1, positions, 1
+        return images, positions, 1, self.columns
+
+    def weights(self, positions: int) -> Ints:
+        """The shape of the weights."""
+        return (1, 1, positions, self.filters) if self.planes else (1, positions, 1, self.filters)
+
+
+class Banked:
+    """A convolution with a bank, for arrays of these sizes, in one dtype; `context` as in the engine."""
+
+    def __init__(self, spec: Spec, x_shape: Ints, bank: KernelBank, names: Names, context: Context | None) -> None:
+        try:
+            self.geometry: Geometry = geometry_of(spec, x_shape, bank.shape)
+            self.output, self.biases = engine.results_of(spec, x_shape, self.geometry)
+        except Mismatch as error:
+            raise error.named(names) from None
+        self.spec, self.bank, self.context = spec, bank, context
+        self.x_shape, self.first = x_shape, spec.channels_first
+        self.axes = axes_of(spec, x_shape[2:] if self.first else x_shape[1:-1])
+        self.positions = tuple(axis.outputs for axis in self.axes)
+        self.rows, self.columns = bank.shape[1:]
+        self.kernels: dict[Any, Array] = {}
+        self.kept: dict[str, Array] = {}
+        self.fold = self.folds()
+
+    # ----------------------------------------------------------------------------------------------- how it is cut
+
+    def folds(self) -> bool:
+        """Whether folding is possible, and costs less."""
+        indices, weights, g = self.bank.indices, self.bank.weights, self.geometry
+        if g.groups > 1 and weights is not None:
+            return False  # filters of several groups do not lie side by side
+        if max(self.spec.strides) > 1 and max(self.spec.dilation) > 1:
+            return False  # shared convolutions have one of them alone
+        if indices is None:
+            filters = len(self.bank.filters)
+        elif self.boxes() is None:
+            return False
+        else:
+            filters = indices.shape[1]
+        return g.batch * filters <= filters + BUILT + g.batch
+
+    def boxes(self) -> list[tuple[Box, Array]] | None:
+        """Boxes of positions that use the same filters, and these; None: most are small, or there are none."""
+        known = self.bank.boxes
+        if self.positions not in known:
+            assert self.bank.indices is not None
+            known[self.positions] = _boxes_of(self.bank.indices.reshape(*self.positions, -1))
+        found: list[tuple[Box, Array]] | None = known[self.positions]
+        return found
+
+    def units(self, itemsize: int) -> Iterator[Unit]:
+        """All output positions of all images."""
+        whole: Box = tuple((0, n) for n in self.positions)
+        batch = self.geometry.batch
+        if not self.fold:
+            for box in cut(whole, self.rows * self.columns * itemsize, UNIT_BYTES):
+                yield Unit(slice(0, batch), box)
+            return
+        boxes = [(whole, None)] if self.bank.indices is None else self.boxes()
+        for box, used in boxes or ():
+            each = (len(self.bank.filters) if used is None else len(used)) * self.columns * itemsize
+            together = max(1, min(batch, UNIT_BYTES // max(1, each * _size(box))))
+            for part in cut(box, each, UNIT_BYTES):
+                for start in range(0, batch, together):
+                    yield Unit(slice(start, min(start + together, batch)), part, used)
+
+    # ------------------------------------------------------------------------------------------- what a unit needs
+
+    def met(self, unit: Unit) -> tuple[tuple[Any, ...], tuple[Range, ...]]:
+        """Where the pixels of the input lie that a unit's windows meet, and the padding around them."""
+        met = [axis.met(positions) for axis, positions in zip(self.axes, unit.box, strict=True)]
+        return self.place(unit.images, [pixels for pixels, _ in met]), tuple(padding for _, padding in met)
+
+    def place(self, images: slice, ranges: list[Range] | Box) -> tuple[Any, ...]:
+        """The index of a box of some images in an array of the data format."""
+        return layout_of((images,), tuple(slice(*range_) for range_ in ranges), slice(None), self.first)  # type: ignore[arg-type]
+
+    def results_at(self, unit: Unit) -> tuple[Any, ...]:
+        """Where the results of a unit lie."""
+        return self.place(unit.images, unit.box)
+
+    def by_position(self, array: Array | None, unit: Unit, dtype: Any = None) -> Array | None:
+        """The weights or indices of a unit's positions, (positions, M)."""
+        if array is None:
+            return None
+        part = array.reshape(*self.positions, -1)[tuple(slice(*positions) for positions in unit.box)]
+        return np.ascontiguousarray(part.reshape(_size(unit.box), -1), dtype)
+
+    def planes(self) -> bool:
+        """Whether results of single filters are made as planes: where the input and the sums lie in planes too."""
+        return self.first or (self.geometry.channels == 1 and self.columns == 1)
+
+    def folded(self, unit: Unit) -> Folded:
+        filters = len(self.bank.filters) if unit.used is None else len(unit.used)
+        return Folded(self.planes(), filters, self.columns)
+
+    def shared(self, padding: tuple[Range, ...]) -> Spec:
+        """The shared convolution of a unit."""
+        spec, data_format = self.spec, "channels_first" if self.planes() else "channels_last"
+        return conv_spec(spec.rank, spec.strides, padding, data_format, spec.dilation, spec.groups)
+
+    def shared_kernel(self, used: Array | None, dtype: Any) -> Array:
+        """The kernel of that convolution: its filters in the order in which `Folded` has the results."""
+        key = None if used is None else tuple(used.tolist())
+        if key not in self.kernels:
+            filters = self.bank.filters if used is None else self.bank.filters[used]
+            taps, inner = self.spec.kernel_size or (), self.geometry.channels // self.geometry.groups
+            shape = (inner, *taps) if self.first else (*taps, inner)
+            last = filters.astype(dtype).reshape(len(filters), *shape, self.columns)
+            last = np.moveaxis(last, 0, -1 if self.planes() else -2)
+            if self.first:
+                last = np.moveaxis(last, 0, self.spec.rank)
+            self.kernels[key] = np.ascontiguousarray(last.reshape(*taps, inner, -1))
+        return self.kernels[key]
+
+    def bank_order(self, gradient: Array, filters: int) -> Array:
+        """The gradient for a shared kernel as one for filters of the bank, (filters, rows, F)."""
+        taps, inner = self.spec.kernel_size or (), gradient.shape[-2]
+        pair = (self.columns, filters) if self.planes() else (filters, self.columns)
+        last = gradient.reshape(*taps, inner, *pair)
+        last = np.moveaxis(last, -1 if self.planes() else -2, 0)
+        if self.first:
+            last = np.moveaxis(last, self.spec.rank + 1, 1)
+        return last.reshape(filters, self.rows, self.columns)
+
+    def scratch(self, name: str, shape: Ints, dtype: Any) -> Array:
+        """An array whose memory the next unit uses again: fresh memory costs more than what is written there."""
+        size = prod(shape)
+        if name not in self.kept or self.kept[name].size < size:
+            self.kept[name] = np.empty(size, dtype)
+        return self.kept[name][:size].reshape(shape)
+
+    def planar(self, array: Array) -> Array:
+        """Images of the data format in the format of the shared convolution: of one channel they are planes too."""
+        return array.reshape(len(array), 1, *array.shape[1:-1]) if self.planes() and not self.first else array
+
+    def built(self, unit: Unit, dtype: Any) -> Array:
+        """The kernels of a unit."""
+        filters = self.bank.filters.astype(dtype, copy=False)
+        weights, indices = self.by_position(self.bank.weights, unit, dtype), self.by_position(self.bank.indices, unit)
+        kernel = self.scratch("kernel", (_size(unit.box), self.rows, self.columns), dtype)
+        return built(filters, weights, indices, slice(None), kernel)
+
+    def local(self, padding: tuple[Range, ...]) -> Spec:
+        """The locally connected convolution of a unit."""
+        spec, data_format = self.spec, "channels_first" if self.first else "channels_last"
+        assert spec.kernel_size is not None
+        return local_spec(spec.rank, spec.kernel_size, spec.strides, padding, data_format, spec.dilation, spec.groups)
+
+    # --------------------------------------------------------------------------------------------------- operations
+
+    def forward(self, x: Array, result: Array, bias: Array | None, relu: bool) -> None:
+        for unit in self.units(result.itemsize):
+            place, padding = self.met(unit)
+            part, at = x[place], self.results_at(unit)
+            if 0 in part.shape:
+                result[at] = 0
+            elif not self.fold:
+                kernel = self.built(unit, result.dtype)
+                result[at] = engine.forward(self.local(padding), part, kernel, context=self.context)
+            else:
+                maps = self.maps(part, unit, padding, result.dtype)
+                result[at] = self.weighed(maps, unit).reshape(result[at].shape)
+            if bias is not None:
+                result[at] += self.bias_at(bias, unit)
+            if relu:
+                np.maximum(result[at], 0, out=result[at])
+
+    def maps(self, part: Array, unit: Unit, padding: tuple[Range, ...], dtype: Any) -> Array:
+        """The results of a unit's single filters."""
+        kernel, (images, *_) = self.shared_kernel(unit.used, dtype), part.shape
+        sizes = tuple(stop - start for start, stop in unit.box)
+        maps = self.scratch("maps", layout_of((images,), sizes, kernel.shape[-1], self.planes()), dtype)
+        return engine.forward(self.shared(padding), self.planar(part), kernel, out=maps, context=self.context)
+
+    def weighed(self, maps: Array, unit: Unit) -> Array:
+        """The sums of these that a unit's positions have."""
+        weights = self.by_position(self.bank.weights, unit, maps.dtype)
+        if weights is None:
+            return maps
+        fold, images, positions = self.folded(unit), len(maps), _size(unit.box)
+        maps = maps.reshape(fold.results(images, positions))
+        return engine.forward(fold.spec, maps, weights.reshape(fold.weights(positions)), context=self.context)
+
+    def spread_out(self, gradient: Array, unit: Unit) -> Array:
+        """The adjoint of `weighed`: gradients for the results of single filters."""
+        weights = self.by_position(self.bank.weights, unit, gradient.dtype)
+        gradient = self.planar(gradient)
+        if weights is None:
+            return gradient
+        fold, images, positions = self.folded(unit), len(gradient), _size(unit.box)
+        results = fold.results(images, positions)
+        made = engine.grad_input(
+            fold.spec,
+            results,
+            weights.reshape(fold.weights(positions)),
+            np.ascontiguousarray(gradient).reshape(fold.sums(images, positions)),
+            out=self.scratch("spread", results, gradient.dtype),
+            context=self.context,
+        )
+        sizes = tuple(stop - start for start, stop in unit.box)
+        return made.reshape(layout_of((images,), sizes, fold.filters * fold.columns, fold.planes))
+
+    def bias_at(self, bias: Array, unit: Unit) -> Array:
+        """A bias as a unit's results take it; one for every position is reshaped, not transposed, as Keras does."""
+        if bias.ndim == 1:
+            return bias.reshape(-1, *(1,) * self.spec.rank) if self.first else bias
+        part: Array = bias.reshape(self.output[1:])[self.results_at(unit)[1:]]
+        return part
+
+    def grad_input(self, gradient: Array, result: Array) -> None:
+        result[...] = 0
+        for unit in self.units(result.itemsize):
+            place, padding = self.met(unit)
+            shape = result[place].shape
+            if 0 in shape:
+                continue
+            part = contiguous(gradient[self.results_at(unit)], result.dtype)
+            if not self.fold:
+                kernel = self.built(unit, result.dtype)
+                result[place] += engine.grad_input(self.local(padding), shape, kernel, part, context=self.context)
+                continue
+            maps, kernel = self.spread_out(part, unit), self.shared_kernel(unit.used, result.dtype)
+            if self.planes() and not self.first:
+                shape = (shape[0], 1, *shape[1:-1])
+            made = engine.grad_input(self.shared(padding), shape, kernel, maps, context=self.context)
+            result[place] += made.reshape(result[place].shape)
+
+    def grad_bank(self, x: Array, gradient: Array, dtype: Any) -> tuple[Array, Array | None]:
+        """The gradients for the filters and the weights. Those for the filters are summed unit by unit in float64."""
+        filters = np.zeros(self.bank.filters.shape)
+        weights = None if self.bank.weights is None else np.zeros(self.bank.weights.shape, dtype)
+        at_positions = None if weights is None else weights.reshape(*self.positions, -1)
+        for unit in self.units(np.dtype(dtype).itemsize):
+            place, padding = self.met(unit)
+            part, given = x[place], contiguous(gradient[self.results_at(unit)], dtype)
+            if 0 in part.shape:
+                continue
+            add = self.folded_gradients if self.fold else self.built_gradients
+            made = add(part, given, unit, padding, filters)
+            if at_positions is not None:
+                box = tuple(slice(*positions) for positions in unit.box)
+                at_positions[box] += made.reshape(at_positions[box].shape)
+        return filters.astype(dtype), weights
+
+    def folded_gradients(
+        self, part: Array, gradient: Array, unit: Unit, padding: tuple[Range, ...], filters: Array
+    ) -> Any:
+        spec, x = self.shared(padding), self.planar(part)
+        kernel = self.shared_kernel(unit.used, gradient.dtype)
+        fold, images, positions = self.folded(unit), len(gradient), _size(unit.box)
+        made = engine.grad_kernel(spec, x, kernel.shape, self.spread_out(gradient, unit), context=self.context)
+        used: Any = slice(None) if unit.used is None else unit.used
+        np.add.at(filters, used, self.bank_order(made, fold.filters))  # a box may name a filter twice
+        if self.bank.weights is None:
+            return None
+        maps = self.maps(part, unit, padding, gradient.dtype).reshape(fold.results(images, positions))
+        sums = np.ascontiguousarray(self.planar(gradient)).reshape(fold.sums(images, positions))
+        return engine.grad_kernel(fold.spec, maps, fold.weights(positions), sums, context=self.context)
+
+    def built_gradients(
+        self, part: Array, gradient: Array, unit: Unit, padding: tuple[Range, ...], filters: Array
+    ) -> Any:
+        positions = _size(unit.box)
+        shape = (positions, self.rows, self.columns)
+        kernel = self.scratch("kernel", shape, gradient.dtype)
+        made = engine.grad_kernel(self.local(padding), part, shape, gradient, out=kernel, context=self.context)
+        matrix = made.reshape(positions, -1)
+        weights = self.by_position(self.bank.weights, unit, gradient.dtype)
+        indices = self.by_position(self.bank.indices, unit)
+        used: Any = slice(None)
+        by_filter = weights
+        if indices is not None:
+            used, by_filter = spread(indices, weights)
+        assert by_filter is not None
+        filters[used] += np.matmul(by_filter.T, matrix).reshape(-1, self.rows, self.columns)
+        if weights is None:
+            return None
+        products = np.matmul(matrix, self.bank.filters[used].astype(gradient.dtype).reshape(-1, matrix.shape[1]).T)
+        if indices is None:
+            return products
+        return np.take_along_axis(products, np.searchsorted(used, indices), 1)
+
+
+def forward(
+    spec: Spec,
+    x: ArrayLike,
+    bank: KernelBank,
+    bias: ArrayLike | None,
+    out: Array | None,
+    relu: bool,
+    names: Names,
+    context: Context | None,
+) -> Array:
+    """`engine.forward` with a bank for a kernel."""
+    x, b = as_float_array(x, names.input), None if bias is None else as_float_array(bias, "bias")
+    element = element_type(bank, x, b)  # type: ignore[arg-type]  # its dtype is all that counts
+    work = Banked(spec, x.shape, bank, names, context)
+    if b is not None:
+        engine.check_bias(b.shape, work.biases)
+        b = contiguous(b, element.dtype)
+    result, staged = output_for(out, work.output, element, (x, b, *bank.parts().values()))
+    with np.errstate(all="ignore"):
+        work.forward(x, result, b, relu)
+    return write_result(result, out, staged, element)
+
+
+def grad_input(
+    spec: Spec,
+    input_shape: Ints,
+    bank: KernelBank,
+    gradient: ArrayLike,
+    out: Array | None,
+    names: Names,
+    context: Context | None,
+) -> Array:
+    """`engine.grad_input` with a bank for a kernel."""
+    gradient = as_float_array(gradient, names.gradient)
+    element = element_type(bank, gradient)  # type: ignore[arg-type]
+    work = Banked(spec, input_shape, bank, names, context)
+    engine.check_gradient(gradient.shape, work.output, names)
+    result, staged = output_for(out, input_shape, element, (gradient, *bank.parts().values()))
+    with np.errstate(all="ignore"):
+        work.grad_input(gradient, result)
+    return write_result(result, out, staged, element)
+
+
+def grad_bank(
+    spec: Spec, x: ArrayLike, bank: KernelBank, gradient: ArrayLike, names: Names, context: Context | None = None
+) -> tuple[Array, Array | None]:
+    """The gradients for a bank's filters and for its weights, of which there may be none."""
+    x, gradient = as_float_array(x, names.input), as_float_array(gradient, names.gradient)
+    element: ElementType = element_type(None, x, gradient)
+    work = Banked(spec, x.shape, bank, names, context)
+    engine.check_gradient(gradient.shape, work.output, names)
+    with np.errstate(all="ignore"):
+        return work.grad_bank(x, gradient, element.dtype)
+
+
+def cut(box: Box, each: int, limit: int) -> Iterator[Box]:
+    """A box in parts of neighbouring positions, of `each` bytes a position, up to the limit or one position."""
+    (start, stop), rest = box[0], box[1:]
+    line = each * _size(rest)
+    if rest and line > limit:
+        for first in range(start, stop):
+            for part in cut(rest, each, limit):
+                yield (first, first + 1), *part
+        return
+    parts = ceil((stop - start) / max(1, limit // max(1, line)))
+    edges = [start + (stop - start) * part // parts for part in range(parts + 1)]
+    yield from ((pair, *rest) for pair in pairwise(edges))
+
+
+def _size(box: Box) -> int:
+    return prod(stop - start for start, stop in box)
+
+
+def _boxes_of(indices: Array) -> list[tuple[Box, Array]] | None:
+    """Boxes of positions that have the same indices: between all places along an axis where some index changes."""
+    sizes = indices.shape[:-1]
+    if indices.strides[: len(sizes)] == (0,) * len(sizes):
+        return [(tuple((0, n) for n in sizes), indices[(0,) * len(sizes)].copy())]
+    edges = []
+    for axis, size in enumerate(sizes):
+        along = np.moveaxis(indices, axis, 0)
+        changes = (along[1:] != along[:-1]).any(tuple(range(1, along.ndim)))
+        edges.append([0, *(np.flatnonzero(changes) + 1).tolist(), size])
+    boxes = list(product(*map(pairwise, edges)))
+    if prod(sizes) < BOX_POSITIONS * len(boxes) and len(boxes) > 1:
+        return None
+    return [(box, indices[tuple(start for start, _ in box)].copy()) for box in boxes]
