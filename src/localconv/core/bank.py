@@ -208,14 +208,15 @@ class KernelBank:
         """Return the kernel that this stands for, (positions, rows, F), as a new array of the bank's dtype."""
         kernel = np.empty(self.shape, self.dtype)
         wide = np.dtype(np.float64 if self.dtype.itemsize == 8 else np.float32)
-        filters, step = (
-            self._filters.astype(wide),
-            max(1, EXPANDED_BYTES // max(1, prod(self.shape[1:]) * wide.itemsize)),
-        )
+        filters, step = self._filters.astype(wide), max(1, EXPANDED_BYTES // (prod(self.shape[1:]) * wide.itemsize))
         for first in range(0, len(kernel), step):
             some = slice(first, first + step)
-            part = np.empty((len(kernel[some]), *self.shape[1:]), wide)
-            kernel[some] = built(filters, self._weights, self._indices, some, part)
+            weights = None if self._weights is None else self._weights[some].astype(wide)
+            if self._indices is None:
+                kernel[some] = np.tensordot(weights, filters, 1)  # type: ignore[arg-type]  # there are weights
+            else:
+                indices = self._indices[some]
+                kernel[some] = picked(filters, weights, indices, np.empty((len(indices), *self.shape[1:]), wide))
         return kernel
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> None:
@@ -233,21 +234,16 @@ class KernelBank:
 KernelBank.__module__ = "localconv"
 
 
-def built(
-    filters: NDArray[Any], weights: NDArray[Any] | None, indices: NDArray[Any] | None, some: slice, out: NDArray[Any]
+def picked(
+    filters: NDArray[Any], weights: NDArray[Any] | None, indices: NDArray[Any], out: NDArray[Any]
 ) -> NDArray[Any]:
-    """The kernels of some positions, (positions, rows, F), in `out`, which has the dtype of the filters."""
+    """The kernels of some positions that sum some of the filters, in `out`, which has the dtype of the filters."""
     if weights is None:
-        assert indices is not None
-        return np.take(filters, indices[some, 0], 0, out=out, mode="clip")  # checked; "raise" would make a copy
-    by_position = np.asarray(weights[some], filters.dtype)
-    if indices is None:
-        np.matmul(by_position, filters.reshape(len(filters), -1), out=out.reshape(len(out), -1))
-        return out
+        return np.take(filters, indices[:, 0], 0, out=out, mode="clip")  # checked; "raise" would make a copy
     # Term by term: a product with 0 for a filter that a position does not have would be NaN for one of inf.
     out[...] = 0
-    for m in range(by_position.shape[1]):
-        out += by_position[:, m, None, None] * filters[indices[some, m]]
+    for m in range(indices.shape[1]):
+        out += weights[:, m, None, None] * filters[indices[:, m]]
     return out
 
 

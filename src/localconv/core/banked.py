@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 from . import engine
 from .arguments import Ints
 from .arrays import Array, ElementType, as_float_array, contiguous, element_type, output_for, write_result
-from .bank import KernelBank, built, spread
+from .bank import KernelBank, picked, spread
 from .geometry import Geometry, Mismatch, Names, geometry_of
 from .spec import Spec, conv_spec, filter_spec, local_spec
 from .windows import Range, axes_of, layout_of
@@ -39,6 +39,10 @@ BUILT = 6
 BOX_POSITIONS = 64
 
 Box = tuple[Range, ...]
+
+ONE_TAP, ONE_TAP_OF_PLANES = (
+    conv_spec(1, 1, "valid", data_format, 1, 1) for data_format in ("channels_last", "channels_first")
+)
 
 
 class Unit(NamedTuple):
@@ -211,10 +215,16 @@ class Banked:
 
     def built(self, unit: Unit, dtype: Any) -> Array:
         """The kernels of a unit."""
-        filters = self.bank.filters.astype(dtype, copy=False)
         weights, indices = self.by_position(self.bank.weights, unit, dtype), self.by_position(self.bank.indices, unit)
-        kernel = self.scratch("kernel", (_size(unit.box), self.rows, self.columns), dtype)
-        return built(filters, weights, indices, slice(None), kernel)
+        filters, shape = self.bank.filters.astype(dtype, copy=False), (_size(unit.box), self.rows, self.columns)
+        kernel = self.scratch("kernel", shape, dtype)
+        if indices is not None:
+            return picked(filters, weights, indices, kernel)
+        # A shared convolution of one tap, from weights to the kernel's elements: on the threads that all else has.
+        assert weights is not None
+        out = kernel.reshape(1, len(kernel), -1)
+        engine.forward(ONE_TAP, weights[None], filters.reshape(1, len(filters), -1), out=out, context=self.context)
+        return kernel
 
     def local(self, padding: tuple[Range, ...]) -> Spec:
         """The locally connected convolution of a unit."""
@@ -340,7 +350,7 @@ class Banked:
         shape = (positions, self.rows, self.columns)
         kernel = self.scratch("kernel", shape, gradient.dtype)
         made = engine.grad_kernel(self.local(padding), part, shape, gradient, out=kernel, context=self.context)
-        matrix = made.reshape(positions, -1)
+        matrix = made.reshape(1, positions, -1)
         weights = self.by_position(self.bank.weights, unit, gradient.dtype)
         indices = self.by_position(self.bank.indices, unit)
         used: Any = slice(None)
@@ -348,13 +358,16 @@ class Banked:
         if indices is not None:
             used, by_filter = spread(indices, weights)
         assert by_filter is not None
-        filters[used] += np.matmul(by_filter.T, matrix).reshape(-1, self.rows, self.columns)
+        # `built` backwards: the gradient of that convolution for its kernel, and for its input.
+        one = 1, by_filter.shape[1], matrix.shape[2]
+        back = engine.grad_kernel(ONE_TAP, by_filter[None], one, matrix, context=self.context)
+        filters[used] += back.reshape(-1, self.rows, self.columns)
         if weights is None:
             return None
-        products = np.matmul(matrix, self.bank.filters[used].astype(gradient.dtype).reshape(-1, matrix.shape[1]).T)
-        if indices is None:
-            return products
-        return np.take_along_axis(products, np.searchsorted(used, indices), 1)
+        # The elements of a kernel are what is summed over: as positions they are neighbours, in planes.
+        stored, one = self.bank.filters[used].astype(gradient.dtype).reshape(one), (1, one[1], positions)
+        products = engine.grad_kernel(ONE_TAP_OF_PLANES, stored, one, matrix, context=self.context)[0].T
+        return products if indices is None else np.take_along_axis(products, np.searchsorted(used, indices), 1)
 
 
 def forward(

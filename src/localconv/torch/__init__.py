@@ -15,6 +15,7 @@ if not hasattr(_torch.library, "register_autocast"):  # before the operators are
 
 from . import private as _private
 from . import runtime as _runtime
+from .banks import LowRankLocalConv1d, LowRankLocalConv2d
 from .filters import (
     local_correlation1d,
     local_correlation2d,
@@ -54,6 +55,8 @@ __all__ = [
     "LocalConvTranspose1d",
     "LocalConvTranspose2d",
     "LocalConvTranspose3d",
+    "LowRankLocalConv1d",
+    "LowRankLocalConv2d",
     "from_keras",
     "from_snippet",
     "local_conv1d",

@@ -384,15 +384,15 @@ def test_empty_batches(shape, formulation):
 
 def test_what_is_direct_and_what_goes_through_the_dispatcher():
     x, weight, bias = PLAIN.tensors()
-    assert autograd._direct(x, weight, bias)
+    assert autograd.is_direct(x, weight, bias)
     with torch.autocast("cpu"):
-        assert not autograd._direct(x, weight, bias)
+        assert not autograd.is_direct(x, weight, bias)
     with torch.profiler.profile() as profile:
         functional.local_conv2d(x, weight, (2, 3), bias)
     assert "localconv::local_conv" in {event.name for event in profile.events()}
     with fallback.forced():
-        assert not autograd._direct(x, weight, bias)
-    assert not autograd._direct(x.to("meta"), weight, bias)
+        assert not autograd.is_direct(x, weight, bias)
+    assert not autograd.is_direct(x.to("meta"), weight, bias)
 
 
 def test_functions_for_numpy_name_this_package():

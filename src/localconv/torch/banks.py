@@ -1,0 +1,371 @@
+"""Low-rank locally connected layers: filters of every position are weighted sums of a few.
+
+On the processor, where nothing watches, `core.banked` computes, which never makes the kernel of all positions. Anything
+else, compiled and exported programs, transforms, other devices and derivatives of derivatives, is a shared convolution
+to all filters and a weighted sum of its results, in PyTorch's operations.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .._core import num_threads
+from ..core import banked, engine
+from ..core.arguments import ints
+from ..core.bank import KernelBank
+from ..core.settings import current
+from ..core.windows import depth_of
+from . import autograd, native
+from .arguments import broadcastable_bias, check_dtypes, check_sizes
+from .modules import LocalConv1d, LocalConv2d, _LocalConv
+from .window import IntOrInts, Padding, Window
+
+__all__ = ["LowRankLocalConv1d", "LowRankLocalConv2d"]
+
+
+class _Lent:
+    """A contiguous tensor's memory as NumPy sees it, for the time of a call: `native` says why not by Tensor.numpy."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        wide = np.dtype(np.float64 if tensor.dtype == torch.float64 else np.float32)
+        self.tensor = tensor
+        self.__array_interface__ = {
+            "data": (tensor.data_ptr(), False),
+            "shape": tuple(tensor.shape),
+            "typestr": wide.str,
+            "version": 3,
+        }
+
+
+def _lent(tensor: Tensor, channels_last: bool = False) -> tuple[Any, Tensor]:
+    """An array, and what keeps its memory. 16 bits become float32."""
+    wide = tensor.detach().resolve_neg()
+    wide = wide if wide.dtype == torch.float64 else wide.to(torch.float32)
+    wide = (wide.movedim(1, -1) if channels_last else wide).contiguous()
+    return np.asarray(_Lent(wide)) if wide.numel() else np.empty(wide.shape, np.float32), wide
+
+
+def _context() -> engine.Context:
+    return engine.Context(current(), min(num_threads(), torch.get_num_threads()))
+
+
+class _Banked(torch.autograd.Function):
+    """The convolution with a bank by `core.banked`; its derivatives too, unless they are to have derivatives."""
+
+    @staticmethod
+    @native.opaque
+    def forward(ctx: Any, x: Tensor, filters: Tensor, weights: Tensor, window: Window) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(x, filters, weights)
+        ctx.window = window
+        (image, _held), bank = _lent(x, True), _bank_of(filters, weights)
+        made = banked.forward(window.spec, image, bank, None, None, False, engine.NAMES, _context())
+        return torch.from_numpy(made).movedim(-1, 1).to(x.dtype)
+
+    @staticmethod
+    @native.opaque
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        x, filters, weights = tensors = ctx.saved_tensors
+        needs = ctx.needs_input_grad
+        if torch.is_grad_enabled():
+            y = in_operations(x, filters, weights, ctx.window)
+            wanted = [tensor for tensor, needed in zip(tensors, needs, strict=False) if needed]
+            made = iter(torch.autograd.grad(y, wanted, gradient, create_graph=True))
+            return *(next(made) if needed else None for needed in needs[:3]), None
+        (image, _held), (given, _held2), bank = _lent(x, True), _lent(gradient, True), _bank_of(filters, weights)
+        results: list[Tensor | None] = [None, None, None]
+        if needs[0]:
+            back = banked.grad_input(ctx.window.spec, image.shape, bank, given, None, engine.NAMES, _context())
+            results[0] = torch.from_numpy(back).movedim(-1, 1).to(x.dtype)
+        if needs[1] or needs[2]:
+            pair = banked.grad_bank(ctx.window.spec, image, bank, given, engine.NAMES, _context())
+            for place, (tensor, made) in enumerate(zip(tensors[1:], pair, strict=True), 1):
+                assert made is not None
+                results[place] = torch.from_numpy(made).to(tensor.dtype)
+        return *results, None
+
+
+def _bank_of(filters: Tensor, weights: Tensor) -> KernelBank:
+    return KernelBank(_lent(filters)[0].copy(), _lent(weights)[0].copy())
+
+
+def in_operations(x: Tensor, filters: Tensor, weights: Tensor, window: Window) -> Tensor:
+    """The same of PyTorch's operations: a convolution to all filters, and a weighted sum of what it makes."""
+    rank, groups, bank = window.rank, window.groups, filters.shape[0]
+    outputs, channels = filters.shape[2], x.shape[1] // groups
+    # (bank, taps, channels, groups, filters of a group) as (groups, bank, filters of a group, channels, taps)
+    kernel = filters.reshape(bank, *window.kernel_size, channels, groups, outputs // groups)
+    kernel = kernel.permute(rank + 2, 0, rank + 3, rank + 1, *range(1, rank + 1)).flatten(0, 2)
+    pads = [n for axis in reversed(range(rank)) for n in window.padding[2 * axis : 2 * axis + 2]]
+    convolve = (F.conv1d, F.conv2d, F.conv3d)[rank - 1]
+    padded = F.pad(x, pads) if any(pads) else x
+    maps = convolve(padded, kernel, None, window.stride, 0, window.dilation, groups)
+    by_filter = maps.unflatten(1, (groups, bank, outputs // groups))
+    by_position = weights.movedim(0, 1).reshape(bank, 1, *maps.shape[2:])
+    return (by_filter * by_position).sum(2).flatten(1, 2)
+
+
+def convolve_bank(x: Tensor, filters: Tensor, weights: Tensor, bias: Tensor | None, window: Window) -> Tensor:
+    """The convolution of a batch (N, C, ...) with the kernel ``weights @ filters``, plus a bias (F,) or (F, ...)."""
+    if torch.compiler.is_compiling():  # which cannot look through the checks; the operations have their own
+        y = in_operations(x, filters, weights, window)
+    else:
+        check_dtypes(input=x, weight=filters, bias=bias)
+        check_sizes(window, x.shape, (weights.shape[0], *filters.shape[1:]))
+        watched = not autograd.is_direct(x, filters, weights, bias)
+        y = (in_operations if watched else _Banked.apply)(x, filters, weights, window)
+    return y if bias is None else y + broadcastable_bias(bias, window.rank)
+
+
+class _LowRankLocalConv(_LocalConv):
+    """What the modules of both ranks share."""
+
+    filters: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntOrInts,
+        input_size: IntOrInts,
+        rank: int,
+        stride: IntOrInts = 1,
+        padding: Padding = 0,
+        dilation: IntOrInts = 1,
+        groups: int = 1,
+        bias: bool | str = True,
+        separable: bool = False,
+        normalize_weights: str | None = None,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        (terms,) = ints(rank, 1, "rank")
+        if type(separable) is not bool:
+            raise TypeError(f"separable must be True or False, got {separable!r}")
+        if normalize_weights not in (None, "softmax"):
+            raise ValueError(f"normalize_weights must be None or 'softmax', got {normalize_weights!r}")
+        if separable and self.rank == 1:
+            raise ValueError("separable must be False in one dimension, which has no rows and columns")
+        self._terms, self.separable, self.normalize_weights = terms, separable, normalize_weights
+        super().__init__(
+            in_channels, out_channels, kernel_size, input_size, stride, padding, dilation, groups, bias, device, dtype
+        )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("_terms", "separable", "normalize_weights"):  # before the module is one
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def _make_parameters(self, device: Any, dtype: torch.dtype | None) -> None:
+        assert self.output_size is not None
+        _, bias = self._shapes()
+        depth = depth_of(self.kernel_size, self.in_channels, self.groups)
+        like = {"device": device, "dtype": dtype}
+        self.filters = nn.Parameter(torch.empty(self._terms, depth, self.out_channels, **like))
+        for name, positions in self._weights_by_name().items():
+            self.register_parameter(name, nn.Parameter(torch.empty(positions, self._terms, **like)))
+        self.register_parameter("bias", nn.Parameter(torch.empty(bias, **like)) if self._bias else None)
+        self.reset_parameters()
+
+    def _weights_by_name(self) -> dict[str, int]:
+        """The parameters that the weights are made of, and their lengths."""
+        assert self.output_size is not None
+        if self.separable:
+            return dict(zip(("row_weights", "column_weights"), self.output_size, strict=True))
+        return {"position_weights": math.prod(self.output_size)}
+
+    def reset_parameters(self) -> None:
+        """Draw filters and bias as `torch.nn.Conv2d` does, and give all positions the same weights: the module begins
+        as a convolution.
+
+        The weights are 0 with ``normalize_weights='softmax'``, else 1 / sqrt(rank) in sum.
+        """
+        bound = 1 / math.sqrt(self.filters.shape[1])
+        nn.init.uniform_(self.filters, -bound, bound)
+        names = self._weights_by_name()
+        start = 0.0 if self.normalize_weights else 1 / (math.sqrt(self._terms) * len(names))
+        for name in names:
+            nn.init.constant_(getattr(self, name), start)
+        if self.bias is not None:
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    @property
+    def weights(self) -> Tensor:
+        """The weights of every position's filters, (positions, rank), in C order, as they are used."""
+        if self.separable:
+            weights = (self.row_weights[:, None] + self.column_weights).flatten(0, 1)
+        else:
+            weights = self.position_weights
+        return weights.softmax(1) if self.normalize_weights else weights
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the convolution of (N, in_channels, *input_size) or (in_channels, *input_size)."""
+        self._check_image(input)
+        if input.dim() == self.rank + 1:
+            return convolve_bank(input.unsqueeze(0), self.filters, self.weights, self.bias, self._window).squeeze(0)
+        return convolve_bank(input, self.filters, self.weights, self.bias, self._window)
+
+    def quantize(self, mode: str = "int8") -> Self:
+        """Refuse: the filters of a few are small as they are.
+
+        Raises
+        ------
+        ValueError
+            Always: ``module.to_local().quantize()`` makes a module of int8.
+        """
+        raise ValueError(f"{type(self).__name__} cannot be quantized, got mode={mode!r}: to_local().quantize() can")
+
+    def _more_repr(self) -> list[str]:
+        parts = [f"rank={self._terms}"]
+        if self.separable:
+            parts.append("separable=True")
+        if self.normalize_weights:
+            parts.append(f"normalize_weights={self.normalize_weights!r}")
+        return parts
+
+    def _full(self, module: type[_LocalConv]) -> _LocalConv:
+        """The module with a kernel for every position."""
+        assert self.input_size is not None
+        window = (self.kernel_size, self.input_size, self.stride, self.padding, self.dilation, self.groups)
+        like = {"device": self.filters.device, "dtype": self.filters.dtype}
+        made = module(self.in_channels, self.out_channels, *window, self._bias, **like)
+        with torch.no_grad():
+            made.weight.copy_(torch.tensordot(self.weights, self.filters, 1))
+            if made.bias is not None and self.bias is not None:
+                made.bias.copy_(self.bias)
+        return made.train(self.training)
+
+
+class LowRankLocalConv1d(_LowRankLocalConv):
+    """1D convolution whose filters at every position are weighted sums of a few.
+
+    Between a convolution (rank 1, constant weights) and `LocalConv1d` (rank of the number of positions): position p's
+    weight is ``sum_k weights[p, k] * filters[k]``, which is never made for all positions.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    kernel_size : int or sequence of 1 int
+    input_size : int or sequence of 1 int
+        Length of the inputs, on which the number of weights depends.
+    rank : int
+        Filters that every position combines, for each output channel.
+    stride, padding, dilation, groups : optional
+        As in `torch.nn.Conv1d`; padding may be 'same' or 'valid'.
+    bias : bool or 'shared', optional
+        True: one for each filter and position; 'shared': one for each filter.
+    separable : bool, optional
+        False; of two dimensions, True makes a position's weights the sum of its row's and its column's.
+    normalize_weights : {None, 'softmax'}, optional
+        'softmax' makes those of every position positive, with a sum of 1.
+    device, dtype : optional
+        As in `torch.nn.Conv1d`.
+
+    Attributes
+    ----------
+    filters : Parameter
+        (rank, kernel_size * in_channels / groups, out_channels), rows as in `LocalConv1d`.
+    position_weights : Parameter
+        (positions, rank); of separable ones ``row_weights`` (rows, rank) and ``column_weights`` (columns, rank).
+    weights : Tensor
+        (positions, rank): what these make.
+    bias : Parameter or None
+        ``(out_channels, *output_size)``, or (out_channels,).
+    output_size : tuple of int
+
+    Raises
+    ------
+    ValueError, TypeError
+        For arguments that do not fit; the message names one.
+
+    See Also
+    --------
+    localconv.KernelBank : the same for NumPy arrays, and how it is computed.
+
+    Notes
+    -----
+    Low-rank local connectivity is of Elsayed, Ramachandran, Shlens and Kornblith, "Revisiting Spatial Invariance with
+    Low-Rank Local Connectivity" (ICML 2020), separable weights and softmax too.
+
+    Compiled and exported programs, transforms of `torch.func`, second derivatives and other devices than the processor
+    compute by a convolution to ``rank * out_channels`` channels and a weighted sum, in PyTorch's operations: they need
+    the memory of these channels.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from localconv.torch import LowRankLocalConv1d
+    >>> layer = LowRankLocalConv1d(4, 8, kernel_size=3, input_size=10, rank=2)
+    >>> layer(torch.ones(2, 4, 10)).shape
+    torch.Size([2, 8, 8])
+    """
+
+    rank = 1
+
+    def to_local(self) -> LocalConv1d:
+        """Return a `LocalConv1d` of the same function, with copies of its parameters."""
+        return self._full(LocalConv1d)  # type: ignore[return-value]
+
+
+class LowRankLocalConv2d(_LowRankLocalConv):
+    """2D convolution whose filters at every position are weighted sums of a few.
+
+    Between a convolution (rank 1, constant weights) and `LocalConv2d` (rank of the number of positions): position p's
+    weight is ``sum_k weights[p, k] * filters[k]``, which is never made for all positions.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    kernel_size : int or sequence of 2 ints
+    input_size : int or sequence of 2 ints
+        Rows and columns of the inputs, on which the number of weights depends.
+    rank : int
+        Filters that every position combines, for each output channel.
+    stride, padding, dilation, groups : optional
+        As in `torch.nn.Conv2d`; padding may be 'same' or 'valid'.
+    bias, separable, normalize_weights, device, dtype : optional
+        As in `LowRankLocalConv1d`.
+
+    Attributes
+    ----------
+    filters : Parameter
+        (rank, kh * kw * in_channels / groups, out_channels), rows as in `LocalConv2d`.
+    position_weights : Parameter
+        (positions, rank); of separable ones ``row_weights`` (rows, rank) and ``column_weights`` (columns, rank).
+    weights : Tensor
+        (positions, rank): what these make.
+    bias : Parameter or None
+        ``(out_channels, *output_size)``, or (out_channels,).
+    output_size : tuple of int
+
+    Raises
+    ------
+    ValueError, TypeError
+        For arguments that do not fit; the message names one.
+
+    Notes
+    -----
+    As in `LowRankLocalConv1d`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from localconv.torch import LowRankLocalConv2d
+    >>> layer = LowRankLocalConv2d(3, 16, 3, input_size=(8, 8), rank=4, padding='same', separable=True)
+    >>> layer(torch.ones(2, 3, 8, 8)).shape, sum(p.numel() for p in layer.parameters())
+    (torch.Size([2, 16, 8, 8]), 2816)
+    >>> sum(p.numel() for p in layer.to_local().parameters())
+    28672
+    """
+
+    rank = 2
+
+    def to_local(self) -> LocalConv2d:
+        """Return a `LocalConv2d` of the same function, with copies of its parameters."""
+        return self._full(LocalConv2d)  # type: ignore[return-value]
