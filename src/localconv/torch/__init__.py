@@ -16,6 +16,7 @@ if not hasattr(_torch.library, "register_autocast"):  # before the operators are
 from . import private as _private
 from . import runtime as _runtime
 from .banks import LowRankLocalConv1d, LowRankLocalConv2d
+from .fallback import use_triton
 from .filters import (
     local_correlation1d,
     local_correlation2d,
@@ -73,6 +74,7 @@ __all__ = [
     "local_filter3d",
     "to_keras",
     "to_snippet",
+    "use_triton",
 ]
 
 _runtime.warn_of_two_runtimes()

@@ -7,7 +7,7 @@ Windows are gathered, which takes prod(kernel_size) times the input's memory, an
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -34,11 +34,59 @@ from .arguments import (
 from .window import Window
 
 _forced = False
+# The module of Triton's kernels, where `use_triton` has asked for it; whether they take the processor's tensors too.
+_triton: Any = None
+_interpreted = False
 
 
 def is_forced() -> bool:
-    """Whether these operations are used for the processor's tensors too."""
-    return _forced
+    """Whether these operations, or Triton's kernels, are used for the processor's tensors too."""
+    return _forced or _interpreted
+
+
+def use_triton(enabled: bool) -> None:
+    """Compute on GPUs with Triton's kernels, from now on and in the whole process; or no more.
+
+    They need no memory beside the operands and the result; PyTorch's own operations, which compute there otherwise,
+    gather windows. **They were tested by Triton's interpreter alone, never on a GPU**: whoever has one is asked to
+    compare, with ``benchmarks/device.py``.
+
+    Parameters
+    ----------
+    enabled : bool
+        True: tensors on devices of the types "cuda" and "xpu" go through the kernels; with ``TRITON_INTERPRET=1`` in
+        the environment those of the processor too, slowly.
+
+    Raises
+    ------
+    TypeError
+        If `enabled` is no bool.
+    ImportError
+        Where Triton is not installed.
+
+    Examples
+    --------
+    >>> import localconv.torch
+    >>> localconv.torch.use_triton(False)
+    """
+    global _triton, _interpreted
+    if type(enabled) is not bool:
+        raise TypeError(f"enabled must be True or False, got {enabled!r}")
+    if not enabled:
+        _triton, _interpreted = None, False
+        return
+    try:
+        from . import triton_kernels
+    except ImportError as error:
+        raise ImportError("localconv.torch.use_triton needs Triton: pip install triton") from error
+    _triton, _interpreted = triton_kernels, triton_kernels.INTERPRETED
+
+
+def kernels_for(plain: Callable[..., Tensor], device: torch.device) -> Callable[..., Tensor]:
+    """One of the functions here, or Triton's kernels for the same."""
+    if _triton is None or not (_interpreted or device.type in ("cuda", "xpu")):
+        return plain
+    return getattr(_triton, plain.__name__, plain)
 
 
 @contextlib.contextmanager

@@ -70,6 +70,8 @@ OTHER_NAMES = {"values": "weight", "filters": "weight", "filters_size": "weight_
 
 Operands = Sequence[Any]
 
+CPU = torch.device("cpu")
+
 library = torch.library.Library("localconv", "DEF")
 
 
@@ -172,7 +174,8 @@ def register_values(operator: Operator) -> None:
 
     @native.opaque
     def elsewhere(*arguments: Any) -> Tensor:
-        return plain(*arguments[:-5], operator.window_of(arguments))
+        device = next(argument.device for argument in arguments if isinstance(argument, Tensor))
+        return fallback.kernels_for(plain, device)(*arguments[:-5], operator.window_of(arguments))
 
     @native.opaque
     def without_kernels(*arguments: Any) -> Tensor:
@@ -180,7 +183,7 @@ def register_values(operator: Operator) -> None:
 
     @native.opaque
     def on_processor(*arguments: Any) -> Tensor:
-        compute = plain if fallback.is_forced() else compiled
+        compute = fallback.kernels_for(plain, CPU) if fallback.is_forced() else compiled
         return compute(*map(private.as_memory, arguments[:-5]), operator.window_of(arguments))
 
     if private.HAS_TOOLS:
