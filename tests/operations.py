@@ -157,8 +157,22 @@ def draw_case(rng, function):
     )
 
 
+def with_padding_mode(rng, case):
+    """The case with a padding_mode that its padding allows."""
+    if not isinstance(case.padding, str):
+        pads = [max(pair) for pair in case.padding]
+    else:
+        pads = [max(-t.min(), t.max() + 1 - n) for t, n in zip(case.taps, case.spatial, strict=True)]
+    least = min(n - pad for n, pad in zip(case.spatial, pads, strict=True))
+    modes = ["replicate", *(["circular"] if least >= 0 else []), *(["reflect"] if least > 0 else [])]
+    mode = rng.choice(["zeros", "zeros", rng.choice(modes)])
+    return case if case.padding == "inside" else dataclasses.replace(case, padding_mode=mode)
+
+
 def draw_forward(operation, rng):
     case = draw_case(rng, operation.name)
+    if case.local:
+        case = with_padding_mode(rng, case)
     inputs, kernel, bias = case.arrays()
     return {"inputs" if case.local else "x": inputs, "kernel": kernel, "bias": bias} | case.options()
 
@@ -166,6 +180,8 @@ def draw_forward(operation, rng):
 def draw_gradient(operation, rng):
     """Of the forward convolution whose name the operation's begins with."""
     case = draw_case(rng, operation.name.removesuffix(f"_{operation.kind}"))
+    if case.local and operation.kind != "transpose":
+        case = with_padding_mode(rng, case)
     gradient = Gradient(case, "kernel" if operation.kind == "kernel" else "input")
     first, grad_output = gradient.arrays()
     x = "inputs" if case.local else "x"
@@ -225,7 +241,10 @@ def draw_filter_case(rng, kind, rank):
 
 
 def draw_filters(operation, rng):
-    return draw_filter_case(rng, operation.kind, operation.rank).arguments()
+    case = draw_filter_case(rng, operation.kind, operation.rank)
+    if operation.kind.startswith("local_correlation"):
+        return case.arguments()
+    return with_padding_mode(rng, case).arguments()
 
 
 DRAWS = {

@@ -80,6 +80,7 @@ def local_conv(
     data_format="channels_last",
     *,
     padding="valid",
+    padding_mode="zeros",
     dilation_rate=1,
     groups=1,
     bias=None,
@@ -91,7 +92,9 @@ def local_conv(
     """
     inputs, kernel = np.asarray(inputs), np.asarray(kernel)
     image = _to_last(inputs, data_format)
-    taps = _taps(image.shape[1:-1], as_tuple(kernel_size, rank), strides, padding, dilation_rate, _start_clipped)
+    taps = _taps(
+        image.shape[1:-1], as_tuple(kernel_size, rank), strides, padding, dilation_rate, _start_clipped, padding_mode
+    )
     weights = _tap_weights(kernel, math.prod(as_tuple(kernel_size, rank)), data_format)
     return _correlate(image, weights, taps, groups, bias, data_format, bound)
 
@@ -178,6 +181,7 @@ def local_conv_input(
     data_format="channels_last",
     *,
     padding="valid",
+    padding_mode="zeros",
     dilation_rate=1,
     groups=1,
     bound=False,
@@ -185,7 +189,7 @@ def local_conv_input(
     """The gradient of sum(local_conv(x, kernel) * grad_output) with respect to x, which has input_shape."""
     size = as_tuple(kernel_size, rank)
     shape = _last_shape(input_shape, data_format)
-    taps = _taps(shape[1:-1], size, strides, padding, dilation_rate, _start_clipped)
+    taps = _taps(shape[1:-1], size, strides, padding, dilation_rate, _start_clipped, padding_mode)
 
     def gradient(kernel, grad_output):
         weights = _tap_weights(kernel, math.prod(size), data_format)
@@ -205,6 +209,7 @@ def local_conv_kernel(
     data_format="channels_last",
     *,
     padding="valid",
+    padding_mode="zeros",
     dilation_rate=1,
     groups=1,
     bound=False,
@@ -212,7 +217,7 @@ def local_conv_kernel(
     """The gradient of the same with respect to the kernel, which has kernel_shape."""
     size = as_tuple(kernel_size, rank)
     spatial = _last_shape(np.shape(inputs), data_format)[1:-1]
-    taps = _taps(spatial, size, strides, padding, dilation_rate, _start_clipped)
+    taps = _taps(spatial, size, strides, padding, dilation_rate, _start_clipped, padding_mode)
 
     def gradient(inputs, grad_output):
         weights = _back_to_weights(_to_last(inputs, data_format), _to_last(grad_output, data_format), taps, groups)
@@ -294,13 +299,15 @@ class FilterWindow:
     data_format: str = "channels_last"
     _: dataclasses.KW_ONLY
     padding: str | tuple = "valid"
+    padding_mode: str = "zeros"
     dilation_rate: int | tuple = 1
     groups: int = 1
 
     def taps(self, shape):
         """The input index under every tap, along every axis of an input of this shape with the channels last."""
         size = as_tuple(self.kernel_size, self.rank)
-        return _taps(shape[1:-1], size, self.strides, self.padding, self.dilation_rate, _start_tensorflow)
+        sizes = (shape[1:-1], size, self.strides, self.padding, self.dilation_rate)
+        return _taps(*sizes, _start_tensorflow, self.padding_mode)
 
 
 def local_filter(rank, inputs, filters, *window, bound=False, **options):
@@ -524,13 +531,24 @@ def _axis_taps(size, kernel, stride, padding, dilation, same):
     return np.arange(outputs)[:, None] * stride - before + np.arange(kernel) * dilation
 
 
-def _taps(spatial, kernel_size, strides, padding, dilation_rate, same):
-    """`_axis_taps` of every spatial axis."""
+def _held(indices, size, padding_mode):
+    """The pixels of an axis that padding holds; those of zeros stay outside."""
+    if padding_mode == "reflect":
+        indices = abs(indices)
+        return np.where(indices < size, indices, 2 * (size - 1) - indices)
+    if padding_mode == "replicate":
+        return indices.clip(0, size - 1)
+    return indices % size if padding_mode == "circular" else indices
+
+
+def _taps(spatial, kernel_size, strides, padding, dilation_rate, same, padding_mode="zeros"):
+    """`_axis_taps` of every spatial axis, where padding holds pixels these."""
     rank = len(spatial)
     paddings = [padding] * rank if isinstance(padding, str) else padding
     sizes = zip(spatial, *(as_tuple(v, rank) for v in (kernel_size, strides)), paddings, strict=True)
     dilations = as_tuple(dilation_rate, rank)
-    return [_axis_taps(*size, dilation, same) for size, dilation in zip(sizes, dilations, strict=True)]
+    taps = [_axis_taps(*size, dilation, same) for size, dilation in zip(sizes, dilations, strict=True)]
+    return [_held(axis, size, padding_mode) for axis, size in zip(taps, spatial, strict=True)]
 
 
 def _connections(taps, spatial):
@@ -628,6 +646,7 @@ class Case:
     dtype: str = "float32"
     exact: bool = True
     seed: int = 0
+    padding_mode: str = "zeros"
 
     @property
     def rank(self):
@@ -645,7 +664,8 @@ class Case:
     @property
     def taps(self):
         same = _start_clipped if self.local else _start_tensorflow
-        return _taps(self.spatial, self.kernel_size, self.strides, self.padding, self.dilation_rate, same)
+        sizes = (self.spatial, self.kernel_size, self.strides, self.padding, self.dilation_rate)
+        return _taps(*sizes, same, self.padding_mode)
 
     @property
     def out(self):
@@ -700,7 +720,7 @@ class Case:
             chosen["output_shape"] = self.out
         if self.local:
             chosen["kernel_size"] = self.kernel_size
-        return chosen
+        return chosen | _mode_of(self)
 
     def check(self, result, arrays=None):
         """The result is what the twin computes from the arrays (the case's own if None)."""
@@ -718,6 +738,11 @@ class Case:
         if self.exact:
             return dtype, self.run(twins, arrays), None
         return dtype, *self.run(twins, arrays, bound=True)
+
+
+def _mode_of(case):
+    """The argument that some functions have: given where it is not as always."""
+    return {} if case.padding_mode == "zeros" else {"padding_mode": case.padding_mode}
 
 
 # --- cases of local filters -------------------------------------------------------------------------------------------
@@ -766,6 +791,7 @@ class FilterCase:
     dtype: str = "float32"
     exact: bool = True
     seed: int = 0
+    padding_mode: str = "zeros"
 
     @property
     def rank(self):
@@ -825,7 +851,7 @@ class FilterCase:
     def options(self):
         """The arguments that are no arrays, by name."""
         names = ("kernel_size", "strides", "data_format", "padding", "dilation_rate", "groups")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names} | _mode_of(self)
 
     def arrays(self):
         """The function's arrays, by the names of its arguments."""

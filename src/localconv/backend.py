@@ -52,6 +52,7 @@ def local_conv1d(
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
+    padding_mode: str = "zeros",
     dilation_rate: IntOrInts = 1,
     groups: int = 1,
     bias: ArrayLike | None = None,
@@ -77,8 +78,14 @@ def local_conv1d(
         'same' is that of Keras's locally connected layers: the window of position p starts at
         ``p * strides - extent // 2``, where extent is the dilated size of the window, is clipped to the input, and
         there are ceil(steps / strides) positions. It is not TensorFlow's SAME for even windows, nor at strides above 1.
-        'causal' pads ``(kernel_size - 1) * dilation_rate`` steps in front. Kernel rows that meet padding do nothing,
-        whatever they hold.
+        'causal' pads ``(kernel_size - 1) * dilation_rate`` steps in front. Kernel rows that meet padding of zeros do
+        nothing, whatever they hold.
+    padding_mode : {'zeros', 'reflect', 'replicate', 'circular'}, optional
+        What padding holds, by PyTorch's names. 'zeros': zeros, which are in no sum. All others fill a padded copy of
+        the input with elements of the input, which are in the sums like any element: 'reflect' mirrors the input at its
+        outermost elements without repeating them, 'replicate' repeats the outermost elements, and 'circular' continues
+        at the other end. Along every axis padding must be less than the size of the input with 'reflect', and at most
+        that size with 'circular'.
     dilation_rate : int or sequence of 1 int, optional
         Steps from one tap to the next.
     groups : int, optional
@@ -122,7 +129,7 @@ def local_conv1d(
     >>> localconv.local_conv1d(x, kernel, 3, 1, 'channels_last').shape
     (1, 8, 2)
     """
-    spec = local_spec(1, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    spec = local_spec(1, kernel_size, strides, padding, data_format, dilation_rate, groups, None, padding_mode)
     return engine.forward(spec, inputs, kernel, bias, out, False, LOCAL_NAMES)
 
 
@@ -136,6 +143,7 @@ def local_conv2d(
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
+    padding_mode: str = "zeros",
     dilation_rate: IntOrInts = (1, 1),
     groups: int = 1,
     bias: ArrayLike | None = None,
@@ -159,7 +167,7 @@ def local_conv2d(
         Pixels along every axis from one window to the next.
     output_shape : sequence of 2 ints, optional
         The output's size along every axis. Keras needs it; here it is only checked.
-    data_format, padding, dilation_rate, groups
+    data_format, padding, padding_mode, dilation_rate, groups
         As in `local_conv1d`.
     bias : array_like, optional
         Added to the sums: (filters,), or output_shape + (filters,) as Keras stores it; with channels_first the latter
@@ -194,7 +202,7 @@ def local_conv2d(
     >>> localconv.local_conv2d(x, kernel, (3, 3), (1, 1), (3, 4), 'channels_last')[0, 0, 0]
     array([27., 27.], dtype=float32)
     """
-    spec = local_spec(2, kernel_size, strides, padding, data_format, dilation_rate, groups, output_shape)
+    spec = local_spec(2, kernel_size, strides, padding, data_format, dilation_rate, groups, output_shape, padding_mode)
     return engine.forward(spec, inputs, kernel, bias, out, False, LOCAL_NAMES)
 
 
@@ -217,12 +225,13 @@ def local_conv3d(
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
+    padding_mode: str = "zeros",
     dilation_rate: IntOrInts = (1, 1, 1),
     groups: int = 1,
     bias: ArrayLike | None = None,
     out: Array | None = None,
 ) -> Array:
-    spec = local_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups, output_shape)
+    spec = local_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups, output_shape, padding_mode)
     return engine.forward(spec, inputs, kernel, bias, out, False, LOCAL_NAMES)
 
 

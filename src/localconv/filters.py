@@ -37,6 +37,7 @@ def local_filter1d(
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
+    padding_mode: str = "zeros",
     dilation_rate: IntOrInts = 1,
     groups: int = 1,
     out: Array | None = None,
@@ -63,10 +64,16 @@ def local_filter1d(
         Default: `localconv.image_data_format`.
     padding : {'valid', 'same', 'causal', 'inside'} or ((before, after),), optional
         'same' is TensorFlow's SAME: ceil(steps / strides) outputs, the odd element of padding behind. 'causal' pads
-        ``(kernel_size - 1) * dilation_rate`` steps in front. Taps that meet padding are in no sum, whatever their
-        filters hold. 'inside' has no padding: every position has tap ``kernel_size // 2`` of its window on its own
-        place, and windows at the border are moved, in multiples of dilation_rate, until they lie inside, as in
+        ``(kernel_size - 1) * dilation_rate`` steps in front. Taps that meet padding of zeros are in no sum, whatever
+        their filters hold. 'inside' has no padding: every position has tap ``kernel_size // 2`` of its window on its
+        own place, and windows at the border are moved, in multiples of dilation_rate, until they lie inside, as in
         neighborhood attention. Strides are 1 then, and kernel_size * dilation_rate is at most the size of the input.
+    padding_mode : {'zeros', 'reflect', 'replicate', 'circular'}, optional
+        What padding holds, by PyTorch's names. 'zeros': zeros, which are in no sum. All others fill a padded copy of
+        the input with elements of the input, which are in the sums like any element: 'reflect' mirrors the input at its
+        outermost elements without repeating them, 'replicate' repeats the outermost elements, and 'circular' continues
+        at the other end. Along every axis padding must be less than the size of the input with 'reflect', and at most
+        that size with 'circular'. With padding='inside' it must be 'zeros'.
     dilation_rate : int or sequence of 1 int, optional
         Steps from one tap to the next.
     groups : int, optional
@@ -103,8 +110,14 @@ def local_filter1d(
     >>> x, filters = np.arange(5.0).reshape(1, 5, 1), np.ones((1, 5, 3))
     >>> localconv.local_filter1d(x, filters, 3, 1, 'channels_last', padding='inside').ravel()
     array([3., 3., 6., 9., 9.])
+
+    The outermost pixels repeated:
+
+    >>> same = {'padding': 'same', 'padding_mode': 'replicate'}
+    >>> localconv.local_filter1d(x, filters / 4, 3, 1, 'channels_last', **same).ravel()
+    array([0.25, 0.75, 1.5 , 2.25, 2.75])
     """
-    spec = filter_spec(1, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    spec = filter_spec(1, kernel_size, strides, padding, data_format, dilation_rate, groups, padding_mode)
     return engine.forward(spec, inputs, filters, None, out, False, FILTER_NAMES)
 
 
@@ -117,6 +130,7 @@ def local_filter2d(
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
+    padding_mode: str = "zeros",
     dilation_rate: IntOrInts = 1,
     groups: int = 1,
     out: Array | None = None,
@@ -137,7 +151,7 @@ def local_filter2d(
         Of batch 1: the filters of one image, for all. Those of float16 or bfloat16 are read as they are.
     kernel_size : int or sequence of 2 ints
         (kh, kw), the taps of the window.
-    strides, data_format, padding, dilation_rate, groups, out
+    strides, data_format, padding, padding_mode, dilation_rate, groups, out
         As in `local_filter1d`.
 
     Returns
@@ -169,7 +183,7 @@ def local_filter2d(
     >>> localconv.local_filter2d(x, filters, 3, 1, 'channels_last', groups=2)[0, 0, 0]
     array([ 9.,  9., 18., 18.], dtype=float32)
     """
-    spec = filter_spec(2, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    spec = filter_spec(2, kernel_size, strides, padding, data_format, dilation_rate, groups, padding_mode)
     return engine.forward(spec, inputs, filters, None, out, False, FILTER_NAMES)
 
 
@@ -190,11 +204,12 @@ def local_filter3d(
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
+    padding_mode: str = "zeros",
     dilation_rate: IntOrInts = 1,
     groups: int = 1,
     out: Array | None = None,
 ) -> Array:
-    spec = filter_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    spec = filter_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups, padding_mode)
     return engine.forward(spec, inputs, filters, None, out, False, FILTER_NAMES)
 
 

@@ -90,6 +90,7 @@ def local_conv1d_input(
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
+    padding_mode: str = "zeros",
     dilation_rate: IntOrInts = 1,
     groups: int = 1,
     out: Array | None = None,
@@ -103,11 +104,11 @@ def local_conv1d_input(
     input_shape : sequence of 3 ints
         Shape of the input: (batch, steps, channels), or (batch, channels, steps) with ``data_format='channels_first'``.
     kernel : array_like of floats, QuantizedKernel or KernelBank
-        The kernel of the forward call, (positions, kernel_size * channels / groups, filters). Rows that meet padding do
-        nothing, whatever they hold.
+        The kernel of the forward call, (positions, kernel_size * channels / groups, filters). Rows that meet padding of
+        zeros do nothing, whatever they hold.
     grad_output : array_like of floats
         Gradient for the forward result, of its shape: (batch, positions, filters), or (batch, filters, positions).
-    kernel_size, strides, data_format, padding, dilation_rate, groups
+    kernel_size, strides, data_format, padding, padding_mode, dilation_rate, groups
         As in `localconv.local_conv1d`.
     out : ndarray, optional
         Takes the result: same shape and dtype, no memory in common with an input.
@@ -136,7 +137,7 @@ def local_conv1d_input(
     >>> localconv.grad.local_conv1d_input((1, 10, 4), kernel, grad_output, 3, 1, 'channels_last')[0, :, 0]
     array([2., 4., 6., 6., 6., 6., 6., 6., 4., 2.], dtype=float32)
     """
-    spec = local_spec(1, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    spec = local_spec(1, kernel_size, strides, padding, data_format, dilation_rate, groups, None, padding_mode)
     shape = ints(input_shape, None, "input_shape", minimum=0)
     return engine.grad_input(spec, shape, kernel, grad_output, out, FOR_INPUT)
 
@@ -151,6 +152,7 @@ def local_conv1d_kernel(
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
+    padding_mode: str = "zeros",
     dilation_rate: IntOrInts = 1,
     groups: int = 1,
     out: Array | None = None,
@@ -168,7 +170,7 @@ def local_conv1d_kernel(
         Shape of the kernel, (positions, kernel_size * channels / groups, filters).
     grad_output : array_like of floats
         Gradient for the forward result, of its shape: (batch, positions, filters), or (batch, filters, positions).
-    kernel_size, strides, data_format, padding, dilation_rate, groups
+    kernel_size, strides, data_format, padding, padding_mode, dilation_rate, groups
         As in `localconv.local_conv1d`.
     out : ndarray, optional
         Takes the result: same shape and dtype, no memory in common with an input.
@@ -179,7 +181,7 @@ def local_conv1d_kernel(
     -------
     ndarray
         Shape `kernel_shape`; `out` if given. float64 if an array is, else float32; an `out` of 16 bits is
-        rounded into once. Rows that meet padding are 0 (with `accumulate`: unchanged).
+        rounded into once. Rows that meet padding of zeros are 0 (with `accumulate`: unchanged).
 
     Raises
     ------
@@ -193,7 +195,7 @@ def local_conv1d_kernel(
     >>> localconv.grad.local_conv1d_kernel(x, (8, 3 * 4, 2), grad_output, 3, 1, 'channels_last')[0, 0]
     array([5., 5.], dtype=float32)
     """
-    spec = local_spec(1, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    spec = local_spec(1, kernel_size, strides, padding, data_format, dilation_rate, groups, None, padding_mode)
     shape = ints(kernel_shape, None, "kernel_shape", minimum=0)
     return engine.grad_kernel(spec, inputs, shape, grad_output, out, accumulate, FOR_LOCAL_KERNEL)
 
@@ -209,6 +211,7 @@ def local_conv2d_input(
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
+    padding_mode: str = "zeros",
     dilation_rate: IntOrInts = (1, 1),
     groups: int = 1,
     out: Array | None = None,
@@ -227,7 +230,7 @@ def local_conv2d_input(
         Gradient for the forward result, of its shape.
     output_shape : sequence of 2 ints, optional
         The forward result's size along every axis, to be checked.
-    kernel_size, strides, data_format, padding, dilation_rate, groups
+    kernel_size, strides, data_format, padding, padding_mode, dilation_rate, groups
         As in `localconv.local_conv2d`.
     out
         As in `local_conv1d_input`.
@@ -249,7 +252,7 @@ def local_conv2d_input(
     >>> localconv.grad.local_conv2d_input((1, 5, 6, 3), kernel, grad_output, 3, 1, (3, 4), 'channels_last')[0, 0, :, 0]
     array([2., 4., 6., 6., 4., 2.], dtype=float32)
     """
-    spec = local_spec(2, kernel_size, strides, padding, data_format, dilation_rate, groups, output_shape)
+    spec = local_spec(2, kernel_size, strides, padding, data_format, dilation_rate, groups, output_shape, padding_mode)
     shape = ints(input_shape, None, "input_shape", minimum=0)
     return engine.grad_input(spec, shape, kernel, grad_output, out, FOR_INPUT)
 
@@ -274,11 +277,12 @@ def local_conv3d_input(
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
+    padding_mode: str = "zeros",
     dilation_rate: IntOrInts = (1, 1, 1),
     groups: int = 1,
     out: Array | None = None,
 ) -> Array:
-    spec = local_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups, output_shape)
+    spec = local_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups, output_shape, padding_mode)
     shape = ints(input_shape, None, "input_shape", minimum=0)
     return engine.grad_input(spec, shape, kernel, grad_output, out, FOR_INPUT)
 
@@ -294,6 +298,7 @@ def local_conv2d_kernel(
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
+    padding_mode: str = "zeros",
     dilation_rate: IntOrInts = (1, 1),
     groups: int = 1,
     out: Array | None = None,
@@ -313,7 +318,7 @@ def local_conv2d_kernel(
         Gradient for the forward result, of its shape.
     output_shape : sequence of 2 ints, optional
         The forward result's size along every axis, to be checked.
-    kernel_size, strides, data_format, padding, dilation_rate, groups
+    kernel_size, strides, data_format, padding, padding_mode, dilation_rate, groups
         As in `localconv.local_conv2d`.
     out, accumulate
         As in `local_conv1d_kernel`.
@@ -322,7 +327,7 @@ def local_conv2d_kernel(
     -------
     ndarray
         Shape `kernel_shape`; `out` if given. float64 if an array is, else float32; an `out` of 16 bits is
-        rounded into once. Rows that meet padding are 0 (with `accumulate`: unchanged).
+        rounded into once. Rows that meet padding of zeros are 0 (with `accumulate`: unchanged).
 
     Raises
     ------
@@ -336,7 +341,7 @@ def local_conv2d_kernel(
     >>> localconv.grad.local_conv2d_kernel(x, (3 * 4, 3 * 3 * 3, 2), grad_output, 3, 1, (3, 4), 'channels_last').shape
     (12, 27, 2)
     """
-    spec = local_spec(2, kernel_size, strides, padding, data_format, dilation_rate, groups, output_shape)
+    spec = local_spec(2, kernel_size, strides, padding, data_format, dilation_rate, groups, output_shape, padding_mode)
     shape = ints(kernel_shape, None, "kernel_shape", minimum=0)
     return engine.grad_kernel(spec, inputs, shape, grad_output, out, accumulate, FOR_LOCAL_KERNEL)
 
@@ -361,12 +366,13 @@ def local_conv3d_kernel(
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
+    padding_mode: str = "zeros",
     dilation_rate: IntOrInts = (1, 1, 1),
     groups: int = 1,
     out: Array | None = None,
     accumulate: bool = False,
 ) -> Array:
-    spec = local_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups, output_shape)
+    spec = local_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups, output_shape, padding_mode)
     shape = ints(kernel_shape, None, "kernel_shape", minimum=0)
     return engine.grad_kernel(spec, inputs, shape, grad_output, out, accumulate, FOR_LOCAL_KERNEL)
 
@@ -381,6 +387,7 @@ def local_filter1d_input(
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
+    padding_mode: str = "zeros",
     dilation_rate: IntOrInts = 1,
     groups: int = 1,
     out: Array | None = None,
@@ -399,7 +406,7 @@ def local_filter1d_input(
         Of batch 1: for all images.
     grad_output : array_like of floats
         Gradient for the forward result, of its shape.
-    kernel_size, strides, data_format, padding, dilation_rate, groups
+    kernel_size, strides, data_format, padding, padding_mode, dilation_rate, groups
         As in `localconv.local_filter1d`.
     out : ndarray, optional
         Takes the result: same shape and dtype, no memory in common with an input.
@@ -429,7 +436,7 @@ def local_filter1d_input(
     >>> localconv.grad.local_filter1d_input((1, 6, 2), filters, grad_output, 3, 1, 'channels_last')[0, :, 0]
     array([1., 2., 3., 3., 2., 1.])
     """
-    spec = filter_spec(1, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    spec = filter_spec(1, kernel_size, strides, padding, data_format, dilation_rate, groups, padding_mode)
     shape = ints(input_shape, None, "input_shape", minimum=0)
     return engine.grad_input(spec, shape, filters, grad_output, out, FOR_FILTER_INPUT)
 
@@ -444,6 +451,7 @@ def local_filter2d_input(
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
+    padding_mode: str = "zeros",
     dilation_rate: IntOrInts = 1,
     groups: int = 1,
     out: Array | None = None,
@@ -463,7 +471,7 @@ def local_filter2d_input(
         Of batch 1: for all images.
     grad_output : array_like of floats
         Gradient for the forward result, of its shape.
-    kernel_size, strides, data_format, padding, dilation_rate, groups
+    kernel_size, strides, data_format, padding, padding_mode, dilation_rate, groups
         As in `localconv.local_filter2d`.
     out
         As in `local_filter1d_input`.
@@ -486,7 +494,7 @@ def local_filter2d_input(
     >>> localconv.grad.local_filter2d_input((1, 5, 6, 2), filters, grad_output, 3, 1, 'channels_last')[0, 2, :, 0]
     array([3., 6., 9., 9., 6., 3.], dtype=float32)
     """
-    spec = filter_spec(2, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    spec = filter_spec(2, kernel_size, strides, padding, data_format, dilation_rate, groups, padding_mode)
     shape = ints(input_shape, None, "input_shape", minimum=0)
     return engine.grad_input(spec, shape, filters, grad_output, out, FOR_FILTER_INPUT)
 
@@ -510,11 +518,12 @@ def local_filter3d_input(
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
+    padding_mode: str = "zeros",
     dilation_rate: IntOrInts = 1,
     groups: int = 1,
     out: Array | None = None,
 ) -> Array:
-    spec = filter_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    spec = filter_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups, padding_mode)
     shape = ints(input_shape, None, "input_shape", minimum=0)
     return engine.grad_input(spec, shape, filters, grad_output, out, FOR_FILTER_INPUT)
 
@@ -529,6 +538,7 @@ def local_filter1d_filters(
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
+    padding_mode: str = "zeros",
     dilation_rate: IntOrInts = 1,
     groups: int = 1,
     out: Array | None = None,
@@ -548,7 +558,7 @@ def local_filter1d_filters(
         Of batch 1: the gradient is summed over the images.
     grad_output : array_like of floats
         Gradient for the forward result, of its shape.
-    kernel_size, strides, data_format, padding, dilation_rate, groups
+    kernel_size, strides, data_format, padding, padding_mode, dilation_rate, groups
         As in `localconv.local_filter1d`.
     out
         As in `local_filter1d_input`.
@@ -559,7 +569,7 @@ def local_filter1d_filters(
     -------
     ndarray
         Shape `filters_shape`; `out` if given. float64 if an array is, else float32; an `out` of 16 bits is
-        rounded into once. Taps that meet padding have 0 (with `accumulate`: unchanged).
+        rounded into once. Taps that meet padding of zeros have 0 (with `accumulate`: unchanged).
 
     Raises
     ------
@@ -575,7 +585,7 @@ def local_filter1d_filters(
     >>> localconv.grad.local_filter1d_filters(x, (1, 4, 3), grad_output, 3, 1, 'channels_last')[0, 0]
     array([10., 10., 10.], dtype=float32)
     """
-    spec = filter_spec(1, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    spec = filter_spec(1, kernel_size, strides, padding, data_format, dilation_rate, groups, padding_mode)
     shape = ints(filters_shape, None, "filters_shape", minimum=0)
     return engine.grad_kernel(spec, inputs, shape, grad_output, out, accumulate, FOR_FILTERS)
 
@@ -590,6 +600,7 @@ def local_filter2d_filters(
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
+    padding_mode: str = "zeros",
     dilation_rate: IntOrInts = 1,
     groups: int = 1,
     out: Array | None = None,
@@ -611,7 +622,7 @@ def local_filter2d_filters(
         Of batch 1: the gradient is summed over the images.
     grad_output : array_like of floats
         Gradient for the forward result, of its shape.
-    kernel_size, strides, data_format, padding, dilation_rate, groups
+    kernel_size, strides, data_format, padding, padding_mode, dilation_rate, groups
         As in `localconv.local_filter2d`.
     out, accumulate
         As in `local_filter1d_filters`.
@@ -620,7 +631,7 @@ def local_filter2d_filters(
     -------
     ndarray
         Shape `filters_shape`; `out` if given. float64 if an array is, else float32; an `out` of 16 bits is
-        rounded into once. Taps that meet padding have 0 (with `accumulate`: unchanged).
+        rounded into once. Taps that meet padding of zeros have 0 (with `accumulate`: unchanged).
 
     Raises
     ------
@@ -635,7 +646,7 @@ def local_filter2d_filters(
     >>> localconv.grad.local_filter2d_filters(x, shape, grad_output, 3, 1, 'channels_last', groups=2)[0, 0, 0, :3]
     array([10., 10., 10.], dtype=float32)
     """
-    spec = filter_spec(2, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    spec = filter_spec(2, kernel_size, strides, padding, data_format, dilation_rate, groups, padding_mode)
     shape = ints(filters_shape, None, "filters_shape", minimum=0)
     return engine.grad_kernel(spec, inputs, shape, grad_output, out, accumulate, FOR_FILTERS)
 
@@ -659,12 +670,13 @@ def local_filter3d_filters(
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
+    padding_mode: str = "zeros",
     dilation_rate: IntOrInts = 1,
     groups: int = 1,
     out: Array | None = None,
     accumulate: bool = False,
 ) -> Array:
-    spec = filter_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    spec = filter_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups, padding_mode)
     shape = ints(filters_shape, None, "filters_shape", minimum=0)
     return engine.grad_kernel(spec, inputs, shape, grad_output, out, accumulate, FOR_FILTERS)
 
@@ -983,6 +995,7 @@ def local_conv1d_bank(
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
+    padding_mode: str = "zeros",
     dilation_rate: IntOrInts = 1,
     groups: int = 1,
 ) -> tuple[Array, Array | None]:
@@ -998,7 +1011,7 @@ def local_conv1d_bank(
         That of the forward call.
     grad_output : array_like of floats
         Gradient for the forward result, of its shape: (batch, positions, filters), or (batch, filters, positions).
-    kernel_size, strides, data_format, padding, dilation_rate, groups
+    kernel_size, strides, data_format, padding, padding_mode, dilation_rate, groups
         As in `localconv.local_conv1d`.
 
     Returns
@@ -1022,7 +1035,7 @@ def local_conv1d_bank(
     >>> float(filters[0, 0, 0]), float(weights[0, 0])
     (8.0, 60.0)
     """
-    spec = local_spec(1, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    spec = local_spec(1, kernel_size, strides, padding, data_format, dilation_rate, groups, None, padding_mode)
     return engine.grad_bank(spec, inputs, bank, grad_output, FOR_BANK)
 
 
@@ -1037,6 +1050,7 @@ def local_conv2d_bank(
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
+    padding_mode: str = "zeros",
     dilation_rate: IntOrInts = (1, 1),
     groups: int = 1,
 ) -> tuple[Array, Array | None]:
@@ -1054,7 +1068,7 @@ def local_conv2d_bank(
         Gradient for the forward result, of its shape.
     output_shape : sequence of 2 ints, optional
         The forward result's size along every axis, to be checked.
-    kernel_size, strides, data_format, padding, dilation_rate, groups
+    kernel_size, strides, data_format, padding, padding_mode, dilation_rate, groups
         As in `localconv.local_conv2d`.
 
     Returns
@@ -1078,7 +1092,7 @@ def local_conv2d_bank(
     >>> float(filters[0, 0, 0]), weights
     (6.0, None)
     """
-    spec = local_spec(2, kernel_size, strides, padding, data_format, dilation_rate, groups, output_shape)
+    spec = local_spec(2, kernel_size, strides, padding, data_format, dilation_rate, groups, output_shape, padding_mode)
     return engine.grad_bank(spec, inputs, bank, grad_output, FOR_BANK)
 
 
@@ -1103,10 +1117,11 @@ def local_conv3d_bank(
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
+    padding_mode: str = "zeros",
     dilation_rate: IntOrInts = (1, 1, 1),
     groups: int = 1,
 ) -> tuple[Array, Array | None]:
-    spec = local_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups, output_shape)
+    spec = local_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups, output_shape, padding_mode)
     return engine.grad_bank(spec, inputs, bank, grad_output, FOR_BANK)
 
 

@@ -21,6 +21,10 @@ PaddingLike = str | Sequence[Sequence[int]]
 # The names of paddings that every family takes, by the number of spatial axes.
 PADDINGS = {1: ("valid", "same", "causal"), 2: ("valid", "same"), 3: ("valid", "same")}
 
+# What padding holds, by PyTorch's names: zeros, which are in no sum, or pixels of the input.
+ZEROS = "zeros"
+PADDING_MODES = (ZEROS, "reflect", "replicate", "circular")
+
 # Letters of what a file holds, in messages.
 LONGEST_SHOWN = 1000
 
@@ -124,6 +128,15 @@ def padding_of(padding: PaddingLike, rank: int, more: tuple[str, ...] = ()) -> P
         raise TypeError(_no_padding(rank, names, padding))
     pairs = tuple(ints(part, 2, "padding", minimum=0, scalar=False) for part in parts)
     return tuple((before, after) for before, after in pairs)
+
+
+def padding_mode_of(padding_mode: str) -> str:
+    """`padding_mode`, one of the names that are known."""
+    if not isinstance(padding_mode, str):
+        raise TypeError(f"padding_mode must be one of {PADDING_MODES}, got {brief(padding_mode)}")
+    if padding_mode not in PADDING_MODES:
+        raise ValueError(f"padding_mode must be one of {PADDING_MODES}, got {padding_mode!r}")
+    return padding_mode
 
 
 def _no_padding(rank: int, names: tuple[str, ...], padding: object) -> str:

@@ -221,15 +221,21 @@ def output_for(
         raise ValueError(f"out must have the shape of the result, {shape}, got {out.shape}")
     if not out.flags.writeable:
         raise ValueError("out must be writeable, got a read-only array")
+    check_apart(out, inputs)
+    if element.result is dtype and out.flags.c_contiguous and out.flags.aligned:
+        return out, False
+    return np.empty(shape, dtype), True
+
+
+def check_apart(out: Array, inputs: tuple[Any, ...]) -> None:
+    """ValueError if `out` shares memory with one of the inputs, of which some may be None."""
+    out = _plain(out)
     for array in inputs:
         if array is None:
             continue
         for part in (array.values, array.scales) if type(array) is QuantizedKernel else (array,):
             if _overlap(out, part):
                 raise ValueError("out must not share memory with an input")
-    if element.result is dtype and out.flags.c_contiguous and out.flags.aligned:
-        return out, False
-    return np.empty(shape, dtype), True
 
 
 def _plain(out: Any) -> Array:

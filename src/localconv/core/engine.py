@@ -19,7 +19,7 @@ from numpy import ndarray  # looked up in every call
 from numpy.typing import ArrayLike
 
 from .._core import KEPT_BYTES, KEPT_PARTS, Job, num_threads
-from .arguments import Ints
+from .arguments import ZEROS, Ints
 from .arrays import (
     ACCEPTED,
     FLOAT64,
@@ -29,6 +29,7 @@ from .arrays import (
     accumulate_result,
     as_float_array,
     check_accumulate,
+    check_apart,
     contiguous,
     copy_element_type,
     data_element_type,
@@ -40,12 +41,13 @@ from .arrays import (
     write_result,
 )
 from .bank import KernelBank
+from .borders import Borders, borders_of, folded, padded
 from .families import FAMILIES, makes
 from .geometry import Geometry, Mismatch, Names, column_geometry, filters_geometry, geometry_of
 from .policy import Whole, plan
 from .quantized import QuantizedKernel
 from .settings import Settings, current
-from .spec import Spec
+from .spec import Spec, without_padding
 from .windows import filters_shape, layout_of
 
 # The operations of every family, by its name: looked up in every call.
@@ -154,6 +156,7 @@ def _plan(
     threads: int,
     whole: Whole | None,
 ) -> Prepared:
+    assert spec.padding_mode == ZEROS, "the kernels know no other padding"
     geometry = geometry_of(spec, x_shape, kernel_shape)
     shape, biases = results_of(spec, x_shape, geometry)
     nothing = geometry.batch == 0 or (makes(operation) == "input" and 0 in geometry.input)
@@ -193,6 +196,9 @@ def forward(
 
     packing: `KeptPacking.find`, but for the version, which is of a kernel in the data's own dtype.
     """
+    if spec.padding_mode != ZEROS:
+        shape = _checked_kernel(spec, kernel, names).shape
+        spec, x = _padded(spec, as_float_array(x, names.input), shape, out, names)
     if type(kernel) is KernelBank:
         return _banked(spec, names).forward(spec, x, kernel, bias, out, relu, names, context)  # type: ignore[no-any-return]
     x = as_float_array(x, names.input)
@@ -233,6 +239,8 @@ def grad_input(
     context: Context | None = None,
 ) -> Array:
     """The gradient for the input; `gradient`: for the output."""
+    if spec.padding_mode != ZEROS:
+        return _folded_grad_input(spec, input_shape, kernel, gradient, out, names, context)
     if type(kernel) is KernelBank:
         return _banked(spec, names).grad_input(  # type: ignore[no-any-return]
             spec, input_shape, kernel, gradient, out, names, context
@@ -273,6 +281,8 @@ def grad_kernel(
     """
     check_accumulate(accumulate, out)
     x, gradient = as_float_array(x, names.input), as_float_array(gradient, names.gradient)
+    if spec.padding_mode != ZEROS:
+        spec, x = _padded(spec, x, kernel_shape, out, names)
     if element is None:
         element = rounded_into(element_type(None, x, gradient), out)
     try:
@@ -298,6 +308,8 @@ def grad_bank(
     """The gradients for a bank's filters and for its weights, of which there may be none."""
     if type(bank) is not KernelBank:
         raise TypeError(f"{names.kernel} must be a KernelBank, got {type(bank).__name__}")
+    if spec.padding_mode != ZEROS:
+        spec, x = _padded(spec, as_float_array(x, names.input), bank.shape, None, names)
     return _banked(spec, names).grad_bank(spec, x, bank, gradient, names, context)  # type: ignore[no-any-return]
 
 
@@ -434,6 +446,60 @@ def _banked(spec: Spec, names: Names) -> Any:
     from . import banked
 
     return banked
+
+
+def _checked_kernel(spec: Spec, kernel: KernelLike, names: Names) -> Any:
+    """A kernel of one of the kinds that a family takes: an array has its dtype checked."""
+    if type(kernel) is KernelBank:
+        _banked(spec, names)
+    elif type(kernel) is QuantizedKernel:
+        check_quantized(spec, names)
+    else:
+        return as_float_array(kernel, names.kernel)  # type: ignore[arg-type]
+    return kernel
+
+
+def _bordered(spec: Spec, x_shape: Ints, kernel_shape: Ints, names: Names) -> tuple[Spec, Borders]:
+    """The two steps of a spec that pads with pixels of the input: the windows over what is padded, and the padding.
+    Errors speak of the arrays as they came.
+    """
+    try:
+        geometry_of(spec, x_shape, kernel_shape)
+        borders, windows = borders_of(spec, x_shape), without_padding(spec)
+        geometry_of(windows, borders.padded_shape(x_shape), kernel_shape)  # before so much memory is asked for
+    except Mismatch as error:
+        raise error.named(names) from None
+    return windows, borders
+
+
+def _padded(spec: Spec, x: Array, kernel_shape: Ints, out: Array | None, names: Names) -> tuple[Spec, Array]:
+    """The windows of such a spec, and the input with its padding; of a copy nobody could tell whether `out` is x."""
+    windows, borders = _bordered(spec, x.shape, kernel_shape, names)
+    if out is not None:
+        check_apart(out, (x,))
+    return windows, padded(x, borders)
+
+
+def _folded_grad_input(
+    spec: Spec,
+    input_shape: Ints,
+    kernel: KernelLike,
+    gradient: ArrayLike,
+    out: Array | None,
+    names: Names,
+    context: Context | None,
+) -> Array:
+    """`grad_input` of such a spec: what the copies of a pixel have is added to the pixel, and then rounded."""
+    weights, gradient = _checked_kernel(spec, kernel, names), as_float_array(gradient, names.gradient)
+    windows, borders = _bordered(spec, input_shape, weights.shape, names)
+    element = element_type(weights, gradient)
+    inputs = weights.parts().values() if type(weights) is KernelBank else (weights,)
+    result, staged = output_for(out, input_shape, element, (gradient, *inputs))
+    # A gradient of more than 16 bits makes one that is not rounded to 16 bits.
+    wide = gradient.astype(element.dtype) if gradient.dtype.itemsize == 2 else gradient
+    shape = borders.padded_shape(input_shape)
+    result[...] = folded(grad_input(windows, shape, weights, wide, None, names, context), borders)
+    return write_result(result, out, staged, element)
 
 
 def check_bias(shape: Ints, expected: tuple[Ints, ...]) -> None:

@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from .arguments import IntOrInts, Ints, Padding, PaddingLike, groups_of, ints, is_channels_first, padding_of
+from .arguments import (
+    ZEROS,
+    IntOrInts,
+    Ints,
+    Padding,
+    PaddingLike,
+    groups_of,
+    ints,
+    is_channels_first,
+    padding_mode_of,
+    padding_of,
+)
 from .families import CONV, FAMILIES, FILTER, LOCAL
 
 
@@ -18,7 +29,7 @@ class Spec:
 
     `family`: a name in `families.FAMILIES`; `kernel_size`: the taps of the
     window (None: CONV's kernel has them in its shape); `output`: sizes that the output must have (None: whatever
-    follows).
+    follows); `padding_mode`: what padding holds, zeros or pixels of the input (borders.py).
     """
 
     family: str
@@ -30,6 +41,7 @@ class Spec:
     groups: int
     channels_first: bool
     output: Ints | None
+    padding_mode: str = ZEROS
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Through the makers: a process unpickles the same object every time, which its plans are kept by."""
@@ -44,6 +56,7 @@ class Spec:
                 self.dilation,
                 self.groups,
                 self.output,
+                self.padding_mode,
             )
         made = (self.strides, self.padding, self.channels_first, self.dilation)
         if self.kernel_size is not None:
@@ -60,6 +73,7 @@ def local_spec(
     dilation_rate: IntOrInts,
     groups: int,
     output_shape: Sequence[int] | None = None,
+    padding_mode: str = ZEROS,
 ) -> Spec:
     """The spec of a locally connected convolution; arguments as in `backend.local_conv2d`.
 
@@ -68,7 +82,7 @@ def local_spec(
     if output_shape is not None:
         output_shape = ints(output_shape, rank, "output_shape", scalar=False)
     windows = (kernel_size, strides, padding, data_format, dilation_rate, groups)
-    return _checked_windows(LOCAL, rank, *windows, output_shape)
+    return _checked_windows(LOCAL, rank, *windows, output_shape, padding_mode)
 
 
 def filter_spec(
@@ -79,12 +93,20 @@ def filter_spec(
     data_format: str | None,
     dilation_rate: IntOrInts,
     groups: int,
+    padding_mode: str = ZEROS,
 ) -> Spec:
     """The spec of filters that come with the data; arguments as in `filters.local_filter2d`.
 
     TypeError or ValueError names one.
     """
-    return _checked_windows(FILTER, rank, kernel_size, strides, padding, data_format, dilation_rate, groups, None)
+    windows = (kernel_size, strides, padding, data_format, dilation_rate, groups)
+    return _checked_windows(FILTER, rank, *windows, None, padding_mode)
+
+
+def without_padding(spec: Spec) -> Spec:
+    """The spec of the same windows over an input that has its padding already."""
+    windows = (spec.kernel_size, spec.strides, "valid", spec.channels_first, spec.dilation)
+    return _spec_of_windows(spec.family, spec.rank, *windows, spec.groups, spec.output, ZEROS)
 
 
 def _checked_windows(
@@ -97,6 +119,7 @@ def _checked_windows(
     dilation_rate: IntOrInts,
     groups: int,
     output: Ints | None,
+    padding_mode: str,
 ) -> Spec:
     """The spec of a family whose specs name the window."""
     if (
@@ -114,6 +137,8 @@ def _checked_windows(
         dilation_rate,
         groups_of(groups),
         output,
+        # The usual one first, and nothing called for it.
+        padding_mode if padding_mode is ZEROS else padding_mode_of(padding_mode),
     )
 
 
@@ -128,6 +153,7 @@ def _spec_of_windows(
     dilation: IntOrInts,
     groups: int,
     output: Ints | None,
+    padding_mode: str = ZEROS,
 ) -> Spec:
     size, steps = ints(kernel_size, rank, "kernel_size"), ints(strides, rank, "strides")
     spacing = ints(dilation, rank, "dilation_rate")
@@ -135,7 +161,11 @@ def _spec_of_windows(
         raise ValueError(
             f"strides must be 1 with padding='inside', which has an output for every pixel, got strides={steps}"
         )
-    return Spec(family, rank, size, steps, padding, spacing, groups, channels_first, output)
+    if padding == "inside" and padding_mode != ZEROS:
+        raise ValueError(
+            f"padding_mode must be {ZEROS!r} with padding='inside', which has no padding, got {padding_mode!r}"
+        )
+    return Spec(family, rank, size, steps, padding, spacing, groups, channels_first, output, padding_mode)
 
 
 def conv_spec(

@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..core import engine
-from ..core.arguments import Ints, ints, is_masked
+from ..core.arguments import ZEROS, Ints, ints, is_masked
+from ..core.borders import Borders, borders_of
 from ..core.families import FAMILIES
 from ..core.geometry import Geometry, Mismatch, Names, geometry_of
 from ..core.quantized import QuantizedKernel
-from ..core.spec import Spec
+from ..core.spec import Spec, without_padding
+from .window import Window, window_of
 
 # Element types by what they are computed in: half precisions have sums of float32, which are rounded once.
 COMPUTED = {"bfloat16": np.float32, "float16": np.float32, "float32": np.float32, "float64": np.float64}
@@ -51,6 +53,23 @@ def geometry_for(spec: Spec, x_shape: Ints, kernel_shape: Ints, names: Names) ->
         return geometry_of(spec, one_image(x_shape), kernel_shape)
     except Mismatch as error:
         raise error.named(names) from None
+
+
+def window_and_borders(spec: Spec, x_shape: Ints, names: Names) -> tuple[Window, Borders | None]:
+    """The window of a spec on an input of this shape, and the padding that this has before the window goes over it, if
+    it holds pixels.
+    """
+    if spec.padding_mode == ZEROS:
+        return window_of(spec, _spatial(spec, x_shape)), None
+    try:
+        borders = borders_of(spec, x_shape)
+    except Mismatch as error:
+        raise error.named(names) from None
+    return window_of(without_padding(spec), _spatial(spec, borders.padded_shape(x_shape))), borders
+
+
+def _spatial(spec: Spec, shape: Ints) -> Ints:
+    return shape[2:] if spec.channels_first else shape[1:-1]
 
 
 def one_image(shape: Ints) -> Ints:

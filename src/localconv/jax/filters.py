@@ -12,7 +12,7 @@ from ..core.arguments import IntOrInts, PaddingLike
 from ..core.spec import Spec, filter_spec
 from ..docstrings import docstring_from_2d
 from ..filters import CORRELATION_NAMES, FILTER_NAMES
-from .arguments import COMPUTED, array_of, check_queries, geometry_for
+from .arguments import COMPUTED, array_of, check_queries, geometry_for, window_and_borders
 from .functional import convolved
 from .primitives import grad_kernel
 from .window import Window, window_of
@@ -26,6 +26,7 @@ def local_filter1d(
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
+    padding_mode: str = "zeros",
     dilation_rate: IntOrInts = 1,
     groups: int = 1,
 ) -> jax.Array:
@@ -40,7 +41,7 @@ def local_filter1d(
         Shape (batch, positions, groups * kernel_size), or (batch, groups * kernel_size, positions) with channels_first:
         each group's taps. Of batch 1: the filters of one image, for all. Those of 16 bits are read as they are where
         float32 is computed.
-    kernel_size, strides, data_format, padding, dilation_rate, groups
+    kernel_size, strides, data_format, padding, padding_mode, dilation_rate, groups
         As in `localconv.local_filter1d`.
 
     Returns
@@ -72,7 +73,7 @@ def local_filter1d(
     >>> localconv.jax.local_filter1d(x, filters, 3, 1, 'channels_last', padding='inside').ravel()
     Array([3., 3., 6., 9., 9.], dtype=float32)
     """
-    spec = filter_spec(1, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    spec = filter_spec(1, kernel_size, strides, padding, data_format, dilation_rate, groups, padding_mode)
     return _filter(spec, inputs, filters)
 
 
@@ -84,6 +85,7 @@ def local_filter2d(
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
+    padding_mode: str = "zeros",
     dilation_rate: IntOrInts = 1,
     groups: int = 1,
 ) -> jax.Array:
@@ -98,7 +100,7 @@ def local_filter2d(
         Shape (batch, output rows, output columns, groups * kh * kw), or with channels_first
         (batch, groups * kh * kw, output rows, output columns): each group's taps in C order.
         Of batch 1: the filters of one image, for all.
-    kernel_size, strides, data_format, padding, dilation_rate, groups
+    kernel_size, strides, data_format, padding, padding_mode, dilation_rate, groups
         As in `localconv.local_filter2d`.
 
     Returns
@@ -125,7 +127,7 @@ def local_filter2d(
     >>> jax.grad(total)(filters)[0, 0, 0, :9]
     Array([0., 0., 0., 0., 2., 2., 0., 2., 2.], dtype=float32)
     """
-    spec = filter_spec(2, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    spec = filter_spec(2, kernel_size, strides, padding, data_format, dilation_rate, groups, padding_mode)
     return _filter(spec, inputs, filters)
 
 
@@ -146,10 +148,11 @@ def local_filter3d(
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
+    padding_mode: str = "zeros",
     dilation_rate: IntOrInts = 1,
     groups: int = 1,
 ) -> jax.Array:
-    spec = filter_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    spec = filter_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups, padding_mode)
     return _filter(spec, inputs, filters)
 
 
@@ -290,8 +293,8 @@ def local_correlation3d(
 
 def _filter(spec: Spec, inputs: Any, filters: Any) -> jax.Array:
     x, weights = array_of(inputs, FILTER_NAMES.input), array_of(filters, FILTER_NAMES.kernel)
-    geometry = geometry_for(spec, x.shape, weights.shape, FILTER_NAMES)
-    return convolved(x, weights, None, window_of(spec, geometry.input[3 - spec.rank :]))
+    geometry_for(spec, x.shape, weights.shape, FILTER_NAMES)
+    return convolved(x, weights, None, *window_and_borders(spec, x.shape, FILTER_NAMES))
 
 
 def _correlate(spec: Spec, inputs: Any, queries: Any) -> jax.Array:

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from ..core.arguments import IntOrInts, Ints, PaddingLike
+from ..core.borders import Borders
 from ..core.geometry import Names
 from ..core.spec import Spec, local_spec
 from ..docstrings import docstring_from_2d
-from .arguments import COMPUTED, array_of, full_shape, geometry_for, stored
+from .arguments import COMPUTED, array_of, full_shape, geometry_for, stored, window_and_borders
 from .primitives import forward, grad_input, whole
 from .window import Window, window_of
 
@@ -29,6 +30,7 @@ def local_conv1d(
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
+    padding_mode: str = "zeros",
     dilation_rate: IntOrInts = 1,
     groups: int = 1,
     bias: Any = None,
@@ -43,7 +45,7 @@ def local_conv1d(
     kernel : array of one of these dtypes
         Shape (positions, kernel_size * channels / groups, filters); rows as in `localconv.local_conv1d`.
         `localconv.convert` makes it of kernels of `jax.lax.conv_general_dilated_local` and flax, and back.
-    kernel_size, strides, data_format, padding, dilation_rate, groups
+    kernel_size, strides, data_format, padding, padding_mode, dilation_rate, groups
         As in `localconv.local_conv1d`.
     bias : array, optional
         Added to the sums: (filters,), or (positions, filters) as Keras stores it, which with channels_first is
@@ -75,7 +77,7 @@ def local_conv1d(
     >>> localconv.jax.local_conv1d(x, kernel, 3, 1, 'channels_last').shape
     (1, 8, 2)
     """
-    spec = local_spec(1, kernel_size, strides, padding, data_format, dilation_rate, groups)
+    spec = local_spec(1, kernel_size, strides, padding, data_format, dilation_rate, groups, None, padding_mode)
     return _convolve(spec, inputs, kernel, bias)
 
 
@@ -88,6 +90,7 @@ def local_conv2d(
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
+    padding_mode: str = "zeros",
     dilation_rate: IntOrInts = (1, 1),
     groups: int = 1,
     bias: Any = None,
@@ -101,7 +104,7 @@ def local_conv2d(
         ``data_format='channels_first'``. The batch may be symbolic (`jax.export`), no other axis.
     kernel : array of one of these dtypes
         Shape (positions, kh * kw * channels / groups, filters); rows as in `localconv.local_conv2d`.
-    kernel_size, strides, output_shape, data_format, padding, dilation_rate, groups
+    kernel_size, strides, output_shape, data_format, padding, padding_mode, dilation_rate, groups
         As in `localconv.local_conv2d`.
     bias : array, optional
         (filters,), or output_shape + (filters,) as Keras stores it; with channels_first the latter is *reshaped* to
@@ -127,7 +130,7 @@ def local_conv2d(
     >>> jax.grad(total)(kernel).shape
     (12, 27, 2)
     """
-    spec = local_spec(2, kernel_size, strides, padding, data_format, dilation_rate, groups, output_shape)
+    spec = local_spec(2, kernel_size, strides, padding, data_format, dilation_rate, groups, output_shape, padding_mode)
     return _convolve(spec, inputs, kernel, bias)
 
 
@@ -151,11 +154,12 @@ def local_conv3d(
     data_format: str | None = None,
     *,
     padding: PaddingLike = "valid",
+    padding_mode: str = "zeros",
     dilation_rate: IntOrInts = (1, 1, 1),
     groups: int = 1,
     bias: Any = None,
 ) -> jax.Array:
-    spec = local_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups, output_shape)
+    spec = local_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups, output_shape, padding_mode)
     return _convolve(spec, inputs, kernel, bias)
 
 
@@ -294,14 +298,21 @@ def _convolve(spec: Spec, inputs: Any, kernel: Any, bias: Any) -> jax.Array:
     if b is not None and b.shape not in ((geometry.filters,), (*output, geometry.filters)):
         expected = f"{(geometry.filters,)} or {(*output, geometry.filters)}"
         raise ValueError(f"bias must have shape {expected}, got {b.shape}")
-    return convolved(x, w, b, window_of(spec, geometry.input[3 - spec.rank :]))
+    return convolved(x, w, b, *window_and_borders(spec, x.shape, NAMES))
 
 
-@partial(jax.jit, static_argnums=3, inline=True)
-def convolved(x: jax.Array, kernel: jax.Array, bias: jax.Array | None, window: Window) -> jax.Array:
+@partial(jax.jit, static_argnums=(3, 4), inline=True)
+def convolved(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array | None, window: Window, borders: Borders | None
+) -> jax.Array:
+    """The convolution by a window; borders: of an input that is to be padded first."""
     dtype = jnp.result_type(x, kernel) if bias is None else jnp.result_type(x, kernel, bias)
     computed = COMPUTED[dtype.name]
-    result = forward(x.astype(computed), stored(kernel, computed), window)
+    x = x.astype(computed)
+    if borders is not None:
+        # Not in 16 bits: what a pixel's copies add to its gradient is rounded once.
+        x = jnp.pad(x, borders.pairs, mode=borders.mode)
+    result = forward(x, stored(kernel, computed), window)
     if bias is not None:
         # As Keras does it: a full bias is reshaped, not transposed.
         shape = window.layout((1,), bias.shape[:-1] or (1,) * window.rank, bias.shape[-1])
