@@ -310,13 +310,18 @@ class FilterWindow:
         return _taps(*sizes, _start_tensorflow, self.padding_mode)
 
 
-def local_filter(rank, inputs, filters, *window, bound=False, **options):
+def local_filter(rank, inputs, filters, *window, bound=False, normalize=False, **options):
     """Every position of every image has its own taps, one filter for all channels of a group:
 
         y[n, p, c] = sum over t of inputs[n, pixel(p, t), c] * filters[n, p, g(c) * taps + t]
 
     Filters (batch or 1, *output, groups * taps), those of one image for all. Taps outside the input are not in the sum.
+    normalize: divided by what the sum is for an input of ones.
     """
+    if normalize:
+        results = local_filter(rank, inputs, filters, *window, **options)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return results / local_filter(rank, np.ones(np.shape(inputs), results.dtype), filters, *window, **options)
     window = FilterWindow(rank, *window, **options)
 
     def filtered(inputs, filters):

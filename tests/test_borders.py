@@ -1,5 +1,5 @@
-"""Padding that holds pixels of the input (padding_mode): values by the twins and by numpy.pad, gradients as adjoints,
-dtypes, and what is refused.
+"""Padding that holds pixels of the input (padding_mode), and filters whose results are divided by the sum of their taps
+(normalize): values by the twins and by numpy.pad, gradients as adjoints, dtypes, and what is refused.
 """
 
 import dataclasses
@@ -354,6 +354,7 @@ def calls(padding, mode, size=4, taps=3, positions=None):
         ("input_shape", lambda: grad.local_conv1d_input(x.shape, kernel, y, taps, **options)),
         ("inputs", lambda: grad.local_conv1d_kernel(x, kernel.shape, y, taps, **options)),
         ("inputs", lambda: localconv.local_filter1d(x, filters, taps, **options)),
+        ("inputs", lambda: localconv.local_filter1d(x, filters, taps, normalize=True, **options)),
         ("input_shape", lambda: grad.local_filter1d_input(x.shape, filters, y, taps, **options)),
         ("inputs", lambda: grad.local_filter1d_filters(x, filters.shape, y, taps, **options)),
     ]
@@ -455,3 +456,94 @@ def test_specs_are_told_apart_and_pickled(make):
     for spec in specs:
         assert pickle.loads(pickle.dumps(spec)) is spec
         assert without_padding(spec) is make(2, **(options | {"padding": "valid"}))
+
+
+# --- normalize --------------------------------------------------------------------------------------------------------
+
+NORMALIZED = [
+    FilterCase("local_filter", (9,), (3,), padding="same", channels=6, groups=2),
+    FilterCase("local_filter", (9,), (4,), padding="causal", dilation_rate=2, one=True),
+    FilterCase("local_filter", (6, 7), (3, 2), padding="same", strides=(2, 1), channels=6, groups=3),
+    FilterCase("local_filter", (6, 5), (3, 3), padding=((2, 1), (0, 4)), one=True, groups=4),
+    FilterCase("local_filter", (6, 7), (3, 5), padding="inside"),
+    FilterCase("local_filter", (5, 7), (3, 5)),
+    FilterCase("local_filter", (4, 3, 5), (3, 2, 3), padding="same", groups=2),
+]
+
+
+@pytest.mark.parametrize("data_format", FORMATS)
+@pytest.mark.parametrize("case", NORMALIZED, ids=lambda case: f"{case.spatial}-{case.padding}")
+def test_normalized_filters(case, data_format, no_change):
+    """Both sums are exact, so that the quotient is rounded once, also of float16 and of bfloat16."""
+    padding_modes = ["zeros"] if case.padding == "inside" else ["zeros", *MODES]
+    for mode in padding_modes:
+        case = dataclasses.replace(case, data_format=data_format, padding_mode=mode)
+        arrays = case.arrays()
+        arrays["filters"] = abs(arrays["filters"]) + 1
+        expected = case.run(oracle, arrays, normalize=True)
+        with no_change(*arrays.values()):
+            result = case.run(localconv, arrays, normalize=True)
+        assert result.dtype == "float32"
+        np.testing.assert_array_equal(result, expected.astype("float32"))
+        for dtype in HALVES:
+            halves = {name: array.astype(dtype) for name, array in arrays.items()}
+            assert_same_bits(case.run(localconv, halves, normalize=True), expected.astype("float32").astype(dtype))
+
+
+def test_a_constant_stays_as_it_is():
+    """What normalize is for: at the border, too, and whatever the filters' sums are."""
+    filters = 0.1 + np.random.default_rng(0).random((2, 6, 5, 18), np.float32)
+    x = np.full((2, 6, 5, 4), 3, np.float32)
+    result = localconv.local_filter2d(x, filters, 3, padding="same", groups=2, normalize=True, **LAST)
+    np.testing.assert_allclose(result, x, rtol=18 * np.finfo("float32").eps)
+
+
+def test_filters_outside_the_input_do_not_count():
+    """Not even if they are not finite; those of another group or position neither."""
+    x, filters = np.ones((1, 4, 2)), np.ones((1, 4, 3))
+    filters[0, 0, 0] = filters[0, -1, 2] = np.nan
+    options = {"padding": "same", "normalize": True} | LAST
+    np.testing.assert_array_equal(localconv.local_filter1d(x, filters, 3, **options), x)
+    filters[0, 1, 1] = np.inf
+    expected = x.copy()
+    expected[0, 1] = np.nan  # inf / inf
+    np.testing.assert_array_equal(localconv.local_filter1d(x, filters, 3, **options), expected)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_sum_of_zero_divides_as_numpy_does():
+    x = np.array([1.0, 1, 2, 0, 3]).reshape(1, 5, 1)
+    filters = np.tile([1.0, -1], 5).reshape(1, 5, 2)
+    options = {"padding": ((0, 1),), "normalize": True} | LAST
+    with np.errstate(all="raise"):
+        result = localconv.local_filter1d(x, filters, 2, **options)
+    np.testing.assert_array_equal(result.ravel(), [np.nan, -np.inf, np.inf, -np.inf, 3])
+
+
+def test_out_of_normalized_filters():
+    case = dataclasses.replace(NORMALIZED[2], exact=False)
+    arrays = case.arrays()
+    expected = case.run(localconv, arrays, normalize=True)
+    for out in (np.empty_like(expected), np.empty((*expected.shape, 2), "float32")[..., 1]):
+        assert case.run(localconv, arrays, normalize=True, out=out) is out
+        assert_same_bits(np.ascontiguousarray(out), expected)
+    out = np.full(expected.shape, 7, "float64")
+    with pytest.raises(TypeError, match="out must have the dtype of the result, float32"):
+        case.run(localconv, arrays, normalize=True, out=out)
+    assert (out == 7).all()
+    with pytest.raises(ValueError, match="out must not share memory"):
+        localconv.local_filter1d(x := np.ones((1, 4, 1)), np.ones((1, 4, 1)), 1, normalize=True, out=x, **LAST)
+    for sizes in [{"batch": 0}, {"batch": 0, "one": True}]:
+        nothing = dataclasses.replace(case, **sizes)
+        assert nothing.run(localconv, normalize=True).shape == nothing.shapes()["output"]
+
+
+@pytest.mark.parametrize("wrong", [None, 1, 0, "yes", np.ones(2)])
+def test_normalize_is_true_or_false(wrong):
+    with pytest.raises(TypeError, match="normalize must be True or False, got"):
+        localconv.local_filter1d(np.ones((1, 4, 1)), np.ones((1, 2, 3)), 3, normalize=wrong, **LAST)
+    with pytest.raises(ValueError, match=r"filters must have shape .* got \(1, 3, 3\)"):
+        localconv.local_filter1d(np.ones((1, 4, 1)), np.ones((1, 3, 3)), 3, normalize=True, **LAST)
+    for right in (True, np.True_):
+        result = localconv.local_filter1d(np.ones((1, 4, 1)), np.ones((1, 2, 3)), 3, normalize=right, **LAST)
+        np.testing.assert_array_equal(result.ravel(), [1, 1])

@@ -9,10 +9,10 @@ from __future__ import annotations
 from numpy.typing import ArrayLike
 
 from .core import engine
-from .core.arguments import IntOrInts, PaddingLike
+from .core.arguments import IntOrInts, PaddingLike, flag
 from .core.arrays import Array
 from .core.geometry import Names
-from .core.spec import filter_spec
+from .core.spec import Spec, filter_spec
 from .docstrings import docstring_from_2d, whole
 
 __all__ = [
@@ -40,6 +40,7 @@ def local_filter1d(
     padding_mode: str = "zeros",
     dilation_rate: IntOrInts = 1,
     groups: int = 1,
+    normalize: bool = False,
     out: Array | None = None,
 ) -> Array:
     """1D filtering with a filter of its own for every image and position: dynamic filters, predicted kernels.
@@ -78,6 +79,10 @@ def local_filter1d(
         Steps from one tap to the next.
     groups : int, optional
         Divides the channels; each group has filters of its own.
+    normalize : bool, optional
+        Divide every result by the sum of the taps of its filter that lie inside the input; with another padding_mode
+        than 'zeros' these are all taps. Where the sum is 0 the result is that of NumPy's division, inf or nan, without
+        a warning.
     out : ndarray, optional
         Takes the result: same shape and dtype, no memory in common with an input.
 
@@ -111,14 +116,16 @@ def local_filter1d(
     >>> localconv.local_filter1d(x, filters, 3, 1, 'channels_last', padding='inside').ravel()
     array([3., 3., 6., 9., 9.])
 
-    The outermost pixels repeated:
+    Means of the pixels that there are, and with the outermost ones repeated:
 
+    >>> localconv.local_filter1d(x, filters, 3, 1, 'channels_last', padding='same', normalize=True).ravel()
+    array([0.5, 1. , 2. , 3. , 3.5])
     >>> same = {'padding': 'same', 'padding_mode': 'replicate'}
     >>> localconv.local_filter1d(x, filters / 4, 3, 1, 'channels_last', **same).ravel()
     array([0.25, 0.75, 1.5 , 2.25, 2.75])
     """
     spec = filter_spec(1, kernel_size, strides, padding, data_format, dilation_rate, groups, padding_mode)
-    return engine.forward(spec, inputs, filters, None, out, False, FILTER_NAMES)
+    return _filtered(spec, inputs, filters, normalize, out)
 
 
 @whole(local_filter1d)
@@ -133,6 +140,7 @@ def local_filter2d(
     padding_mode: str = "zeros",
     dilation_rate: IntOrInts = 1,
     groups: int = 1,
+    normalize: bool = False,
     out: Array | None = None,
 ) -> Array:
     """2D filtering with a filter of its own for every image and position: dynamic filters, predicted kernels.
@@ -151,7 +159,7 @@ def local_filter2d(
         Of batch 1: the filters of one image, for all. Those of float16 or bfloat16 are read as they are.
     kernel_size : int or sequence of 2 ints
         (kh, kw), the taps of the window.
-    strides, data_format, padding, padding_mode, dilation_rate, groups, out
+    strides, data_format, padding, padding_mode, dilation_rate, groups, normalize, out
         As in `local_filter1d`.
 
     Returns
@@ -184,7 +192,7 @@ def local_filter2d(
     array([ 9.,  9., 18., 18.], dtype=float32)
     """
     spec = filter_spec(2, kernel_size, strides, padding, data_format, dilation_rate, groups, padding_mode)
-    return engine.forward(spec, inputs, filters, None, out, False, FILTER_NAMES)
+    return _filtered(spec, inputs, filters, normalize, out)
 
 
 @docstring_from_2d(
@@ -207,9 +215,16 @@ def local_filter3d(
     padding_mode: str = "zeros",
     dilation_rate: IntOrInts = 1,
     groups: int = 1,
+    normalize: bool = False,
     out: Array | None = None,
 ) -> Array:
     spec = filter_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups, padding_mode)
+    return _filtered(spec, inputs, filters, normalize, out)
+
+
+def _filtered(spec: Spec, inputs: ArrayLike, filters: ArrayLike, normalize: bool, out: Array | None) -> Array:
+    if normalize is not False and flag(normalize, "normalize"):
+        return engine.normalized(spec, inputs, filters, out, FILTER_NAMES)
     return engine.forward(spec, inputs, filters, None, out, False, FILTER_NAMES)
 
 

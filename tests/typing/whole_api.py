@@ -47,7 +47,7 @@ f2 = localconv.local_filter2d(picture, filters, 3, 1, last, padding="inside", di
 localconv.local_filter2d(picture, filters.astype(np.float16), (3, 3), (1, 1), last, padding="same", out=f2)
 c2 = localconv.local_correlation2d(picture, f2, 3, 1, last, padding="inside", dilation_rate=1, groups=1)
 localconv.local_correlation2d(picture, f2, 3, 1, last, padding="inside", out=c2)
-localconv.local_filter1d(x, np.ones((1, 4, 3), np.float32), 3, 1, last, padding_mode="circular")
+localconv.local_filter1d(x, np.ones((1, 4, 3), np.float32), 3, 1, last, padding_mode="circular", normalize=True)
 localconv.local_correlation1d(x, np.ones((2, 4, 2), np.float32), 3, 1, last)
 f3 = localconv.local_filter3d(volume, np.ones((1, 4, 5, 6, 27), np.float32), 3, 1, last, padding="same")
 c3 = localconv.local_correlation3d(volume, f3, 3, 1, last, padding="same")

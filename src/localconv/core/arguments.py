@@ -130,6 +130,13 @@ def padding_of(padding: PaddingLike, rank: int, more: tuple[str, ...] = ()) -> P
     return tuple((before, after) for before, after in pairs)
 
 
+def flag(value: bool, name: str) -> bool:
+    """`value`, True or False."""
+    if type(value) not in (bool, np.bool):  # isinstance would ask the object, and bool() of a subclass too
+        raise TypeError(f"{name} must be True or False, got {brief(value)}")
+    return bool(value)
+
+
 def padding_mode_of(padding_mode: str) -> str:
     """`padding_mode`, one of the names that are known."""
     if not isinstance(padding_mode, str):

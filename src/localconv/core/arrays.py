@@ -10,7 +10,7 @@ from numpy import empty, ndarray  # looked up in every call
 from numpy.typing import ArrayLike, NDArray
 
 from .._core import DTYPES, STORAGES
-from .arguments import is_masked
+from .arguments import flag, is_masked
 from .quantized import QuantizedKernel
 
 if TYPE_CHECKING:
@@ -259,9 +259,7 @@ def write_result(result: Array, out: Array | None, staged: bool, element: Elemen
 
 def check_accumulate(accumulate: bool, out: Array | None) -> None:
     """TypeError or ValueError unless `accumulate` is a bool, and there is an `out` to add to if it is True."""
-    if type(accumulate) not in (bool, np.bool):  # isinstance would ask the object, and bool() of a subclass too
-        raise TypeError(f"accumulate must be True or False, got {accumulate!r}")
-    if accumulate and out is None:
+    if flag(accumulate, "accumulate") and out is None:
         raise ValueError("accumulate=True adds to out, which must be given, got out=None")
 
 

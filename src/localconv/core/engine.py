@@ -313,6 +313,30 @@ def grad_bank(
     return _banked(spec, names).grad_bank(spec, x, bank, gradient, names, context)  # type: ignore[no-any-return]
 
 
+def normalized(spec: Spec, x: ArrayLike, filters: ArrayLike, out: Array | None = None, names: Names = NAMES) -> Array:
+    """The images through filters that come with them, divided by the sum of the taps that meet the input."""
+    x, filters = as_float_array(x, names.input), as_float_array(filters, names.kernel)
+    element = element_type(filters, x)
+    try:
+        geometry = geometry_of(spec, x.shape, filters.shape)
+    except Mismatch as error:
+        raise error.named(names) from None
+    shape, _ = results_of(spec, x.shape, geometry)
+    result, staged = output_for(out, shape, element, (x, filters))
+    # Not in 16 bits: sums and quotient are rounded once.
+    forward(spec, x.astype(element.dtype) if x.dtype.itemsize == 2 else x, filters, None, result, False, names)
+    spatial, groups = geometry.input[3 - spec.rank :], spec.groups
+    ones = np.ones(layout_of((len(filters),), spatial, groups, spec.channels_first), element.dtype)
+    sums = forward(spec, ones, filters, None, None, False, names)
+    # The channels of a group have the same sum.
+    axis = 1 if spec.channels_first else len(shape) - 1
+    split = (*shape[:axis], groups, shape[axis] // groups, *shape[axis + 1 :])
+    by_group = result.reshape(split)
+    with np.errstate(all="ignore"):
+        np.divide(by_group, np.expand_dims(sums, axis + 1), out=by_group)
+    return write_result(result, out, staged, element)
+
+
 def correlation(
     spec: Spec,
     x: ArrayLike,
