@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .._core import num_threads
 from ..core import banked, engine
-from ..core.arguments import ints
+from ..core.arguments import ZEROS, ints
 from ..core.bank import KernelBank
 from ..core.settings import current
 from ..core.windows import depth_of
@@ -139,6 +139,7 @@ class _LowRankLocalConv(_LocalConv):
         dilation: IntOrInts = 1,
         groups: int = 1,
         bias: bool | str = True,
+        padding_mode: str = ZEROS,
         separable: bool = False,
         normalize_weights: str | None = None,
         device: Any = None,
@@ -152,9 +153,8 @@ class _LowRankLocalConv(_LocalConv):
         if separable and self.rank == 1:
             raise ValueError("separable must be False in one dimension, which has no rows and columns")
         self._terms, self.separable, self.normalize_weights = terms, separable, normalize_weights
-        super().__init__(
-            in_channels, out_channels, kernel_size, input_size, stride, padding, dilation, groups, bias, device, dtype
-        )
+        windows = (kernel_size, input_size, stride, padding, dilation, groups)
+        super().__init__(in_channels, out_channels, *windows, bias, padding_mode, device, dtype)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("_terms", "separable", "normalize_weights"):  # before the module is one
@@ -207,9 +207,12 @@ class _LowRankLocalConv(_LocalConv):
     def forward(self, input: Tensor) -> Tensor:
         """Return the convolution of (N, in_channels, *input_size) or (in_channels, *input_size)."""
         self._check_image(input)
+        window = self._window
+        if self.padding_mode != ZEROS:
+            input, window = self._padded(input)
         if input.dim() == self.rank + 1:
-            return convolve_bank(input.unsqueeze(0), self.filters, self.weights, self.bias, self._window).squeeze(0)
-        return convolve_bank(input, self.filters, self.weights, self.bias, self._window)
+            return convolve_bank(input.unsqueeze(0), self.filters, self.weights, self.bias, window).squeeze(0)
+        return convolve_bank(input, self.filters, self.weights, self.bias, window)
 
     def quantize(self, mode: str = "int8") -> Self:
         """Refuse: the filters of a few are small as they are.
@@ -234,7 +237,7 @@ class _LowRankLocalConv(_LocalConv):
         assert self.input_size is not None
         window = (self.kernel_size, self.input_size, self.stride, self.padding, self.dilation, self.groups)
         like = {"device": self.filters.device, "dtype": self.filters.dtype}
-        made = module(self.in_channels, self.out_channels, *window, self._bias, **like)
+        made = module(self.in_channels, self.out_channels, *window, self._bias, self.padding_mode, **like)
         with torch.no_grad():
             made.weight.copy_(torch.tensordot(self.weights, self.filters, 1))
             if made.bias is not None and self.bias is not None:
@@ -260,6 +263,8 @@ class LowRankLocalConv1d(_LowRankLocalConv):
         As in `torch.nn.Conv1d`; padding may be 'same' or 'valid'.
     bias : bool or 'shared', optional
         True: one for each filter and position; 'shared': one for each filter.
+    padding_mode : {'zeros', 'reflect', 'replicate', 'circular'}, optional
+        What padding holds, as in `LocalConv1d`.
     separable : bool, optional
         False; of two dimensions, True makes a position's weights the sum of its row's and its column's.
     normalize_weights : {None, 'softmax'}, optional
@@ -329,7 +334,7 @@ class LowRankLocalConv2d(_LowRankLocalConv):
         Filters that every position combines, for each output channel.
     stride, padding, dilation, groups : optional
         As in `torch.nn.Conv2d`; padding may be 'same' or 'valid'.
-    bias, separable, normalize_weights, device, dtype : optional
+    bias, padding_mode, separable, normalize_weights, device, dtype : optional
         As in `LowRankLocalConv1d`.
 
     Attributes

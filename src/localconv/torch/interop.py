@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..convert import LAYOUTS, convert, convert_bias
-from ..core.arguments import Ints, ints, is_channels_first
+from ..core.arguments import ZEROS, Ints, ints, is_channels_first
 from ..core.arrays import Array
 from ..core.geometry import Mismatch, Names, geometry_of
 from ..core.spec import local_spec
@@ -161,7 +161,7 @@ def to_keras(module: LocalConv, implementation: int = 1, data_format: str = "cha
     Parameters
     ----------
     module : LocalConv1d, LocalConv2d or LocalConv3d
-        Without dilation and groups, which Keras's layers have not.
+        Without dilation, groups and another padding_mode than 'zeros', which Keras's layers have not.
     implementation : {1, 2, 3}, optional
     data_format : {'channels_last', 'channels_first'}, optional
 
@@ -184,6 +184,10 @@ def to_keras(module: LocalConv, implementation: int = 1, data_format: str = "cha
     _check_module(module)
     if max(module.dilation) > 1 or module.groups > 1:
         raise ValueError(f"module must have neither dilation nor groups, got {module}")
+    if module.padding_mode != ZEROS:
+        raise ValueError(
+            f"module must have padding_mode={ZEROS!r}, which is all that Keras's layers have, got {module}"
+        )
     assert module.input_size is not None
     assert module.output_size is not None
     name = _keras_name(implementation, is_channels_first(data_format))
@@ -215,6 +219,7 @@ def from_snippet(
     stride: int | Sequence[int] = 1,
     padding: int | Sequence[int] | None = None,
     dilation: int | Sequence[int] = 1,
+    padding_mode: str = ZEROS,
     input_size: int | Sequence[int] | None = None,
 ) -> LocalConv:
     """A module from the parameters of the locally connected layers that are passed on as snippets, or that other
@@ -244,6 +249,8 @@ def from_snippet(
         Default: what the weight's shape says; a window that is as large along all axes where it has one axis for all.
     stride, padding, dilation : optional
         As the snippet's. Without `padding` none, or Lasagne's 'same', which is all that its layer has.
+    padding_mode : {'zeros', 'reflect', 'replicate', 'circular'}, optional
+        What padding holds, as in `LocalConv2d`: for those who pad with `torch.nn.functional.pad` or by MegEngine.
     input_size : int or sequence of ints, optional
         Default: the smallest that has such an output.
 
@@ -292,6 +299,7 @@ def from_snippet(
         dilated,
         groups,
         bias=bias is not None and (np.ndim(bias) > 1 or "shared"),  # type: ignore[arg-type]  # of tensors too
+        padding_mode=padding_mode,
         device=given.device,
         dtype=given.dtype,
     )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedParameter
 
-from ..core.arguments import ints
+from ..core.arguments import PADDING_MODES, ZEROS, ints
 from ..core.windows import depth_of
 from ..docstrings import docstring_from_2d
 from ..quantization import BLOCK
@@ -25,7 +25,7 @@ from .functional import (
     transpose_int8,
     window_for,
 )
-from .window import LARGEST_SIZE, IntOrInts, Padding
+from .window import LARGEST_SIZE, IntOrInts, Padding, Window
 
 __all__ = [
     "LazyLocalConv1d",
@@ -61,6 +61,7 @@ class _LocalConvNd(nn.Module):
         dilation: IntOrInts,
         groups: int,
         bias: bool | str,
+        padding_mode: str,
     ) -> None:
         super().__init__()
         if not isinstance(bias, bool) and bias != "shared":
@@ -74,7 +75,7 @@ class _LocalConvNd(nn.Module):
         pairs = tuple(zip(window.padding[::2], window.padding[1::2], strict=True))
         symmetric = all(before == after for before, after in pairs)
         self.padding = padding if isinstance(padding, str) else window.padding[::2] if symmetric else pairs
-        self.groups, self._bias = window.groups, bias
+        self.groups, self._bias, self.padding_mode = window.groups, bias, padding_mode
         if self.in_channels % groups:
             raise ValueError(f"in_channels must be divisible by groups, got {in_channels} and {groups}")
         if self.out_channels % groups:
@@ -87,7 +88,15 @@ class _LocalConvNd(nn.Module):
                 f"{name} of a {type(self).__name__} cannot be changed from {getattr(self, name)} to {value}: its "
                 "weight is for the windows that it was made with. Make a new module"
             )
+        if name == "padding_mode":  # which may be changed, as that of torch.nn.Conv2d
+            self._check_padding_mode(value)
         super().__setattr__(name, value)
+
+    def _check_padding_mode(self, padding_mode: Any) -> None:
+        """ValueError unless what is to be in padding is known."""
+        if padding_mode not in PADDING_MODES:
+            known = ", ".join(map(repr, PADDING_MODES))
+            raise ValueError(f"padding_mode must be one of {{{known}}}, but got padding_mode={padding_mode!r}")
 
     def _shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Those of the weight and of the bias."""
@@ -126,6 +135,8 @@ class _LocalConvNd(nn.Module):
             parts.append(f"groups={self.groups}")
         if self._bias is not True:
             parts.append(f"bias={self._bias!r}")
+        if self.padding_mode != ZEROS:
+            parts.append(f"padding_mode={self.padding_mode}")
         parts += self._more_repr()
         if self._is_int8:
             parts.append("weight=int8")
@@ -169,6 +180,8 @@ class _LocalConvNd(nn.Module):
     input_size: tuple[int, ...] | None
     output_size: tuple[int, ...] | None
 
+    # A module that was pickled before there was such an argument has the class's.
+    padding_mode = ZEROS
     # A module that was pickled before there was `quantize` has the class's.
     _is_int8 = False
     weight_values: Tensor
@@ -293,10 +306,11 @@ class _LocalConv(_LocalConvNd):
         dilation: IntOrInts = 1,
         groups: int = 1,
         bias: bool | str = True,
+        padding_mode: str = ZEROS,
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode)
         self._begin(input_size, device, dtype)
 
     def _begin(self, input_size: IntOrInts, device: Any, dtype: torch.dtype | None) -> None:
@@ -313,7 +327,14 @@ class _LocalConv(_LocalConvNd):
                 f"input_size must be at least as large as the dilated kernel, got input_size={size} for "
                 f"kernel_size={self.kernel_size}, dilation={self.dilation}, padding={self.padding!r}"
             )
+        _check_borders(size, self._window.padding, self.padding_mode)
         self.input_size, self.output_size = size, output
+
+    def _check_padding_mode(self, padding_mode: Any) -> None:
+        super()._check_padding_mode(padding_mode)
+        size = self.__dict__.get("input_size")
+        if size is not None:
+            _check_borders(size, self._window.padding, padding_mode)
 
     def _shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         assert self.output_size is not None
@@ -327,11 +348,32 @@ class _LocalConv(_LocalConvNd):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the convolution of (N, in_channels, *input_size) or (in_channels, *input_size)."""
-        name = type(self).__name__
+        name, window = type(self).__name__, self._window
         self._check_image(input)
+        if self.padding_mode != ZEROS:
+            input, window = self._padded(input)
         if self._is_int8:
-            return convolve_int8(name, input, self.weight_values, self.weight_scales, self.bias, self._window)
-        return convolve(name, input, self.weight, self.bias, self._window)
+            return convolve_int8(name, input, self.weight_values, self.weight_scales, self.bias, window)
+        return convolve(name, input, self.weight, self.bias, window)
+
+    def _padded(self, input: Tensor) -> tuple[Tensor, Window]:
+        """The input with pixels of its own as its padding, and the window that goes over that."""
+        pairs = zip(self._window.padding[::2], self._window.padding[1::2], strict=True)
+        # torch.nn.functional.pad begins with the last axis.
+        ends = [pixels for pair in reversed(list(pairs)) for pixels in pair]
+        window = window_for(self.rank, self.kernel_size, self.stride, 0, self.dilation, self.groups)
+        return nn.functional.pad(input, ends, mode=self.padding_mode), window
+
+
+def _check_borders(size: tuple[int, ...], padding: tuple[int, ...], padding_mode: str) -> None:
+    """ValueError where torch.nn.functional.pad would refuse images of that size."""
+    fewer = {"reflect": 1, "circular": 0}.get(padding_mode)
+    largest = [max(pair) for pair in zip(padding[::2], padding[1::2], strict=True)]
+    if fewer is not None and any(pixels > n - fewer for pixels, n in zip(largest, size, strict=True)):
+        raise ValueError(
+            f"padding must be {'less than' if fewer else 'at most'} input_size along every axis with "
+            f"padding_mode={padding_mode!r}, got padding={padding} for input_size={size}"
+        )
 
 
 def _quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -368,6 +410,9 @@ class LocalConv1d(_LocalConv):
         As in `torch.nn.Conv1d`; padding may be 'same' or 'valid'.
     bias : bool or 'shared', optional
         True: one for each filter and position; 'shared': one for each filter.
+    padding_mode : {'zeros', 'reflect', 'replicate', 'circular'}, optional
+        As in `torch.nn.Conv1d`: what padding holds. All but 'zeros' make a padded copy of the input, by
+        `torch.nn.functional.pad`. It may be set later, too.
     device, dtype : optional
         As in `torch.nn.Conv1d`.
 
@@ -412,7 +457,7 @@ class LocalConv2d(_LocalConv):
         Rows and columns of the inputs, on which the number of weights depends.
     stride, padding, dilation, groups : optional
         As in `torch.nn.Conv2d`; padding may be 'same' or 'valid'.
-    bias, device, dtype : optional
+    bias, padding_mode, device, dtype : optional
         As in `LocalConv1d`.
 
     Attributes
@@ -465,12 +510,12 @@ class _LazyLocalConv(LazyModuleMixin, _LocalConv):  # type: ignore[misc]  # the 
         dilation: IntOrInts = 1,
         groups: int = 1,
         bias: bool | str = True,
+        padding_mode: str = ZEROS,
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(
-            0, out_channels, kernel_size, 0, stride, padding, dilation, groups, bias, device=device, dtype=dtype
-        )
+        windows = (stride, padding, dilation, groups)
+        super().__init__(0, out_channels, kernel_size, 0, *windows, bias, padding_mode, device=device, dtype=dtype)
 
     def _begin(self, input_size: IntOrInts, device: Any, dtype: torch.dtype | None) -> None:
         """Make parameters that wait for an input."""
@@ -516,7 +561,7 @@ class LazyLocalConv1d(_LazyLocalConv, LocalConv1d):
 
     Parameters
     ----------
-    out_channels, kernel_size, stride, padding, dilation, groups, bias, device, dtype
+    out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype
         As in `LocalConv1d`.
 
     Examples
@@ -538,7 +583,7 @@ class LazyLocalConv2d(_LazyLocalConv, LocalConv2d):
 
     Parameters
     ----------
-    out_channels, kernel_size, stride, padding, dilation, groups, bias, device, dtype
+    out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype
         As in `LocalConv2d`.
 
     Examples
@@ -578,12 +623,12 @@ class _LocalConvTranspose(_LocalConvNd):
         groups: int = 1,
         bias: bool | str = True,
         dilation: IntOrInts = 1,
+        padding_mode: str = ZEROS,
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, reject_named_padding(padding), dilation, groups, bias
-        )
+        pads = reject_named_padding(padding)
+        super().__init__(in_channels, out_channels, kernel_size, stride, pads, dilation, groups, bias, padding_mode)
         if self.in_channels < 1:
             raise ValueError(f"in_channels must be at least 1, got {in_channels}")
         self.output_padding = output_padding_for(self._window, output_padding)
@@ -604,6 +649,10 @@ class _LocalConvTranspose(_LocalConvNd):
         depth = depth_of(self.kernel_size, self.out_channels, self.groups)
         bias = (self.out_channels,) if self._bias == "shared" else (self.out_channels, *self.output_size)
         return (math.prod(self.input_size), depth, self.in_channels), bias
+
+    def _check_padding_mode(self, padding_mode: Any) -> None:
+        if padding_mode != ZEROS:
+            raise ValueError(f'Only "zeros" padding mode is supported for {type(self).__name__}')
 
     def _more_repr(self) -> list[str]:
         return [f"output_padding={self.output_padding}"] if any(self.output_padding) else []
@@ -628,6 +677,8 @@ class LocalConvTranspose1d(_LocalConvTranspose):
         Length of the inputs.
     stride, padding, output_padding, groups, dilation : optional
         As in `torch.nn.ConvTranspose1d`; `output_padding` must be smaller than `stride`.
+    padding_mode : {'zeros'}, optional
+        As there, nothing else.
     bias, device, dtype : optional
         As in `LocalConv1d`.
 
@@ -661,8 +712,8 @@ class LocalConvTranspose2d(_LocalConvTranspose):
 
     Parameters
     ----------
-    in_channels, out_channels, kernel_size, input_size, stride, padding, output_padding, groups, bias, dilation, device,
-    dtype
+    in_channels, out_channels, kernel_size, input_size, stride, padding, output_padding, groups, bias, dilation,
+    padding_mode, device, dtype
         As in `LocalConvTranspose1d`, with an int or a sequence of 2 ints.
 
     Attributes
