@@ -31,10 +31,11 @@ def call(name, arguments, **more):
 
 
 def test_the_table_is_whole():
-    """Every function has a row, but for the gradient of the bias, which has no job; and every row, whatever its kind,
-    is among those whose wrong arguments are tried.
+    """Every function has a row, but for the gradients of the bias, which has no job, and of banks, which are made of the
+    others; and every row, whatever its kind, is among those whose wrong arguments are tried.
     """
-    assert set(OPERATIONS) == {*backend.__all__, *filters.__all__, *grad.__all__} - {"bias"}
+    banks = {f"local_conv{rank}d_bank" for rank in (1, 2, 3)}
+    assert set(OPERATIONS) == {*backend.__all__, *filters.__all__, *grad.__all__} - {"bias"} - banks
     assert set(OPERATIONS) == {*test_arguments.FUNCTIONS, *test_arguments_grad.FUNCTIONS}
 
 
