@@ -68,6 +68,8 @@ BRIDGES_PEERS := torch==2.13.0 tensorflow-cpu pydot flax zarr joblib ray
 BRIDGES_VENV := .venv-bridges
 test-bridges: $(BRIDGES_VENV)/.installed
 	$(BRIDGES_VENV)/bin/python -m pytest tests/bridges tests/test_documents.py
+	PYTHONPATH=$(BRIDGES_VENV)/triton TRITON_INTERPRET=1 $(BRIDGES_VENV)/bin/python -m pytest \
+		tests/bridges/torch/test_torch_triton.py
 	$(BRIDGES_VENV)/bin/python examples/torch_digits.py
 	$(BRIDGES_VENV)/bin/python examples/kernel_prediction.py
 	$(BRIDGES_VENV)/bin/python examples/neighborhood_attention.py
@@ -82,6 +84,8 @@ $(BRIDGES_VENV)/.installed: $(SOURCES)
 	$(BRIDGES_VENV)/bin/python -m pip install --quiet --force-reinstall --no-deps .
 	$(BRIDGES_VENV)/bin/python -m pip install --quiet $(BRIDGES_PEERS) \
 		'localconv[test,demo,$(subst $(empty) $(empty),$(comma),$(BRIDGES))]'
+	# Beside the environment: a process that has both Triton and TensorFlow ends in an error of LLVM, which both bring.
+	$(BRIDGES_VENV)/bin/python -m pip install --quiet --no-deps --upgrade --target $(BRIDGES_VENV)/triton triton
 	mv $@.begun $@
 
 lint: $(VENV)/.lint

@@ -30,19 +30,19 @@ def kernels():
     lt.use_triton(False)
 
 
-def geometry(seed, inside=False):
+def geometry(seed, of_filters=False, inside=False):
     """Few positions, for the interpreter takes milliseconds for each; channels, filters and images around the blocks of
     the kernels, and what may be odd about a window.
     """
     draw = random.Random(seed)
-    rank = draw.choice((1, 1, 2, 2, 3))
+    rank = 2 if inside and seed % 5 else draw.choice((1, 1, 2, 2, 3))
     size = [draw.randint(1, 4 - rank) + (rank == 3) * draw.randint(0, 1) for _ in range(rank)]
     dilation = [draw.choice((1, 1, 2)) for _ in range(rank)]
     stride = [1 if inside else draw.choice((1, 1, 2, 3)) for _ in range(rank)]
     padding = "inside" if inside else [(draw.randint(0, 2), draw.randint(0, 1)) for _ in range(rank)]
     spatial = [k * d + draw.randint(0, 2 - rank // 2) for k, d in zip(size, dilation, strict=True)]
     groups = draw.choice((1, 1, 2, 3))
-    batch = draw.choice((1, 2, 3, 8, 17)) if rank < 3 else 2
+    batch = draw.choice((1, 2, 3, 8, 17)) if rank < 3 and not of_filters else 2
     channels, filters = groups * draw.choice((1, 2, 5, 17)), groups * draw.choice((1, 3, 16, 33))
     window = {"kernel_size": size, "stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     return rank, (batch, channels, *spatial), filters, window
@@ -86,7 +86,7 @@ def test_local_conv(seed):
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize("seed", range(50))
 def test_filters(seed, inside):
-    rank, size, _, window = geometry(seed, inside)
+    rank, size, _, window = geometry(seed, True, inside)
     output = window_for(rank, *window.values(), FILTER).output_size(size[2:])
     if min(output) < 1:
         window["padding"] = [(3, 3)] * rank
@@ -96,14 +96,18 @@ def test_filters(seed, inside):
     x = torch.randn(size)
     filters = torch.randn(size[0] if seed % 3 else 1, window["groups"] * taps, *output)
     queries = torch.randn(size[0], size[1], *output)
-    if seed % 2 and rank == 2:
+    if seed % 3 and rank == 2:
         x = x.contiguous(memory_format=torch.channels_last)
     dtype = list(DTYPES)[seed % 4]
     filtered, correlated = getattr(lt, f"local_filter{rank}d"), getattr(lt, f"local_correlation{rank}d")
-    compared(lambda x, f: filtered(x, f, **window), (x, filters), DTYPES[dtype], dtype)
-    compared(lambda x, q: correlated(x, q, **window), (x, queries), DTYPES[dtype], dtype)
+    # Each has the other two for its gradients.
+    if seed % 2:
+        compared(lambda x, f: filtered(x, f, **window), (x, filters), DTYPES[dtype], dtype)
+    else:
+        compared(lambda x, q: correlated(x, q, **window), (x, queries), DTYPES[dtype], dtype)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # of the interpreter
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
 def test_padding_is_not_multiplied(value):
     """Weights that meet padding do nothing, whatever they hold, and their gradient is 0."""
@@ -122,23 +126,23 @@ def test_padding_is_not_multiplied(value):
 
 def test_int8_and_transposed():
     torch.manual_seed(0)
-    layer = lt.LocalConv2d(4, 6, 3, 6).quantize()
-    x = torch.randn(3, 4, 6, 6)
+    layer = lt.LocalConv2d(2, 3, 2, 3).quantize()
+    x = torch.randn(3, 2, 3, 3)
     by_kernels = layer(x)
-    up = lt.LocalConvTranspose2d(4, 6, 3, 5, stride=2)
-    made = up(torch.randn(2, 4, 5, 5, generator=torch.Generator().manual_seed(1)))
+    up = lt.LocalConvTranspose2d(2, 3, 2, 2, stride=2)
+    made = up(torch.randn(2, 2, 2, 2, generator=torch.Generator().manual_seed(1)))
     lt.use_triton(False)
     assert torch.allclose(by_kernels, layer(x), atol=1e-5)
-    assert torch.allclose(made, up(torch.randn(2, 4, 5, 5, generator=torch.Generator().manual_seed(1))), atol=1e-5)
+    assert torch.allclose(made, up(torch.randn(2, 2, 2, 2, generator=torch.Generator().manual_seed(1))), atol=1e-5)
 
 
 def test_compiled_programs_and_fakes():
     """The operators are what compilation sees, with or without these kernels."""
-    layer = lt.LocalConv2d(4, 6, 3, 6)
-    x = torch.randn(3, 4, 6, 6)
+    layer = lt.LocalConv2d(2, 3, 2, 3)
+    x = torch.randn(3, 2, 3, 3)
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
     assert torch.allclose(compiled(x), layer(x), atol=1e-6)
-    assert layer.to("meta")(x.to("meta")).shape == (3, 6, 4, 4)
+    assert layer.to("meta")(x.to("meta")).shape == (3, 3, 2, 2)
 
 
 def test_no_images():
