@@ -21,6 +21,7 @@ def draw_all(folder: Path) -> None:
     figures = (folder.parent / "benchmark.md").read_text(encoding="utf-8")
     forward, step = figures.split("### A training step")
     speeds(forward, "Forward", folder / "speed_forward.png")
+    step = step.partition("\n## ")[0]  # tables of other sections have other columns
     speeds(step, "Training step", folder / "speed_step.png")
     docs = folder.parent
     for page, saved in (("spatially-varying-filters", "bilateral.png"), ("gallery", "lights.png")):
