@@ -4,7 +4,7 @@
 # make test-quick           a minute's selection of the tests, which finds what most changes break
 # make test                 the tests, after make dev
 # make test-bridges         tests and examples of localconv.torch, .jax, .keras and .dask, in .venv-bridges
-# make demo                 filters a real photograph, finds what moved in it, then trains on real digits
+# make demo                 filters, matches and sharpens real photographs, then trains on real digits
 # make lint                 everything that reads the code; format: writes it as lint wants it
 # make docs                 the documentation, in build/docs; docs-check: every page in a browser, at three widths
 # make bench                against NumPy, PyTorch and JAX; bench-busy: beside processes that keep every core busy
@@ -57,14 +57,15 @@ test: dev
 demo: $(VENV)/.demo
 	$(BIN)/python examples/foveate.py
 	$(BIN)/python examples/block_matching.py
+	$(BIN)/python examples/deconvolution.py
 	$(BIN)/python examples/digits.py
 
 # One environment for all bridges, each as its extra; a library that has no wheel here ends it.
 BRIDGES := $(patsubst tests/bridges/%/conftest.py,%,$(wildcard tests/bridges/*/conftest.py))
 # The PyTorch that the tests were written against; the one backend of Keras that has no extra of its own; what
-# keras.utils.plot_model needs beside graphviz; whose layers the page for JAX's users takes over; and what dask's tests
-# and documents use beside it.
-BRIDGES_PEERS := torch==2.13.0 tensorflow-cpu pydot flax zarr joblib ray
+# keras.utils.plot_model needs beside graphviz; whose layers the page for JAX's users takes over; what dask's tests and
+# documents use beside it; and whose operators the page about inverse problems makes.
+BRIDGES_PEERS := torch==2.13.0 tensorflow-cpu pydot flax zarr joblib ray pylops
 BRIDGES_VENV := .venv-bridges
 test-bridges: $(BRIDGES_VENV)/.installed
 	$(BRIDGES_VENV)/bin/python -m pytest tests/bridges tests/test_documents.py
@@ -72,6 +73,7 @@ test-bridges: $(BRIDGES_VENV)/.installed
 		tests/bridges/torch/test_torch_triton.py
 	$(BRIDGES_VENV)/bin/python examples/torch_digits.py
 	$(BRIDGES_VENV)/bin/python examples/kernel_prediction.py
+	$(BRIDGES_VENV)/bin/python examples/deconvolution.py
 	$(BRIDGES_VENV)/bin/python examples/neighborhood_attention.py
 	$(BRIDGES_VENV)/bin/python examples/keras3_migration.py
 	$(BRIDGES_VENV)/bin/python examples/dask_volume.py

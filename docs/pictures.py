@@ -27,7 +27,7 @@ def draw_all(folder: Path) -> None:
     for page, saved in (("spatially-varying-filters", "bilateral.png"), ("gallery", "lights.png")):
         if is_newer(docs / f"{page}.md", folder / saved):
             run(plain_blocks(docs / f"{page}.md"), folder)
-    for name in ("digits", "block_matching"):
+    for name in ("digits", "block_matching", "deconvolution"):
         example = docs.resolve().parent / "examples" / f"{name}.py"
         if is_newer(example, folder / f"{name}.png"):
             run(example.read_text(encoding="utf-8"), folder)
