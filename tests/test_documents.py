@@ -3,7 +3,7 @@ and the examples of all docstrings hold.
 
 A block that imports one of the bridges is a program by itself, which runs where
 the bridge's library is installed; the others of its page are one program. On the
-pages of NEEDS all blocks are one program.
+pages of NEEDS all blocks are one program, but those with a library of FURTHER.
 """
 
 import ast
@@ -34,11 +34,14 @@ NEEDS = {
     "tutorial": ("sklearn",),
     "gallery": ("PIL",),
     "spatially-varying-filters": ("PIL", "sklearn"),
+    "inverse-problems": ("scipy",),
     "coming-from-numpy": ("scipy",),
     "beyond-one-machine": ("dask", "distributed", "joblib", "ray"),
     "coming-from-jax": ("jax",),
     "coming-from-torch": ("torch",),
 }
+# A block that imports one of these goes on with the program of its page, and runs where that library is installed.
+FURTHER = re.compile(r"^(?:import|from) (pylops)\b", re.MULTILINE)
 SKIPPED = ("__main__", "_core", "_xla")
 # Bridges whose docstrings tests/bridges runs.
 ELSEWHERE = ("localconv.keras", "localconv.torch")
@@ -58,8 +61,10 @@ def programs(page):
     needed = NEEDS.get(page.stem, ())
     plain, others = [], []
     for block in blocks(page):
-        bridge = BRIDGE.search(block)
-        if bridge is None or bridge[1] in needed:
+        bridge, further = BRIDGE.search(block), FURTHER.search(block)
+        if further is not None:
+            others.append(((*needed, further[1]), "\n".join([*plain, block])))
+        elif bridge is None or bridge[1] in needed:
             plain.append(block)
         else:
             others.append(((bridge[1],), block))
