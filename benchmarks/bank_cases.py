@@ -26,7 +26,7 @@ def installed(*libraries: str) -> bool:
     """Whether all of them are here; says which are not."""
     missing = [library for library in libraries if importlib.util.find_spec(library) is None]
     if missing:
-        print(f"  left out, as {', '.join(missing)} is not installed: what needs {', '.join(libraries)}")
+        print(f"  not compared with {libraries[0]}: {' and '.join(missing)} must be installed for it")
     return not missing
 
 
