@@ -172,11 +172,8 @@ def grad_input(xp: Arrays, piece: Piece, kernel: Any, gradient: Any, zeros: Call
 
     Products that belong to padding are left out of the result, whatever they are.
     """
-    c = piece.convolution
-    gradient = _gradient(xp, c, gradient)
-    products = xp.einsum("pgdf,npgf->npgd", _by_group(xp, c, kernel), gradient)
-    batch, groups = xp.shape(gradient)[0], c.spec.groups
-    products = xp.reshape(products, (batch, c.positions, groups, *_in_rows(c, (c.taps,), c.channels // groups)))
+    c, batch = piece.convolution, xp.shape(gradient)[0]
+    products = _products(xp, piece, kernel, gradient)
     total = zeros(
         products, (batch, *(n + sum(pads) for n, pads in zip(c.spatial, piece.padding, strict=True)), c.channels)
     )
@@ -185,6 +182,35 @@ def grad_input(xp: Arrays, piece: Piece, kernel: Any, gradient: Any, zeros: Call
         total[(slice(None), *place)] += xp.reshape(part, (batch, *piece.box, c.channels))
     inside = [slice(before, before + n) for n, (before, _) in zip(c.spatial, piece.padding, strict=True)]
     return _laid_out(xp, c, total[(slice(None), *inside)])
+
+
+def grad_input_by_axes(
+    xp: Arrays, piece: Piece, kernel: Any, gradient: Any, load: Callable[[Any], Any] = lambda products: products
+) -> Any:
+    """`grad_input` that writes into no array: taps are summed along one axis after the other, each where it meets the
+    input; load: makes of the products what is summed.
+    """
+    c, groups, batch = piece.convolution, piece.convolution.spec.groups, xp.shape(gradient)[0]
+    taps = _in_rows(c, c.kernel_size, c.channels // groups)
+    total = xp.reshape(load(_products(xp, piece, kernel, gradient)), (batch, *c.output, groups, *taps))
+    for number, axis in reversed([*enumerate(c.axes)]):
+        of_tap = [slice(None)] * (len(c.axes) + 2 + c.channels_first + number)
+        parts = [
+            tap.back(xp, _cut(total[(*of_tap, t)], 1 + number, *tap.positions), 1 + number)
+            for t, tap in met_along(axis)
+        ]
+        total = sum(parts[1:], parts[0])
+    return _laid_out(xp, c, xp.reshape(total, (batch, *c.spatial, c.channels)))
+
+
+def _products(xp: Arrays, piece: Piece, kernel: Any, gradient: Any) -> Any:
+    """What the gradient for an output comes to in windows, as (batch, positions, groups, taps and channels in the order
+    of a kernel's rows).
+    """
+    c, groups = piece.convolution, piece.convolution.spec.groups
+    batch = xp.shape(gradient)[0]
+    products = xp.einsum("pgdf,npgf->npgd", _by_group(xp, c, kernel), _gradient(xp, c, gradient))
+    return xp.reshape(products, (batch, c.positions, groups, *_in_rows(c, (c.taps,), c.channels // groups)))
 
 
 def _channels_last(xp: Arrays, convolution: Convolution, x: Any) -> Any:
@@ -363,6 +389,12 @@ def taps_along(axis: Axis) -> list[Tap]:
     return [Tap(axis, (p, end), axis.pixel(p, t) if end > p else 0) for t, (p, end) in enumerate(ranges)]
 
 
+def met_along(axis: Axis) -> list[tuple[int, Tap]]:
+    """The taps of an axis that meet the input anywhere, with their numbers; if none does, one of no pixels."""
+    numbered = list(enumerate(taps_along(axis)))
+    return [(t, tap) for t, tap in numbered if tap.pixels] or numbered[:1]
+
+
 class ByTap:
     """The three sums of a convolution whose filters come with the data, each a loop over the taps of one axis around
     that over those of the next. It is made once, not in a program that is being traced.
@@ -380,9 +412,7 @@ class ByTap:
         self.inner = 2 if self.channels_first else rank + 2
         self.taps = [taps_along(axis) for axis in convolution.axes]
         self.window = convolution.taps
-        # With their numbers, those that meet the input anywhere; if none does, one of no pixels.
-        numbered = [list(enumerate(taps)) for taps in self.taps]
-        self.met = [[(t, tap) for t, tap in taps if tap.pixels] or taps[:1] for taps in numbered]
+        self.met = [met_along(axis) for axis in convolution.axes]
 
     def pixels(self, xp: Arrays, x: Any) -> Any:
         """An image, or an output, with its groups."""
