@@ -45,6 +45,7 @@ from .modules import (
     LocalConvTranspose2d,
     LocalConvTranspose3d,
 )
+from .portable import decompositions, portable
 
 __all__ = [
     "LazyLocalConv1d",
@@ -58,6 +59,7 @@ __all__ = [
     "LocalConvTranspose3d",
     "LowRankLocalConv1d",
     "LowRankLocalConv2d",
+    "decompositions",
     "from_keras",
     "from_snippet",
     "local_conv1d",
@@ -72,6 +74,7 @@ __all__ = [
     "local_filter1d",
     "local_filter2d",
     "local_filter3d",
+    "portable",
     "to_keras",
     "to_snippet",
     "use_triton",

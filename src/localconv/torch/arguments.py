@@ -6,12 +6,14 @@ what is not known of them is taken to be right, and remembered.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.overrides import has_torch_function
 
 from ..core.arrays import DOUBLE, SINGLE, ElementType, single_with
 from ..core.quantized import QuantizedKernel
@@ -31,20 +33,29 @@ INT8 = single_with("int8")
 INT8_INPUTS = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def check_tensors(input: Any, weight: Any, bias: Any) -> None:
-    """TypeError unless a function's arguments are tensors; the bias may be None."""
+def is_overridden(first: Any, second: Any, bias: Any = None, names: Sequence[str] = ("input", "weight")) -> bool:
+    """Whether one of a function's arguments is no tensor and says itself what functions do, as the proxies of torch.fx
+    do. TypeError unless the others are tensors; the bias may be None.
+    """
     # In one expression: this is a part of what a small call costs.
-    if isinstance(input, Tensor) and isinstance(weight, Tensor) and (bias is None or isinstance(bias, Tensor)):
-        return
-    check_tensor("input", input)
-    check_tensor("weight", weight)
-    check_tensor("bias", bias)
+    if isinstance(first, Tensor) and isinstance(second, Tensor) and (bias is None or isinstance(bias, Tensor)):
+        return False
+    if has_torch_function([part for part in (first, second, bias) if not isinstance(part, Tensor)]):
+        return True
+    check_tensor(names[0], first)
+    check_tensor(names[1], second)
+    if bias is not None:
+        check_tensor("bias", bias)
+    return False
 
 
 def check_int8_tensors(input: Any, values: Any, scales: Any, bias: Any) -> None:
-    """As `check_tensors`, with the two parts of a weight."""
-    check_tensors(input, values, bias)
+    """TypeError unless the arguments are tensors, the parts of a weight among them; the bias may be None."""
+    check_tensor("input", input)
+    check_tensor("weight", values)
     check_tensor("weight_scales", scales)
+    if bias is not None:
+        check_tensor("bias", bias)
 
 
 def check_tensor(name: str, value: Any) -> None:
@@ -60,6 +71,15 @@ def check_tensor(name: str, value: Any) -> None:
             f"torch.from_numpy({name}.dequantize()) is a float one"
         )
     raise TypeError(f"{name} must be a Tensor, got {type(value).__name__}{remedy}")
+
+
+def numbers_of(sizes: Sequence[Any]) -> Sequence[Any]:
+    """Sizes as they are; in a trace of torch.jit, where they are tensors, their numbers, which a trace keeps."""
+    if not torch.jit.is_tracing():
+        return sizes
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        return tuple(int(n) for n in sizes)
 
 
 def check_dtypes(**tensors: Tensor | None) -> ElementType:
@@ -85,10 +105,11 @@ def check_int8(values: Tensor, scales: Tensor, **tensors: Tensor | None) -> None
         raise RuntimeError(
             f"Expected values of torch.int8 and scales of torch.float32, but got {values.dtype} and {scales.dtype}"
         )
-    if values.dim() != 3 or scales.shape != (values.shape[0], values.shape[2]):
+    size, of_scales = numbers_of(values.shape), numbers_of(scales.shape)
+    if len(size) != 3 or tuple(of_scales) != (size[0], size[2]):
         raise RuntimeError(
             f"Expected values of size [positions, depth, out_channels] and scales of size [positions, out_channels], "
-            f"but got {list(values.shape)} and {list(scales.shape)}"
+            f"but got {list(size)} and {list(of_scales)}"
         )
     for name, tensor in tensors.items():
         if tensor is not None and tensor.dtype not in INT8_INPUTS:

@@ -100,7 +100,7 @@ def forced() -> Iterator[None]:
         _forced = before
 
 
-class _Torch:
+class TorchArrays:
     """PyTorch's functions as `formulation.Arrays`. What is made is made on a device: no call may wait for a copy, nor
     may a call that is being captured in a CUDA graph.
     """
@@ -126,7 +126,7 @@ class _Torch:
         return torch.nn.functional.pad(x, [n for pair in reversed(widths) for n in pair])
 
 
-class _Unfolding(_Torch):
+class _Unfolding(TorchArrays):
     """With windows by `Tensor.unfold`. Not for programs that PyTorch differentiates: what inductor makes of its
     derivative is wrong (pytorch/pytorch#171370; 2.13 too).
     """
@@ -146,8 +146,8 @@ class _Unfolding(_Torch):
         return x.permute(order).flatten(2 + rank).flatten(0, rank - 1).permute(2, 0, 1, 3)
 
 
-def _arrays(device: torch.device) -> _Torch:
-    return (_Unfolding if private.HAS_TOOLS else _Torch)(device)
+def _arrays(device: torch.device) -> TorchArrays:
+    return (_Unfolding if private.HAS_TOOLS else TorchArrays)(device)
 
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:

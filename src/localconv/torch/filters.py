@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
+from torch.overrides import handle_torch_function
 
 from ..core.families import FILTER
 from ..docstrings import docstring_from_2d
 from . import autograd
-from .arguments import check_tensor
+from .arguments import is_overridden, numbers_of
 from .functional import window_for
 from .window import IntOrInts, Padding, Window
 
@@ -23,18 +26,24 @@ __all__ = [
 
 def _filtered(name: str, x: Tensor, filters: Tensor, window: Window) -> Tensor:
     """A batch through its filters. Operators check sizes and dtypes."""
-    check_tensor("input", x)
-    check_tensor("filters", filters)
+    if is_overridden(x, filters, names=("input", "filters")):
+        return _overridden(name, x, filters, window)
     _check_dims(name, x, window.rank)
     return autograd.filtered(x, filters, window)
 
 
 def _correlated(name: str, x: Tensor, queries: Tensor, window: Window) -> Tensor:
     """The products of a batch's windows with queries. Operators check sizes and dtypes."""
-    check_tensor("input", x)
-    check_tensor("queries", queries)
+    if is_overridden(x, queries, names=("input", "queries")):
+        return _overridden(name, x, queries, window)
     _check_dims(name, x, window.rank)
-    return autograd.correlated(x, window.filters_size(x.shape), queries, window)
+    return autograd.correlated(x, window.filters_size(numbers_of(x.shape)), queries, window)
+
+
+def _overridden(name: str, x: Any, other: Any, window: Window) -> Any:
+    """What those arguments that are no tensors make of a call of a public function."""
+    arguments = (x, other, window.kernel_size, window.stride, window.padding_argument, window.dilation, window.groups)
+    return handle_torch_function(globals()[name], (x, other), *arguments)
 
 
 def _check_dims(name: str, x: Tensor, rank: int) -> None:

@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function
 
 from ..core.arguments import ints
 from ..core.families import LOCAL
 from ..docstrings import docstring_from_2d
 from . import autograd
-from .arguments import check_int8_tensors, check_tensors, check_transposed
+from .arguments import check_int8_tensors, check_transposed, is_overridden, numbers_of
 from .window import LARGEST_SIZE, IntOrInts, Padding, Window, arguments_of, window_of
 
 __all__ = [
@@ -53,7 +54,8 @@ def window_for(
 
 def convolve(name: str, x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
     """The convolution of a batch or of one image."""
-    check_tensors(x, weight, bias)
+    if is_overridden(x, weight, bias):
+        return _overridden("local_conv", x, weight, bias, window, window.dilation, window.groups)
     rank = window.rank
     if x.dim() == rank + 2:
         return autograd.convolve(x, weight, bias, window)
@@ -74,7 +76,9 @@ def transpose(
     name: str, x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, output_padding: tuple[int, ...]
 ) -> Tensor:
     """The transposed convolution of a batch or of one image."""
-    check_tensors(x, weight, bias)
+    if is_overridden(x, weight, bias):
+        more = (output_padding, window.groups, window.dilation)
+        return _overridden("local_conv_transpose", x, weight, bias, window, *more)
     if x.dim() == window.rank + 2:
         return autograd.transpose(_transposed(x, weight, window, output_padding), weight, x, bias, window)
     _check_dims(name, x, window.rank)
@@ -99,17 +103,24 @@ def transpose_int8(
     return transpose_int8(name, x.unsqueeze(0), values, scales, bias, window, output_padding).squeeze(0)
 
 
+def _overridden(name: str, x: Any, weight: Any, bias: Any, window: Window, *more: Any) -> Any:
+    """What those arguments that are no tensors make of a call of a public function."""
+    arguments = (x, weight, window.kernel_size, bias, window.stride, window.padding_argument, *more)
+    return handle_torch_function(globals()[f"{name}{window.rank}d"], (x, weight, bias), *arguments)
+
+
 def _transposed(x: Tensor, weight: Tensor, window: Window, output_padding: tuple[int, ...]) -> tuple[Any, ...]:
     """The size of the transposed convolution of a batch."""
-    if weight.dim() != 3 or weight.shape[1] % window.taps:
+    size, of_weight = numbers_of(x.shape), numbers_of(weight.shape)
+    if len(of_weight) != 3 or of_weight[1] % window.taps:
         raise RuntimeError(
             f"Expected weight to have size [positions, prod(kernel_size) * out_channels / groups, in_channels], with "
-            f"kernel_size={window.kernel_size}, but got {list(weight.shape)}"
+            f"kernel_size={window.kernel_size}, but got {list(of_weight)}"
         )
-    spatial = window.transposed_size(x.shape[2:], output_padding)
+    spatial = window.transposed_size(size[2:], output_padding)
     if not all(type(n) is int and 1 <= n <= LARGEST_SIZE for n in spatial):  # or symbols
-        check_transposed(window, x.shape, spatial)
-    return (x.shape[0], weight.shape[1] // window.taps * window.groups, *spatial)
+        check_transposed(window, size, spatial)
+    return (size[0], of_weight[1] // window.taps * window.groups, *spatial)
 
 
 def _check_dims(name: str, x: Tensor, rank: int) -> None:

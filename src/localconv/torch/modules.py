@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy, Tracer
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedParameter
 
@@ -146,14 +147,35 @@ class _LocalConvNd(nn.Module):
         """What a subclass adds."""
         return []
 
+    def _as_leaf(self, input: Any) -> Any:
+        """What a call with something else than a tensor is for torch.fx: one call of this module, as of those of
+        torch.nn. None: this module itself is what is traced. TypeError for what is no proxy.
+        """
+        if not isinstance(input, Proxy):
+            check_tensor("input", input)
+        tracer = input.tracer
+        path = tracer.path_of_module(self) if isinstance(tracer, Tracer) else ""
+        if not path and self._is_int8:
+            raise TypeError(
+                f"input must be a Tensor, got {type(input).__name__}: torch.fx can trace a module that has this "
+                f"{type(self).__name__}, which is int8, but not the {type(self).__name__} alone"
+            )
+        return tracer.create_proxy("call_module", path, (input,), {}) if path else None
+
+    def __prepare_scriptable__(self) -> Any:
+        """`torch.jit.script` asks this first."""
+        raise RuntimeError(
+            f"torch.jit.script cannot compile {type(self).__name__}: trace it with torch.jit.trace in the context of "
+            "localconv.torch.portable(), and put the traced module in its place before the model is scripted"
+        )
+
     def _check_image(self, input: Tensor) -> None:
         """RuntimeError for images of another size, or with other channels, than the module was made for.
 
         Another size can have as many positions, to which a weight would belong that was learned for other ones.
         """
-        check_tensor("input", input)
-        if torch.jit.is_tracing():
-            return  # sizes are tensors then, and to compare them is what a trace cannot keep
+        if torch.jit.is_tracing() or not isinstance(input, Tensor):
+            return  # sizes are tensors then, or proxies, and to compare them is what a trace cannot keep
         channels, size = input.shape[-self.rank - 1 : -self.rank], input.shape[-self.rank :]
         if channels == (self.in_channels,) and size == self.input_size:
             return
@@ -348,6 +370,8 @@ class _LocalConv(_LocalConvNd):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the convolution of (N, in_channels, *input_size) or (in_channels, *input_size)."""
+        if not isinstance(input, Tensor) and (leaf := self._as_leaf(input)) is not None:
+            return leaf  # type: ignore[no-any-return]
         name, window = type(self).__name__, self._window
         self._check_image(input)
         if self.padding_mode != ZEROS:
@@ -659,6 +683,8 @@ class _LocalConvTranspose(_LocalConvNd):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the transposed convolution of (N, in_channels, *input_size) or (in_channels, *input_size)."""
+        if not isinstance(input, Tensor) and (leaf := self._as_leaf(input)) is not None:
+            return leaf  # type: ignore[no-any-return]
         self._check_image(input)
         name, arguments = type(self).__name__, (self.bias, self._window, self.output_padding)
         if self._is_int8:

@@ -48,6 +48,7 @@ from .arguments import (
     check_queries,
     check_sizes,
     is_channels_last,
+    numbers_of,
 )
 from .window import Window, window_from
 
@@ -200,52 +201,67 @@ def register_values(operator: Operator) -> None:
 # --------------------------------------------------------------------------- shapes: fake tensors and the device meta
 
 
+def checked(operator: Operator, arguments: Sequence[Any]) -> tuple[Tensor, tuple[Any, ...], bool]:
+    """Which tensor the result is like, its size (N, C, ...) or that of a weight, and whether its memory is
+    channels_last. RuntimeError for tensors that do not go together.
+    """
+    operands, window = operator.operands_of(arguments), operator.window_of(arguments)
+    like = next(operands[place] for place in (OUTPUT, INPUT) if operands[place] is not None)
+    check = _checked_filters if operator.family == FILTER else _checked_convolution
+    return like, *check(operator, operands, window)
+
+
+def _sizes(tensor: Tensor | None, size: Sequence[Any] | None = None) -> Any:
+    """A tensor's, or those given."""
+    return numbers_of(tensor.shape if size is None else size)  # type: ignore[union-attr]
+
+
+def _checked_convolution(operator: Operator, operands: Operands, window: Window) -> tuple[Any, bool]:
+    x, weight, y, scales, bias, input_size, weight_size = operands
+    # In the order in which errors name them.
+    given = {"input": x, "bias": bias} if y is None else {"gradient": y, "input": x, "bias": bias}
+    given = {name: tensor for name, tensor in given.items() if tensor is not None}
+    if operator.is_int8:
+        check_int8(weight, scales, **given)
+    else:
+        first = next(iter(given))
+        check_dtypes(**{first: given[first], "weight": weight} | given)
+    size, of_weight = _sizes(x, input_size), _sizes(weight, weight_size)
+    output = check_sizes(window, size, of_weight)
+    if y is not None:
+        check_gradient(_sizes(y), output)
+    if bias is not None:
+        check_bias(_sizes(bias), output if y is None else size)
+    check_devices(x if y is None else y, x, weight, scales, bias)
+    if operator.target == WEIGHT:
+        return of_weight, False
+    return output if y is None else size, True
+
+
+def _checked_filters(operator: Operator, operands: Operands, window: Window) -> tuple[Any, bool]:
+    x, filters, y, _, _, input_size, filters_size = operands
+    names = ("input", "queries" if operator.target == WEIGHT else "grad_output")
+    given = {name: tensor for name, tensor in zip(names, (x, y), strict=True) if tensor is not None}
+    check_filter_dtypes(filters, **given)
+    size, taps = _sizes(x, input_size), _sizes(filters, filters_size)
+    output = check_filter_sizes(window, size, taps)
+    if y is not None:
+        check_queries(_sizes(y), output)
+    check_devices(x if y is None else y, x, filters)
+    return {INPUT: size, WEIGHT: taps, OUTPUT: output}[operator.target], is_channels_last(x, filters, y)
+
+
 def register_shapes(operator: Operator) -> None:
     """Checks, and an empty result."""
 
     def fake(*arguments: Any) -> Tensor:
-        x, weight, y, scales, bias, input_size, weight_size = operator.operands_of(arguments)
-        # In the order in which errors name them.
-        given = {"input": x, "bias": bias} if y is None else {"gradient": y, "input": x, "bias": bias}
-        given = {name: tensor for name, tensor in given.items() if tensor is not None}
-        if operator.is_int8:
-            check_int8(weight, scales, **given)
-        else:
-            first = next(iter(given))
-            check_dtypes(**{first: given[first], "weight": weight} | given)
-        size = x.shape if input_size is None else input_size
-        output = check_sizes(operator.window_of(arguments), size, weight.shape if weight_size is None else weight_size)
-        if y is not None:
-            check_gradient(y.shape, output)
-        if bias is not None:
-            check_bias(bias.shape, output if y is None else size)
-        like = x if y is None else y
-        check_devices(like, x, weight, scales, bias)
-        if operator.target == WEIGHT:
-            return y.new_empty(weight_size)
-        n, channels, *spatial = output if y is None else size
-        # (N, C, ...) whose memory is channels_last
+        like, size, last = checked(operator, arguments)
+        if not last:
+            return like.new_empty(size)
+        n, channels, *spatial = size
         return like.new_empty((n, *spatial, channels)).movedim(-1, 1)
 
-    def fake_filters(*arguments: Any) -> Tensor:
-        x, filters, y, _, _, input_size, filters_size = operator.operands_of(arguments)
-        names = ("input", "queries" if operator.target == WEIGHT else "grad_output")
-        given = {name: tensor for name, tensor in zip(names, (x, y), strict=True) if tensor is not None}
-        check_filter_dtypes(filters, **given)
-        size = x.shape if input_size is None else input_size
-        taps = filters.shape if filters_size is None else filters_size
-        output = check_filter_sizes(operator.window_of(arguments), size, taps)
-        if y is not None:
-            check_queries(y.shape, output)
-        like = x if y is None else y
-        check_devices(like, x, filters)
-        n, channels, *spatial = {INPUT: size, WEIGHT: taps, OUTPUT: output}[operator.target]
-        if is_channels_last(x, filters, y):
-            return like.new_empty((n, *spatial, channels)).movedim(-1, 1)
-        return like.new_empty((n, channels, *spatial))
-
-    made = fake_filters if operator.family == FILTER else fake
-    torch.library.register_fake(f"localconv::{operator.name}", made, lib=library)
+    torch.library.register_fake(f"localconv::{operator.name}", fake, lib=library)
 
 
 # ---------------------------------------------------------------------------------------------------- the derivatives

@@ -54,10 +54,11 @@ class Window:
         self.kernel_size, self.stride, self.padding, self.dilation, self.groups = arguments
         self.rank, self.taps = len(self.kernel_size), prod(self.kernel_size)
         _check_lengths(self)
-        pairs: Any = "inside" if self.inside else tuple(zip(self.padding[::2], self.padding[1::2], strict=True))
         make = filter_spec if family == FILTER else local_spec
         self.specs: tuple[Spec, ...] = tuple(
-            make(self.rank, self.kernel_size, self.stride, pairs, data_format, self.dilation, self.groups)
+            make(
+                self.rank, self.kernel_size, self.stride, self.padding_argument, data_format, self.dilation, self.groups
+            )
             for data_format in ("channels_last", "channels_first")
         )
         self.spec = self.specs[0]
@@ -70,6 +71,11 @@ class Window:
     def inside(self) -> bool:
         """Whether windows are moved inside the input."""
         return not self.padding
+
+    @property
+    def padding_argument(self) -> Any:
+        """The padding as functions take it."""
+        return "inside" if self.inside else tuple(zip(self.padding[::2], self.padding[1::2], strict=True))
 
     def output_size(self, spatial: Sequence[Any]) -> tuple[Any, ...]:
         """Positions along every axis, of sizes that may be symbolic."""
