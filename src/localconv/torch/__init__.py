@@ -13,6 +13,7 @@ except ImportError as error:
 if not hasattr(_torch.library, "register_autocast"):  # before the operators are registered, which is done once
     raise ImportError(f"localconv.torch needs PyTorch 2.7 or newer, got {_torch.__version__}")
 
+from . import flops as _flops  # noqa: F401  # tells PyTorch's counter of the operators
 from . import private as _private
 from . import runtime as _runtime
 from .banks import LowRankLocalConv1d, LowRankLocalConv2d
