@@ -189,16 +189,17 @@ def grad_input_by_axes(
 ) -> Any:
     """`grad_input` that writes into no array: taps are summed along one axis after the other, each where it meets the
     input; load: makes of the products what is summed.
+
+    What is before the axis, and between it and its taps, is one axis each time: some runtimes have no more than six.
     """
     c, groups, batch = piece.convolution, piece.convolution.spec.groups, xp.shape(gradient)[0]
-    taps = _in_rows(c, c.kernel_size, c.channels // groups)
-    total = xp.reshape(load(_products(xp, piece, kernel, gradient)), (batch, *c.output, groups, *taps))
+    first, last = (c.channels // groups, 1) if c.channels_first else (1, c.channels // groups)
+    total = load(_products(xp, piece, kernel, gradient))
     for number, axis in reversed([*enumerate(c.axes)]):
-        of_tap = [slice(None)] * (len(c.axes) + 2 + c.channels_first + number)
-        parts = [
-            tap.back(xp, _cut(total[(*of_tap, t)], 1 + number, *tap.positions), 1 + number)
-            for t, tap in met_along(axis)
-        ]
+        between = prod(c.spatial[number + 1 :]) * groups * first * prod(c.kernel_size[:number])
+        total = xp.reshape(total, (-1, axis.outputs, between, axis.taps, last))
+        seen = [(tap, _cut(total[:, :, :, t], 1, *tap.positions)) for t, tap in met_along(axis)]
+        parts = [tap.back(xp, values, 1) for tap, values in seen]
         total = sum(parts[1:], parts[0])
     return _laid_out(xp, c, xp.reshape(total, (batch, *c.spatial, c.channels)))
 

@@ -46,19 +46,28 @@ class _Standard(TorchArrays):
         assert equation == "npgd,npgf->pgdf"
         return a.permute(1, 2, 3, 0) @ b.permute(1, 2, 0, 3)
 
+    @staticmethod
+    def moveaxis(x: Tensor, source: int, destination: int) -> Tensor:
+        order = [*range(x.dim())]
+        order.insert(destination % x.dim(), order.pop(source))
+        return x.permute(order)
+
     def windows(self, piece: Piece, x: Tensor) -> Tensor:
         """As `formulation.windows`, along one axis after the other: a slice for each tap of each axis, and not for each
-        combination of them, of which an exporter takes a minute.
+        combination of them, of which an exporter takes a minute. What is before the axis, and what is behind it, is one
+        axis each time: some runtimes have no more than six.
         """
-        c, rank = piece.convolution, len(piece.box)
+        c, rank, inner = piece.convolution, len(piece.box), piece.convolution.channels
+        sizes = [n + sum(pads) for n, pads in zip(c.spatial, piece.padding, strict=True)]
         for number in reversed(range(rank)):
             axis, start, count = c.axes[number], piece.start[number], piece.box[number]
+            x = x.reshape(ANY, sizes[number], prod(piece.box[number + 1 :]), inner)
             firsts = [start + t * axis.dilation for t in range(piece.window[number])]
-            places = [slice(first, first + (count - 1) * axis.stride + 1, axis.stride) for first in firsts]
-            x = torch.stack([x[(*[slice(None)] * (1 + number), place)] for place in places], 1 + rank)
+            seen = [x[:, first : first + (count - 1) * axis.stride + 1 : axis.stride] for first in firsts]
+            x, inner = torch.stack(seen, 3), inner * piece.window[number]
         positions, groups, taps = prod(piece.box), c.spec.groups, prod(piece.window)
-        x = x.reshape(ANY, positions, taps, groups, c.channels // groups).permute(0, 1, 3, 2, 4)
-        return x.reshape(ANY, positions, groups, taps * (c.channels // groups))
+        x = x.reshape(ANY, positions, taps, groups, c.channels // groups)
+        return x.permute(0, 1, 3, 2, 4).reshape(ANY, positions, groups, taps * (c.channels // groups))
 
 
 class _Finite(_Standard):
