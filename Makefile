@@ -64,8 +64,9 @@ demo: $(VENV)/.demo
 BRIDGES := $(patsubst tests/bridges/%/conftest.py,%,$(wildcard tests/bridges/*/conftest.py))
 # The PyTorch that the tests were written against; the one backend of Keras that has no extra of its own; what
 # keras.utils.plot_model needs beside graphviz; whose layers the page for JAX's users takes over; what dask's tests and
-# documents use beside it; and whose operators the page about inverse problems makes.
-BRIDGES_PEERS := torch==2.13.0 tensorflow-cpu pydot flax zarr joblib ray pylops
+# documents use beside it; whose operators the page about inverse problems makes; and what PyTorch exports ONNX with, and
+# runs it.
+BRIDGES_PEERS := torch==2.13.0 tensorflow-cpu pydot flax zarr joblib ray pylops onnx onnxscript onnxruntime
 BRIDGES_VENV := .venv-bridges
 test-bridges: $(BRIDGES_VENV)/.installed
 	$(BRIDGES_VENV)/bin/python -m pytest tests/bridges tests/test_documents.py

@@ -23,6 +23,7 @@ MODULES = [m.name for m in pkgutil.iter_modules(localconv.torch.__path__, "local
 
 @pytest.mark.parametrize("name", ["localconv.torch", *MODULES])
 @pytest.mark.filterwarnings("ignore:Lazy modules are a new feature:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning")  # in run_decompositions
 def test_docstrings(name):
     failed, _ = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert failed == 0
@@ -64,3 +65,16 @@ def test_page(python):
     blocks = re.findall(r"^```py\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     (block,) = [block for block in blocks if "localconv.torch" in block]
     python(block)
+
+
+def test_deploying(python):
+    """The blocks about PyTorch, one after the other."""
+    page = Path(__file__).parents[3] / "docs" / "deploying.md"
+    if not page.exists():
+        pytest.skip("a test of a checkout; this is not one")
+    for needed in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(needed, reason=f"{needed} is among the tests' tools: make test-bridges installs it")
+    section = re.search(r"^## PyTorch\n(.*?)(?=^## |\Z)", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)[1]
+    blocks = re.findall(r"^```py\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 4
+    python("\n".join(blocks), timeout=300)
