@@ -14,7 +14,7 @@ from operations import draw_filter_case
 from oracle import FILTER_ROLES, FORMATS, FilterCase
 
 from localconv.core import engine
-from localconv.core.formulation import Piece, by_tap, forward, grad_input, grad_kernel, whole
+from localconv.core.formulation import Piece, by_tap, forward, grad_input, grad_input_by_axes, grad_kernel, whole
 from localconv.core.spec import conv_spec, local_spec
 from localconv.core.windows import Convolution
 
@@ -65,6 +65,7 @@ def test_values(convolution):
     found = grad_kernel(np, piece, x, gradient, np.where), grad_input(np, piece, kernel, gradient, zeros_for)
     np.testing.assert_array_equal(found[0], engine.grad_kernel(spec, x, kernel.shape, gradient))
     np.testing.assert_array_equal(found[1], engine.grad_input(spec, x.shape, kernel, gradient))
+    np.testing.assert_array_equal(grad_input_by_axes(np, piece, kernel, gradient), found[1])
 
 
 @pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
@@ -79,8 +80,9 @@ def test_padding_is_in_no_sum(number, data_format):
     pieces = pieces_of(convolution)[number]
     wild = np.where(outside, np.nan, kernel)
     np.testing.assert_array_equal(forward(np, pieces, x, wild), engine.forward(spec, x, kernel))
-    found = grad_input(np, whole(convolution), wild, gradient, zeros_for)
-    np.testing.assert_array_equal(found, engine.grad_input(spec, x.shape, kernel, gradient))
+    expected = engine.grad_input(spec, x.shape, kernel, gradient)
+    np.testing.assert_array_equal(grad_input(np, whole(convolution), wild, gradient, zeros_for), expected)
+    np.testing.assert_array_equal(grad_input_by_axes(np, whole(convolution), wild, gradient), expected)
     gradient[:] = np.inf
     with np.errstate(invalid="ignore"):
         found = grad_kernel(np, whole(convolution), np.abs(x) + 1, gradient, np.where)
