@@ -63,6 +63,8 @@ html_context = {"default_mode": "auto"}
 MOCKED = ["torch", "keras", "jax", "tensorflow", "dask", "distributed"]
 INSIDES = [
     "localconv.torch.autograd",
+    "localconv.torch.flops",
+    "localconv.torch.operators",
     "localconv.torch.private",
     "localconv.torch.runtime",
     "localconv.jax.primitives",

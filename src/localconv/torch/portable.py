@@ -265,8 +265,8 @@ def portable() -> TorchFunctionMode:
 
     Whatever traces modules and functions of `localconv.torch` in the context finds padding, slices, permutations and
     matrix products in the place of localconv's operators: `torch.export.export`, `torch.jit.trace`, `torch.compile`.
-    Their programs run where localconv is not installed. `torch.onnx.export` needs no context: what it traces is
-    portable in any case.
+    Their programs run where localconv is not installed. `torch.onnx.export` needs no context, but that of PyTorch 2.7
+    with ``dynamo=True`` does.
 
     Returns
     -------
