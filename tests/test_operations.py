@@ -31,7 +31,7 @@ def call(name, arguments, **more):
 
 
 def test_the_table_is_whole():
-    """Every function has a row, but for the gradients of the bias, which has no job, and of banks, which are made of the
+    """Every function has a row, but for the gradients of the bias, which has no job, and of banks, made of the
     others; and every row, whatever its kind, is among those whose wrong arguments are tried.
     """
     banks = {f"local_conv{rank}d_bank" for rank in (1, 2, 3)}
