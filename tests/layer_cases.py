@@ -1,4 +1,4 @@
-"""What the tests of layers share: Keras's golden cases, closeness, central differences, and whole models in files."""
+"""What the tests of layers share: Keras's golden cases, closeness, derivatives by differences, models in files."""
 
 import io
 import json
@@ -65,6 +65,32 @@ def away_from(x, *kinks, distance=1e-2):
         near = np.abs(x - kink) < distance
         x = np.where(near, kink + distance * np.where(x < kink, -1, 1), x)
     return x
+
+
+def differentiable(layer, shape, seed=0):
+    """Every gradient of the layer against differences of the number it is the gradient of: sum(y * g) + sum(losses)."""
+    rng = np.random.default_rng(seed)
+    layer.build((None, *shape[1:]))
+    layer.set_weights([away_from(rng.normal(size=w.shape), 0) for w in layer.weights])
+    x, g = rng.normal(size=shape), rng.normal(size=layer.compute_output_shape(shape))
+
+    def total(at):
+        return float((layer(at) * g).sum()) + sum(map(float, layer.losses))
+
+    layer(x, training=True)
+    dx = layer.backward(g)
+    np.testing.assert_allclose(dx, central_differences(total, x), rtol=1e-5, atol=1e-7)
+    for variable in layer.trainable_weights:
+        value = variable.numpy()
+
+        def changed(to, variable=variable):
+            variable.assign(to)
+            return total(x)
+
+        np.testing.assert_allclose(
+            variable.grad, central_differences(changed, value), rtol=1e-5, atol=1e-7, err_msg=variable.name
+        )
+        variable.assign(value)
 
 
 def whatever_errstate(compute):

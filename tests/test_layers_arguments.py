@@ -274,6 +274,8 @@ def test_values_refused(call):
 
 # What each layer must be given.
 NEEDED = {maker: {"filters": 2, "kernel_size": 3} for maker in ALL} | {
+    layers.LowRankLocallyConnected1D: {"filters": 2, "kernel_size": 3, "rank": 2},
+    layers.LowRankLocallyConnected2D: {"filters": 2, "kernel_size": 3, "rank": 2},
     layers.Dense: {"units": 2},
     layers.Activation: {"activation": "relu"},
     layers.Dropout: {"rate": 0.5},

@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 import pytest
-from layer_cases import away_from, central_differences, whatever_errstate
+from layer_cases import away_from, central_differences, differentiable, whatever_errstate
 
 from localconv import layers
 from localconv.layers import constraints, regularizers
@@ -38,32 +38,6 @@ ACTIVATIONS = [
 ]
 KINKS = (0, 0.3, 1.5, 6, -2.5, 2.5)
 REGULARIZERS = ["l1", "l2", "l1_l2", {"class_name": "L1L2", "config": {"l1": 0.3, "l2": 0.2}}]
-
-
-def differentiable(layer, shape, seed=0):
-    """Every gradient of the layer against differences of the number it is the gradient of: sum(y * g) + sum(losses)."""
-    rng = np.random.default_rng(seed)
-    layer.build((None, *shape[1:]))
-    layer.set_weights([away_from(rng.normal(size=w.shape), 0) for w in layer.weights])
-    x, g = rng.normal(size=shape), rng.normal(size=layer.compute_output_shape(shape))
-
-    def total(at):
-        return float((layer(at) * g).sum()) + sum(map(float, layer.losses))
-
-    layer(x, training=True)
-    dx = layer.backward(g)
-    np.testing.assert_allclose(dx, central_differences(total, x), rtol=1e-5, atol=1e-7)
-    for variable in layer.trainable_weights:
-        value = variable.numpy()
-
-        def changed(to, variable=variable):
-            variable.assign(to)
-            return total(x)
-
-        np.testing.assert_allclose(
-            variable.grad, central_differences(changed, value), rtol=1e-5, atol=1e-7, err_msg=variable.name
-        )
-        variable.assign(value)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)

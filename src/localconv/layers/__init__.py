@@ -1,9 +1,9 @@
 """Layers: what the layers of Keras 2.15 and tf.layers.conv1d do, in NumPy, with training and Keras's files.
 
-Locally connected: `LocallyConnected1D` to `LocallyConnected3D`, `convert_implementation`. Convolutions: `Conv1D` to
-`Conv3D` and the function `conv1d`. Around them: `Sequential`, `Dense`, `Flatten`, `Activation`, `Dropout`,
-`MaxPooling1D` to `MaxPooling3D`. `activations`, `initializers`, `regularizers` and `constraints` hold what the layers'
-arguments name.
+Locally connected: `LocallyConnected1D` to `LocallyConnected3D`, `convert_implementation`; of low rank:
+`LowRankLocallyConnected1D`, `LowRankLocallyConnected2D`. Convolutions: `Conv1D` to `Conv3D` and the function `conv1d`.
+Around them: `Sequential`, `Dense`, `Flatten`, `Activation`, `Dropout`, `MaxPooling1D` to `MaxPooling3D`. `activations`,
+`initializers`, `regularizers` and `constraints` hold what the layers' arguments name.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from .conv import Conv1D, Conv2D, Conv3D, Convolution1D, Convolution2D, Convolut
 from .core import Activation, Dense, Dropout, Flatten, InputLayer, MaxPooling1D, MaxPooling2D, MaxPooling3D
 from .keras_objects.registry import custom_object_scope
 from .local import LocallyConnected1D, LocallyConnected2D, LocallyConnected3D, convert_implementation
+from .low_rank import LowRankLocallyConnected1D, LowRankLocallyConnected2D
 from .progress import ProgressBar
 from .sequential import Sequential, load_model
 from .tf1.functional import conv1d
@@ -50,6 +51,8 @@ __all__ = [
     "LocallyConnected1D",
     "LocallyConnected2D",
     "LocallyConnected3D",
+    "LowRankLocallyConnected1D",
+    "LowRankLocallyConnected2D",
     "MaxPooling1D",
     "MaxPooling2D",
     "MaxPooling3D",

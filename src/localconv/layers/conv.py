@@ -51,22 +51,24 @@ class _Conv(ConvolvingLayer):
     ) -> None:
         super().__init__(filters, kernel_size, strides, padding, data_format, shared_arguments(locals()), base)
         self.groups = positive_int(groups, "groups")
-        self.dilation_rate = int_tuple(dilation_rate, self.rank, "dilation_rate")
+        self.dilation_rate = int_tuple(dilation_rate, self.spatial_axes, "dilation_rate")
         if self.filters % self.groups:
             raise ValueError(
                 "The number of filters must be evenly divisible by the number of groups. "
                 f"Received: groups={self.groups}, filters={self.filters}"
             )
-        if self.padding == "causal" and self.rank != 1:
+        if self.padding == "causal" and self.spatial_axes != 1:
             raise ValueError("Causal padding is only supported for `Conv1D`.")
         if max(self.strides) > 1 and max(self.dilation_rate) > 1:
             raise ValueError(
                 "`strides > 1` not supported in conjunction with `dilation_rate > 1`. "
                 f"Received: strides={self.strides} and dilation_rate={self.dilation_rate}"
             )
-        self.input_spec = InputSpec(min_ndim=self.rank + 2)
+        self.input_spec = InputSpec(min_ndim=self.spatial_axes + 2)
         self._packing = KeptPacking()
-        self._spec = conv_spec(self.rank, self.strides, self.padding, self.data_format, self.dilation_rate, self.groups)
+        self._spec = conv_spec(
+            self.spatial_axes, self.strides, self.padding, self.data_format, self.dilation_rate, self.groups
+        )
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> Shape:
         """Return (batch..., positions..., filters), or (batch..., filters, positions...) with channels_first.
@@ -77,9 +79,9 @@ class _Conv(ConvolvingLayer):
             If a size of the output would be 0 or less.
         """
         shape = shape_tuple(input_shape, "input_shape")
-        InputSpec(min_ndim=self.rank + 2).check(shape, self.name)
-        batch = shape[: -self.rank - 1]
-        spatial = shape[-self.rank :] if self._channels_first else shape[-self.rank - 1 : -1]
+        InputSpec(min_ndim=self.spatial_axes + 2).check(shape, self.name)
+        batch = shape[: -self.spatial_axes - 1]
+        spatial = shape[-self.spatial_axes :] if self._channels_first else shape[-self.spatial_axes - 1 : -1]
         output = self._output_size(spatial, self.dilation_rate)
         check_output(output, shape, self.name)
         return layout_of(batch, output, self.filters, self._channels_first)
@@ -135,7 +137,7 @@ class _Conv(ConvolvingLayer):
         return engine.forward(self._spec, x, kernel, bias, None, relu, packing=packing)
 
     def _build(self, shape: Shape) -> None:
-        axis = -1 - self.rank if self._channels_first else -1
+        axis = -1 - self.spatial_axes if self._channels_first else -1
         channels = shape[axis]
         if not channels:
             raise ValueError(
@@ -149,7 +151,7 @@ class _Conv(ConvolvingLayer):
             )
         self.compute_output_shape(shape)
         self._make_weights((*self.kernel_size, channels // self.groups, self.filters), (self.filters,))
-        self.input_spec = InputSpec(min_ndim=self.rank + 2, axes={axis: channels})
+        self.input_spec = InputSpec(min_ndim=self.spatial_axes + 2, axes={axis: channels})
 
 
 class Conv1D(_Conv):
@@ -200,7 +202,7 @@ class Conv1D(_Conv):
     (4, 7, 8, 32)
     """
 
-    rank = 1
+    rank = spatial_axes = 1
 
     def __init__(
         self,
@@ -277,7 +279,7 @@ class Conv2D(_Conv):
     (4, 28, 28, 2)
     """
 
-    rank = 2
+    rank = spatial_axes = 2
 
 
 @named_constructor
@@ -291,7 +293,7 @@ class Conv2D(_Conv):
     """,
 )
 class Conv3D(_Conv):
-    rank = 3
+    rank = spatial_axes = 3
 
 
 Convolution1D = Conv1D

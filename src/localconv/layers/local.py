@@ -18,7 +18,7 @@ from ..core.arrays import Array
 from ..core.connections import IMPLEMENTATIONS, Connections
 from ..core.families import LOCAL
 from ..core.quantized import QuantizedKernel
-from ..core.spec import local_spec
+from ..core.spec import Spec, local_spec
 from ..core.windows import layout_of
 from ..docstrings import docstring_from_2d
 from .arguments import Shape, check_output, named_constructor, shape_tuple, shown
@@ -28,10 +28,51 @@ from .weighted import ConvolvingLayer, shared_arguments
 __all__ = ["LocallyConnected1D", "LocallyConnected2D", "LocallyConnected3D", "convert_implementation"]
 
 
-class _LocallyConnected(ConvolvingLayer):
-    """What the layers of all ranks share."""
+class UnsharedLayer(ConvolvingLayer):
+    """A convolving layer whose filters differ from position to position: what follows from its window alone."""
 
     family = LOCAL
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> Shape:
+        """Return (batch, positions..., filters), or (batch, filters, positions...) with channels_first."""
+        shape = shape_tuple(input_shape, "input_shape")
+        InputSpec(ndim=self.spatial_axes + 2).check(shape, self.name)
+        spatial, _ = self._split(shape)
+        output = self._output_size(spatial, (1,) * self.spatial_axes)
+        check_output(output, shape, self.name)
+        return layout_of(shape[:1], output, self.filters, self._channels_first)
+
+    def _split(self, shape: Shape) -> tuple[Shape, int | None]:
+        """Spatial sizes and channels of an input's shape."""
+        return (shape[2:], shape[1]) if self._channels_first else (shape[1:-1], shape[-1])
+
+    def _known(self, shape: Shape) -> tuple[Ints, int]:
+        """Spatial sizes and channels of an input's shape, none of them unknown."""
+        spatial, channels = self._split(shape)
+        if not channels:
+            axis = 1 if self._channels_first else self.spatial_axes + 1
+            raise ValueError(f"Axis {axis} of input should be fully-defined. Found shape: {shape}")
+        known = tuple(n for n in spatial if n is not None)
+        if len(known) < self.spatial_axes:
+            raise ValueError(
+                f"The spatial dimensions of the inputs to a {type(self).__name__} layer should be fully-defined, but "
+                f"layer received the inputs shape {shape}"
+            )
+        return known, channels
+
+    def _local_spec(self) -> Spec:
+        """The spec of the layer's window."""
+        return local_spec(self.spatial_axes, self.kernel_size, self.strides, self.padding, self.data_format, 1, 1)
+
+    def _input_spec(self, spatial: Ints, channels: int) -> InputSpec:
+        """What inputs must be once there are weights for these sizes."""
+        first = 2 if self._channels_first else 1
+        axes = {1 if self._channels_first else -1: channels} | dict(enumerate(spatial, first))
+        return InputSpec(ndim=self.spatial_axes + 2, axes=axes)
+
+
+class _LocallyConnected(UnsharedLayer):
+    """What the layers of all ranks share."""
 
     def __init__(
         self,
@@ -68,18 +109,9 @@ class _LocallyConnected(ConvolvingLayer):
             raise ValueError(
                 f"implementation must be 1 with a quantization_mode, got {shortened(str(self.implementation))}"
             )
-        self.input_spec = InputSpec(ndim=self.rank + 2)
+        self.input_spec = InputSpec(ndim=self.spatial_axes + 2)
         self._connections: Connections | None = None
         self._rows: tuple[object, Array] | None = None
-
-    def compute_output_shape(self, input_shape: Sequence[int | None]) -> Shape:
-        """Return (batch, positions..., filters), or (batch, filters, positions...) with channels_first."""
-        shape = shape_tuple(input_shape, "input_shape")
-        InputSpec(ndim=self.rank + 2).check(shape, self.name)
-        spatial, _ = self._split(shape)
-        output = self._output_size(spatial, (1,) * self.rank)
-        check_output(output, shape, self.name)
-        return layout_of(shape[:1], output, self.filters, self._channels_first)
 
     @property
     def kernel_mask(self) -> Array:
@@ -101,10 +133,6 @@ class _LocallyConnected(ConvolvingLayer):
         config = super().get_config() | self._window_config() | self._shared_config()
         return config | {"implementation": self.implementation}
 
-    def _split(self, shape: Shape) -> tuple[Shape, int | None]:
-        """Spatial sizes and channels of an input's shape."""
-        return (shape[2:], shape[1]) if self._channels_first else (shape[1:-1], shape[-1])
-
     def _build(self, shape: Shape) -> None:
         if self.padding == "causal":
             self._known(shape)
@@ -117,30 +145,13 @@ class _LocallyConnected(ConvolvingLayer):
         channels = connections.channels
         fans = connections.taps * channels, connections.taps * self.filters
         self._make_weights(connections.stored_shape(self.implementation), (*connections.output, self.filters), fans)
-        first = 2 if self._channels_first else 1
-        axes = {1 if self._channels_first else -1: channels} | dict(enumerate(connections.spatial, first))
         self._connections, self._rows = connections, None
-        self.input_spec = InputSpec(ndim=self.rank + 2, axes=axes)
+        self.input_spec = self._input_spec(connections.spatial, channels)
 
     def _connections_for(self, shape: Shape) -> Connections:
         """The connections for inputs of a shape. ValueError if a size is unknown."""
         spatial, channels = self._known(shape)
-        spec = local_spec(self.rank, self.kernel_size, self.strides, self.padding, self.data_format, 1, 1)
-        return Connections(spec, spatial, channels, self.filters)
-
-    def _known(self, shape: Shape) -> tuple[Ints, int]:
-        """Spatial sizes and channels of an input's shape, none of them unknown."""
-        spatial, channels = self._split(shape)
-        if not channels:
-            axis = 1 if self._channels_first else self.rank + 1
-            raise ValueError(f"Axis {axis} of input should be fully-defined. Found shape: {shape}")
-        known = tuple(n for n in spatial if n is not None)
-        if len(known) < self.rank:
-            raise ValueError(
-                f"The spatial dimensions of the inputs to a {type(self).__name__} layer should be fully-defined, but "
-                f"layer received the inputs shape {shape}"
-            )
-        return known, channels
+        return Connections(self._local_spec(), spatial, channels, self.filters)
 
     def _quantized_state(self, mode: str) -> dict[str, Any]:
         return super()._quantized_state(mode) | {"implementation": 1, "_rows": None}
@@ -230,7 +241,7 @@ class LocallyConnected1D(_LocallyConnected):
     (None, 6, 32)
     """
 
-    rank = 1
+    rank = spatial_axes = 1
 
 
 @named_constructor
@@ -282,7 +293,7 @@ class LocallyConnected2D(_LocallyConnected):
     [('local/kernel:0', (16, 27, 16)), ('local/bias:0', (4, 4, 16))]
     """
 
-    rank = 2
+    rank = spatial_axes = 2
 
 
 @named_constructor
@@ -299,7 +310,7 @@ class LocallyConnected2D(_LocallyConnected):
     """,
 )
 class LocallyConnected3D(_LocallyConnected):
-    rank = 3
+    rank = spatial_axes = 3
 
 
 def convert_implementation(

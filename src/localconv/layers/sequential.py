@@ -22,6 +22,7 @@ from .files.hdf5 import BACKEND, KERAS_VERSION
 from .files.stored import BY_KERAS_2, NO_SHAPE
 from .keras_objects.registry import Registry, custom_object_scope, is_of_keras
 from .local import LocallyConnected1D, LocallyConnected2D, LocallyConnected3D
+from .low_rank import LowRankLocallyConnected1D, LowRankLocallyConnected2D
 from .progress import ProgressBar
 from .variables import Variable, converted
 
@@ -530,8 +531,9 @@ class Sequential(Layer):
 
         Keras 2.15 reads the file too, and Keras 3 after `localconv.keras.install`, unless the model has what they have
         not: quantized layers, `LocallyConnected3D`, padding 'same' with implementation 1, ``fans='position'`` of an
-        initializer. The seeds of layers, which are for their initializers, are left out, that of `Dropout` is not.
-        Users' own functions and classes are in the file by their names, and `load_model` must be given them.
+        initializer; low-rank layers are read by Keras 3 alone. The seeds of layers, which are for their initializers,
+        are left out, that of `Dropout` is not. Users' own functions and classes are in the file by their names, and
+        `load_model` must be given them.
 
         Examples
         --------
@@ -734,6 +736,8 @@ LAYERS = Registry(
         LocallyConnected1D: (),
         LocallyConnected2D: (),
         LocallyConnected3D: (),
+        LowRankLocallyConnected1D: (),
+        LowRankLocallyConnected2D: (),
         Conv1D: ("Convolution1D",),
         Conv2D: ("Convolution2D",),
         Conv3D: ("Convolution3D",),

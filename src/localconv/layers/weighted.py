@@ -41,7 +41,7 @@ DEFAULT_INITIALIZER = initializers.GlorotUniform()
 
 
 # Attributes that passes read as variables.
-_VARIABLES = ("kernel", "bias", "kernel_scale")
+_VARIABLES = ("kernel", "bias", "kernel_scale", "position_weights", "row_weights", "column_weights")
 
 
 def shared_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,11 +132,15 @@ class WeightedLayer(Layer):
         if self.activation is not activations.linear:
             gradient = activations.gradient_of(self.activation, grad_output, z, y)
         trainable = self.trainable_weights
-        if self.kernel in trainable:
-            _set_gradient(self.kernel, self._kernel_gradient(x, kernel, gradient))
+        self._set_kernel_gradients(x, kernel, gradient, trainable)
         if self.bias is not None and self.bias in trainable:
-            _set_gradient(self.bias, self._bias_gradient(gradient))
+            set_gradient(self.bias, self._bias_gradient(gradient))
         return self._input_gradient(x, kernel, gradient)
+
+    def _set_kernel_gradients(self, x: Array, kernel: Any, gradient: Array, trainable: list[Variable]) -> None:
+        """Set the gradients of what the computed kernel is made of, as far as it trains."""
+        if self.kernel in trainable:
+            set_gradient(self.kernel, self._kernel_gradient(x, kernel, gradient))
 
     def _computed_kernel(self) -> Any:
         """The kernel as `_product` takes it."""
@@ -171,10 +175,10 @@ class ConvolvingLayer(WeightedLayer):
 
     Notes
     -----
-    A subclass has a `rank` and a `family`, and sets `_spec` before it is first called.
+    A subclass has the number of its `spatial_axes` and a `family`, and sets `_spec` before it is first called.
     """
 
-    rank: int
+    spatial_axes: int
     family: str
     _spec: Spec
     kernel_scale: Variable | None = None
@@ -193,8 +197,8 @@ class ConvolvingLayer(WeightedLayer):
         super().__init__(shared, base)
         self._quantization_mode = None if mode is None else checked_mode(mode, "quantization_mode")
         self.filters = positive_int(filters, "filters")
-        self.kernel_size = int_tuple(kernel_size, self.rank, "kernel_size")
-        self.strides = int_tuple(strides, self.rank, "strides")
+        self.kernel_size = int_tuple(kernel_size, self.spatial_axes, "kernel_size")
+        self.strides = int_tuple(strides, self.spatial_axes, "strides")
         self.padding = padding_name(padding)
         self.data_format = data_format_name(data_format)
 
@@ -286,7 +290,8 @@ class ConvolvingLayer(WeightedLayer):
         return engine.grad_bias(self._spec, self.bias.shape, gradient, self.bias.gradient_array())
 
 
-def _set_gradient(variable: Variable, gradient: Array) -> None:
+def set_gradient(variable: Variable, gradient: Array) -> None:
+    """Give a variable its gradient, which is written to: with that of its regularizer."""
     if variable.regularizer is not None:
         slope = regularizers.gradient_of(variable.regularizer, variable.value)
         with np.errstate(all="ignore"):
