@@ -58,7 +58,7 @@ def weights_of(layer):
         powers = np.exp(sums - sums.max(-1, keepdims=True))
         return powers / powers.sum(-1, keepdims=True)
     if layer.normalize_weights == "norm":
-        return sums / np.linalg.norm(sums.astype(float), axis=-1, keepdims=True)
+        return sums / np.sqrt((sums**2).sum(-1, keepdims=True) + WIDE(1e-12))
     return sums
 
 

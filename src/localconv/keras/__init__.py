@@ -2,7 +2,8 @@
 
 `LocallyConnected1D` and `LocallyConnected2D` are layers like Keras's own, with Keras 2's arguments and weights, for the
 backends tensorflow, torch, jax and numpy; `install` puts them where Keras 2 had them, so that its files open again.
-`LocallyConnected3D`, which Keras never had, follows the same rules for three axes. `Involution2D` makes the filters of
+`LocallyConnected3D`, which Keras never had, follows the same rules for three axes. `LowRankLocallyConnected1D` and
+`LowRankLocallyConnected2D` have a few filter banks, weighted at every position. `Involution2D` makes the filters of
 every pixel's window of the pixel itself; `localconv.keras.ops` has the functions that it is made of.
 
 Needs Keras 3 and one of its backends: ``pip install 'localconv[keras]'``.
@@ -27,5 +28,15 @@ from . import ops
 from .install import install
 from .involution import Involution2D
 from .layers import LocallyConnected1D, LocallyConnected2D, LocallyConnected3D
+from .low_rank import LowRankLocallyConnected1D, LowRankLocallyConnected2D
 
-__all__ = ["Involution2D", "LocallyConnected1D", "LocallyConnected2D", "LocallyConnected3D", "install", "ops"]
+__all__ = [
+    "Involution2D",
+    "LocallyConnected1D",
+    "LocallyConnected2D",
+    "LocallyConnected3D",
+    "LowRankLocallyConnected1D",
+    "LowRankLocallyConnected2D",
+    "install",
+    "ops",
+]

@@ -9,8 +9,15 @@ import keras
 
 from .files import load_model, model_from_json
 from .layers import LocallyConnected1D, LocallyConnected2D, LocallyConnected3D
+from .low_rank import LowRankLocallyConnected1D, LowRankLocallyConnected2D
 
-LAYERS = (LocallyConnected1D, LocallyConnected2D, LocallyConnected3D)
+LAYERS = (
+    LocallyConnected1D,
+    LocallyConnected2D,
+    LocallyConnected3D,
+    LowRankLocallyConnected1D,
+    LowRankLocallyConnected2D,
+)
 
 # What may go by the name of Keras 3. Each is a module of its own; tensorflow.keras is made of the files of the second.
 ROOTS = ("keras", "keras._tf_keras.keras", "tensorflow.keras")
@@ -27,8 +34,8 @@ def install() -> None:
     Models that are saved with the layers of `localconv.keras` need nothing installed to be opened again: it is enough
     that `localconv.keras` is imported.
 
-    `LocallyConnected3D`, which Keras never had, is put beside them: configs of `localconv.layers`, which are in Keras's
-    words, look for it there.
+    `LocallyConnected3D` and the low-rank layers, which Keras never had, are put beside them: configs of
+    `localconv.layers`, which are in Keras's words, look for them there.
 
     Notes
     -----

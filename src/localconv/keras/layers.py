@@ -1,65 +1,36 @@
 """The layers: Keras 2's locally connected layers as layers of Keras 3.
 
-All that depends on the number of spatial axes is `rank`. What a layer stores is Keras 2's; what it computes is a
+Nothing but `spatial_axes` depends on their number. What a layer stores is Keras 2's; what it computes is a
 `Convolution`, by the engine of its choice.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from ..core.arguments import Ints, ints
+from ..core.arguments import Ints
 from ..core.connections import IMPLEMENTATIONS, Connections
 from ..core.geometry import convolution_of
-from ..core.spec import Spec, local_spec
-from ..core.windows import layout_of, output_of
 from ..docstrings import docstring_from_2d
 from ..quantization import quantize as quantize_array
 from . import backends
-from .arguments import AUTO, ENGINES, data_format_of, flag, keras_object, kind_of, lower, one_of
+from .arguments import AUTO, ENGINES, one_of
 from .backends import cast
+from .unshared import OBJECTS, VALUES, UnsharedLayer
 
 __all__ = ["LocallyConnected1D", "LocallyConnected2D", "LocallyConnected3D"]
 
-PADDINGS = ("valid", "same")
 
-# The arguments that Keras has objects for.
-OBJECTS = (
-    "activation",
-    "kernel_initializer",
-    "bias_initializer",
-    "kernel_regularizer",
-    "bias_regularizer",
-    "activity_regularizer",
-    "kernel_constraint",
-    "bias_constraint",
-)
-# Those that the config holds as they are.
-VALUES = (
-    "filters",
-    "kernel_size",
-    "strides",
-    "padding",
-    "data_format",
-    "use_bias",
-    "implementation",
-    "dilation_rate",
-    "groups",
-    "engine",
-)
+class LocallyConnected(UnsharedLayer):
+    """What the layers of all ranks share; arguments as in `LocallyConnected2D`."""
 
-
-class LocallyConnected(keras.layers.Layer):
-    """What the layers of all ranks share; a subclass has a `rank`. Arguments as in `LocallyConnected2D`."""
-
-    rank: int
-    dtype_policy: Any
+    object_names = OBJECTS
+    value_names = (*VALUES, "implementation", "dilation_rate", "groups", "engine")
 
     def __init__(
         self,
@@ -83,28 +54,15 @@ class LocallyConnected(keras.layers.Layer):
         engine: str = AUTO,
         **base: Any,
     ) -> None:
-        given = locals()
-        if "batch_input_shape" in base:
-            base["input_shape"] = tuple(base.pop("batch_input_shape"))[1:]
-        super().__init__(**base)
-        for name in OBJECTS:
-            setattr(self, name, keras_object(name, given[name]))
-        (self.filters,), self.use_bias = ints(filters, 1, "filters"), flag(use_bias, "use_bias")
+        super().__init__(locals(), base)
+        self.dilation_rate, self.groups = self._spec.dilation, self._spec.groups
         self.implementation = int(one_of(implementation, "implementation", IMPLEMENTATIONS))
         self.engine = one_of(engine, "engine", ENGINES)
-        self.data_format = data_format_of(data_format)
-        self.padding = one_of(lower(padding, "padding"), "padding", PADDINGS)
-        self._spec: Spec = local_spec(
-            self.rank, kernel_size, strides, self.padding, self.data_format, dilation_rate, groups
-        )
-        self.kernel_size, self.strides = self._spec.kernel_size, self._spec.strides
-        self.dilation_rate, self.groups = self._spec.dilation, self._spec.groups
         if self.implementation != 1 and (self.groups > 1 or max(self.dilation_rate) > 1):
             raise ValueError(
                 f"implementation must be 1 for dilation_rate={dilation_rate!r} and groups={groups!r}, which Keras's "
                 f"other ways to store a kernel do not have, got {implementation!r}"
             )
-        self.input_spec = keras.layers.InputSpec(ndim=self.rank + 2)
         self._makers = backends.makers_for(self.engine)
         self.supports_jit = self._makers.supports_jit
 
@@ -125,9 +83,7 @@ class LocallyConnected(keras.layers.Layer):
         else:
             self.quantized_build(convolution.kernel_shape, self.quantization_mode)
         self.bias = self._weight("bias", convolution.bias_shape) if self.use_bias else None
-        first = 2 if self._spec.channels_first else 1
-        axes = {1 if self._spec.channels_first else self.rank + 1: channels} | dict(enumerate(spatial, first))
-        self.input_spec = keras.layers.InputSpec(ndim=self.rank + 2, axes=axes)
+        self._set_input_spec(spatial, channels)
         self.built = True
 
     def call(self, inputs: Any) -> Any:
@@ -141,23 +97,6 @@ class LocallyConnected(keras.layers.Layer):
         computed = "float64" if self.variable_dtype == "float64" else "float32"
         y = self._compute(cast(inputs, computed), self._rows(cast(kernel, computed)), self._bias_in(computed))
         return self.activation(cast(y, self.compute_dtype))
-
-    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
-        """Return (batch, positions..., filters), or (batch, filters, positions...) with channels_first."""
-        shape = tuple(input_shape)
-        spatial, _ = self._split(shape)
-        # A size that is not known yet stands for none in the output either.
-        counts = output_of(self._spec, [0 if n is None else n for n in spatial])
-        output = tuple(None if n is None else count for n, count in zip(spatial, counts, strict=True))
-        if any(count is not None and count < 1 for count in output):
-            # The first words are Keras 2's.
-            raise ValueError(
-                f"One of the dimensions in the output is <= 0 due to downsampling in {self.name}: input_shape must be "
-                f"large enough for kernel_size={self.kernel_size}, strides={self.strides}, "
-                f"dilation_rate={self.dilation_rate} and padding={self.padding!r}, got {input_shape!r}, which gives an "
-                f"output of size {output}"
-            )
-        return layout_of(shape[:1], output, self.filters, self._spec.channels_first)
 
     @property
     def kernel_mask(self) -> np.ndarray:
@@ -173,33 +112,6 @@ class LocallyConnected(keras.layers.Layer):
         if self.implementation != 2 or not self.built or self.quantization_mode is not None:
             raise AttributeError(f"kernel_mask is of built layers with implementation 2, and {self.name!r} is none")
         return self._connections.mask()
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments as JSON can hold them."""
-        own = {name: getattr(self, name) for name in VALUES}
-        own |= {name: kind_of(name).serialize(getattr(self, name)) for name in OBJECTS}
-        return {**super().get_config(), **own}
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Make a layer from what `get_config` returned, or from a config that Keras 2 wrote."""
-        with warnings.catch_warnings():
-            # Keras 2 wrote the input's shape into the first layer of a model; Keras 3 thinks it was a user.
-            warnings.filterwarnings("ignore", message="Do not pass an `input_shape`", category=UserWarning)
-            return cls(**cls._of_keras_3(config))
-
-    @classmethod
-    def _of_keras_3(cls, config: Mapping[str, Any]) -> dict[str, Any]:
-        """A config with what Keras 2 wrote otherwise in today's words."""
-        arguments = dict(config)
-        policy = arguments.get("dtype")
-        if isinstance(policy, Mapping) and policy.get("class_name") == "Policy":
-            arguments["dtype"] = policy["config"]["name"]
-        # Keras's reader of .h5 files calls the shape input_shape and leaves the batch in it.
-        shape = arguments.pop("batch_input_shape", None) or arguments.pop("input_shape", None)
-        if shape is not None:
-            arguments["input_shape"] = tuple(shape)[-cls.rank - 1 :]
-        return arguments
 
     # ------------------------------------------------------------------------------- Keras's protocol for quantization
 
@@ -302,43 +214,12 @@ class LocallyConnected(keras.layers.Layer):
         named = [getattr(self, name) for name in self.variable_serialization_spec[self.quantization_mode]]
         return [variable for variable in named if variable is not None]
 
-    def _bias_in(self, dtype: str) -> Any:
-        return None if self.bias is None else cast(ops.convert_to_tensor(self.bias), dtype)
-
-    def _weight(self, name: str, shape: Ints) -> Any:
-        # autocast would copy a float32 kernel at every call of a layer of mixed precision.
-        return self.add_weight(
-            name=name,
-            shape=shape,
-            initializer=getattr(self, f"{name}_initializer"),
-            regularizer=getattr(self, f"{name}_regularizer"),
-            constraint=getattr(self, f"{name}_constraint"),
-            autocast=False,
-        )
-
     def _rows(self, kernel: Any) -> Any:
         """A stored kernel as implementation 1 has it."""
         if self._rows_in_kernel is None:
             return kernel
         values = ops.concatenate([ops.zeros((1,), dtype=kernel.dtype), ops.reshape(kernel, (-1,))])
         return ops.take(values, self._rows_in_kernel, axis=0)
-
-    def _split(self, shape: tuple[int | None, ...]) -> tuple[tuple[int | None, ...], int | None]:
-        """Spatial sizes and channels of an input's shape. ValueError for another number of axes."""
-        if len(shape) != self.rank + 2:
-            raise ValueError(f"input_shape must have {self.rank + 2} axes, got {shape}")
-        return (shape[2:], shape[1]) if self._spec.channels_first else (shape[1:-1], shape[-1])
-
-    def _known(self, shape: tuple[int | None, ...]) -> tuple[Ints, int]:
-        """Spatial sizes and channels of an input's shape, none of them unknown."""
-        spatial, channels = self._split(shape)
-        known = tuple(n for n in spatial if n is not None)
-        if channels is None or len(known) < self.rank:
-            raise ValueError(
-                f"inputs of a {type(self).__name__} layer, which has a kernel for every position, must have sizes and "
-                f"channels that are known; only the batch may be None, got input_shape={shape}"
-            )
-        return known, channels
 
 
 @keras.saving.register_keras_serializable(package="localconv")
@@ -380,7 +261,7 @@ class LocallyConnected1D(LocallyConnected):
     (None, 6, 32)
     """
 
-    rank = 1
+    rank = spatial_axes = 1
 
 
 @keras.saving.register_keras_serializable(package="localconv")
@@ -447,7 +328,7 @@ class LocallyConnected2D(LocallyConnected):
     [(16, 27, 16), (4, 4, 16)]
     """
 
-    rank = 2
+    rank = spatial_axes = 2
 
 
 @keras.saving.register_keras_serializable(package="localconv")
@@ -464,7 +345,7 @@ class LocallyConnected2D(LocallyConnected):
     """,
 )
 class LocallyConnected3D(LocallyConnected):
-    rank = 3
+    rank = spatial_axes = 3
 
 
 def _check_mode(layer: LocallyConnected, mode: str | None) -> None:

@@ -25,17 +25,16 @@ from .weighted import DEFAULT_INITIALIZER, set_gradient, shared_arguments
 __all__ = ["LowRankLocallyConnected1D", "LowRankLocallyConnected2D"]
 
 PADDINGS = ("valid", "same")
-# The least sum of squares that weights are divided by the root of.
-LEAST_SQUARES = 1e-12
+# Beside the sum of squares: weights of 0 have no direction, and stay 0.
+SMALL = 1e-12
 
 
 def _norm(x: Array) -> Array:
-    return np.asarray(np.sqrt(np.maximum(np.square(x).sum(-1, keepdims=True), x.dtype.type(LEAST_SQUARES))))
+    return np.asarray(np.sqrt(np.square(x).sum(-1, keepdims=True) + x.dtype.type(SMALL)))
 
 
 def _unit_norm_gradient(grad_output: Array, x: Array, y: Array) -> Array:
-    along = (grad_output * y).sum(-1, keepdims=True) * (np.square(x).sum(-1, keepdims=True) > LEAST_SQUARES)
-    return np.asarray((grad_output - along * y) / _norm(x))
+    return np.asarray((grad_output - y * (grad_output * y).sum(-1, keepdims=True)) / _norm(x))
 
 
 # How the weights of a position are normalised, with the derivative.
