@@ -83,12 +83,10 @@ class KernelBank:
 
     def __init__(self, filters: ArrayLike, weights: ArrayLike | None = None, indices: ArrayLike | None = None) -> None:
         self._filters = _shown(_checked_filters(filters))
-        if weights is None and indices is None:
-            raise TypeError("weights or indices must be given: they say which positions there are")
         count = len(self._filters)
-        self._indices = None if indices is None else _shown(_checked_indices(indices, count))
+        self._indices = None if indices is None else _shown(checked_indices(indices, count))
         self._weights = None if weights is None else _shown(as_float_array(weights, "weights"))
-        _check_weights(self._weights, None if self._indices is None else self._indices.shape, count)
+        check_weights(self._weights, None if self._indices is None else self._indices.shape, count)
         self._boxes: dict[Ints, Any] = {}
         if _promoted(self._filters, self._weights) is None:
             raise TypeError(
@@ -267,22 +265,32 @@ def _shown(array: NDArray[Any]) -> NDArray[Any]:
 
 def _checked_filters(filters: ArrayLike) -> NDArray[Any]:
     array = as_float_array(filters, "filters")
-    if array.ndim != 3 or 0 in array.shape:
-        raise ValueError(f"filters must have shape (filters, rows, F), none of them 0, got {array.shape}")
+    check_filters(array)
     return array
 
 
-def _checked_indices(indices: ArrayLike, count: int) -> NDArray[np.int32]:
-    """Indices as int32 that nobody else can change, of shape (positions, M)."""
-    if is_masked(indices):
-        raise TypeError("indices must be an array without a mask, got a masked array: .filled(0) makes a plain one")
-    array = np.asarray(indices)
+def check_filters(array: Any) -> None:
+    """ValueError unless filters, of any library's arrays, have a shape that filters have."""
+    if array.ndim != 3 or 0 in array.shape:
+        raise ValueError(f"filters must have shape (filters, rows, F), none of them 0, got {array.shape}")
+
+
+def index_rows(array: Any) -> Any:
+    """Indices, of any library's arrays, in the shape (positions, M). TypeError, ValueError if they have another."""
     if array.dtype.kind not in "iu":
         raise TypeError(f"indices must be integers, got an array of {array.dtype}")
     if array.ndim == 1:
         array = array[:, None]
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(f"indices must have shape (positions, M) or (positions,), none of them 0, got {array.shape}")
+    return array
+
+
+def checked_indices(indices: ArrayLike, count: int) -> NDArray[np.int32]:
+    """Indices as int32 that nobody else can change, of shape (positions, M)."""
+    if is_masked(indices):
+        raise TypeError("indices must be an array without a mask, got a masked array: .filled(0) makes a plain one")
+    array = index_rows(np.asarray(indices))
     if array.strides[0] != 0:
         low, high = array.min(), array.max()
     else:
@@ -291,10 +299,13 @@ def _checked_indices(indices: ArrayLike, count: int) -> NDArray[np.int32]:
         raise ValueError(f"indices must be from 0 to {count - 1}, for {count} filters, got {low} to {high}")
     if array.strides[0] == 0:
         return np.broadcast_to(array[:1].astype(np.int32), array.shape)
-    return array.astype(np.int32, order="C")
+    return np.asarray(array.astype(np.int32, order="C"))
 
 
-def _check_weights(weights: NDArray[Any] | None, indices: Ints | None, count: int) -> None:
+def check_weights(weights: Any, indices: Ints | None, count: int) -> None:
+    """TypeError, ValueError unless weights, of any library's arrays, fit indices of that shape and so many filters."""
+    if weights is None and indices is None:
+        raise TypeError("weights or indices must be given: they say which positions there are")
     if weights is None:
         if indices is not None and indices[1] != 1:
             raise ValueError(

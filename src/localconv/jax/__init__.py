@@ -10,6 +10,7 @@ except ImportError as error:
     raise ImportError(f"localconv.jax needs JAX 0.5.0 or newer ({error}): pip install 'localconv[jax]'") from error
 
 from . import platforms as _platforms  # noqa: F401  # gives the primitives their lowerings
+from .bank import KernelBank
 from .filters import (
     local_correlation1d,
     local_correlation2d,
@@ -30,6 +31,7 @@ from .platforms import TARGETS, register
 
 __all__ = [
     "TARGETS",
+    "KernelBank",
     "local_conv1d",
     "local_conv1d_transpose",
     "local_conv2d",

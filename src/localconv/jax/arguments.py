@@ -34,6 +34,8 @@ def array_of(value: Any, name: str) -> jax.Array:
             f"{name} must be an array of {', '.join(COMPUTED)}, got QuantizedKernel, which JAX cannot read: "
             f"{name}.dequantize() is an array of float32"
         )
+    if type(value).__module__ in ("localconv", "localconv.jax"):  # they have a shape and a dtype
+        raise TypeError(f"{name} must be an array of {', '.join(COMPUTED)}, got a {type(value).__name__}")
     if is_masked(value) or not (hasattr(value, "dtype") and hasattr(value, "shape")):
         raise TypeError(f"{name} must be an array of {', '.join(COMPUTED)}, got {type(value).__name__}")
     array = value if isinstance(value, jax.Array) else jnp.asarray(value)

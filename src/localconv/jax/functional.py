@@ -15,6 +15,7 @@ from ..core.geometry import Names
 from ..core.spec import Spec, local_spec
 from ..docstrings import docstring_from_2d
 from .arguments import COMPUTED, array_of, full_shape, geometry_for, stored, window_and_borders
+from .bank import KernelBank, bank_of, by_bank
 from .primitives import forward, grad_input, whole
 from .window import Window, window_of
 
@@ -42,7 +43,7 @@ def local_conv1d(
     inputs : array, bfloat16, float16, float32 or float64
         Shape (batch, steps, channels), or (batch, channels, steps) with ``data_format='channels_first'``. The batch may
         be symbolic (`jax.export`), no other axis.
-    kernel : array of one of these dtypes
+    kernel : array of one of these dtypes, or KernelBank
         Shape (positions, kernel_size * channels / groups, filters); rows as in `localconv.local_conv1d`.
         `localconv.convert` makes it of kernels of `jax.lax.conv_general_dilated_local` and flax, and back.
     kernel_size, strides, data_format, padding, padding_mode, dilation_rate, groups
@@ -67,7 +68,7 @@ def local_conv1d(
     Notes
     -----
     Works under jit, grad, jvp, vjp, linearize, vmap, scan, checkpoint, shard_map and pmap, to any order. On CPUs
-    localconv's own kernels run, on other platforms a formulation in jax.numpy, which follows
+    localconv's own kernels run, on other platforms and for a `KernelBank` a formulation in jax.numpy, which follows
     ``jax_default_matmul_precision``.
 
     Examples
@@ -102,7 +103,7 @@ def local_conv2d(
     inputs : array, bfloat16, float16, float32 or float64
         Shape (batch, rows, columns, channels), or (batch, channels, rows, columns) with
         ``data_format='channels_first'``. The batch may be symbolic (`jax.export`), no other axis.
-    kernel : array of one of these dtypes
+    kernel : array of one of these dtypes, or KernelBank
         Shape (positions, kh * kw * channels / groups, filters); rows as in `localconv.local_conv2d`.
     kernel_size, strides, output_shape, data_format, padding, padding_mode, dilation_rate, groups
         As in `localconv.local_conv2d`.
@@ -291,7 +292,9 @@ def local_conv3d_transpose(
 
 
 def _convolve(spec: Spec, inputs: Any, kernel: Any, bias: Any) -> jax.Array:
-    x, w = array_of(inputs, "inputs"), array_of(kernel, "kernel")
+    x, w = array_of(inputs, "inputs"), bank_of(kernel)
+    if w is None:
+        w = array_of(kernel, "kernel")
     b = None if bias is None else array_of(bias, "bias")
     geometry = geometry_for(spec, x.shape, w.shape, NAMES)
     output = geometry.output[3 - spec.rank :]
@@ -303,16 +306,19 @@ def _convolve(spec: Spec, inputs: Any, kernel: Any, bias: Any) -> jax.Array:
 
 @partial(jax.jit, static_argnums=(3, 4), inline=True)
 def convolved(
-    x: jax.Array, kernel: jax.Array, bias: jax.Array | None, window: Window, borders: Borders | None
+    x: jax.Array, kernel: jax.Array | KernelBank, bias: jax.Array | None, window: Window, borders: Borders | None
 ) -> jax.Array:
     """The convolution by a window; borders: of an input that is to be padded first."""
-    dtype = jnp.result_type(x, kernel) if bias is None else jnp.result_type(x, kernel, bias)
+    dtype = jnp.result_type(*[array.dtype for array in (x, kernel, bias) if array is not None])
     computed = COMPUTED[dtype.name]
     x = x.astype(computed)
     if borders is not None:
         # Not in 16 bits: what a pixel's copies add to its gradient is rounded once.
         x = jnp.pad(x, borders.pairs, mode=borders.mode)
-    result = forward(x, stored(kernel, computed), window)
+    if isinstance(kernel, KernelBank):
+        result = by_bank(x, kernel, window)
+    else:
+        result = forward(x, stored(kernel, computed), window)
     if bias is not None:
         # As Keras does it: a full bias is reshaped, not transposed.
         shape = window.layout((1,), bias.shape[:-1] or (1,) * window.rank, bias.shape[-1])
