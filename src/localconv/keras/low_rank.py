@@ -264,7 +264,8 @@ class LowRankLocallyConnected2D(LowRankLocallyConnected):
     Made of `keras.ops`: a convolution to ``rank * filters`` results, and their weighted sums. The kernel of a position,
     ``sum_k weights[p, k] * kernel[k]``, is not made; `to_local` makes it.
 
-    Padding is zeros, which a filter of inf or NaN makes NaN of.
+    Padding is zeros, which a filter of inf or NaN makes NaN of. Under numpy Keras's convolution is JAX's, which must be
+    installed; there and under jax float64 needs ``JAX_ENABLE_X64=1``.
 
     Examples
     --------
