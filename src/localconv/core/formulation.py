@@ -148,11 +148,19 @@ def forward(
 def _forward_of_piece(xp: Arrays, piece: Piece, x: Any, kernel: Any, load: Callable[[Any], Any]) -> Any:
     """What a piece adds to the output, as (batch, *output, filters)."""
     c = piece.convolution
-    rows = _by_group(xp, c, _without_padding(xp, piece, load(_rows(xp, piece, kernel)), xp.where))
+    rows = _by_group(xp, c, rows_of(xp, piece, kernel, load))
     sums = xp.einsum("npgd,pgdf->npgf", windows(xp, piece, _channels_last(xp, c, x)), rows)
     part = xp.reshape(sums, (xp.shape(x)[0], *piece.box, c.filters))
     around = [(start, count - end) for (start, end), count in zip(piece.positions, c.output, strict=True)]
     return xp.pad(part, ((0, 0), *around, (0, 0))) if piece.box != c.output else part
+
+
+def rows_of(xp: Arrays, piece: Piece, kernel: Any, load: Callable[[Any], Any] = lambda rows: rows) -> Any:
+    """The rows of a kernel that a piece multiplies windows with, as (positions, depth, filters).
+
+    load: as of `forward`.
+    """
+    return _without_padding(xp, piece, load(_rows(xp, piece, kernel)), xp.where)
 
 
 def grad_kernel(xp: Arrays, piece: Piece, x: Any, gradient: Any, where: Callable[..., Any]) -> Any:
@@ -216,12 +224,13 @@ def _products(xp: Arrays, piece: Piece, kernel: Any, gradient: Any) -> Any:
 
 def _channels_last(xp: Arrays, convolution: Convolution, x: Any) -> Any:
     """Images, or outputs, with their channels last."""
-    return xp.moveaxis(x, 1, -1) if convolution.channels_first else x
+    # Axes counted from the front: exporters of PyTorch write -1 into files as it is.
+    return xp.moveaxis(x, 1, convolution.spec.rank + 1) if convolution.channels_first else x
 
 
 def _laid_out(xp: Arrays, convolution: Convolution, x: Any) -> Any:
     """The inverse of `_channels_last`."""
-    return xp.moveaxis(x, -1, 1) if convolution.channels_first else x
+    return xp.moveaxis(x, convolution.spec.rank + 1, 1) if convolution.channels_first else x
 
 
 def windows(xp: Arrays, piece: Piece, x: Any) -> Any:

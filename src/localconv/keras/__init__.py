@@ -4,7 +4,8 @@
 backends tensorflow, torch, jax and numpy; `install` puts them where Keras 2 had them, so that its files open again.
 `LocallyConnected3D`, which Keras never had, follows the same rules for three axes. `LowRankLocallyConnected1D` and
 `LowRankLocallyConnected2D` have a few filter banks, weighted at every position. `Involution2D` makes the filters of
-every pixel's window of the pixel itself; `localconv.keras.ops` has the functions that it is made of.
+every pixel's window of the pixel itself; `localconv.keras.ops` has the functions that it is made of. `set_engine` says
+what computes in a model.
 
 Needs Keras 3 and one of its backends: ``pip install 'localconv[keras]'``.
 """
@@ -25,6 +26,7 @@ if int(_keras.__version__.partition(".")[0]) < 3:
     )
 
 from . import ops
+from .engines import set_engine
 from .install import install
 from .involution import Involution2D
 from .layers import LocallyConnected1D, LocallyConnected2D, LocallyConnected3D
@@ -39,4 +41,5 @@ __all__ = [
     "LowRankLocallyConnected2D",
     "install",
     "ops",
+    "set_engine",
 ]

@@ -24,6 +24,7 @@ from ..core.spec import Spec
 from ..core.windows import Convolution, axes_of
 from ..filters import CORRELATION_NAMES, FILTER_NAMES
 from . import by_ops
+from .exporting import is_exporting
 
 Compute = Callable[..., Any]
 Maker = Callable[[Convolution], Compute]
@@ -260,20 +261,47 @@ FILTERING_OF_OPS_BY_NUMPY = Filtering(
 def makers_for(wanted: str) -> Makers:
     """The makers that the engine of this name, 'auto', 'compiled' or 'ops', has for Keras's backend.
 
-    ValueError for 'compiled' where the backend has no compiled kernels.
+    What is being exported has compiled kernels never: there 'auto' is 'ops', and 'compiled' a ValueError. Which is one
+    here too where the backend has none.
     """
     name = keras.backend.backend()
-    if is_compiled(wanted):
-        return MAKERS[name]
-    return OF_OPS_BY_NUMPY if name == "numpy" else OF_OPS
+    if not is_compiled(wanted):
+        return OF_OPS_BY_NUMPY if name == "numpy" else OF_OPS
+    compiled, by_ops = MAKERS[name], OF_OPS
+    return Makers(
+        lambda convolution: _portable(wanted, compiled.floats(convolution), by_ops.floats(convolution)),
+        lambda convolution: _portable(wanted, compiled.int8(convolution), by_ops.int8(convolution)),
+        compiled.supports_jit,
+    )
 
 
 def filtering_for(wanted: str) -> Filtering:
     """`makers_for` of filters that come with the data."""
     name = keras.backend.backend()
-    if is_compiled(wanted):
-        return FILTERING[name]
-    return FILTERING_OF_OPS_BY_NUMPY if name == "numpy" else FILTERING_OF_OPS
+    if not is_compiled(wanted):
+        return FILTERING_OF_OPS_BY_NUMPY if name == "numpy" else FILTERING_OF_OPS
+    compiled, by_ops = FILTERING[name], FILTERING_OF_OPS
+    return Filtering(
+        _portable(wanted, compiled.filter, by_ops.filter, 1),
+        _portable(wanted, compiled.correlate, by_ops.correlate, 1),
+        compiled.supports_jit,
+    )
+
+
+def _portable(wanted: str, compiled: Compute, by_ops: Compute, first: int = 0) -> Compute:
+    """A function for which another stands in while a model is exported. first: the first argument that is a tensor."""
+
+    def compute(*arguments: Any) -> Any:
+        if not is_exporting(arguments[first]):
+            return compiled(*arguments)
+        if wanted == "compiled":
+            raise ValueError(
+                "engine must be 'auto' or 'ops' in a model that is exported, got 'compiled', whose kernels no file can "
+                "hold: localconv.keras.set_engine(model, 'ops') makes it one that can be exported"
+            )
+        return by_ops(*arguments)
+
+    return compute
 
 
 def is_compiled(wanted: str) -> bool:

@@ -53,7 +53,10 @@ def _are_known(spec: Spec, shape: Sizes) -> bool:
 
 
 def _of_known_batches(*shapes: Sizes) -> tuple[Any, ...]:
-    """The shapes with a batch, if that of one is not known: the same for both."""
+    """The shapes with a batch, if that of one is not known: the same for both. Symbols are not known: JAX's programs of
+    any batch have them.
+    """
+    shapes = tuple(tuple(n if isinstance(n, int) else None for n in shape) for shape in shapes)
     batch = next((shape[0] for shape in shapes if shape and shape[0] is not None), 1)
     if all(shape and shape[0] is not None for shape in shapes):
         return shapes

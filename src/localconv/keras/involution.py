@@ -142,8 +142,12 @@ class Involution2D(layers.Layer):
         self.dilation_rate, self.groups = self._spec.dilation, self._spec.groups
         self.normalization = _normalization(normalization)
         self.input_spec = layers.InputSpec(ndim=4)
-        self._filtering = backends.filtering_for(self.engine)
-        self.supports_jit = self._filtering.supports_jit
+        self._take_engine(self.engine)
+
+    def _take_engine(self, engine: str) -> None:
+        """Compute by the engine of this name from now on."""
+        self._filtering = backends.filtering_for(engine)
+        self.engine, self.supports_jit = engine, self._filtering.supports_jit
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Make the weights for inputs of this shape. ValueError if its channels are unknown, or do not fit."""

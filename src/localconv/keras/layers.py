@@ -63,8 +63,15 @@ class LocallyConnected(UnsharedLayer):
                 f"implementation must be 1 for dilation_rate={dilation_rate!r} and groups={groups!r}, which Keras's "
                 f"other ways to store a kernel do not have, got {implementation!r}"
             )
-        self._makers = backends.makers_for(self.engine)
-        self.supports_jit = self._makers.supports_jit
+        self._take_engine(self.engine)
+
+    def _take_engine(self, engine: str) -> None:
+        """Compute by the engine of this name from now on."""
+        self._makers = backends.makers_for(engine)
+        self.engine, self.supports_jit = engine, self._makers.supports_jit
+        if self.built:
+            maker = self._makers.floats if self.quantization_mode is None else self._makers.int8
+            self._compute = maker(self._convolution)
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Make the weights for inputs of this shape. ValueError if one of its sizes but the batch is unknown."""
@@ -218,8 +225,9 @@ class LocallyConnected(UnsharedLayer):
         """A stored kernel as implementation 1 has it."""
         if self._rows_in_kernel is None:
             return kernel
-        values = ops.concatenate([ops.zeros((1,), dtype=kernel.dtype), ops.reshape(kernel, (-1,))])
-        return ops.take(values, self._rows_in_kernel, axis=0)
+        # A table of one column: looking up its rows is what PyTorch's exporters to ONNX know.
+        values = ops.concatenate([ops.zeros((1, 1), dtype=kernel.dtype), ops.reshape(kernel, (-1, 1))])
+        return ops.reshape(ops.take(values, self._rows_in_kernel, axis=0), self._rows_in_kernel.shape)
 
 
 @keras.saving.register_keras_serializable(package="localconv")

@@ -18,6 +18,7 @@ from ..core.windows import filters_shape
 from ..docstrings import docstring_from_2d
 from ..filters import CORRELATION_NAMES, FILTER_NAMES
 from . import backends
+from .arguments import AUTO
 from .backends import cast
 from .checks import check_filters, check_queries, known_output, result_shape
 
@@ -341,7 +342,7 @@ def _called(kind: Any, first: str, second: str, rank: int, a: Any, b: Any, windo
     kind.check(spec, tuple(a.shape), tuple(b.shape))
     if isinstance(a, keras.KerasTensor) or isinstance(b, keras.KerasTensor):
         return kind.of_spec(spec, data_format)(a, b)
-    return kind.computed(backends.filtering_for("auto"), spec, a, b)
+    return kind.computed(backends.filtering_for(AUTO), spec, a, b)
 
 
 def _tensor(value: Any, name: str) -> Any:
@@ -394,6 +395,7 @@ class _Node(keras.layers.Layer):
         data_format: str,
         dilation_rate: IntOrInts,
         groups: int,
+        engine: str = AUTO,
         **base: Any,
     ) -> None:
         super().__init__(**(base | {"autocast": False}))
@@ -407,9 +409,13 @@ class _Node(keras.layers.Layer):
             "dilation_rate": self._spec.dilation,
             "groups": self._spec.groups,
         }
-        self._filtering = backends.filtering_for("auto")
-        self.supports_jit = self._filtering.supports_jit
+        self._take_engine(engine)
         self.built = True
+
+    def _take_engine(self, engine: str) -> None:
+        """Compute by the engine of this name from now on."""
+        self._filtering = backends.filtering_for(engine)
+        self.engine, self.supports_jit = engine, self._filtering.supports_jit
 
     @classmethod
     def of_spec(cls, spec: Spec, data_format: str) -> Any:
@@ -429,7 +435,7 @@ class _Node(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """All arguments, as JSON has them."""
-        return super().get_config() | self._window
+        return super().get_config() | self._window | {"engine": self.engine}
 
     # What the functions differ in.
     check: Callable[..., None]
