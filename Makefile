@@ -64,12 +64,12 @@ demo: $(VENV)/.demo
 BRIDGES := $(patsubst tests/bridges/%/conftest.py,%,$(wildcard tests/bridges/*/conftest.py))
 # The PyTorch that the tests were written against; the one backend of Keras that has no extra of its own; what
 # keras.utils.plot_model needs beside graphviz; whose layers the page for JAX's users takes over; what dask's tests and
-# documents use beside it; whose operators the page about inverse problems makes; and what PyTorch exports ONNX with, and
-# runs it.
-BRIDGES_PEERS := torch==2.13.0 tensorflow-cpu pydot flax zarr joblib ray pylops onnx onnxscript onnxruntime
+# documents use beside it; whose operators the page about inverse problems makes; and what PyTorch and Keras export with,
+# and runs what is exported.
+BRIDGES_PEERS := torch==2.13.0 tensorflow-cpu pydot flax zarr joblib ray pylops onnx onnxscript onnxruntime tf2onnx jax2onnx
 BRIDGES_VENV := .venv-bridges
 test-bridges: $(BRIDGES_VENV)/.installed
-	$(BRIDGES_VENV)/bin/python -m pytest tests/bridges tests/test_documents.py
+	$(BRIDGES_VENV)/bin/python -m pytest tests/bridges tests/test_documents.py tests/test_layers_onnx.py
 	PYTHONPATH=$(BRIDGES_VENV)/triton TRITON_INTERPRET=1 $(BRIDGES_VENV)/bin/python -m pytest \
 		tests/bridges/torch/test_torch_triton.py
 	$(BRIDGES_VENV)/bin/python examples/torch_digits.py
@@ -86,7 +86,7 @@ $(BRIDGES_VENV)/.installed: $(SOURCES)
 	touch $@.begun
 	$(BRIDGES_VENV)/bin/python -m pip install --quiet --force-reinstall --no-deps .
 	$(BRIDGES_VENV)/bin/python -m pip install --quiet $(BRIDGES_PEERS) \
-		'localconv[test,demo,$(subst $(empty) $(empty),$(comma),$(BRIDGES))]'
+		'localconv[test,demo,onnx,$(subst $(empty) $(empty),$(comma),$(BRIDGES))]'
 	# Beside the environment: a process that has both Triton and TensorFlow ends in an error of LLVM, which both bring.
 	$(BRIDGES_VENV)/bin/python -m pip install --quiet --no-deps --upgrade --target $(BRIDGES_VENV)/triton triton
 	mv $@.begun $@

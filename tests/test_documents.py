@@ -38,6 +38,7 @@ NEEDS = {
     "coming-from-numpy": ("scipy",),
     "beyond-one-machine": ("dask", "distributed", "joblib", "ray"),
     "coming-from-jax": ("jax",),
+    "deploying": ("onnx", "onnxruntime"),
     "coming-from-torch": ("torch",),
 }
 # A block that imports one of these goes on with the program of its page, and runs where that library is installed.
@@ -282,5 +283,7 @@ def test_docstrings(name):
     part = name.split(".")[1:2]
     if part and part[0] in BRIDGES:  # each is called as the library that it needs
         pytest.importorskip(part[0], reason=f"{name} needs {part[0]}")
+    if name == "localconv.layers.onnx":
+        pytest.importorskip("onnx", reason=f"{name} needs onnx")
     failed, _ = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert failed == 0

@@ -631,6 +631,50 @@ class Sequential(Layer):
         """
         saving.load_weights(self, filepath, by_name, skip_mismatch)
 
+    def export(self, filepath: str | PathLike[str], overwrite: bool = True) -> None:
+        """Write the forward pass as an ONNX file, which runs without this package.
+
+        Parameters
+        ----------
+        filepath : path
+            ``.onnx``. Needs onnx (``pip install localconv[onnx]``).
+        overwrite : bool, optional
+            Whether a file of that name may be replaced.
+
+        Raises
+        ------
+        ValueError
+            For another suffix, if the model is not built, and for what ONNX has no word for, or runtimes do not
+            compute: layers of float64, layers and activations of your own. Also for more than 2 GiB of weights, which
+            is what a file can hold.
+        FileExistsError
+            Without `overwrite`, if the name is taken.
+        OSError
+            If the file cannot be written.
+        ImportError
+            If onnx is missing.
+
+        Notes
+        -----
+        The file is written whole or not at all, as by `save_weights`. It has standard operators alone (opset 17), one
+        input, of float32, and one output; the batch may be of any size. Dropout is left out.
+
+        Kernels are in it as they are in the model, those of quantized layers in 8 or 16 bits: it has the size of the
+        weights, and a little more. Implementations 2 and 3 of locally connected layers are written as implementation 1.
+        What runs it may make float32 of small kernels when it opens the file.
+
+        Follows ``keras.Model.export(filepath, format='onnx')`` of Keras 3.
+
+        Examples
+        --------
+        >>> from localconv.layers import Flatten, LocallyConnected1D, Sequential
+        >>> model = Sequential([LocallyConnected1D(2, 3, input_shape=(10, 4)), Flatten()])
+        >>> model.export('model.onnx')  # doctest: +SKIP
+        """
+        from .onnx import export
+
+        export(self, filepath, overwrite)
+
     # ---------------------------------------------------------------------------------------------------------- summary
 
     def __repr__(self) -> str:

@@ -49,11 +49,11 @@ __all__ = [
 ]
 
 # Klambauer et al. (2017), "Self-normalizing neural networks", equation 14.
-_SELU_ALPHA = 1.6732632423543772848170429916717
-_SELU_SCALE = 1.0507009873554804934193349852946
+SELU_ALPHA = 1.6732632423543772848170429916717
+SELU_SCALE = 1.0507009873554804934193349852946
 
-_GELU_CUBE = 0.044715
-_ROOT_2_OVER_PI = math.sqrt(2 / math.pi)
+GELU_CUBE = 0.044715
+ROOT_2_OVER_PI = math.sqrt(2 / math.pi)
 
 
 class ActivationFunction:
@@ -199,19 +199,17 @@ def elu(x: Array, alpha: float = 1.0) -> Array:
 
 
 @_activation(
-    lambda g, x, y: (
-        g * np.where(x > 0, _SELU_SCALE, _SELU_SCALE * _SELU_ALPHA * np.exp(np.minimum(x, 0))).astype(x.dtype)
-    )
+    lambda g, x, y: g * np.where(x > 0, SELU_SCALE, SELU_SCALE * SELU_ALPHA * np.exp(np.minimum(x, 0))).astype(x.dtype)
 )
 def selu(x: Array) -> Array:
     """Scaled exponential linear unit, ``1.0507 * elu(x, 1.6733)``."""
-    return _SELU_SCALE * np.where(x > 0, x, _SELU_ALPHA * np.expm1(np.minimum(x, 0)))
+    return SELU_SCALE * np.where(x > 0, x, SELU_ALPHA * np.expm1(np.minimum(x, 0)))
 
 
 def _gelu_gradient(g: Array, x: Array, y: Array, approximate: bool = False) -> Array:
     if approximate:
-        t = np.tanh(_ROOT_2_OVER_PI * (x + _GELU_CUBE * x**3))
-        slope = 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * _ROOT_2_OVER_PI * (1 + 3 * _GELU_CUBE * x * x)
+        t = np.tanh(ROOT_2_OVER_PI * (x + GELU_CUBE * x**3))
+        slope = 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * ROOT_2_OVER_PI * (1 + 3 * GELU_CUBE * x * x)
     else:
         density = np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
         slope = _normal_cdf(x) + x * density
@@ -225,7 +223,7 @@ def gelu(x: Array, approximate: bool = False) -> Array:
     With ``approximate=True`` by tanh, which is several times faster. Hendrycks and Gimpel (2016), arXiv:1606.08415.
     """
     if approximate:
-        return np.asarray(0.5 * x * (1 + np.tanh(_ROOT_2_OVER_PI * (x + _GELU_CUBE * x**3))))
+        return np.asarray(0.5 * x * (1 + np.tanh(ROOT_2_OVER_PI * (x + GELU_CUBE * x**3))))
     return np.asarray(x * _normal_cdf(x), x.dtype)
 
 
