@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import os
 import sys
@@ -96,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
 
     convert = commands.add_parser("convert", help="write a file in another format", description=_convert.__doc__)
     convert.add_argument("old", help="a model (.keras, .h5) or weights (.h5, .npz)")
-    convert.add_argument("new", help=".keras for a model, .npz for weights, .h5 for either")
+    convert.add_argument("new", help=".keras for a model, .npz for weights, .h5 for either, .onnx for other runtimes")
     convert.add_argument("--quantize", metavar="MODE", help="make a model's kernels int8, float16 or bfloat16")
     convert.add_argument("--overwrite", action="store_true", help="replace the new file if it is there")
     convert.set_defaults(run=_convert)
@@ -116,10 +117,24 @@ def _inspect(options: argparse.Namespace) -> None:
 
 
 def _convert(options: argparse.Namespace) -> None:
-    """Write a model, or weights, in the format that the new file's suffix names. The old file stays as it is."""
-    from .layers.conversion import convert_file
+    """Write a model, or weights, in the format that the new file's suffix names. The old file stays as it is.
 
-    convert_file(options.old, options.new, options.quantize, options.overwrite)
+    An .onnx of models that localconv.layers does not have is written by Keras 3, where that is installed.
+    """
+    from .layers.conversion import OfOtherLayers, convert_file
+
+    arguments = options.old, options.new, options.quantize, options.overwrite
+    try:
+        convert_file(*arguments)
+    except OfOtherLayers as error:
+        if importlib.util.find_spec("keras") is None:
+            raise ValueError(
+                f"{error}. Keras 3 writes ONNX files of such models, and is not installed here: pip install "
+                "'localconv[keras]' and one of its backends"
+            ) from error
+        from .keras.conversion import export_file
+
+        export_file(*arguments)
 
 
 def _table(contents: dict[str, Any], encoding: str | None) -> Iterator[str]:

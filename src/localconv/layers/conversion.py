@@ -9,11 +9,17 @@ from pathlib import Path
 from ..core.arrays import Array
 from .files import hdf5, npz
 from .files.saving import checked_weights_path, write_weights
+from .files.saving import load_model as load
 from .files.stored import Refused, StoredLayer, limit_of, reading
 from .quantization import checked_mode
-from .sequential import load_model
+from .sequential import Sequential, load_model
 
-SUFFIXES = (".keras", ".h5", ".hdf5", ".npz")
+ONNX = ".onnx"
+SUFFIXES = (".keras", ".h5", ".hdf5", ".npz", ONNX)
+
+
+class OfOtherLayers(ValueError):
+    """A model that is to be exported cannot be made of the layers of this package; Keras perhaps can make it."""
 
 
 def convert_file(
@@ -26,7 +32,8 @@ def convert_file(
     old : path
         A model (.keras, .h5) or weights (.h5, .npz).
     new : path
-        .keras for a model, .npz for weights, .h5 for either. Of a model, .npz takes the weights alone.
+        .keras for a model, .npz for weights, .h5 for either, .onnx for a model's forward pass. Of a model, .npz takes
+        the weights alone.
     mode : {'int8', 'float16', 'bfloat16'}, optional
         Quantize the model, as `Sequential.quantize` does, which warns of what cannot be.
     overwrite : bool, optional
@@ -36,11 +43,11 @@ def convert_file(
     ------
     ValueError
         If `old` is damaged or holds no model where one is needed, for another suffix of `new`, and as `load_model` and
-        `Sequential.quantize`.
+        `Sequential.quantize` and `Sequential.export`; `OfOtherLayers` for an .onnx of a model that has others.
     OSError
         If a file cannot be read or written; FileExistsError if `new` is there, without `overwrite`.
     ImportError
-        If h5py is needed and missing.
+        If h5py or onnx is needed and missing.
 
     Notes
     -----
@@ -51,20 +58,39 @@ def convert_file(
         raise ValueError(f"the new file must end in one of {', '.join(SUFFIXES)}, got {str(target)!r}")
     if mode is not None:
         checked_mode(mode, "mode")
+    suffix = target.suffix.lower()
     if _holds_model(source):
-        model = load_model(source)
+        model = _model_to_export(source) if suffix == ONNX else load_model(source)
         if mode is not None:
             model.quantize(mode)
-        if target.suffix.lower() == ".npz":
-            model.save_weights(target, overwrite)
-        else:
-            model.save(target, overwrite)
+        write = {".npz": model.save_weights, ONNX: model.export}.get(suffix, model.save)
+        write(target, overwrite)
         return
-    if mode is not None or target.suffix.lower() == ".keras":
-        wanted = "be quantized" if mode is not None else "become a .keras"
+    if mode is not None or suffix in (".keras", ONNX):
+        wanted = "be quantized" if mode is not None else f"become a {suffix}"
         raise ValueError(f"{source} holds weights only, and what is to {wanted} must hold a model")
     checked = checked_weights_path(target)
     write_weights(_weights_of(source), checked, overwrite)
+
+
+def _model_to_export(path: Path) -> Sequential:
+    """The model in a file. `OfOtherLayers` if the file is in order so far, and what it describes has others."""
+    described: Sequential | None = None
+    seen = False
+
+    def make(text: str) -> Sequential:
+        nonlocal described, seen
+        seen = True
+        described = Sequential.from_json(text)
+        return described
+
+    try:
+        model: Sequential = load(path, make)
+    except ValueError as error:
+        if seen and described is None:
+            raise OfOtherLayers(str(error)) from error
+        raise
+    return model
 
 
 def _holds_model(path: Path) -> bool:
