@@ -22,7 +22,7 @@ MODULES = [
 ]
 DOCS = Path(__file__).parents[4] / "docs"
 # The pages, and a word of their blocks that are meant for Keras.
-PAGES = {"coming-from-keras3.md": "", "small-kernels.md": "localconv.keras"}
+PAGES = {"coming-from-keras3.md": "", "small-kernels.md": "localconv.keras", "deploying.md": "localconv.keras"}
 BLOCK = re.compile(r"^```py\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
