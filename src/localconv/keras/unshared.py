@@ -43,6 +43,7 @@ class UnsharedLayer(keras.layers.Layer):
     object_names: tuple[str, ...]
     value_names: tuple[str, ...]
     dtype_policy: Any
+    built: bool
 
     def __init__(self, given: Mapping[str, Any], base: dict[str, Any]) -> None:
         if "batch_input_shape" in base:
