@@ -51,11 +51,13 @@ def is_overridden(first: Any, second: Any, bias: Any = None, names: Sequence[str
 
 def check_int8_tensors(input: Any, values: Any, scales: Any, bias: Any) -> None:
     """TypeError unless the arguments are tensors, the parts of a weight among them; the bias may be None."""
+    if isinstance(input, Tensor) and isinstance(values, Tensor) and isinstance(scales, Tensor):
+        if bias is not None:
+            check_tensor("bias", bias)
+        return
     check_tensor("input", input)
     check_tensor("weight", values)
     check_tensor("weight_scales", scales)
-    if bias is not None:
-        check_tensor("bias", bias)
 
 
 def check_tensor(name: str, value: Any) -> None:
@@ -106,7 +108,7 @@ def check_int8(values: Tensor, scales: Tensor, **tensors: Tensor | None) -> None
             f"Expected values of torch.int8 and scales of torch.float32, but got {values.dtype} and {scales.dtype}"
         )
     size, of_scales = numbers_of(values.shape), numbers_of(scales.shape)
-    if len(size) != 3 or tuple(of_scales) != (size[0], size[2]):
+    if len(size) != 3 or of_scales != (size[0], size[2]):
         raise RuntimeError(
             f"Expected values of size [positions, depth, out_channels] and scales of size [positions, out_channels], "
             f"but got {list(size)} and {list(of_scales)}"
