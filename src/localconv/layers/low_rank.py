@@ -25,6 +25,21 @@ from .weighted import DEFAULT_INITIALIZER, set_gradient, shared_arguments
 __all__ = ["LowRankLocallyConnected1D", "LowRankLocallyConnected2D"]
 
 PADDINGS = ("valid", "same")
+# Arguments that a locally connected layer does not have.
+OWN_ARGUMENTS = (
+    "rank",
+    "separable",
+    "normalize_weights",
+    "weights_initializer",
+    "weights_regularizer",
+    "weights_constraint",
+)
+# What the expanded kernel is made with.
+PLAIN_KERNEL = {"kernel_initializer": "zeros", "kernel_regularizer": None, "kernel_constraint": None}
+NOT_QUANTIZED = (
+    "the filter banks of low-rank layers stay as they are; layer.to_local() is a locally connected layer, which can be "
+    "quantized"
+)
 # Beside the sum of squares: weights of 0 have no direction, and stay 0.
 SMALL = 1e-12
 
@@ -136,7 +151,7 @@ class _LowRank(UnsharedLayer):
         if not self.built:
             raise ValueError(f"layer {self.name} must be built before it is expanded: call it, or `build`")
         config = {name: value for name, value in self.get_config().items() if name not in OWN_ARGUMENTS}
-        made = self._full.from_config(config | {"kernel_initializer": "zeros"} | NOTHING_OF_THE_KERNEL)
+        made = self._full.from_config(config | PLAIN_KERNEL)
         made.build(self.input_shape)
         made.set_weights([self._computed_kernel().bank.expand(), *([] if self.bias is None else [self.bias.value])])
         return made
@@ -221,22 +236,6 @@ class _LowRank(UnsharedLayer):
         for variable, made in zip(variables, gradients, strict=False):
             if variable is not None and variable in trainable:
                 set_gradient(variable, made)
-
-
-# Arguments that a locally connected layer does not have.
-OWN_ARGUMENTS = (
-    "rank",
-    "separable",
-    "normalize_weights",
-    "weights_initializer",
-    "weights_regularizer",
-    "weights_constraint",
-)
-NOTHING_OF_THE_KERNEL = {"kernel_regularizer": None, "kernel_constraint": None}
-NOT_QUANTIZED = (
-    "the filter banks of low-rank layers stay as they are; layer.to_local() is a locally connected layer, which can be "
-    "quantized"
-)
 
 
 class LowRankLocallyConnected1D(_LowRank):
