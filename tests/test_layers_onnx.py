@@ -16,6 +16,7 @@ pytest.importorskip("onnxruntime", reason="needs onnxruntime, which runs what is
 rng = np.random.default_rng(41)
 LAST, FIRST = "channels_last", "channels_first"
 SIZES = (9, 7, 6)
+LOW_RANK = (layers.LowRankLocallyConnected1D, layers.LowRankLocallyConnected2D)
 LOCAL = (layers.LocallyConnected1D, layers.LocallyConnected2D, layers.LocallyConnected3D)
 CONV = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
 POOL = (layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D)
@@ -64,6 +65,12 @@ def conv_model(rank, data_format, padding, strides, dilation, groups, quantize=N
     return sequential(first, POOL[rank - 1](2, padding=padding, data_format=data_format), quantize=quantize)
 
 
+def low_rank_model(rank, data_format, padding, **more):
+    window = ((3, 2)[:rank], 2, (2, 1)[:rank])
+    shape = shape_of(rank, data_format)
+    return sequential(LOW_RANK[rank - 1](3, *window, padding, data_format, "softmax", input_shape=shape, **more))
+
+
 def cases():
     for data_format in (LAST, FIRST):
         for padding in ("valid", "same"):
@@ -75,6 +82,17 @@ def cases():
                 yield f"conv-{where}-strided", conv_model(rank, data_format, padding, 2, 1, 1)
                 yield f"conv-{where}-dilated", conv_model(rank, data_format, padding, 1, 2, 2)
             yield f"conv-{where}-int8", conv_model(2, data_format, padding, 1, 1, 2, "int8")
+            for normalize in (None, "softmax", "norm"):
+                words = {"normalize_weights": normalize}
+                yield (
+                    f"low-rank-1d-{data_format}-{padding}-{normalize}",
+                    low_rank_model(1, data_format, padding, **words),
+                )
+                words |= {"separable": True, "use_bias": normalize is not None}
+                yield (
+                    f"low-rank-2d-{data_format}-{padding}-{normalize}",
+                    low_rank_model(2, data_format, padding, **words),
+                )
             for mode in ("float16", "bfloat16"):
                 yield f"local-2d-{data_format}-{padding}-{mode}", local_model(2, data_format, padding, quantize=mode)
     for name, activation in ({name: name for name in NAMES} | OTHERS).items():

@@ -30,6 +30,7 @@ from .core import Activation, Dense, Dropout, Flatten, MaxPooling1D, MaxPooling2
 from .files.atomic import write_whole
 from .keras_objects import activations
 from .local import LocallyConnected1D, LocallyConnected2D, LocallyConnected3D
+from .low_rank import LowRankLocallyConnected1D, LowRankLocallyConnected2D
 
 try:
     import onnx
@@ -325,6 +326,30 @@ def _bias_of_positions(convolution: Convolution, bias: Array) -> Array:
     return bias.reshape(convolution.positions, 1, convolution.filters)
 
 
+def _low_rank(graph: Graph, layer: Any, x: str, shape: Shape) -> str:
+    """A convolution to the filters of all banks, whose results are weighted and added at every position."""
+    c, (bank, _), rank = layer._convolution, layer._computed_kernel(), layer.spatial_axes
+    befores, afters = zip(*c.padding, strict=True)
+    rows = (c.channels, *c.kernel_size) if c.channels_first else (*c.kernel_size, c.channels)
+    by_bank = np.moveaxis(bank.filters.reshape(layer.rank, *rows, c.filters), -1, 1)
+    kernel = by_bank if c.channels_first else np.moveaxis(by_bank, -1, 2)
+    maps = graph.add(
+        "Conv",
+        x if c.channels_first else graph.transposed(x, _to_first(rank)),
+        graph.float32(kernel.reshape(-1, c.channels, *c.kernel_size)),
+        kernel_shape=c.kernel_size,
+        strides=layer.strides,
+        pads=[*befores, *afters],
+    )
+    maps = graph.reshaped(maps, [-1, layer.rank, c.filters, c.positions])
+    weighted = graph.add("Mul", maps, graph.constant(bank.weights.T[:, None], name="weights"))
+    total = graph.add("ReduceSum", weighted, graph.sizes([1]), keepdims=0)
+    if layer.bias is not None:
+        total = _plus(graph, total, np.moveaxis(_bias_of_positions(c, layer.bias.value)[:, 0], 0, 1))
+    y = graph.reshaped(total, [-1, c.filters, *c.output])
+    return _activated(graph, layer, y if c.channels_first else graph.transposed(y, _to_last(rank)))
+
+
 # ---------------------------------------------------------------------------------------------------------- activations
 
 
@@ -413,6 +438,8 @@ WRITERS: dict[type[Layer], Callable[[Graph, Any, str, Shape], str]] = {
     LocallyConnected1D: _local,
     LocallyConnected2D: _local,
     LocallyConnected3D: _local,
+    LowRankLocallyConnected1D: _low_rank,
+    LowRankLocallyConnected2D: _low_rank,
     MaxPooling1D: _pool,
     MaxPooling2D: _pool,
     MaxPooling3D: _pool,
