@@ -72,11 +72,6 @@ CASES = [
 ]
 
 
-@pytest.fixture(params=CASES, ids=lambda case: f"{case.spatial}-{','.join(case.options)}")
-def case(request):
-    return request.param
-
-
 @pytest.fixture(params=KINDS)
 def kind(request):
     return request.param
@@ -99,6 +94,15 @@ def expanded(parts, absolute=False):
     return sum(weights[:, m, None, None] * filters[indices[:, m]] for m in range(indices.shape[1]))
 
 
+# Every geometry, with and without indices.
+PAIRS = [(case, "weights") for case in CASES] + [(case, KINDS[1 + n % 2]) for n, case in enumerate(CASES)]
+
+
+def name_of(value):
+    return value if isinstance(value, str) else f"{value.spatial}-{','.join(value.options)}"
+
+
+@pytest.mark.parametrize(("case", "kind"), PAIRS, ids=name_of)
 def test_values(case, kind):
     x, parts = case.arrays(kind)
     columns = parts["filters"].shape[2]
@@ -114,14 +118,18 @@ def test_values(case, kind):
     assert (abs(np.asarray(y) - values) <= terms * np.finfo(np.float32).eps * magnitudes).all()
 
 
-def test_banks_for_numpy_are_taken(kind):
-    case = CASES[3]
+def test_banks_for_numpy_are_taken():
+    case, kind = CASES[0], "weights and indices"
     x, parts = case.arrays(kind)
     expected = case.run(lj, x, lj.KernelBank(**parts))
     np.testing.assert_array_equal(case.run(lj, x, localconv.KernelBank(**parts)), expected)
 
 
-@pytest.mark.parametrize("case", [CASES[1], CASES[4]], ids=["1D", "2D"])
+@pytest.mark.parametrize(
+    ("case", "kind"),
+    [(CASES[1], "weights"), (CASES[1], "labels"), (CASES[4], "weights"), (CASES[4], "weights and indices")],
+    ids=name_of,
+)
 def test_gradients(case, kind, x64):
     """Those of `localconv.grad`, for the input, the filters and the weights."""
     x, parts = case.arrays(kind, np.float64)
@@ -163,6 +171,7 @@ def test_derivatives_of_order_2(kind, mode, x64):
     check_grads(call, (x, *parts.values()), order=2, modes=[mode])
 
 
+@pytest.mark.parametrize("kind", ["weights", "weights and indices"])
 def test_banks_are_trees(kind):
     """Arguments and results of compiled functions, and what `jax.tree` goes over."""
     case = CASES[3]
