@@ -231,6 +231,7 @@ def test_ways_by_cost(monkeypatch):
     low = bank_of("weights", 100, 18, 4)
     assert folds(low, 1)
     assert not folds(low, 64)
+    assert not banked.Banked(spec, (9, 12, 12, 2), low, banked.engine.NAMES, None, banked.GRADIENTS).fold
     assert not folds(bank_of("labels", 100, 18, 4), 1)  # boxes of one position
     halves = KernelBank(low.filters, indices=np.arange(100) // 50)
     monkeypatch.setattr(banked, "BOX_POSITIONS", 50)
@@ -362,6 +363,16 @@ def test_indices_are_the_banks_own():
     bank = KernelBank(np.ones((2, 9, 1), np.float32), indices=indices)
     indices[:] = 99
     assert not bank.indices.any()
+
+
+def test_memory_stays():
+    """NumPy resizes no array that a bank reads, also where it is told not to look."""
+    filters, weights = np.ones((2, 9, 1), np.float32), np.ones((36, 2), np.float32)
+    bank = KernelBank(filters, weights)
+    for array in (filters, weights):
+        with pytest.raises(ValueError, match="resize"):
+            array.resize(10**6, refcheck=False)
+    assert bank.expand().shape == (36, 9, 1)
 
 
 FILTERS = np.ones((2, 9, 1), np.float32)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .arguments import Ints, ints, is_masked
 from .arrays import as_float_array, half_storage
+from .quantized import held
 
 __all__ = ["KernelBank"]
 
@@ -79,13 +80,21 @@ class KernelBank:
     (1, 40, 50, 1)
     """
 
-    __slots__ = ("_boxes", "_filters", "_indices", "_weights")
+    # `_holds`: what keeps the memory of filters and weights (quantized.py says how).
+    __slots__ = ("_boxes", "_filters", "_holds", "_indices", "_weights")
 
     def __init__(self, filters: ArrayLike, weights: ArrayLike | None = None, indices: ArrayLike | None = None) -> None:
-        self._filters = _shown(_checked_filters(filters))
+        stored, hold_filters = held(_checked_filters(filters), "filters")
+        self._filters = _shown(stored)
         count = len(self._filters)
         self._indices = None if indices is None else _shown(checked_indices(indices, count))
-        self._weights = None if weights is None else _shown(as_float_array(weights, "weights"))
+        hold_weights = None
+        if weights is None:
+            self._weights = None
+        else:
+            stored, hold_weights = held(as_float_array(weights, "weights"), "weights")
+            self._weights = _shown(stored)
+        self._holds = hold_filters, hold_weights
         check_weights(self._weights, None if self._indices is None else self._indices.shape, count)
         self._boxes: dict[Ints, Any] = {}
         if _promoted(self._filters, self._weights) is None:

@@ -33,8 +33,12 @@ if TYPE_CHECKING:
 
 # Bytes of what a unit makes, results of single filters or kernels, which should stay in the caches of the cores.
 UNIT_BYTES = 4 * 2**20
-# What a kernel's element costs that is built, beside its products, in products: it is written and read once more.
-BUILT = 6
+# What an element of a built kernel costs, beside its products, in products of a shared convolution; and what reading
+# the filters for a unit costs, in the same for each of its positions (both ways measured: tests' sizes and those of
+# networks, 1 to 64 images).
+BUILT, READ = 30, 160
+# What the gradients for filters and weights cost in one way, in forward results: they are two convolutions.
+GRADIENTS = 3
 # Positions of a box of equal filters below which going through boxes costs more than it brings.
 BOX_POSITIONS = 64
 
@@ -84,9 +88,13 @@ class Folded(NamedTuple):
 
 
 class Banked:
-    """A convolution with a bank, for arrays of these sizes, in one dtype; `context` as in the engine."""
+    """A convolution with a bank, for arrays of these sizes, in one dtype; `context` as in the engine, `folded` as in
+    `folds`.
+    """
 
-    def __init__(self, spec: Spec, x_shape: Ints, bank: KernelBank, names: Names, context: Context | None) -> None:
+    def __init__(
+        self, spec: Spec, x_shape: Ints, bank: KernelBank, names: Names, context: Context | None, folded: int = 1
+    ) -> None:
         try:
             self.geometry: Geometry = geometry_of(spec, x_shape, bank.shape)
             self.output, self.biases = engine.results_of(spec, x_shape, self.geometry)
@@ -99,12 +107,12 @@ class Banked:
         self.rows, self.columns = bank.shape[1:]
         self.kernels: dict[Any, Array] = {}
         self.kept: dict[str, Array] = {}
-        self.fold = self.folds()
+        self.fold = self.folds(folded)
 
     # ----------------------------------------------------------------------------------------------- how it is cut
 
-    def folds(self) -> bool:
-        """Whether folding is possible, and costs less."""
+    def folds(self, folded: int) -> bool:
+        """Whether folding is possible, and costs less; folded: forward results that one folded convolution costs."""
         indices, weights, g = self.bank.indices, self.bank.weights, self.geometry
         if g.groups > 1 and weights is not None:
             return False  # filters of several groups do not lie side by side
@@ -116,7 +124,8 @@ class Banked:
             return False
         else:
             filters = indices.shape[1]
-        return g.batch * filters <= filters + BUILT + g.batch
+        together = max(1, UNIT_BYTES // (self.rows * self.columns * self.bank.filters.itemsize))
+        return folded * g.batch * filters <= filters * (1 + READ / together) + BUILT + g.batch
 
     def boxes(self) -> list[tuple[Box, Array]] | None:
         """Boxes of positions that use the same filters, and these; None: most are small, or there are none."""
@@ -383,7 +392,7 @@ def forward(
     """`engine.forward` with a bank for a kernel."""
     x, b = as_float_array(x, names.input), None if bias is None else as_float_array(bias, "bias")
     element = element_type(bank, x, b)  # type: ignore[arg-type]  # its dtype is all that counts
-    work = Banked(spec, x.shape, bank, names, context)
+    work = Banked(spec, x.shape, bank, names, context, GRADIENTS)
     if b is not None:
         engine.check_bias(b.shape, work.biases)
         b = contiguous(b, element.dtype)
@@ -419,7 +428,7 @@ def grad_bank(
     """The gradients for a bank's filters and for its weights, of which there may be none."""
     x, gradient = as_float_array(x, names.input), as_float_array(gradient, names.gradient)
     element: ElementType = element_type(None, x, gradient)
-    work = Banked(spec, x.shape, bank, names, context)
+    work = Banked(spec, x.shape, bank, names, context, GRADIENTS)
     engine.check_gradient(gradient.shape, work.output, names)
     with np.errstate(all="ignore"):
         return work.grad_bank(x, gradient, element.dtype)

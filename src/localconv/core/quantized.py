@@ -72,7 +72,7 @@ class QuantizedKernel:
     __slots__ = ("_holds", "_scales", "_values")
 
     def __init__(self, values: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
-        (values, hold_values), (scales, hold_scales) = _held(values, "values"), _held(scales, "scales")
+        (values, hold_values), (scales, hold_scales) = held(values, "values"), held(scales, "scales")
         self._check_and_keep(values, scales, (hold_values, hold_scales))
 
     def _check_and_keep(self, values: NDArray[Any], scales: NDArray[Any], holds: tuple[Any, Any]) -> None:
@@ -166,7 +166,7 @@ class QuantizedKernel:
 QuantizedKernel.__module__ = "localconv"
 
 
-def _held(part: Any, name: str) -> tuple[NDArray[Any], Any]:
+def held(part: Any, name: str) -> tuple[NDArray[Any], Any]:
     """A part as NumPy's own class, whatever another class says of it, over memory that nobody can free; and what keeps
     it so. Nothing is asked of the part itself: its answers may be Python code that resizes it.
     """

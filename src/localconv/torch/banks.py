@@ -28,6 +28,9 @@ from .window import IntOrInts, Padding, Window
 
 __all__ = ["LowRankLocalConv1d", "LowRankLocalConv2d"]
 
+# Added to squared norms, so that weights of 0 have a gradient.
+SMALL = 1e-12
+
 
 class _Lent:
     """A contiguous tensor's memory as NumPy sees it, for the time of a call: `native` says why not by Tensor.numpy."""
@@ -148,8 +151,8 @@ class _LowRankLocalConv(_LocalConv):
         (terms,) = ints(rank, 1, "rank")
         if type(separable) is not bool:
             raise TypeError(f"separable must be True or False, got {separable!r}")
-        if normalize_weights not in (None, "softmax"):
-            raise ValueError(f"normalize_weights must be None or 'softmax', got {normalize_weights!r}")
+        if normalize_weights not in (None, "softmax", "norm"):
+            raise ValueError(f"normalize_weights must be None, 'softmax' or 'norm', got {normalize_weights!r}")
         if separable and self.rank == 1:
             raise ValueError("separable must be False in one dimension, which has no rows and columns")
         self._terms, self.separable, self.normalize_weights = terms, separable, normalize_weights
@@ -184,12 +187,12 @@ class _LowRankLocalConv(_LocalConv):
         """Draw filters and bias as `torch.nn.Conv2d` does, and give all positions the same weights: the module begins
         as a convolution.
 
-        The weights are 0 with ``normalize_weights='softmax'``, else 1 / sqrt(rank) in sum.
+        Those of a position are 1 / sqrt(rank) each, half of that for rows and for columns.
         """
         bound = 1 / math.sqrt(self.filters.shape[1])
         nn.init.uniform_(self.filters, -bound, bound)
         names = self._weights_by_name()
-        start = 0.0 if self.normalize_weights else 1 / (math.sqrt(self._terms) * len(names))
+        start = 1 / (math.sqrt(self._terms) * len(names))
         for name in names:
             nn.init.constant_(getattr(self, name), start)
         if self.bias is not None:
@@ -202,6 +205,8 @@ class _LowRankLocalConv(_LocalConv):
             weights = (self.row_weights[:, None] + self.column_weights).flatten(0, 1)
         else:
             weights = self.position_weights
+        if self.normalize_weights == "norm":
+            return weights / (weights.square().sum(1, keepdim=True) + SMALL).sqrt()
         return weights.softmax(1) if self.normalize_weights else weights
 
     def forward(self, input: Tensor) -> Tensor:
@@ -267,8 +272,8 @@ class LowRankLocalConv1d(_LowRankLocalConv):
         What padding holds, as in `LocalConv1d`.
     separable : bool, optional
         False; of two dimensions, True makes a position's weights the sum of its row's and its column's.
-    normalize_weights : {None, 'softmax'}, optional
-        'softmax' makes those of every position positive, with a sum of 1.
+    normalize_weights : {None, 'softmax', 'norm'}, optional
+        'softmax' makes those of every position positive, with a sum of 1; 'norm' divides them by their Euclidean norm.
     device, dtype : optional
         As in `torch.nn.Conv1d`.
 
@@ -296,7 +301,7 @@ class LowRankLocalConv1d(_LowRankLocalConv):
     Notes
     -----
     Low-rank local connectivity is of Elsayed, Ramachandran, Shlens and Kornblith, "Revisiting Spatial Invariance with
-    Low-Rank Local Connectivity" (ICML 2020), separable weights and softmax too.
+    Low-Rank Local Connectivity" (ICML 2020), separable and normalized weights too.
 
     Compiled and exported programs, transforms of `torch.func`, second derivatives and other devices than the processor
     compute by a convolution to ``rank * out_channels`` channels and a weighted sum, in PyTorch's operations: they need

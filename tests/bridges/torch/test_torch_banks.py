@@ -19,7 +19,7 @@ WINDOWS = [
     {"groups": 2, "bias": False},
     {"padding": ((1, 0), (0, 2))},
 ]
-KINDS = [{}, {"normalize_weights": "softmax"}, {"separable": True}, {"separable": True, "normalize_weights": "softmax"}]
+KINDS = [{}, {"normalize_weights": "norm"}, {"separable": True}, {"separable": True, "normalize_weights": "softmax"}]
 
 
 def module_of(rank=2, terms=3, dtype=torch.float64, **options):
@@ -148,7 +148,7 @@ def test_begins_as_a_convolution():
         module = LowRankLocalConv2d(4, 64, 3, (9, 8), 4, **kind)
         local = module.to_local()
         assert (local.weight == local.weight[:1]).all()
-        scale = 0.5 if kind.get("normalize_weights") else 1.0  # a mean of four, or their sum over two
+        scale = 0.5 if kind.get("normalize_weights") == "softmax" else 1.0  # a mean of four, or their sum over two
         expected = scale / (36 * 3) ** 0.5
         assert 0.9 * expected < local.weight[0].std() < 1.1 * expected
 
@@ -195,7 +195,7 @@ def test_memory_is_not_pinned():
         (ValueError, "rank must be at least 1, got 0", {"rank": 0}),
         (TypeError, "rank must be an int, got 1.5", {"rank": 1.5}),
         (TypeError, "separable must be True or False, got 1", {"separable": 1}),
-        (ValueError, "normalize_weights must be None or 'softmax', got 'norm'", {"normalize_weights": "norm"}),
+        (ValueError, "normalize_weights must be None, 'softmax' or 'norm', got 'sum'", {"normalize_weights": "sum"}),
         (ValueError, "in_channels must be divisible by groups", {"groups": 3}),
         (ValueError, "input_size must be at least as large", {"input_size": 2}),
     ],
