@@ -22,7 +22,7 @@ from ..core.bank import KernelBank
 from ..core.settings import current
 from ..core.windows import depth_of
 from . import autograd, native
-from .arguments import broadcastable_bias, check_dtypes, check_sizes
+from .arguments import broadcastable_bias, check_dtypes, check_sizes, numbers_of
 from .modules import LocalConv1d, LocalConv2d, _LocalConv
 from .window import IntOrInts, Padding, Window
 
@@ -119,7 +119,7 @@ def convolve_bank(x: Tensor, filters: Tensor, weights: Tensor, bias: Tensor | No
         y = in_operations(x, filters, weights, window)
     else:
         check_dtypes(input=x, weight=filters, bias=bias)
-        check_sizes(window, x.shape, (weights.shape[0], *filters.shape[1:]))
+        check_sizes(window, numbers_of(x.shape), numbers_of((weights.shape[0], *filters.shape[1:])))
         watched = not autograd.is_direct(x, filters, weights, bias)
         y = (in_operations if watched else _Banked.apply)(x, filters, weights, window)
     return y if bias is None else y + broadcastable_bias(bias, window.rank)
@@ -211,6 +211,8 @@ class _LowRankLocalConv(_LocalConv):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the convolution of (N, in_channels, *input_size) or (in_channels, *input_size)."""
+        if not isinstance(input, Tensor) and (leaf := self._as_leaf(input)) is not None:
+            return leaf  # type: ignore[no-any-return]
         self._check_image(input)
         window = self._window
         if self.padding_mode != ZEROS:

@@ -3,13 +3,16 @@
 import copy
 import io
 import pickle
+import warnings
 
 import pytest
-import torch
-from torch.autograd import gradcheck, gradgradcheck
 
-from localconv.core import banked
-from localconv.torch import LocalConv1d, LocalConv2d, LowRankLocalConv1d, LowRankLocalConv2d, banks
+torch = pytest.importorskip("torch", reason="localconv.torch needs PyTorch: make test-bridges installs it")
+
+from torch.autograd import gradcheck, gradgradcheck  # noqa: E402
+
+from localconv.core import banked  # noqa: E402
+from localconv.torch import LocalConv1d, LocalConv2d, LowRankLocalConv1d, LowRankLocalConv2d, banks, portable  # noqa: E402
 
 WINDOWS = [
     {},
@@ -218,3 +221,22 @@ def test_bad_calls():
         module.quantize()
     with pytest.raises(AttributeError, match="cannot be changed"):
         module.stride = 2
+
+
+def test_graphs_and_files(tmp_path):
+    """A leaf for torch.fx, as other modules are; in ONNX and TorchScript standard operators."""
+    model = torch.nn.Sequential(module_of(dtype=torch.float32, **KINDS[3]), torch.nn.ReLU()).eval()
+    x = images(model[0], requires_grad=False)
+    traced = torch.fx.symbolic_trace(model)
+    assert [node.op for node in traced.graph.nodes] == ["placeholder", "call_module", "call_module", "output"]
+    assert torch.equal(traced(x), model(x))
+    with portable(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        program = torch.jit.trace(model, x)
+    assert "localconv::" not in str(program.inlined_graph)  # as an operator
+    assert torch.allclose(program(x), model(x), atol=1e-5)
+    onnx = pytest.importorskip("onnx", reason="onnx is among the tests' tools: make test-bridges installs it")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of the older exporter, by PyTorch itself
+        torch.onnx.export(model, (x,), tmp_path / "model.onnx", dynamo=False)
+    assert {node.domain for node in onnx.load(tmp_path / "model.onnx").graph.node} == {""}

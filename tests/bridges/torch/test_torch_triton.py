@@ -5,7 +5,8 @@ import random
 import sys
 
 import pytest
-import torch
+
+torch = pytest.importorskip("torch", reason="localconv.torch needs PyTorch: make test-bridges installs it")
 
 # Read when Triton is imported, and by every kernel that is made then: nothing else in this process may have done so.
 INTERPRETED = "TRITON_INTERPRET"
