@@ -133,7 +133,7 @@ def padding_of(padding: PaddingLike, rank: int, more: tuple[str, ...] = ()) -> P
 def flag(value: bool, name: str) -> bool:
     """`value`, True or False."""
     if type(value) not in (bool, np.bool):  # isinstance would ask the object, and bool() of a subclass too
-        raise TypeError(f"{name} must be True or False, got {brief(value)}")
+        raise TypeError(f"{name} must be True or False, got {shortened(repr(value), 200)}")
     return bool(value)
 
 
