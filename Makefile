@@ -35,8 +35,8 @@ CFLAGS_TEST := -std=c11 -O2 -Wall -Wextra -Wno-unused-parameter -Werror -Iinclud
 PEERS ?=
 BENCH_FLAGS ?=
 
-.PHONY: help dev test-quick test test-bridges demo lint format docs docs-check bench bench-busy wheel wheel-test \
-	cross kernel-test kernel-test-aarch64 kernel-test-windows valgrind sanitize sanitize-threads fuzz soak \
+.PHONY: help dev test-quick test test-bridges test-bridges-torch test-bridges-others demo lint format docs docs-check \
+	bench bench-busy wheel wheel-test cross kernel-test kernel-test-aarch64 kernel-test-windows valgrind sanitize sanitize-threads fuzz soak \
 	coverage mutants clean
 .DELETE_ON_ERROR:
 
@@ -68,14 +68,22 @@ BRIDGES := $(patsubst tests/bridges/%/conftest.py,%,$(wildcard tests/bridges/*/c
 # and runs what is exported.
 BRIDGES_PEERS := torch==2.13.0 tensorflow-cpu pydot flax zarr joblib ray pylops onnx onnxscript onnxruntime tf2onnx jax2onnx
 BRIDGES_VENV := .venv-bridges
+# In two halves side by side, of about the same length.
 test-bridges: $(BRIDGES_VENV)/.installed
-	$(BRIDGES_VENV)/bin/python -m pytest tests/bridges tests/test_documents.py tests/test_layers_onnx.py
+	$(MAKE) --jobs=2 --output-sync=line test-bridges-torch test-bridges-others
+
+test-bridges-torch: $(BRIDGES_VENV)/.installed
+	$(BRIDGES_VENV)/bin/python -m pytest tests/bridges/torch
 	PYTHONPATH=$(BRIDGES_VENV)/triton TRITON_INTERPRET=1 $(BRIDGES_VENV)/bin/python -m pytest \
 		tests/bridges/torch/test_torch_triton.py
 	$(BRIDGES_VENV)/bin/python examples/torch_digits.py
 	$(BRIDGES_VENV)/bin/python examples/kernel_prediction.py
 	$(BRIDGES_VENV)/bin/python examples/deconvolution.py
 	$(BRIDGES_VENV)/bin/python examples/neighborhood_attention.py
+
+test-bridges-others: $(BRIDGES_VENV)/.installed
+	$(BRIDGES_VENV)/bin/python -m pytest tests/bridges --ignore=tests/bridges/torch tests/test_documents.py \
+		tests/test_layers_onnx.py
 	$(BRIDGES_VENV)/bin/python examples/keras3_migration.py
 	$(BRIDGES_VENV)/bin/python examples/dask_volume.py
 
