@@ -3,7 +3,8 @@
 #                           again after an edit of C or Cython: compiles what changed. Python needs nothing
 # make test-quick           a minute's selection of the tests, which finds what most changes break
 # make test                 the tests, after make dev
-# make test-bridges         tests and examples of localconv.torch, .jax, .keras and .dask, in .venv-bridges
+# make test-bridges         tests and examples of localconv.torch, .jax, .keras and .dask, in .venv-bridges;
+#                           test-bridges-torch and test-bridges-others: its halves
 # make demo                 filters, matches and sharpens real photographs, then trains on real digits
 # make lint                 everything that reads the code; format: writes it as lint wants it
 # make docs                 the documentation, in build/docs; docs-check: every page in a browser, at three widths
@@ -36,8 +37,8 @@ PEERS ?=
 BENCH_FLAGS ?=
 
 .PHONY: help dev test-quick test test-bridges test-bridges-torch test-bridges-others demo lint format docs docs-check \
-	bench bench-busy wheel wheel-test cross kernel-test kernel-test-aarch64 kernel-test-windows valgrind sanitize sanitize-threads fuzz soak \
-	coverage mutants clean
+	bench bench-busy wheel wheel-test cross kernel-test kernel-test-aarch64 kernel-test-windows valgrind sanitize \
+	sanitize-threads fuzz soak coverage mutants clean
 .DELETE_ON_ERROR:
 
 # The comment at this file's head.
