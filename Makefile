@@ -65,9 +65,10 @@ demo: $(VENV)/.demo
 BRIDGES := $(patsubst tests/bridges/%/conftest.py,%,$(wildcard tests/bridges/*/conftest.py))
 # The PyTorch that the tests were written against; the one backend of Keras that has no extra of its own; what
 # keras.utils.plot_model needs beside graphviz; whose layers the page for JAX's users takes over; what dask's tests and
-# documents use beside it; whose operators the page about inverse problems makes; and what PyTorch and Keras export with,
-# and runs what is exported.
-BRIDGES_PEERS := torch==2.13.0 tensorflow-cpu pydot flax zarr joblib ray pylops onnx onnxscript onnxruntime tf2onnx jax2onnx
+# documents use beside it; whose operators the page about inverse problems makes; and what PyTorch and Keras export
+# with, and runs what is exported.
+BRIDGES_PEERS := torch==2.13.0 tensorflow-cpu pydot flax zarr joblib ray pylops \
+	onnx onnxscript onnxruntime tf2onnx jax2onnx
 BRIDGES_VENV := .venv-bridges
 # In two halves side by side, of about the same length.
 test-bridges: $(BRIDGES_VENV)/.installed
