@@ -97,7 +97,7 @@ $(BRIDGES_VENV)/.installed: $(SOURCES)
 	$(BRIDGES_VENV)/bin/python -m pip install --quiet --force-reinstall --no-deps .
 	$(BRIDGES_VENV)/bin/python -m pip install --quiet $(BRIDGES_PEERS) \
 		'localconv[test,demo,onnx,$(subst $(empty) $(empty),$(comma),$(BRIDGES))]'
-	# Beside the environment: a process that has both Triton and TensorFlow ends in an error of LLVM, which both bring.
+	# Beside the environment: a process with both Triton and TensorFlow ends in an error of LLVM, which both bring.
 	$(BRIDGES_VENV)/bin/python -m pip install --quiet --no-deps --upgrade --target $(BRIDGES_VENV)/triton triton
 	mv $@.begun $@
 
