@@ -445,7 +445,7 @@ def test_bad_calls():
         localconv.local_conv2d(x, bank, 3, data_format="channels_last", bias=np.ones(3, np.float32))
     with pytest.raises(ValueError, match="grad_output must have the shape of the forward result"):
         grad.local_conv2d_input(x.shape, bank, x, 3, data_format="channels_last")
-    with pytest.raises(TypeError, match=r"inputs must be an array of .* got a KernelBank"):
+    with pytest.raises(TypeError, match=r"inputs must be an array of .*: only a kernel may be a KernelBank"):
         localconv.local_conv2d(bank, bank, 3, data_format="channels_last")
     with pytest.raises(TypeError, match=r"kernel must be an array of .* got a KernelBank, which stands for"):
         localconv.conv2d(x, bank, data_format="channels_last")

@@ -118,8 +118,9 @@ def as_float_array(value: ArrayLike, name: str) -> Array:
     TypeError, ValueError name the argument `name`.
     """
     if type(value) is not ndarray:
-        if type(value).__module__ == "localconv":
-            raise TypeError(f"{name} must be an array of {ACCEPTED}, got a {type(value).__name__}")
+        kind = type(value).__name__
+        if type(value).__module__ == "localconv" and kind in ("QuantizedKernel", "KernelBank"):
+            raise TypeError(f"{name} must be an array of {ACCEPTED}: only a kernel may be a {kind}")
         value = as_array(value, name, ACCEPTED)
     dtype = value.dtype
     if dtype is FLOAT32 or dtype is FLOAT64:
