@@ -310,13 +310,18 @@ SIZES = (4, 5, 6, 7, 3)
 GIVEN_A_LOSS = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 
 
+# All modules, and those of int8; the filters of a few are never that.
+NAMES = [name for name in localconv.torch.__all__ if "Local" in name]
+MODULES = [*((name, False) for name in NAMES), *((name, True) for name in NAMES if "LowRank" not in name)]
+
+
 def module_for(name, size, quantized=False):
     kind = getattr(localconv.torch, name)
     if name.startswith("Lazy"):
         layer = kind(4, 2)
         layer(torch.zeros(1, 3, *[size] * layer.rank))
     else:
-        layer = kind(3, 4, 2, size)
+        layer = kind(3, 4, 2, size, *([2] if "LowRank" in name else []))
     return layer.quantize() if quantized else layer
 
 
@@ -339,8 +344,7 @@ def check_gradients(layer, run):
 
 @GIVEN_A_LOSS
 @pytest.mark.parametrize("compiled_autograd", [False, True])
-@pytest.mark.parametrize("quantized", [False, True])
-@pytest.mark.parametrize("name", [name for name in localconv.torch.__all__ if "Local" in name])
+@pytest.mark.parametrize(("name", "quantized"), MODULES)
 def test_backward_passes_that_a_compiled_function_calls(name, quantized, compiled_autograd):
     """Where the forward pass was eager, as where compilation has left a training step to Python."""
     torch._dynamo.reset()
@@ -352,7 +356,7 @@ def test_backward_passes_that_a_compiled_function_calls(name, quantized, compile
 
 
 @pytest.mark.parametrize("dynamic", [None, True])
-@pytest.mark.parametrize("name", [name for name in localconv.torch.__all__ if "Local" in name])
+@pytest.mark.parametrize("name", NAMES)
 def test_compiled_training_steps_of_many_sizes(name, dynamic):
     torch._dynamo.reset()
     step = torch.compile(lambda layer, x: layer(x).square().sum().backward(), backend="aot_eager", dynamic=dynamic)
