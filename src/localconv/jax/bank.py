@@ -47,10 +47,9 @@ class KernelBank:
     Attributes
     ----------
     filters, weights, indices : jax.Array, or None
-    shape : tuple of int
-        That of the kernel which the bank stands for, (positions, rows, F).
-    dtype : dtype
-        Of that kernel: what JAX promotes filters and weights to.
+    shape, dtype : tuple of int, dtype
+        Those of the kernel which the bank stands for: (positions, rows, F), and what JAX promotes filters and weights
+        to.
 
     Raises
     ------

@@ -285,11 +285,10 @@ class LowRankLocalConv1d(_LowRankLocalConv):
         (rank, kernel_size * in_channels / groups, out_channels), rows as in `LocalConv1d`.
     position_weights : Parameter
         (positions, rank); of separable ones ``row_weights`` (rows, rank) and ``column_weights`` (columns, rank).
-    weights : Tensor
-        (positions, rank): what these make.
     bias : Parameter or None
         ``(out_channels, *output_size)``, or (out_channels,).
-    output_size : tuple of int
+    weights, output_size : Tensor, tuple of int
+        (positions, rank), the weights that these parameters make; and the positions along every axis.
 
     Raises
     ------
@@ -350,11 +349,10 @@ class LowRankLocalConv2d(_LowRankLocalConv):
         (rank, kh * kw * in_channels / groups, out_channels), rows as in `LocalConv2d`.
     position_weights : Parameter
         (positions, rank); of separable ones ``row_weights`` (rows, rank) and ``column_weights`` (columns, rank).
-    weights : Tensor
-        (positions, rank): what these make.
     bias : Parameter or None
         ``(out_channels, *output_size)``, or (out_channels,).
-    output_size : tuple of int
+    weights, output_size : Tensor, tuple of int
+        (positions, rank), the weights that these parameters make; and the positions along every axis.
 
     Raises
     ------
