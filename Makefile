@@ -4,7 +4,8 @@
 # make test-quick           a minute's selection of the tests, which finds what most changes break
 # make test                 the tests, after make dev
 # make test-bridges         tests and examples of localconv.torch, .jax, .keras and .dask, in .venv-bridges;
-#                           test-bridges-keras, test-bridges-torch and test-bridges-others: its parts
+#                           test-bridges-keras, test-bridges-keras-compiled (PyTorch and JAX), test-bridges-torch
+#                           and test-bridges-others: its parts
 # make demo                 filters, matches and sharpens real photographs, then trains on real digits
 # make lint                 everything that reads the code; format: writes it as lint wants it
 # make docs                 the documentation, in build/docs; docs-check: every page in a browser, at three widths
@@ -36,9 +37,9 @@ CFLAGS_TEST := -std=c11 -O2 -Wall -Wextra -Wno-unused-parameter -Werror -Iinclud
 PEERS ?=
 BENCH_FLAGS ?=
 
-.PHONY: help dev test-quick test test-bridges test-bridges-keras test-bridges-torch test-bridges-others demo lint \
-	format docs docs-check bench bench-busy wheel wheel-test cross kernel-test kernel-test-aarch64 \
-	kernel-test-windows valgrind sanitize sanitize-threads fuzz soak coverage mutants clean
+.PHONY: help dev test-quick test test-bridges test-bridges-keras test-bridges-keras-compiled test-bridges-torch \
+	test-bridges-others demo lint format docs docs-check bench bench-busy wheel wheel-test cross kernel-test \
+	kernel-test-aarch64 kernel-test-windows valgrind sanitize sanitize-threads fuzz soak coverage mutants clean
 .DELETE_ON_ERROR:
 
 # The comment at this file's head.
@@ -70,13 +71,17 @@ BRIDGES := $(patsubst tests/bridges/%/conftest.py,%,$(wildcard tests/bridges/*/c
 BRIDGES_PEERS := torch==2.13.0 tensorflow-cpu pydot flax zarr joblib ray pylops \
 	onnx onnxscript onnxruntime tf2onnx jax2onnx
 BRIDGES_VENV := .venv-bridges
-# In three parts side by side: the longest decides, and Keras's has four backends.
+# In parts side by side: the longest decides, which would be Keras's with its four backends in a row.
 test-bridges: $(BRIDGES_VENV)/.installed
-	$(MAKE) --jobs=3 --output-sync=line test-bridges-keras test-bridges-torch test-bridges-others
+	$(MAKE) --jobs=4 --output-sync=line test-bridges-keras-compiled test-bridges-keras test-bridges-torch \
+		test-bridges-others
 
 test-bridges-keras: $(BRIDGES_VENV)/.installed
-	$(BRIDGES_VENV)/bin/python -m pytest tests/bridges/keras
+	$(BRIDGES_VENV)/bin/python -m pytest tests/bridges/keras -k 'not torch and not jax'
 	$(BRIDGES_VENV)/bin/python examples/keras3_migration.py
+
+test-bridges-keras-compiled: $(BRIDGES_VENV)/.installed
+	$(BRIDGES_VENV)/bin/python -m pytest tests/bridges/keras -k 'torch or jax'
 
 test-bridges-torch: $(BRIDGES_VENV)/.installed
 	$(BRIDGES_VENV)/bin/python -m pytest tests/bridges/torch
