@@ -71,9 +71,17 @@ BRIDGES := $(patsubst tests/bridges/%/conftest.py,%,$(wildcard tests/bridges/*/c
 BRIDGES_PEERS := torch==2.13.0 tensorflow-cpu pydot flax zarr joblib ray pylops \
 	onnx onnxscript onnxruntime tf2onnx jax2onnx
 BRIDGES_VENV := .venv-bridges
+# macOS has no Triton, and a make that knows of no output in whole lines.
+SYNCED := $(if $(filter output-sync,$(.FEATURES)),--output-sync=line)
+ifeq ($(shell uname),Linux)
+INSTALL_TRITON = $(BRIDGES_VENV)/bin/python -m pip install --quiet --no-deps --upgrade \
+	--target $(BRIDGES_VENV)/triton triton
+TEST_TRITON = PYTHONPATH=$(BRIDGES_VENV)/triton TRITON_INTERPRET=1 $(BRIDGES_VENV)/bin/python -m pytest \
+	tests/bridges/torch/test_torch_triton.py
+endif
 # In parts side by side: the longest decides, which would be Keras's with its four backends in a row.
 test-bridges: $(BRIDGES_VENV)/.installed
-	$(MAKE) --jobs=4 --output-sync=line test-bridges-keras-compiled test-bridges-keras test-bridges-torch \
+	$(MAKE) --jobs=4 $(SYNCED) test-bridges-keras-compiled test-bridges-keras test-bridges-torch \
 		test-bridges-others
 
 test-bridges-keras: $(BRIDGES_VENV)/.installed
@@ -85,8 +93,7 @@ test-bridges-keras-compiled: $(BRIDGES_VENV)/.installed
 
 test-bridges-torch: $(BRIDGES_VENV)/.installed
 	$(BRIDGES_VENV)/bin/python -m pytest tests/bridges/torch
-	PYTHONPATH=$(BRIDGES_VENV)/triton TRITON_INTERPRET=1 $(BRIDGES_VENV)/bin/python -m pytest \
-		tests/bridges/torch/test_torch_triton.py
+	$(TEST_TRITON)
 	$(BRIDGES_VENV)/bin/python examples/torch_digits.py
 	$(BRIDGES_VENV)/bin/python examples/kernel_prediction.py
 	$(BRIDGES_VENV)/bin/python examples/deconvolution.py
@@ -106,7 +113,7 @@ $(BRIDGES_VENV)/.installed: $(SOURCES)
 	$(BRIDGES_VENV)/bin/python -m pip install --quiet $(BRIDGES_PEERS) \
 		'localconv[test,demo,onnx,$(subst $(empty) $(empty),$(comma),$(BRIDGES))]'
 	# Beside the environment: a process with both Triton and TensorFlow ends in an error of LLVM, which both bring.
-	$(BRIDGES_VENV)/bin/python -m pip install --quiet --no-deps --upgrade --target $(BRIDGES_VENV)/triton triton
+	$(INSTALL_TRITON)
 	mv $@.begun $@
 
 lint: $(VENV)/.lint
