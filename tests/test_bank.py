@@ -201,11 +201,10 @@ def test_grid_is_folded_box_by_box():
     nodes = [np.linspace(0, 31, 3), np.linspace(0, 39, 4)]
     bank = KernelBank.on_grid(rng.standard_normal((12, 25, 1), dtype=np.float32), nodes, (32, 40))
     x = rng.standard_normal((1, 32, 40, 1), dtype=np.float32)
-    work = banked.Banked(
-        localconv.core.spec.local_spec(2, 5, 1, "same", "channels_last", 1, 1), x.shape, bank, banked.engine.NAMES, None
-    )
+    spec = localconv.core.spec.local_spec(2, 5, 1, "same", "channels_last", 1, 1)
+    work = banked.Banked(spec, x.shape, bank, np.float32)
     assert work.fold
-    assert len(list(work.units(4))) == 2 * 3
+    assert len(list(work.units())) == 2 * 3
     check_all(bank, 2, x, 5, padding="same", data_format="channels_last")
 
 
@@ -226,18 +225,29 @@ def test_ways_by_cost(monkeypatch):
     spec = localconv.core.spec.local_spec(2, 3, 1, "valid", "channels_last", 1, 1)
 
     def folds(bank, batch, spec=spec, channels=2):
-        return banked.Banked(spec, (batch, 12, 12, channels), bank, banked.engine.NAMES, None).fold
+        return banked.Banked(spec, (batch, 12, 12, channels), bank, np.float32).fold
 
     low = bank_of("weights", 100, 18, 4)
     assert folds(low, 1)
     assert not folds(low, 64)
-    assert not banked.Banked(spec, (9, 12, 12, 2), low, banked.engine.NAMES, None, banked.GRADIENTS).fold
+    assert not banked.Banked(spec, (9, 12, 12, 2), low, np.float32, folded=banked.GRADIENTS).fold
     assert not folds(bank_of("labels", 100, 18, 4), 1)  # boxes of one position
     halves = KernelBank(low.filters, indices=np.arange(100) // 50)
     monkeypatch.setattr(banked, "BOX_POSITIONS", 50)
     assert folds(halves, 64)  # each position has one filter: nothing is computed twice
     both = localconv.core.spec.local_spec(2, 3, 2, "valid", "channels_last", 2, 1)
     assert not folds(bank_of("weights", 16, 18, 4), 1, both)
+
+
+def test_each_operation_has_its_own_cost(monkeypatch):
+    """Nine images: results, and gradients for the input, fold where gradients for the bank build."""
+    ways, folds = [], banked.Banked.folds
+    monkeypatch.setattr(banked.Banked, "folds", lambda self, folded: ways.append(folds(self, folded)) or ways[-1])
+    bank, x = bank_of("weights", 100, 18, 4), np.ones((9, 12, 12, 2), np.float32)
+    y = localconv.local_conv2d(x, bank, 3, data_format="channels_last")
+    grad.local_conv2d_input(x.shape, bank, y, 3, data_format="channels_last")
+    grad.local_conv2d_bank(x, bank, y, 3, data_format="channels_last")
+    assert ways == [True, True, False]
 
 
 def test_inf_and_nan_stay_where_they_are(way):

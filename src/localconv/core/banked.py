@@ -24,6 +24,7 @@ from . import engine
 from .arguments import Ints
 from .arrays import Array, ElementType, as_float_array, contiguous, element_type, output_for, write_result
 from .bank import KernelBank, picked, spread
+from .config import CHANNELS_FIRST, CHANNELS_LAST
 from .geometry import Geometry, Mismatch, Names, geometry_of
 from .spec import Spec, conv_spec, filter_spec, local_spec
 from .windows import Range, axes_of, layout_of
@@ -45,7 +46,7 @@ BOX_POSITIONS = 64
 Box = tuple[Range, ...]
 
 ONE_TAP, ONE_TAP_OF_PLANES = (
-    conv_spec(1, 1, "valid", data_format, 1, 1) for data_format in ("channels_last", "channels_first")
+    conv_spec(1, 1, "valid", data_format, 1, 1) for data_format in (CHANNELS_LAST, CHANNELS_FIRST)
 )
 
 
@@ -55,6 +56,21 @@ class Unit(NamedTuple):
     images: slice
     box: Box
     used: Array | None = None
+
+    @property
+    def sizes(self) -> Ints:
+        """Positions along every axis."""
+        return tuple(stop - start for start, stop in self.box)
+
+    @property
+    def positions(self) -> int:
+        """Positions of one image."""
+        return prod(self.sizes)
+
+    @property
+    def place(self) -> tuple[slice, ...]:
+        """Where they lie among all positions."""
+        return tuple(slice(*ends) for ends in self.box)
 
 
 class Folded(NamedTuple):
@@ -68,7 +84,7 @@ class Folded(NamedTuple):
     def spec(self) -> Spec:
         """The weighted sum over the filters of the bank, as filters that come with the data."""
         size = (self.filters, 1) if self.planes else (1, self.filters)
-        return filter_spec(2, size, 1, "valid", "channels_last", 1, 1)
+        return filter_spec(2, size, 1, "valid", CHANNELS_LAST, 1, 1)
 
     def results(self, images: int, positions: int) -> Ints:
         """The shape of what is summed, images of filters and positions."""
@@ -90,10 +106,19 @@ class Folded(NamedTuple):
 class Banked:
     """A convolution with a bank, for arrays of these sizes, in one dtype; `context` as in the engine, `folded` as in
     `folds`.
+
+    `planes`: results of single filters are made as planes, where the input and the sums lie in planes too.
     """
 
     def __init__(
-        self, spec: Spec, x_shape: Ints, bank: KernelBank, names: Names, context: Context | None, folded: int = 1
+        self,
+        spec: Spec,
+        x_shape: Ints,
+        bank: KernelBank,
+        dtype: Any,
+        names: Names = engine.NAMES,
+        context: Context | None = None,
+        folded: int = 1,
     ) -> None:
         try:
             self.geometry: Geometry = geometry_of(spec, x_shape, bank.shape)
@@ -101,10 +126,13 @@ class Banked:
         except Mismatch as error:
             raise error.named(names) from None
         self.spec, self.bank, self.context = spec, bank, context
-        self.x_shape, self.first = x_shape, spec.channels_first
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
+        self.first = spec.channels_first
         self.axes = axes_of(spec, x_shape[2:] if self.first else x_shape[1:-1])
         self.positions = tuple(axis.outputs for axis in self.axes)
         self.rows, self.columns = bank.shape[1:]
+        self.filters = bank.filters.astype(self.dtype, copy=False)
+        self.planes = self.first or (self.geometry.channels == 1 and self.columns == 1)
         self.kernels: dict[Any, Array] = {}
         self.kept: dict[str, Array] = {}
         self.fold = self.folds(folded)
@@ -119,12 +147,12 @@ class Banked:
         if max(self.spec.strides) > 1 and max(self.spec.dilation) > 1:
             return False  # shared convolutions have one of them alone
         if indices is None:
-            filters = len(self.bank.filters)
+            filters = len(self.filters)
         elif self.boxes() is None:
             return False
         else:
             filters = indices.shape[1]
-        together = max(1, UNIT_BYTES // (self.rows * self.columns * self.bank.filters.itemsize))
+        together = max(1, UNIT_BYTES // (self.rows * self.columns * self.dtype.itemsize))
         return folded * g.batch * filters <= filters * (1 + READ / together) + BUILT + g.batch
 
     def boxes(self) -> list[tuple[Box, Array]] | None:
@@ -136,17 +164,17 @@ class Banked:
         found: list[tuple[Box, Array]] | None = known[self.positions]
         return found
 
-    def units(self, itemsize: int) -> Iterator[Unit]:
+    def units(self) -> Iterator[Unit]:
         """All output positions of all images."""
         whole: Box = tuple((0, n) for n in self.positions)
-        batch = self.geometry.batch
+        batch, column = self.geometry.batch, self.columns * self.dtype.itemsize
         if not self.fold:
-            for box in cut(whole, self.rows * self.columns * itemsize, UNIT_BYTES):
+            for box in cut(whole, self.rows * column, UNIT_BYTES):
                 yield Unit(slice(0, batch), box)
             return
         boxes = [(whole, None)] if self.bank.indices is None else self.boxes()
         for box, used in boxes or ():
-            each = (len(self.bank.filters) if used is None else len(used)) * self.columns * itemsize
+            each = len(self.filters if used is None else used) * column
             together = max(1, min(batch, UNIT_BYTES // max(1, each * _size(box))))
             for part in cut(box, each, UNIT_BYTES):
                 for start in range(0, batch, together):
@@ -157,45 +185,47 @@ class Banked:
     def met(self, unit: Unit) -> tuple[tuple[Any, ...], tuple[Range, ...]]:
         """Where the pixels of the input lie that a unit's windows meet, and the padding around them."""
         met = [axis.met(positions) for axis, positions in zip(self.axes, unit.box, strict=True)]
-        return self.place(unit.images, [pixels for pixels, _ in met]), tuple(padding for _, padding in met)
-
-    def place(self, images: slice, ranges: list[Range] | Box) -> tuple[Any, ...]:
-        """The index of a box of some images in an array of the data format."""
-        return layout_of((images,), tuple(slice(*range_) for range_ in ranges), slice(None), self.first)  # type: ignore[arg-type]
+        return self.images_at(unit, tuple(slice(*ends) for ends, _ in met)), tuple(padding for _, padding in met)
 
     def results_at(self, unit: Unit) -> tuple[Any, ...]:
         """Where the results of a unit lie."""
-        return self.place(unit.images, unit.box)
+        return self.images_at(unit, unit.place)
 
-    def by_position(self, array: Array | None, unit: Unit, dtype: Any = None) -> Array | None:
-        """The weights or indices of a unit's positions, (positions, M)."""
+    def images_at(self, unit: Unit, place: tuple[slice, ...]) -> tuple[Any, ...]:
+        """The index of a box of a unit's images in an array of the data format."""
+        return layout_of((unit.images,), place, slice(None), self.first)  # type: ignore[arg-type]
+
+    def weights(self, unit: Unit) -> Array | None:
+        """The weights of a unit's positions, (positions, M)."""
+        return self.by_position(self.bank.weights, unit, self.dtype)
+
+    def indices(self, unit: Unit) -> Array | None:
+        """The filters that they are of."""
+        return self.by_position(self.bank.indices, unit, np.int32)
+
+    def by_position(self, array: Array | None, unit: Unit, dtype: Any) -> Array | None:
         if array is None:
             return None
-        part = array.reshape(*self.positions, -1)[tuple(slice(*positions) for positions in unit.box)]
-        return np.ascontiguousarray(part.reshape(_size(unit.box), -1), dtype)
-
-    def planes(self) -> bool:
-        """Whether results of single filters are made as planes: where the input and the sums lie in planes too."""
-        return self.first or (self.geometry.channels == 1 and self.columns == 1)
+        part = array.reshape(*self.positions, -1)[unit.place]
+        return np.ascontiguousarray(part.reshape(unit.positions, -1), dtype)
 
     def folded(self, unit: Unit) -> Folded:
-        filters = len(self.bank.filters) if unit.used is None else len(unit.used)
-        return Folded(self.planes(), filters, self.columns)
+        return Folded(self.planes, len(self.filters if unit.used is None else unit.used), self.columns)
 
     def shared(self, padding: tuple[Range, ...]) -> Spec:
         """The shared convolution of a unit."""
-        spec, data_format = self.spec, "channels_first" if self.planes() else "channels_last"
-        return conv_spec(spec.rank, spec.strides, padding, data_format, spec.dilation, spec.groups)
+        spec = self.spec
+        return conv_spec(spec.rank, spec.strides, padding, _format(self.planes), spec.dilation, spec.groups)
 
-    def shared_kernel(self, used: Array | None, dtype: Any) -> Array:
+    def shared_kernel(self, used: Array | None) -> Array:
         """The kernel of that convolution: its filters in the order in which `Folded` has the results."""
         key = None if used is None else tuple(used.tolist())
         if key not in self.kernels:
-            filters = self.bank.filters if used is None else self.bank.filters[used]
+            filters = self.filters if used is None else self.filters[used]
             taps, inner = self.spec.kernel_size or (), self.geometry.channels // self.geometry.groups
             shape = (inner, *taps) if self.first else (*taps, inner)
-            last = filters.astype(dtype).reshape(len(filters), *shape, self.columns)
-            last = np.moveaxis(last, 0, -1 if self.planes() else -2)
+            last = filters.reshape(len(filters), *shape, self.columns)
+            last = np.moveaxis(last, 0, -1 if self.planes else -2)
             if self.first:
                 last = np.moveaxis(last, 0, self.spec.rank)
             self.kernels[key] = np.ascontiguousarray(last.reshape(*taps, inner, -1))
@@ -204,96 +234,91 @@ class Banked:
     def bank_order(self, gradient: Array, filters: int) -> Array:
         """The gradient for a shared kernel as one for filters of the bank, (filters, rows, F)."""
         taps, inner = self.spec.kernel_size or (), gradient.shape[-2]
-        pair = (self.columns, filters) if self.planes() else (filters, self.columns)
+        pair = (self.columns, filters) if self.planes else (filters, self.columns)
         last = gradient.reshape(*taps, inner, *pair)
-        last = np.moveaxis(last, -1 if self.planes() else -2, 0)
+        last = np.moveaxis(last, -1 if self.planes else -2, 0)
         if self.first:
             last = np.moveaxis(last, self.spec.rank + 1, 1)
         return last.reshape(filters, self.rows, self.columns)
 
-    def scratch(self, name: str, shape: Ints, dtype: Any) -> Array:
+    def scratch(self, name: str, shape: Ints) -> Array:
         """An array whose memory the next unit uses again: fresh memory costs more than what is written there."""
         size = prod(shape)
         if name not in self.kept or self.kept[name].size < size:
-            self.kept[name] = np.empty(size, dtype)
+            self.kept[name] = np.empty(size, self.dtype)
         return self.kept[name][:size].reshape(shape)
 
-    def planar(self, array: Array) -> Array:
-        """Images of the data format in the format of the shared convolution: of one channel they are planes too."""
-        return array.reshape(len(array), 1, *array.shape[1:-1]) if self.planes() and not self.first else array
+    def planar(self, shape: Ints) -> Ints:
+        """The shape of images in the format of the shared convolution: of one channel they are planes too."""
+        return (shape[0], 1, *shape[1:-1]) if self.planes and not self.first else shape
 
-    def built(self, unit: Unit, dtype: Any) -> Array:
+    def built(self, unit: Unit) -> Array:
         """The kernels of a unit."""
-        weights, indices = self.by_position(self.bank.weights, unit, dtype), self.by_position(self.bank.indices, unit)
-        filters, shape = self.bank.filters.astype(dtype, copy=False), (_size(unit.box), self.rows, self.columns)
-        kernel = self.scratch("kernel", shape, dtype)
+        weights, indices = self.weights(unit), self.indices(unit)
+        kernel = self.scratch("kernel", (unit.positions, self.rows, self.columns))
         if indices is not None:
-            return picked(filters, weights, indices, kernel)
+            return picked(self.filters, weights, indices, kernel)
         # A shared convolution of one tap, from weights to the kernel's elements: on the threads that all else has.
         assert weights is not None
-        out = kernel.reshape(1, len(kernel), -1)
-        engine.forward(ONE_TAP, weights[None], filters.reshape(1, len(filters), -1), out=out, context=self.context)
+        out, filters = kernel.reshape(1, len(kernel), -1), self.filters.reshape(1, len(self.filters), -1)
+        engine.forward(ONE_TAP, weights[None], filters, out=out, context=self.context)
         return kernel
 
     def local(self, padding: tuple[Range, ...]) -> Spec:
         """The locally connected convolution of a unit."""
-        spec, data_format = self.spec, "channels_first" if self.first else "channels_last"
+        spec = self.spec
         assert spec.kernel_size is not None
-        return local_spec(spec.rank, spec.kernel_size, spec.strides, padding, data_format, spec.dilation, spec.groups)
+        windows = (spec.kernel_size, spec.strides, padding, _format(self.first), spec.dilation, spec.groups)
+        return local_spec(spec.rank, *windows)
 
     # --------------------------------------------------------------------------------------------------- operations
 
     def forward(self, x: Array, result: Array, bias: Array | None, relu: bool) -> None:
-        for unit in self.units(result.itemsize):
+        for unit in self.units():
             place, padding = self.met(unit)
             part, at = x[place], self.results_at(unit)
             if 0 in part.shape:
                 result[at] = 0
-            elif not self.fold:
-                kernel = self.built(unit, result.dtype)
-                result[at] = engine.forward(self.local(padding), part, kernel, context=self.context)
+            elif self.fold:
+                result[at] = self.weighed(self.maps(part, unit, padding), unit).reshape(result[at].shape)
             else:
-                maps = self.maps(part, unit, padding, result.dtype)
-                result[at] = self.weighed(maps, unit).reshape(result[at].shape)
+                result[at] = engine.forward(self.local(padding), part, self.built(unit), context=self.context)
             if bias is not None:
                 result[at] += self.bias_at(bias, unit)
             if relu:
                 np.maximum(result[at], 0, out=result[at])
 
-    def maps(self, part: Array, unit: Unit, padding: tuple[Range, ...], dtype: Any) -> Array:
+    def maps(self, part: Array, unit: Unit, padding: tuple[Range, ...]) -> Array:
         """The results of a unit's single filters."""
-        kernel, (images, *_) = self.shared_kernel(unit.used, dtype), part.shape
-        sizes = tuple(stop - start for start, stop in unit.box)
-        maps = self.scratch("maps", layout_of((images,), sizes, kernel.shape[-1], self.planes()), dtype)
-        return engine.forward(self.shared(padding), self.planar(part), kernel, out=maps, context=self.context)
+        kernel, x = self.shared_kernel(unit.used), part.reshape(self.planar(part.shape))
+        maps = self.scratch("maps", layout_of((len(x),), unit.sizes, kernel.shape[-1], self.planes))
+        return engine.forward(self.shared(padding), x, kernel, out=maps, context=self.context)
 
     def weighed(self, maps: Array, unit: Unit) -> Array:
         """The sums of these that a unit's positions have."""
-        weights = self.by_position(self.bank.weights, unit, maps.dtype)
+        weights = self.weights(unit)
         if weights is None:
             return maps
-        fold, images, positions = self.folded(unit), len(maps), _size(unit.box)
-        maps = maps.reshape(fold.results(images, positions))
-        return engine.forward(fold.spec, maps, weights.reshape(fold.weights(positions)), context=self.context)
+        fold = self.folded(unit)
+        maps = maps.reshape(fold.results(len(maps), unit.positions))
+        return engine.forward(fold.spec, maps, weights.reshape(fold.weights(unit.positions)), context=self.context)
 
     def spread_out(self, gradient: Array, unit: Unit) -> Array:
         """The adjoint of `weighed`: gradients for the results of single filters."""
-        weights = self.by_position(self.bank.weights, unit, gradient.dtype)
-        gradient = self.planar(gradient)
+        weights = self.weights(unit)
         if weights is None:
-            return gradient
-        fold, images, positions = self.folded(unit), len(gradient), _size(unit.box)
-        results = fold.results(images, positions)
+            return gradient.reshape(self.planar(gradient.shape))
+        fold, images = self.folded(unit), len(gradient)
+        results = fold.results(images, unit.positions)
         made = engine.grad_input(
             fold.spec,
             results,
-            weights.reshape(fold.weights(positions)),
-            np.ascontiguousarray(gradient).reshape(fold.sums(images, positions)),
-            out=self.scratch("spread", results, gradient.dtype),
+            weights.reshape(fold.weights(unit.positions)),
+            gradient.reshape(fold.sums(images, unit.positions)),
+            out=self.scratch("spread", results),
             context=self.context,
         )
-        sizes = tuple(stop - start for start, stop in unit.box)
-        return made.reshape(layout_of((images,), sizes, fold.filters * fold.columns, fold.planes))
+        return made.reshape(layout_of((images,), unit.sizes, fold.filters * fold.columns, fold.planes))
 
     def bias_at(self, bias: Array, unit: Unit) -> Array:
         """A bias as a unit's results take it; one for every position is reshaped, not transposed, as Keras does."""
@@ -304,64 +329,60 @@ class Banked:
 
     def grad_input(self, gradient: Array, result: Array) -> None:
         result[...] = 0
-        for unit in self.units(result.itemsize):
+        for unit in self.units():
             place, padding = self.met(unit)
-            shape = result[place].shape
-            if 0 in shape:
+            pixels = result[place]
+            if 0 in pixels.shape:
                 continue
-            part = contiguous(gradient[self.results_at(unit)], result.dtype)
-            if not self.fold:
-                kernel = self.built(unit, result.dtype)
-                result[place] += engine.grad_input(self.local(padding), shape, kernel, part, context=self.context)
-                continue
-            maps, kernel = self.spread_out(part, unit), self.shared_kernel(unit.used, result.dtype)
-            if self.planes() and not self.first:
-                shape = (shape[0], 1, *shape[1:-1])
-            made = engine.grad_input(self.shared(padding), shape, kernel, maps, context=self.context)
-            result[place] += made.reshape(result[place].shape)
+            part = contiguous(gradient[self.results_at(unit)], self.dtype)
+            if self.fold:
+                spec, shape = self.shared(padding), self.planar(pixels.shape)
+                kernel, part = self.shared_kernel(unit.used), self.spread_out(part, unit)
+            else:
+                spec, shape, kernel = self.local(padding), pixels.shape, self.built(unit)
+            made = engine.grad_input(spec, shape, kernel, part, context=self.context)
+            pixels += made.reshape(pixels.shape)
 
-    def grad_bank(self, x: Array, gradient: Array, dtype: Any) -> tuple[Array, Array | None]:
+    def grad_bank(self, x: Array, gradient: Array) -> tuple[Array, Array | None]:
         """The gradients for the filters and the weights. Those for the filters are summed unit by unit in float64."""
-        filters = np.zeros(self.bank.filters.shape)
-        weights = None if self.bank.weights is None else np.zeros(self.bank.weights.shape, dtype)
+        filters = np.zeros(self.filters.shape)
+        weights = None if self.bank.weights is None else np.zeros(self.bank.weights.shape, self.dtype)
         at_positions = None if weights is None else weights.reshape(*self.positions, -1)
-        for unit in self.units(np.dtype(dtype).itemsize):
+        add = self.folded_gradients if self.fold else self.built_gradients
+        for unit in self.units():
             place, padding = self.met(unit)
-            part, given = x[place], contiguous(gradient[self.results_at(unit)], dtype)
+            part, given = x[place], contiguous(gradient[self.results_at(unit)], self.dtype)
             if 0 in part.shape:
                 continue
-            add = self.folded_gradients if self.fold else self.built_gradients
             made = add(part, given, unit, padding, filters)
             if at_positions is not None:
-                box = tuple(slice(*positions) for positions in unit.box)
-                at_positions[box] += made.reshape(at_positions[box].shape)
-        return filters.astype(dtype), weights
+                at_positions[unit.place] += made.reshape(*unit.sizes, -1)
+        return filters.astype(self.dtype), weights
 
     def folded_gradients(
         self, part: Array, gradient: Array, unit: Unit, padding: tuple[Range, ...], filters: Array
     ) -> Any:
-        spec, x = self.shared(padding), self.planar(part)
-        kernel = self.shared_kernel(unit.used, gradient.dtype)
-        fold, images, positions = self.folded(unit), len(gradient), _size(unit.box)
-        made = engine.grad_kernel(spec, x, kernel.shape, self.spread_out(gradient, unit), context=self.context)
+        """Adds to the gradient for the filters; returns that for the weights of a unit."""
+        kernel, x = self.shared_kernel(unit.used), part.reshape(self.planar(part.shape))
+        fold, images = self.folded(unit), len(gradient)
+        spread = self.spread_out(gradient, unit)
+        made = engine.grad_kernel(self.shared(padding), x, kernel.shape, spread, context=self.context)
         used: Any = slice(None) if unit.used is None else unit.used
         np.add.at(filters, used, self.bank_order(made, fold.filters))  # a box may name a filter twice
         if self.bank.weights is None:
             return None
-        maps = self.maps(part, unit, padding, gradient.dtype).reshape(fold.results(images, positions))
-        sums = np.ascontiguousarray(self.planar(gradient)).reshape(fold.sums(images, positions))
-        return engine.grad_kernel(fold.spec, maps, fold.weights(positions), sums, context=self.context)
+        maps = self.maps(part, unit, padding).reshape(fold.results(images, unit.positions))
+        sums = gradient.reshape(fold.sums(images, unit.positions))
+        return engine.grad_kernel(fold.spec, maps, fold.weights(unit.positions), sums, context=self.context)
 
     def built_gradients(
         self, part: Array, gradient: Array, unit: Unit, padding: tuple[Range, ...], filters: Array
     ) -> Any:
-        positions = _size(unit.box)
-        shape = (positions, self.rows, self.columns)
-        kernel = self.scratch("kernel", shape, gradient.dtype)
-        made = engine.grad_kernel(self.local(padding), part, shape, gradient, out=kernel, context=self.context)
-        matrix = made.reshape(1, positions, -1)
-        weights = self.by_position(self.bank.weights, unit, gradient.dtype)
-        indices = self.by_position(self.bank.indices, unit)
+        """As `folded_gradients`."""
+        kernel = self.scratch("kernel", (unit.positions, self.rows, self.columns))
+        engine.grad_kernel(self.local(padding), part, kernel.shape, gradient, out=kernel, context=self.context)
+        matrix = kernel.reshape(1, unit.positions, -1)
+        weights, indices = self.weights(unit), self.indices(unit)
         used: Any = slice(None)
         by_filter = weights
         if indices is not None:
@@ -374,7 +395,7 @@ class Banked:
         if weights is None:
             return None
         # The elements of a kernel are what is summed over: as positions they are neighbours, in planes.
-        stored, one = self.bank.filters[used].astype(gradient.dtype).reshape(one), (1, one[1], positions)
+        stored, one = self.filters[used].reshape(one), (1, one[1], unit.positions)
         products = engine.grad_kernel(ONE_TAP_OF_PLANES, stored, one, matrix, context=self.context)[0].T
         return products if indices is None else np.take_along_axis(products, np.searchsorted(used, indices), 1)
 
@@ -392,7 +413,7 @@ def forward(
     """`engine.forward` with a bank for a kernel."""
     x, b = as_float_array(x, names.input), None if bias is None else as_float_array(bias, "bias")
     element = element_type(bank, x, b)  # type: ignore[arg-type]  # its dtype is all that counts
-    work = Banked(spec, x.shape, bank, names, context, GRADIENTS)
+    work = Banked(spec, x.shape, bank, element.dtype, names, context)
     if b is not None:
         engine.check_bias(b.shape, work.biases)
         b = contiguous(b, element.dtype)
@@ -414,7 +435,7 @@ def grad_input(
     """`engine.grad_input` with a bank for a kernel."""
     gradient = as_float_array(gradient, names.gradient)
     element = element_type(bank, gradient)  # type: ignore[arg-type]
-    work = Banked(spec, input_shape, bank, names, context)
+    work = Banked(spec, input_shape, bank, element.dtype, names, context)
     engine.check_gradient(gradient.shape, work.output, names)
     result, staged = output_for(out, input_shape, element, (gradient, *bank.parts().values()))
     with np.errstate(all="ignore"):
@@ -428,10 +449,14 @@ def grad_bank(
     """The gradients for a bank's filters and for its weights, of which there may be none."""
     x, gradient = as_float_array(x, names.input), as_float_array(gradient, names.gradient)
     element: ElementType = element_type(None, x, gradient)
-    work = Banked(spec, x.shape, bank, names, context, GRADIENTS)
+    work = Banked(spec, x.shape, bank, element.dtype, names, context, GRADIENTS)
     engine.check_gradient(gradient.shape, work.output, names)
     with np.errstate(all="ignore"):
-        return work.grad_bank(x, gradient, element.dtype)
+        return work.grad_bank(x, gradient)
+
+
+def _format(channels_first: bool) -> str:
+    return CHANNELS_FIRST if channels_first else CHANNELS_LAST
 
 
 def cut(box: Box, each: int, limit: int) -> Iterator[Box]:
