@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .._core import DTYPES, STORAGES
 from .arguments import flag, is_masked
-from .quantized import QuantizedKernel
+from .quantized import KernelStandIn, QuantizedKernel
 
 if TYPE_CHECKING:
     from .bank import KernelBank
@@ -118,9 +118,8 @@ def as_float_array(value: ArrayLike, name: str) -> Array:
     TypeError, ValueError name the argument `name`.
     """
     if type(value) is not ndarray:
-        kind = type(value).__name__
-        if type(value).__module__ == "localconv" and kind in ("QuantizedKernel", "KernelBank"):
-            raise TypeError(f"{name} must be an array of {ACCEPTED}: only a kernel may be a {kind}")
+        if isinstance(value, KernelStandIn):
+            raise TypeError(f"{name} must be an array of {ACCEPTED}: only a kernel may be a {type(value).__name__}")
         value = as_array(value, name, ACCEPTED)
     dtype = value.dtype
     if dtype is FLOAT32 or dtype is FLOAT64:

@@ -11,15 +11,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from .arguments import Ints, ints, is_masked
 from .arrays import as_float_array, half_storage
-from .quantized import held
+from .quantized import KernelStandIn, held
 
 __all__ = ["KernelBank"]
 
+# How layers may normalize the weights of a position; and what is beside the sum of squares: weights of 0 have no
+# direction, and stay 0.
+NORMALIZATIONS, SMALL = (None, "softmax", "norm"), 1e-12
 # Bytes of an expanded kernel that are made at a time.
 EXPANDED_BYTES = 2**20
 
 
-class KernelBank:
+class KernelBank(KernelStandIn):
     """A kernel whose filters at every position are a weighted sum of a few: never expanded, however many positions.
 
     Position p's kernel is ``sum_m weights[p, m] * filters[indices[p, m]]``. The functions of local convolutions, the

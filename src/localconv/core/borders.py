@@ -48,16 +48,26 @@ def borders_of(spec: Spec, x_shape: Ints) -> Borders:
             f"{{input}} must have pixels along every axis that is padded with padding_mode={spec.padding_mode!r}, got "
             f"size {spatial}"
         )
-    # As in PyTorch: a border holds each pixel at most once; reflection leaves out the outermost one.
-    words, fewer = {"reflect": ("less than", 1), "circular": ("at most", 0)}.get(spec.padding_mode, ("", None))
-    if fewer is not None and any(pixels > max(n - fewer, 0) for pixels, n in zip(largest, spatial, strict=True)):
+    wanted = wanted_padding(spec.padding_mode, pairs, spatial)
+    if wanted is not None:
         raise Mismatch(
-            f"padding must be {words} the size of {{input}} along every axis with padding_mode={spec.padding_mode!r}: "
+            f"padding must be {wanted} the size of {{input}} along every axis with padding_mode={spec.padding_mode!r}: "
             f"got {pairs} for size {spatial}"
         )
     none = (0, 0)
     whole = (none, none, *pairs) if spec.channels_first else (none, *pairs, none)
     return Borders(_MODES[spec.padding_mode], whole)
+
+
+def wanted_padding(padding_mode: str, pairs: tuple[tuple[int, int], ...], spatial: Ints) -> str | None:
+    """What padding must be, "less than" or "at most" the size along every axis; None: it is.
+
+    As in PyTorch: a border holds each pixel at most once; reflection leaves out the outermost one.
+    """
+    words, fewer = {"reflect": ("less than", 1), "circular": ("at most", 0)}.get(padding_mode, ("", None))
+    if fewer is None or all(max(pair) <= max(n - fewer, 0) for pair, n in zip(pairs, spatial, strict=True)):
+        return None
+    return words
 
 
 def padded(x: Array, borders: Borders) -> Array:

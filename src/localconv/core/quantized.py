@@ -21,7 +21,13 @@ LARGEST_SCALE = np.nextafter(np.float32(np.finfo(np.float32).max / 127), np.floa
 _base_of = np.ndarray.base.__get__
 
 
-class QuantizedKernel:
+class KernelStandIn:
+    """What functions take in place of an array for a kernel, and for nothing else."""
+
+    __slots__ = ()
+
+
+class QuantizedKernel(KernelStandIn):
     """A kernel of int8 values and float32 scales: ``values * scales`` is what it stands for.
 
     `quantize` makes one; the constructor takes its parts, as a file has them. The forward functions, the transposed

@@ -14,6 +14,7 @@ import keras
 from keras import ops
 
 from ..core.arguments import Ints, ints
+from ..core.bank import NORMALIZATIONS, SMALL
 from ..core.geometry import convolution_of
 from . import layers
 from .arguments import flag, one_of
@@ -23,9 +24,6 @@ from .unshared import OBJECTS, VALUES, UnsharedLayer
 
 __all__ = ["LowRankLocallyConnected1D", "LowRankLocallyConnected2D"]
 
-NORMALIZATIONS = (None, "softmax", "norm")
-# Beside the sum of squares: weights of 0 have no direction, and stay 0.
-SMALL = 1e-12
 OWN_OBJECTS = ("weights_initializer", "weights_regularizer", "weights_constraint")
 
 

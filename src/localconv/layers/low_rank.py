@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike
 
 from ..core import engine
 from ..core.arrays import Array
-from ..core.bank import KernelBank
+from ..core.bank import SMALL, KernelBank
 from ..core.windows import Convolution
 from .arguments import Shape, check_output, flag, positive_int, shown
 from .base import Fans, InputSpec
@@ -40,8 +40,6 @@ NOT_QUANTIZED = (
     "the filter banks of low-rank layers stay as they are; layer.to_local() is a locally connected layer, which can be "
     "quantized"
 )
-# Beside the sum of squares: weights of 0 have no direction, and stay 0.
-SMALL = 1e-12
 
 
 def _norm(x: Array) -> Array:

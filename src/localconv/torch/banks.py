@@ -15,47 +15,40 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .._core import num_threads
 from ..core import banked, engine
 from ..core.arguments import ZEROS, ints
-from ..core.bank import KernelBank
-from ..core.settings import current
+from ..core.bank import NORMALIZATIONS, SMALL, KernelBank
 from ..core.windows import depth_of
 from . import autograd, native
-from .arguments import broadcastable_bias, check_dtypes, check_sizes, numbers_of
+from .arguments import ELEMENTS, broadcastable_bias, check_dtypes, check_sizes, numbers_of
 from .modules import LocalConv1d, LocalConv2d, _LocalConv
 from .window import IntOrInts, Padding, Window
 
 __all__ = ["LowRankLocalConv1d", "LowRankLocalConv2d"]
-
-# Added to squared norms, so that weights of 0 have a gradient.
-SMALL = 1e-12
 
 
 class _Lent:
     """A contiguous tensor's memory as NumPy sees it, for the time of a call: `native` says why not by Tensor.numpy."""
 
     def __init__(self, tensor: Tensor) -> None:
-        wide = np.dtype(np.float64 if tensor.dtype == torch.float64 else np.float32)
         self.tensor = tensor
         self.__array_interface__ = {
             "data": (tensor.data_ptr(), False),
             "shape": tuple(tensor.shape),
-            "typestr": wide.str,
+            "typestr": ELEMENTS[tensor.dtype].dtype.str,
             "version": 3,
         }
 
 
-def _lent(tensor: Tensor, channels_last: bool = False) -> tuple[Any, Tensor]:
-    """An array, and what keeps its memory. 16 bits become float32."""
-    wide = tensor.detach().resolve_neg()
-    wide = wide if wide.dtype == torch.float64 else wide.to(torch.float32)
-    wide = (wide.movedim(1, -1) if channels_last else wide).contiguous()
-    return np.asarray(_Lent(wide)) if wide.numel() else np.empty(wide.shape, np.float32), wide
+def _lent(tensor: Tensor) -> Any:
+    """An array of what is computed, which keeps the memory that it shows: the tensor's, if that is ready."""
+    ready = native.ready(tensor.detach(), ELEMENTS[tensor.dtype])
+    return np.asarray(_Lent(ready)) if ready.numel() else np.empty(ready.shape, ELEMENTS[tensor.dtype].dtype)
 
 
-def _context() -> engine.Context:
-    return engine.Context(current(), min(num_threads(), torch.get_num_threads()))
+def _images(tensor: Tensor) -> Any:
+    """(N, C, ...) as (N, ..., C)."""
+    return _lent(tensor.movedim(1, -1))
 
 
 class _Banked(torch.autograd.Function):
@@ -66,8 +59,8 @@ class _Banked(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, filters: Tensor, weights: Tensor, window: Window) -> Tensor:  # type: ignore[override]
         ctx.save_for_backward(x, filters, weights)
         ctx.window = window
-        (image, _held), bank = _lent(x, True), _bank_of(filters, weights)
-        made = banked.forward(window.spec, image, bank, None, None, False, engine.NAMES, _context())
+        bank = KernelBank(_lent(filters), _lent(weights))
+        made = banked.forward(window.spec, _images(x), bank, None, None, False, engine.NAMES, native.context())
         return torch.from_numpy(made).movedim(-1, 1).to(x.dtype)
 
     @staticmethod
@@ -80,21 +73,18 @@ class _Banked(torch.autograd.Function):
             wanted = [tensor for tensor, needed in zip(tensors, needs, strict=False) if needed]
             made = iter(torch.autograd.grad(y, wanted, gradient, create_graph=True))
             return *(next(made) if needed else None for needed in needs[:3]), None
-        (image, _held), (given, _held2), bank = _lent(x, True), _lent(gradient, True), _bank_of(filters, weights)
+        image, given, bank = _images(x), _images(gradient), KernelBank(_lent(filters), _lent(weights))
+        spec, how = ctx.window.spec, (engine.NAMES, native.context())
         results: list[Tensor | None] = [None, None, None]
         if needs[0]:
-            back = banked.grad_input(ctx.window.spec, image.shape, bank, given, None, engine.NAMES, _context())
+            back = banked.grad_input(spec, image.shape, bank, given, None, *how)
             results[0] = torch.from_numpy(back).movedim(-1, 1).to(x.dtype)
         if needs[1] or needs[2]:
-            pair = banked.grad_bank(ctx.window.spec, image, bank, given, engine.NAMES, _context())
+            pair = banked.grad_bank(spec, image, bank, given, *how)
             for place, (tensor, made) in enumerate(zip(tensors[1:], pair, strict=True), 1):
                 assert made is not None
                 results[place] = torch.from_numpy(made).to(tensor.dtype)
         return *results, None
-
-
-def _bank_of(filters: Tensor, weights: Tensor) -> KernelBank:
-    return KernelBank(_lent(filters)[0].copy(), _lent(weights)[0].copy())
 
 
 def in_operations(x: Tensor, filters: Tensor, weights: Tensor, window: Window) -> Tensor:
@@ -104,9 +94,8 @@ def in_operations(x: Tensor, filters: Tensor, weights: Tensor, window: Window) -
     # (bank, taps, channels, groups, filters of a group) as (groups, bank, filters of a group, channels, taps)
     kernel = filters.reshape(bank, *window.kernel_size, channels, groups, outputs // groups)
     kernel = kernel.permute(rank + 2, 0, rank + 3, rank + 1, *range(1, rank + 1)).flatten(0, 2)
-    pads = [n for axis in reversed(range(rank)) for n in window.padding[2 * axis : 2 * axis + 2]]
     convolve = (F.conv1d, F.conv2d, F.conv3d)[rank - 1]
-    padded = F.pad(x, pads) if any(pads) else x
+    padded = F.pad(x, window.ends) if any(window.padding) else x
     maps = convolve(padded, kernel, None, window.stride, 0, window.dilation, groups)
     by_filter = maps.unflatten(1, (groups, bank, outputs // groups))
     by_position = weights.movedim(0, 1).reshape(bank, 1, *maps.shape[2:])
@@ -151,19 +140,13 @@ class _LowRankLocalConv(_LocalConv):
         (terms,) = ints(rank, 1, "rank")
         if type(separable) is not bool:
             raise TypeError(f"separable must be True or False, got {separable!r}")
-        if normalize_weights not in (None, "softmax", "norm"):
+        if normalize_weights not in NORMALIZATIONS:
             raise ValueError(f"normalize_weights must be None, 'softmax' or 'norm', got {normalize_weights!r}")
         if separable and self.rank == 1:
             raise ValueError("separable must be False in one dimension, which has no rows and columns")
         self._terms, self.separable, self.normalize_weights = terms, separable, normalize_weights
         windows = (kernel_size, input_size, stride, padding, dilation, groups)
         super().__init__(in_channels, out_channels, *windows, bias, padding_mode, device, dtype)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in ("_terms", "separable", "normalize_weights"):  # before the module is one
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
 
     def _make_parameters(self, device: Any, dtype: torch.dtype | None) -> None:
         assert self.output_size is not None

@@ -12,6 +12,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedParameter
 
 from ..core.arguments import PADDING_MODES, ZEROS, ints
+from ..core.borders import wanted_padding
 from ..core.windows import depth_of
 from ..docstrings import docstring_from_2d
 from ..quantization import BLOCK
@@ -382,21 +383,17 @@ class _LocalConv(_LocalConvNd):
 
     def _padded(self, input: Tensor) -> tuple[Tensor, Window]:
         """The input with pixels of its own as its padding, and the window that goes over that."""
-        pairs = zip(self._window.padding[::2], self._window.padding[1::2], strict=True)
-        # torch.nn.functional.pad begins with the last axis.
-        ends = [pixels for pair in reversed(list(pairs)) for pixels in pair]
         window = window_for(self.rank, self.kernel_size, self.stride, 0, self.dilation, self.groups)
-        return nn.functional.pad(input, ends, mode=self.padding_mode), window
+        return nn.functional.pad(input, self._window.ends, mode=self.padding_mode), window
 
 
 def _check_borders(size: tuple[int, ...], padding: tuple[int, ...], padding_mode: str) -> None:
     """ValueError where torch.nn.functional.pad would refuse images of that size."""
-    fewer = {"reflect": 1, "circular": 0}.get(padding_mode)
-    largest = [max(pair) for pair in zip(padding[::2], padding[1::2], strict=True)]
-    if fewer is not None and any(pixels > n - fewer for pixels, n in zip(largest, size, strict=True)):
+    wanted = wanted_padding(padding_mode, tuple(zip(padding[::2], padding[1::2], strict=True)), size)
+    if wanted is not None:
         raise ValueError(
-            f"padding must be {'less than' if fewer else 'at most'} input_size along every axis with "
-            f"padding_mode={padding_mode!r}, got padding={padding} for input_size={size}"
+            f"padding must be {wanted} input_size along every axis with padding_mode={padding_mode!r}, got "
+            f"padding={padding} for input_size={size}"
         )
 
 

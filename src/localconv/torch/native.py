@@ -91,7 +91,7 @@ def _run(
     )
 
 
-def _ready(tensor: Tensor, element: ElementType) -> Tensor:
+def ready(tensor: Tensor, element: ElementType) -> Tensor:
     """A contiguous tensor of what is computed in: itself, if it is so already."""
     plain = tensor.resolve_neg()
     if not element.storage or plain.dtype == torch.float32:  # of which `to` would make no copy whatever its strides
@@ -101,7 +101,7 @@ def _ready(tensor: Tensor, element: ElementType) -> Tensor:
 
 def _channels_last(tensor: Tensor, element: ElementType) -> Tensor:
     """(N, C, ...) as (N, ..., C), ready: a view where the memory is in that order."""
-    return _ready(tensor.movedim(1, -1), element)
+    return ready(tensor.movedim(1, -1), element)
 
 
 def _made(size: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -120,14 +120,18 @@ def _as_channels_last(shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[in
     return (n, channels, *spatial), (channels * prod(spatial), 1, *steps)
 
 
+def context() -> engine.Context:
+    """The settings in force, and no more threads than PyTorch's and localconv's."""
+    return engine.Context(current(), min(num_threads(), _get_num_threads()))
+
+
 def _prepare(
     operation: str, window: Window, x_shape: Sequence[int], weight_shape: Sequence[int], element: ElementType
 ) -> engine.Prepared:
-    """The plan of an operation on an input of shape (N, ..., C), for no more threads than PyTorch's and localconv's."""
+    """The plan of an operation on an input of shape (N, ..., C)."""
     shape, rows = tuple(x_shape), tuple(weight_shape)
-    threads = min(num_threads(), _get_num_threads())
     try:
-        return engine.prepare(operation, window.spec, shape, rows, element, engine.Context(current(), threads))
+        return engine.prepare(operation, window.spec, shape, rows, element, context())
     except Mismatch as error:
         n, *spatial, channels = shape
         size = n, channels, *spatial
@@ -163,7 +167,7 @@ def _forward(
     if bias is not None:
         if bias.shape != size[1:] and bias.shape != size[1:2]:
             check_bias(bias.shape, size)
-        bias = _ready(bias, element)
+        bias = ready(bias, element)
     result = _made(size, strides, x.dtype)
     scales = None if scales is None else scales.contiguous()
     _run(prepared.job, result, x, weight, None, bias, scales)
@@ -253,7 +257,7 @@ def filter_forward(x: Tensor, filters: Tensor, window: Window) -> Tensor:
     if x.dim() != window.rank + 2 or filters.dim() != window.rank + 2:
         check_filter_sizes(window, x.shape, filters.shape)
     common, last = x.dtype, is_channels_last(x, filters)
-    x, filters = _ready(_ordered(x, last), element), _ordered(filters, last).resolve_neg().contiguous()
+    x, filters = ready(_ordered(x, last), element), _ordered(filters, last).resolve_neg().contiguous()
     prepared = _prepare_filters("filter_forward", window, x.shape, filters.shape, element, last)
     result = _made_ordered(prepared.output, x.dtype, last)
     _run(prepared.job, result, x, filters, None)
@@ -267,7 +271,7 @@ def filter_grad_input(size: Sequence[int], filters: Tensor, gradient: Tensor, wi
     if gradient.dim() != window.rank + 2 or filters.dim() != window.rank + 2 or len(size) != window.rank + 2:
         check_queries(gradient.shape, check_filter_sizes(window, size, filters.shape))
     common, last = gradient.dtype, is_channels_last(filters, gradient)
-    gradient, filters = _ready(_ordered(gradient, last), element), _ordered(filters, last).resolve_neg().contiguous()
+    gradient, filters = ready(_ordered(gradient, last), element), _ordered(filters, last).resolve_neg().contiguous()
     n, channels, *spatial = size
     shape = (n, *spatial, channels) if last else tuple(size)
     prepared = _prepare_filters("filter_grad_input", window, shape, filters.shape, element, last)
@@ -284,7 +288,7 @@ def filter_grad_kernel(x: Tensor, size: Sequence[int], gradient: Tensor, window:
     if gradient.dim() != window.rank + 2 or x.dim() != window.rank + 2 or len(size) != window.rank + 2:
         check_queries(gradient.shape, check_filter_sizes(window, x.shape, size))
     common, last = gradient.dtype, is_channels_last(x, gradient)
-    x, gradient = (_ready(_ordered(tensor, last), element) for tensor in (x, gradient))
+    x, gradient = (ready(_ordered(tensor, last), element) for tensor in (x, gradient))
     n, taps, *spatial = size
     shape = (n, *spatial, taps) if last else tuple(size)
     wide = SINGLE if element.storage else element
@@ -330,10 +334,8 @@ def _prepare_filters(
 ) -> engine.Prepared:
     """As `_prepare`, of shapes in their order of memory."""
     shapes = tuple(x_shape), tuple(filters_shape)
-    threads = min(num_threads(), _get_num_threads())
-    spec = window.specs[not last]
     try:
-        return engine.prepare(operation, spec, *shapes, element, engine.Context(current(), threads))
+        return engine.prepare(operation, window.specs[not last], *shapes, element, context())
     except Mismatch as error:
         x_size, size = (_as_channels_last(shape)[0] if last else shape for shape in shapes)
         check_filter_sizes(window, x_size, size)

@@ -540,7 +540,6 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> T
     result = x.new_empty((size[0], *size[2:], filters))
     blocks = _blocks(x.dtype, size[0], depth, filters // groups)
     bn, bd, bf = blocks["images"], blocks["summed"], blocks["columns"]
-    kernel, others = of_window[1:3], of_window[3:]
     grid = positions, groups * triton.cdiv(filters // groups, bf), triton.cdiv(size[0], bn)
     if result.numel():
         sizes = size[0], positions, depth, x.shape[1] // groups, filters // groups, groups, *spatial, *output[1:]
@@ -549,8 +548,7 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> T
             rows,
             result,
             *sizes,
-            *kernel,
-            *others,
+            *of_window[1:],
             BN=bn,
             BD=bd,
             BF=bf,
@@ -582,8 +580,7 @@ def grad_input(size: Sequence[Any], weight: Tensor, gradient: Tensor, bias: Tens
             given,
             result,
             *sizes,
-            *of_window[1:3],
-            *of_window[3:],
+            *of_window[1:],
             BN=bn,
             BD=bd,
             BF=bf,
@@ -612,8 +609,7 @@ def grad_weight(x: Tensor, size: Sequence[Any], gradient: Tensor, window: Window
         given,
         result,
         *sizes,
-        *of_window[1:3],
-        *of_window[3:],
+        *of_window[1:],
         BN=bn,
         BD=bd,
         BF=bf,

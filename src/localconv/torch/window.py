@@ -77,6 +77,11 @@ class Window:
         """The padding as functions take it."""
         return "inside" if self.inside else tuple(zip(self.padding[::2], self.padding[1::2], strict=True))
 
+    @property
+    def ends(self) -> list[int]:
+        """The padding as torch.nn.functional.pad takes it: before and after each axis, the last axis first."""
+        return [n for axis in reversed(range(self.rank)) for n in self.padding[2 * axis : 2 * axis + 2]]
+
     def output_size(self, spatial: Sequence[Any]) -> tuple[Any, ...]:
         """Positions along every axis, of sizes that may be symbolic."""
         return output_of(self.spec, spatial)
