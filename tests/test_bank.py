@@ -163,6 +163,18 @@ def test_element_types(way, kind, dtype):
     assert filters.dtype == (np.float64 if dtype == FLOAT64 else np.float32)
 
 
+def test_two_types_of_16_bits_have_float32_in_common(way):
+    rng = np.random.default_rng(4)
+    filters, weights = rng.standard_normal((2, 9, 3)), rng.standard_normal((20, 2))
+    bank = KernelBank(filters.astype(FLOAT16), weights.astype(BFLOAT16))
+    x = rng.standard_normal((2, 6, 7, 1)).astype(FLOAT16)
+    y = localconv.local_conv2d(x, bank, 3, data_format="channels_last")
+    values = oracle.local_conv(2, x.astype(WIDE), expanded(bank), 3)
+    magnitudes = oracle.local_conv(2, abs(x.astype(WIDE)), expanded(bank, True), 3)
+    assert bank.dtype == bank.expand().dtype == y.dtype == FLOAT32
+    check(y, values, magnitudes, 2 * 9)
+
+
 @pytest.mark.parametrize("columns", [1, 3, 16, 33])
 @pytest.mark.parametrize("data_format", FORMATS)
 @pytest.mark.parametrize("shape", ["filters", "positions"])
@@ -417,7 +429,6 @@ FILTERS = np.ones((2, 9, 1), np.float32)
             {"weights": np.ones((4, 2)), "indices": [0] * 4},
         ),
         (TypeError, "weights must have one of the dtypes", {"weights": np.ones((4, 2), int)}),
-        (TypeError, "promotes", {"filters": FILTERS.astype(FLOAT16), "weights": np.ones((4, 2), BFLOAT16)}),
         (TypeError, "indices must be an array without a mask", {"indices": np.ma.masked_array([0, 1], [0, 1])}),
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else "",

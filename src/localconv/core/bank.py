@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .arguments import Ints, ints, is_masked
-from .arrays import as_float_array, half_storage
+from .arrays import as_float_array, data_element_type, half_storage
 from .quantized import KernelStandIn, held
 
 __all__ = ["KernelBank"]
@@ -49,7 +49,7 @@ class KernelBank(KernelStandIn):
     ndim, size, nbytes : int
         `size` counts the elements of that kernel, `nbytes` the bytes that the bank has.
     dtype : dtype
-        Of that kernel: what NumPy promotes filters and weights to.
+        Of that kernel: what NumPy promotes filters and weights to; float32 for two types of 16 bits.
 
     Raises
     ------
@@ -100,11 +100,6 @@ class KernelBank(KernelStandIn):
         self._holds = hold_filters, hold_weights
         check_weights(self._weights, None if self._indices is None else self._indices.shape, count)
         self._boxes: dict[Ints, Any] = {}
-        if _promoted(self._filters, self._weights) is None:
-            raise TypeError(
-                f"filters and weights must have dtypes that NumPy promotes to one, got {self._filters.dtype} and "
-                f"{self._weights.dtype}"  # type: ignore[union-attr]
-            )
 
     @classmethod
     def on_grid(cls, filters: ArrayLike, nodes: Sequence[ArrayLike], output_shape: Sequence[int]) -> Self:
@@ -199,9 +194,7 @@ class KernelBank(KernelStandIn):
     @property
     def dtype(self) -> np.dtype[Any]:
         """That kernel's dtype."""
-        dtype = _promoted(self._filters, self._weights)
-        assert dtype is not None
-        return dtype
+        return data_element_type(self._filters, self._filters if self._weights is None else self._weights).result
 
     @property
     def boxes(self) -> dict[Ints, Any]:
@@ -332,17 +325,6 @@ def check_weights(weights: Any, indices: Ints | None, count: int) -> None:
             )
     elif weights.shape != indices:
         raise ValueError(f"weights must have the shape of indices, {indices}, got {weights.shape}")
-
-
-def _promoted(filters: NDArray[Any], weights: NDArray[Any] | None) -> np.dtype[Any] | None:
-    """The dtype of products; None: there is none."""
-    first = filters.dtype.newbyteorder("=")
-    if weights is None or weights.dtype.newbyteorder("=") == first:
-        return first
-    try:
-        return np.promote_types(first, weights.dtype.newbyteorder("="))
-    except TypeError:
-        return None
 
 
 def _weights_dtype(filters: NDArray[Any]) -> np.dtype[Any]:
