@@ -77,6 +77,11 @@ def check(result, values, magnitudes, terms, dtype=None):
 
 def check_all(bank, rank, x, size, bias=None, **options):
     """The forward result and all gradients, against the expanded kernel's."""
+    check_bank(bank, rank, x, check_forward_and_input(bank, rank, x, size, bias, **options), size, **options)
+
+
+def check_forward_and_input(bank, rank, x, size, bias=None, **options):
+    """These two alone; returns what was taken as the output's gradient."""
     forward, names = getattr(localconv, f"local_conv{rank}d"), f"local_conv{rank}d"
     kernel, sizes, depth = expanded(bank), expanded(bank, absolute=True), bank.shape[1] * terms_of(bank)
     values, _ = oracle.local_conv(rank, x.astype(WIDE), kernel, size, bias=bias, bound=True, **options)
@@ -95,8 +100,12 @@ def check_all(bank, rank, x, size, bias=None, **options):
     transposed = getattr(localconv, f"{names}_transpose")
     strides = options.pop("strides", 1)
     assert_same_bits(transposed(g, bank, size, strides, x.shape, **options), result)
-    options["strides"] = strides
+    return g
 
+
+def check_bank(bank, rank, x, g, size, **options):
+    """The gradients for filters and weights."""
+    names, wide = f"local_conv{rank}d", g.astype(WIDE)
     filters, weights = getattr(grad, f"{names}_bank")(x, bank, g, size, **options)
     made = oracle.local_conv_kernel(rank, x.astype(WIDE), bank.shape, wide, size, **options)
     large = oracle.local_conv_kernel(rank, abs(x.astype(WIDE)), bank.shape, abs(wide), size, **options)
@@ -122,7 +131,7 @@ def check_all(bank, rank, x, size, bias=None, **options):
 @pytest.fixture(params=["fold", "build"])
 def way(request, monkeypatch):
     """Each of the two ways wherever it is possible, in units of a few positions."""
-    monkeypatch.setattr(banked, "BUILT", 10**9 if request.param == "fold" else -(10**9))
+    monkeypatch.setattr(banked.Banked, "folding_costs_less", lambda *_: request.param == "fold")
     monkeypatch.setattr(banked, "BOX_POSITIONS", 1)
     monkeypatch.setattr(banked, "UNIT_BYTES", 3000)
     return request.param
@@ -161,6 +170,31 @@ def test_element_types(way, kind, dtype):
     check(y, values, magnitudes, 3 * 36)
     filters, _ = grad.local_conv2d_bank(x, bank, y, 3, data_format="channels_last")
     assert filters.dtype == (np.float64 if dtype == FLOAT64 else np.float32)
+
+
+@pytest.mark.parametrize("terms", [1, 2, 3, 4, 5, 8, 9])
+@pytest.mark.parametrize("columns", [1, 2, 4, 7, 16, 33])
+@pytest.mark.parametrize("images", [1, 3, 17, 40])
+def test_kernels_are_made_where_they_are_read(isa, dtype, images, columns, terms, monkeypatch):
+    """Sums of every number of filters, by every algorithm that images and columns choose."""
+    monkeypatch.setattr(banked.Banked, "folding_costs_less", lambda *_: False)
+    rng = np.random.default_rng(terms)
+    x = rng.standard_normal((images, 5, 6, 3)).astype(dtype)
+    indices, weights = rng.integers(0, 5, (15, terms)), rng.standard_normal((15, terms))
+    bank = KernelBank(rng.standard_normal((5, 27, columns)).astype(dtype), weights.astype(dtype), indices)
+    check_forward_and_input(bank, 2, x, 3, padding=((1, 1), (1, 0)), strides=(1, 2), data_format="channels_last")
+
+
+@pytest.mark.parametrize("data_format", FORMATS)
+def test_kernels_of_groups_are_made_where_they_are_read(isa, dtype, data_format):
+    """Several groups, and depthwise: one filter for each channel."""
+    rng = np.random.default_rng(0)
+    for channels, columns, groups in ((6, 8, 2), (19, 19, 19)):
+        shape = (3, channels, 6, 7) if data_format == "channels_first" else (3, 6, 7, channels)
+        x = rng.standard_normal(shape).astype(dtype)
+        filters = rng.standard_normal((4, 9 * channels // groups, columns)).astype(dtype)
+        bank = KernelBank(filters, rng.standard_normal((20, 4)).astype(dtype))
+        check_forward_and_input(bank, 2, x, 3, data_format=data_format, groups=groups)
 
 
 def test_two_types_of_16_bits_have_float32_in_common(way):
@@ -207,8 +241,9 @@ def test_on_grid(nodes, seed):
     assert bank.indices.shape[1] == math.prod(min(2, len(positions)) for positions in nodes)
 
 
-def test_grid_is_folded_box_by_box():
+def test_grid_is_folded_box_by_box(monkeypatch):
     """A photograph with a grid of point spread functions: both ways and the whole one agree."""
+    monkeypatch.setattr(banked, "FOLDED_BOX", 0)  # as in a larger one
     rng = np.random.default_rng(4)
     nodes = [np.linspace(0, 31, 3), np.linspace(0, 39, 4)]
     bank = KernelBank.on_grid(rng.standard_normal((12, 25, 1), dtype=np.float32), nodes, (32, 40))
@@ -234,6 +269,7 @@ def test_adjoint(way, seed):
 
 def test_ways_by_cost(monkeypatch):
     """Many images build, few fold; what cannot fold builds."""
+    monkeypatch.setattr(banked, "FOLDED_BOX", 0)  # as in pictures of many positions
     spec = localconv.core.spec.local_spec(2, 3, 1, "valid", "channels_last", 1, 1)
 
     def folds(bank, batch, spec=spec, channels=2):
@@ -242,7 +278,7 @@ def test_ways_by_cost(monkeypatch):
     low = bank_of("weights", 100, 18, 4)
     assert folds(low, 1)
     assert not folds(low, 64)
-    assert not banked.Banked(spec, (9, 12, 12, 2), low, np.float32, folded=banked.GRADIENTS).fold
+    assert not banked.Banked(spec, (12, 12, 12, 2), low, np.float32, gradients=True).fold
     assert not folds(bank_of("labels", 100, 18, 4), 1)  # boxes of one position
     halves = KernelBank(low.filters, indices=np.arange(100) // 50)
     monkeypatch.setattr(banked, "BOX_POSITIONS", 50)
@@ -252,14 +288,14 @@ def test_ways_by_cost(monkeypatch):
 
 
 def test_each_operation_has_its_own_cost(monkeypatch):
-    """Nine images: results, and gradients for the input, fold where gradients for the bank build."""
+    """Four images: results, and gradients for the input, are built where gradients for the bank fold."""
     ways, folds = [], banked.Banked.folds
-    monkeypatch.setattr(banked.Banked, "folds", lambda self, folded: ways.append(folds(self, folded)) or ways[-1])
-    bank, x = bank_of("weights", 100, 18, 4), np.ones((9, 12, 12, 2), np.float32)
+    monkeypatch.setattr(banked.Banked, "folds", lambda self, gradients: ways.append(folds(self, gradients)) or ways[-1])
+    bank, x = bank_of("weights", 4, 18, 400), np.ones((4, 4, 4, 2), np.float32)
     y = localconv.local_conv2d(x, bank, 3, data_format="channels_last")
     grad.local_conv2d_input(x.shape, bank, y, 3, data_format="channels_last")
     grad.local_conv2d_bank(x, bank, y, 3, data_format="channels_last")
-    assert ways == [True, True, False]
+    assert ways == [False, False, True]
 
 
 def test_inf_and_nan_stay_where_they_are(way):

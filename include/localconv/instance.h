@@ -45,6 +45,8 @@ LC_FEATURES_BEGIN
 
 #include "copy.inl.h"
 
+#include "bank.inl.h"
+
 #include "algorithms/local_forward.inl.h"
 #include "algorithms/local_gradient.inl.h"
 #include "algorithms/local_grad_kernel.inl.h"

@@ -186,6 +186,8 @@ typedef struct lc_ran {
 typedef struct lc_call {
     const void *input, *kernel, *gradient, *bias; /* bias may be NULL */
     const float *scales;                          /* of an int8 kernel: one for each filter, at each position or tap */
+    const void *weights;                          /* of a bank's filters, which are `kernel` then (lc_bank) */
+    const int32_t *indices;
     void *result;
     int accumulate; /* add to what the result holds (kernel gradients) */
     int relu;
@@ -199,6 +201,14 @@ typedef struct lc_call {
 
 /* Register tiles of lanes that have a row operand each: their width in vectors, and their rows. */
 enum { LC_CHANNEL_LANES_VECTORS = 2, LC_CHANNEL_LANES_ROWS = 4 };
+
+/* A kernel that is not there: position p's is the sum over `terms` m of weights[p][m] times filter indices[p][m], one
+ * of `filters` kernels of a position. Not indexed: of filter m. Not weighted: it is a filter itself, and of one term.
+ * 0 filters: the kernel is there. */
+typedef struct lc_bank {
+    ptrdiff_t filters, terms;
+    int indexed, weighted;
+} lc_bank;
 
 typedef struct lc_job lc_job;
 struct lc_tile;
@@ -220,6 +230,7 @@ struct lc_job {
     lc_choices choices;
     const lc_kernels *kernels;
     int algorithm, storage;     /* storage: how the caller's kernel is stored (dtypes.h) */
+    lc_bank bank;               /* of locally connected convolutions, forward and for the input */
     ptrdiff_t tasks[LC_PASSES]; /* 0: there is no such pass */
     ptrdiff_t shared_bytes, thread_bytes;
     ptrdiff_t list_bytes; /* of a thread's: the lists of runs and strips of a window, which no choice makes shorter */
@@ -245,9 +256,10 @@ LC_INLINE ptrdiff_t lc_kernel_size(const lc_job *job) {
     return job->storage == LC_native ? job->kernels->itemsize : lc_storages[job->storage].itemsize;
 }
 
-/* Elements of the kernel. */
+/* Elements of the kernel, or of a bank's filters. */
 LC_INLINE ptrdiff_t lc_kernel_elements(const lc_job *job) {
     const lc_geometry *g = &job->geometry;
+    if (job->bank.filters) return job->bank.filters * g->window * g->filters;
     if (g->by_group) return g->kernel_batch * g->positions * g->groups * g->taps;
     return (lc_algorithms[job->algorithm].operation->family->unshared ? g->positions : 1) * g->window * g->filters;
 }
@@ -275,9 +287,21 @@ LC_INLINE int lc_reads(const lc_job *job, int array) {
     return operation->reads[0] == array || operation->reads[1] == array;
 }
 
-/* The kernel of one position of a locally connected convolution. */
+/* One of the filters that a position sums. Whatever an index has become since it was checked, it is that of a filter.
+ */
+LC_INLINE ptrdiff_t lc_filter_of(const lc_job *job, const lc_call *call, ptrdiff_t position, ptrdiff_t term) {
+    if (!job->bank.indexed) return term;
+    return lc_max(0, lc_min(call->indices[position * job->bank.terms + term], job->bank.filters - 1));
+}
+
+/* Whether a position's kernel is a sum of filters, which must be made. */
+LC_INLINE int lc_is_summed(const lc_job *job) { return job->bank.weighted; }
+
+/* The kernel of one position of a locally connected convolution; one that is a sum has none before it is made: the
+ * first filter. */
 LC_INLINE const char *lc_kernel_of(const lc_job *job, const lc_call *call, ptrdiff_t position) {
     const lc_geometry *g = &job->geometry;
+    if (job->bank.filters) position = lc_is_summed(job) ? 0 : lc_filter_of(job, call, position, 0);
     return (const char *)call->kernel + position * g->window * g->filters * lc_kernel_size(job);
 }
 

@@ -35,7 +35,15 @@ def last_run() -> dict[str, Any] | None: ...
 class Job:
     threads: int
     def __new__(
-        cls, geometry: Any, isa: str, dtype: int, store: int, algorithm: str, choices: dict[str, Any], threads: int
+        cls,
+        geometry: Any,
+        isa: str,
+        dtype: int,
+        store: int,
+        algorithm: str,
+        choices: dict[str, Any],
+        threads: int,
+        bank: tuple[int, int, bool, bool] | None = None,
     ) -> Self: ...
     @property
     def algorithm(self) -> str: ...
@@ -64,7 +72,7 @@ class Job:
         self,
         result: _Array,
         input: _Array | None,
-        kernel: _Array | tuple[_Array, _Array] | None,
+        kernel: _Array | tuple[_Array | None, ...] | None,
         gradient: _Array | None,
         bias: _Array | None = None,
         relu: bool = False,

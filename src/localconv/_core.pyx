@@ -10,7 +10,7 @@ with its threads and workspaces.
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.pycapsule cimport PyCapsule_New
 from cython.parallel cimport prange
-from libc.stdint cimport int64_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset, strcmp
 
@@ -58,6 +58,8 @@ cdef extern from "localconv/kernels.h" nogil:
         const void *gradient
         const void *bias
         const float *scales
+        const void *weights
+        const int32_t *indices
         const char *packed
         void *result
         int accumulate, relu
@@ -92,11 +94,15 @@ cdef extern from "localconv/kernels.h" nogil:
         const char *name
         int needs
         const lc_kernels **kernels
+    ctypedef struct lc_bank:
+        ptrdiff_t filters, terms
+        int indexed, weighted
     ctypedef struct lc_job:
         lc_geometry geometry
         lc_choices choices
         const lc_kernels *kernels
         int algorithm, storage
+        lc_bank bank
         ptrdiff_t *tasks
         ptrdiff_t shared_bytes, thread_bytes, list_bytes, box_bytes, memory_bytes
     const char *const *lc_arrays
@@ -352,7 +358,8 @@ cdef class Job:
     """One operation on one geometry, cut into tasks by an algorithm and its choices.
 
     `dtype`: number of the element type in `DTYPES`; `store`: of the kernel's in `STORAGES`; `choices`: as job.h lists
-    them; `threads`: how many run it. Raises `Refused` where the algorithm cannot do that.
+    them; `threads`: how many run it; `bank`: filters, terms, indexed, weighted of a kernel that is a bank (job.h).
+    Raises `Refused` where the algorithm cannot do that.
     """
     cdef lc_job job
     cdef int dtype
@@ -361,12 +368,14 @@ cdef class Job:
     cdef double products
 
     def __cinit__(self, geometry, str isa not None, int dtype, int store, str algorithm not None, dict choices not None,
-                  int threads):
+                  int threads, bank=None):
         cdef int status
         self.dtype, self.threads = dtype, threads
         self.job.algorithm = list(ALGORITHMS).index(algorithm)
         self.job.kernels = _find_kernels(isa, dtype)
         self.job.storage = store
+        if bank is not None:
+            self.job.bank.filters, self.job.bank.terms, self.job.bank.indexed, self.job.bank.weighted = bank
         _read_geometry(&self.job.geometry, geometry)
         _read_choices(&self.job.choices, choices)
         status = lc_make_job(&self.job)
@@ -454,7 +463,8 @@ cdef class Job:
         array has not the length that the job was made for: whatever happened to it since it was checked, no memory
         beside it is touched.
 
-        kernel: if it is stored in fewer bytes, these bytes; of int8 these and the scales.
+        kernel: if it is stored in fewer bytes, these bytes; of int8 these and the scales; of a bank its filters,
+        weights and indices.
         bias: None, or a value for each filter, or one for each position and filter as Keras stores them; relu: what
         comes out is max(0, .); accumulate: add to what the result holds (kernel gradients); first, count: which windows
         (im2col, col2im); packed: what `pack` has filled, then the kernel is not packed again.
@@ -474,6 +484,8 @@ cdef class Job:
         if lc_reads(&self.job, LC_kernel):
             if self.job.storage != LC_native:
                 _bind_stored(self, &call, kernel)
+            elif self.job.bank.filters:
+                _bind_bank(self, &call, kernel)
             else:
                 call.kernel = _operand(self, &call, LC_kernel, "kernel", kernel)
         if lc_reads(&self.job, LC_input):
@@ -527,6 +539,20 @@ cdef int _bind_stored(Job job, lc_call *call, kernel) except -1:
     if lc_storages[job.job.storage].scaled:
         _check_length("scales", 0 if scales is None else scales.shape[0], expected_scales)
         call.scales = &scales[0]
+    return 0
+
+
+cdef int _bind_bank(Job job, lc_call *call, kernel) except -1:
+    """Puts a bank's filters, and its weights and indices if it has these, into a call."""
+    filters, weights, indices = kernel
+    cdef const int32_t[:, ::1] numbers = indices
+    cdef ptrdiff_t count = job.job.geometry.positions * job.job.bank.terms
+    call.kernel = _operand(job, call, LC_kernel, "kernel", filters)
+    if job.job.bank.weighted:
+        call.weights = _elements(job, "weights", weights, count)
+    if job.job.bank.indexed:
+        _check_length("indices", 0 if numbers is None else numbers.shape[0] * numbers.shape[1], count)
+        call.indices = &numbers[0, 0]
     return 0
 
 

@@ -107,8 +107,7 @@ static int check_gradient(const lc_geometry *g, const lc_kernels *kernels, int w
     memset(&call, 0, sizeof call);
     call.gradient = dy->data;
     call.input = which == FOR_KERNEL ? other->data : NULL;
-    call.kernel = which == FOR_INPUT ? other->data : NULL;
-    call.scales = other->scales;
+    if (which == FOR_INPUT) bind_kernel(&call, other);
     call.result = result.data;
     call.ran = &ran;
     for (ptrdiff_t i = 0; i < result.size; ++i) put(&result, i, NAN);
@@ -136,10 +135,12 @@ static int check_gradients(const lc_geometry *g, const lc_kernels *kernels, int 
     array x = make(inputs, wide), dy = make(g->batch * g->y.image, wide);
     int failures = 0, mixed = 0;
     for (int axis = 0; axis < 3; ++axis) mixed |= g->strides[axis] > 1 && g->dilation[axis] > 1;
-    for (int local = 0; local < 2; ++local) {
+    for (int kind = 0; kind < (storage == LC_native ? 4 : 2); ++kind) {
+        const int local = kind > 0;
         const ptrdiff_t kernel_size = (local ? g->positions : 1) * g->window * g->filters;
         array k = make_kernel(g, local, wide, storage);
-        for (int which = 0; which < 2; ++which) {
+        if (kind > 1) as_bank(g, kind - 1, &k);
+        for (int which = 0; which < (kind > 1 ? 1 : 2); ++which) {
             const array *other = which == FOR_INPUT ? &k : &x;
             if (!local && which == FOR_INPUT && mixed) continue;
             if (which == FOR_KERNEL && storage != LC_native) continue;

@@ -131,8 +131,7 @@ static int check_forward(const lc_geometry *g, const lc_kernels *kernels, int al
     lc_call call;
     memset(&call, 0, sizeof call);
     call.input = x->data;
-    call.kernel = k->data;
-    call.scales = k->scales;
+    bind_kernel(&call, k);
     call.bias = bias_kind ? bias->data : NULL;
     call.result = y->data;
     call.bias_position = !full ? 0 : g->channels_first ? 1 : g->filters;
@@ -146,9 +145,9 @@ static int check_forward(const lc_geometry *g, const lc_kernels *kernels, int al
         count_wrong(g, &call, local, algorithm == LC_conv_winograd, full, x, k, bias_kind ? bias : NULL, y);
     const int other = strcmp(ran.isa, kernels->isa) != 0 || strcmp(ran.dtype, kernels->dtype) != 0;
     if (wrong || other) {
-        fprintf(stderr, "%s %s %s, kernel %d, way %d, bias %d, relu %d: %d wrong, ran %s %s", kernels->isa,
-                kernels->dtype, lc_algorithms[algorithm].name, k->storage, way, bias_kind, relu, wrong,
-                refused ? "nothing: refused" : ran.isa, ran.dtype);
+        fprintf(stderr, "%s %s %s, kernel %d, bank %d, way %d, bias %d, relu %d: %d wrong, ran %s %s", kernels->isa,
+                kernels->dtype, lc_algorithms[algorithm].name, k->storage, k->indices ? 1 : 0, way, bias_kind, relu,
+                wrong, refused ? "nothing: refused" : ran.isa, ran.dtype);
         print_geometry(g);
     }
     return wrong || other;
@@ -162,8 +161,10 @@ static int check(const lc_geometry *g, const lc_kernels *kernels, int wide, int 
     int failures = 0;
     array x = make(g->batch * g->x.image, wide), y = make(g->batch * g->positions * g->filters, wide);
     array bias = make(bias_kind == 2 ? g->positions * g->filters : g->filters, wide);
-    for (int local = 0; local < 2; ++local) {
+    for (int kind = 0; kind < (storage == LC_native ? 4 : 2); ++kind) {
+        const int local = kind > 0;
         array k = make_kernel(g, local, wide, storage);
+        if (kind > 1) as_bank(g, kind - 1, &k);
         for (int way = 0; way < (local ? 4 : 12); ++way, ++*ways) {
             const int algorithm = algorithms[local][local ? way : way / 4];
             failures += check_forward(g, kernels, algorithm, way % 4, bias_kind, relu, &x, &k, &bias, &y);

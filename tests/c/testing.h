@@ -30,6 +30,8 @@ typedef struct {
     int storage;
     float *scales; /* of int8: one for each of `filters` columns of every `rows` rows */
     ptrdiff_t rows, filters;
+    int32_t *indices; /* of a kernel that is called by as a bank, with weights or without */
+    void *weights;
 } array;
 
 /* A number of 16 bits by what IEEE 754 says of them; bfloat16 is the same with 8 bits of exponent. */
@@ -59,7 +61,8 @@ static void put(array *a, ptrdiff_t i, double value) {
 }
 
 static array make(ptrdiff_t size, int wide) {
-    array a = {malloc((size_t)size * (wide ? sizeof(double) : sizeof(float))), wide, size, LC_native, NULL, 1, 1};
+    array a = {
+        malloc((size_t)size * (wide ? sizeof(double) : sizeof(float))), wide, size, LC_native, NULL, 1, 1, NULL, NULL};
     if (!a.data) exit(3);
     for (ptrdiff_t i = 0; i < size; ++i) put(&a, i, next_random());
     return a;
@@ -69,7 +72,8 @@ static array make(ptrdiff_t size, int wide) {
  * `rows` and `filters`: what has one scale in int8. */
 static array make_stored(ptrdiff_t size, int storage, ptrdiff_t rows, ptrdiff_t filters) {
     const ptrdiff_t scales = size / rows;
-    array a = {malloc((size_t)(size * lc_storages[storage].itemsize)), 0, size, storage, NULL, rows, filters};
+    array a = {
+        malloc((size_t)(size * lc_storages[storage].itemsize)), 0, size, storage, NULL, rows, filters, NULL, NULL};
     a.scales = storage == LC_i8 ? (float *)malloc((size_t)scales * sizeof(float)) : NULL;
     if (!a.data || (storage == LC_i8 && !a.scales)) exit(3);
     for (ptrdiff_t i = 0; i < size; ++i) {
@@ -101,6 +105,7 @@ static int run_job(const lc_geometry *g, const lc_kernels *kernels, int storage,
     job.kernels = kernels;
     job.algorithm = algorithm;
     job.storage = storage;
+    if (call->indices) job.bank = (lc_bank){g->positions, call->weights ? 2 : 1, 1, call->weights != NULL};
     job.choices = *choices;
     const int status = lc_make_job(&job);
     if (status == LC_NO_MEMORY) exit(3);
@@ -143,6 +148,8 @@ static ptrdiff_t widest(const lc_geometry *g, ptrdiff_t vectors) {
 static void free_array(array *a) {
     free(a->data);
     free(a->scales);
+    free(a->indices);
+    free(a->weights);
 }
 
 static void print_geometry(const lc_geometry *g) {
@@ -185,6 +192,29 @@ static lc_geometry draw(int round) {
 #undef DRAW
     lc_derive(&g);
     return g;
+}
+
+/* Makes a local kernel the filters of a bank that stands for the same: each position has its own, of one term without
+ * weights; of two with 1 and 0, the latter for another one's. */
+static void as_bank(const lc_geometry *g, int terms, array *k) {
+    array weights = make(g->positions * terms, k->wide);
+    k->indices = (int32_t *)allocate(g->positions * terms * (ptrdiff_t)sizeof(int32_t));
+    for (ptrdiff_t i = 0; i < g->positions * terms; ++i) {
+        k->indices[i] = (int32_t)((i / terms + i % terms) % g->positions);
+        put(&weights, i, i % terms == 0);
+    }
+    k->weights = weights.data;
+    if (terms > 1) return;
+    free(weights.data);
+    k->weights = NULL;
+}
+
+/* The kernel of a call. */
+static void bind_kernel(lc_call *call, const array *k) {
+    call->kernel = k->data;
+    call->scales = k->scales;
+    call->indices = k->indices;
+    call->weights = k->weights;
 }
 
 /* A kernel of a geometry, in the element type or stored otherwise. */

@@ -18,7 +18,7 @@
 typedef struct lc_local_plan {
     int images_in_lanes, interleaved;
     int staged;                      /* results wait in a layout of the tiles' own for the caller's array */
-    int widened;                     /* a stored kernel is widened in the workspace, position by position */
+    int made;                        /* a kernel is widened, or summed, in the workspace, position by position */
     ptrdiff_t panel_filters, panels; /* filters of one register tile */
     ptrdiff_t piece;                 /* steps of a window that all tiles sum before the next ones */
     ptrdiff_t box_at, stage_at, bias_at, kernel_at; /* in a thread's workspace, in bytes; in front lie the runs */
@@ -37,7 +37,7 @@ static inline int lc_finish_local_forward(lc_job *job) {
     p->interleaved = p->images_in_lanes || job->algorithm == LC_local_rows;
     /* Tiles of many images meet a kernel value many times, and few could widen it on its way; those with
      * channel lanes cannot. */
-    p->widened = (p->interleaved || g->channel_lanes) && job->storage != LC_native;
+    p->made = lc_is_summed(job) || ((p->interleaved || g->channel_lanes) && job->storage != LC_native);
     p->staged = p->images_in_lanes || (g->channels_first && g->filters > 1);
     if (!lc_vectors_fit(job) || !lc_block_fits(job, g->output) || choices->batch_tile < 1) return LC_REFUSED;
     const ptrdiff_t rows = lc_rows(job, choices->vectors);
@@ -68,7 +68,7 @@ static inline int lc_finish_local_forward(lc_job *job) {
     p->bias_at = p->stage_at + lc_align(stage * itemsize);
     p->kernel_at = p->bias_at + lc_align(g->filters * itemsize);
     const ptrdiff_t part = lc_min(g->filters, lc_ceil_div(p->panels, choices->filter_parts) * p->panel_filters);
-    job->thread_bytes = p->kernel_at + lc_align(p->widened ? g->window * part * itemsize : 0);
+    job->thread_bytes = p->kernel_at + lc_align(p->made ? g->window * part * itemsize : 0);
     job->tasks[0] = lc_count_blocks(g->output, choices->block) * choices->filter_parts;
     return LC_OK;
 }
@@ -95,9 +95,9 @@ static inline void lc_find_local_block(const lc_job *job, ptrdiff_t task, lc_loc
     const lc_panel last = lc_find_panel(g, p->panel_filters, b->last_panel - 1);
     b->first_filter = lc_find_panel(g, p->panel_filters, b->first_panel).first;
     b->last_filter = last.first + last.count;
-    b->kernel_first = p->widened ? b->first_filter : 0;
-    b->kernel_step = p->widened ? b->last_filter - b->first_filter : g->filters;
-    b->kernel_size = p->widened ? job->kernels->itemsize : lc_kernel_size(job);
+    b->kernel_first = p->made ? b->first_filter : 0;
+    b->kernel_step = p->made ? b->last_filter - b->first_filter : g->filters;
+    b->kernel_size = p->made ? job->kernels->itemsize : lc_kernel_size(job);
     if (p->interleaved) {
         b->layout = lc_layout_of(b->extent, g->channels, g->channels_first);
         b->image = b->layout.image;
@@ -140,7 +140,7 @@ LC_INLINE const char *lc_next_kernel(const lc_job *job, const lc_call *c, ptrdif
 /* Where windows go by pieces, the kernel of the next piece, unless it lies in the workspace. */
 LC_INLINE const char *lc_later_kernel(const lc_job *job, const lc_call *c, ptrdiff_t index) {
     const lc_local_plan *p = LC_CONST_PLAN(lc_local_plan, job);
-    if (p->widened) return lc_next_kernel(job, c, index);
+    if (p->made) return lc_next_kernel(job, c, index);
     return lc_kernel_of(job, c, index) + p->piece * job->geometry.filters * lc_kernel_size(job);
 }
 

@@ -75,11 +75,14 @@ LC_INLINE const char *kernel_at(const lc_job *job, const lc_call *c, const lc_lo
     const lc_geometry *g = &job->geometry;
     const lc_local_plan *p = LC_CONST_PLAN(lc_local_plan, job);
     const char *stored = lc_kernel_of(job, c, index);
-    if (!p->widened) return stored;
-    widen(job->storage, stored + b->first_filter * lc_kernel_size(job), g->filters, g->window, b->kernel_step,
-          lc_scales_from(c, index * g->filters + b->first_filter), (LC_REAL *)(workspace + p->kernel_at),
-          b->kernel_step);
-    return workspace + p->kernel_at;
+    LC_REAL *made = (LC_REAL *)(workspace + p->kernel_at);
+    if (!p->made) return stored;
+    if (lc_is_summed(job))
+        sum_filters(job, c, index, b->first_filter, g->filters, g->window, b->kernel_step, made, b->kernel_step);
+    else
+        widen(job->storage, stored + b->first_filter * lc_kernel_size(job), g->filters, g->window, b->kernel_step,
+              lc_scales_from(c, index * g->filters + b->first_filter), made, b->kernel_step);
+    return (const char *)made;
 }
 
 /* One piece; rows = images, lanes = filters; or local_dot: lanes along the window. */
@@ -87,7 +90,7 @@ LC_NOINLINE void position_by_images(const lc_job *job, const lc_call *c, const l
                                     const lc_local_position *here, lc_tile *t) {
     const lc_geometry *g = &job->geometry;
     const ptrdiff_t tile_images = job->choices.batch_tile, width = LC_CONST_PLAN(lc_local_plan, job)->panel_filters;
-    const int storage = LC_CONST_PLAN(lc_local_plan, job)->widened ? LC_native : job->storage;
+    const int storage = LC_CONST_PLAN(lc_local_plan, job)->made ? LC_native : job->storage;
     t->out_stride = here->out_image;
     for (ptrdiff_t i = b->first_panel; i < b->last_panel; ++i) {
         const lc_panel panel = lc_find_panel(g, width, i);
@@ -244,6 +247,7 @@ LC_NOINLINE void local_task(LC_TASK_ARGUMENTS) {
         here.images = lc_min(chunk, g->batch - first);
         here.tiles = lc_ceil_div(here.images, tile);
         here.share = p->piece * g->filters * lc_kernel_size(job) / (here.tiles * (b.last_panel - b.first_panel));
+        if (lc_is_summed(job)) here.share = 0; /* the filters are read again and again */
         t.prefetch_step = here.share / p->piece;
         here.input = p->interleaved ? box : (const LC_REAL *)c->input + first * g->x.image;
         if (p->interleaved) fill_local_box(job, c, &b, first, here.images, box);

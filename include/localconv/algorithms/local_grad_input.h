@@ -37,9 +37,10 @@ static inline int lc_finish_local_grad_input(lc_job *job) {
     job->box_bytes = box * itemsize;
     p->stage_at = p->box_at + lc_align(job->box_bytes);
     p->kernel_at = p->stage_at + lc_align(stage * itemsize);
-    /* Of a stored kernel, the rows of one register tile are widened at a time. */
+    /* Of a stored kernel, the rows of one register tile are widened at a time; of a bank's, a position's are summed. */
     const ptrdiff_t widened = p->buffered && job->storage != LC_native ? job->kernels->rows[choices->vectors] : 0;
-    job->thread_bytes = p->kernel_at + lc_align(widened * g->group_filters * itemsize);
+    const ptrdiff_t made = lc_is_summed(job) ? g->window * g->filters : widened * g->group_filters;
+    job->thread_bytes = p->kernel_at + lc_align(made * itemsize);
     job->tasks[0] = lc_count_blocks(g->input, choices->block);
     return LC_OK;
 }

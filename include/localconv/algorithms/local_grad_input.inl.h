@@ -77,11 +77,11 @@ LC_INLINE void add_products(const char *row, const float *scales, const LC_REAL 
 
 /* One position, with channel lanes: `direct_body` for all groups at once. */
 LC_INLINE void channel_lanes_direct_body(const lc_job *job, const lc_call *c, const lc_cursor *w, ptrdiff_t index,
-                                         ptrdiff_t first, ptrdiff_t images, const LC_REAL *gradient,
+                                         const char *kernel, ptrdiff_t first, ptrdiff_t images, const LC_REAL *gradient,
                                          ptrdiff_t gradient_image, const int storage) {
     const lc_geometry *g = &job->geometry;
     const ptrdiff_t bytes = g->filters * stored_size(storage);
-    const char *kernel = lc_kernel_of(job, c, index), *next = lc_next_kernel(job, c, index);
+    const char *next = lc_next_kernel(job, c, index);
     for (ptrdiff_t s = 0; s < w->strip_count; ++s)
         for (ptrdiff_t i = 0; i < w->strips[s].n; ++i) {
             const ptrdiff_t row = (w->strips[s].row + i * w->strip_layout.row_step) * bytes;
@@ -95,19 +95,19 @@ LC_INLINE void channel_lanes_direct_body(const lc_job *job, const lc_call *c, co
 
 /* One position for images first .. first+images-1, one after the other; gradient: of the first, contiguous over the
  * filters. */
-LC_INLINE void direct_body(const lc_job *job, const lc_call *c, const lc_cursor *w, ptrdiff_t index, ptrdiff_t first,
-                           ptrdiff_t images, const LC_REAL *gradient, ptrdiff_t gradient_image, const int storage) {
+LC_INLINE void direct_body(const lc_job *job, const lc_call *c, const lc_cursor *w, ptrdiff_t index, const char *kernel,
+                           ptrdiff_t first, ptrdiff_t images, const LC_REAL *gradient, ptrdiff_t gradient_image,
+                           const int storage) {
     const lc_geometry *g = &job->geometry;
     LC_REAL *inputs = (LC_REAL *)c->result + first * g->x.image + w->window;
-    const char *kernels = lc_kernel_of(job, c, index);
     const ptrdiff_t size = stored_size(storage), stride = w->strip_layout.row_step * g->filters * size;
     for (ptrdiff_t group = 0; group < g->groups; ++group)
         for (ptrdiff_t s = 0; s < w->strip_count; ++s) {
             const lc_strip *strip = w->strips + s;
-            const char *kernel = kernels + (strip->row * g->filters + group * g->group_filters) * size;
+            const char *rows_at = kernel + (strip->row * g->filters + group * g->group_filters) * size;
             LC_REAL *out = inputs + strip->input + group * g->group_channels * w->layout.channel;
             for (ptrdiff_t row = 0; row < strip->n; row += LC_LANES) {
-                const lc_kernel_rows rows = {kernel + row * stride, stride, lc_min(LC_LANES, strip->n - row),
+                const lc_kernel_rows rows = {rows_at + row * stride, stride, lc_min(LC_LANES, strip->n - row),
                                              lc_scales_from(c, index * g->filters + group * g->group_filters)};
                 for (ptrdiff_t image = 0; image < images; ++image)
                     dot_rows(rows, gradient + image * gradient_image + group * g->group_filters, g->group_filters,
@@ -154,12 +154,12 @@ LC_INLINE void dot_shared_rows(const char *kernel, ptrdiff_t n, const repeated *
 }
 
 /* `direct_body` for F filters whose rows share vectors. */
-LC_INLINE void shared_body(const lc_job *job, const lc_call *c, const lc_cursor *w, ptrdiff_t index, ptrdiff_t first,
-                           ptrdiff_t images, const LC_REAL *gradient, ptrdiff_t gradient_image, const int F,
-                           const int storage) {
+LC_INLINE void shared_body(const lc_job *job, const lc_call *c, const lc_cursor *w, ptrdiff_t index, const char *kernel,
+                           ptrdiff_t first, ptrdiff_t images, const LC_REAL *gradient, ptrdiff_t gradient_image,
+                           const int F, const int storage) {
     const lc_geometry *g = &job->geometry;
     const ptrdiff_t size = stored_size(storage);
-    const char *kernel = lc_kernel_of(job, c, index), *ahead = kernel + LC_SHARED_AHEAD;
+    const char *ahead = kernel + LC_SHARED_AHEAD;
     repeated by = {v_zero(), v_zero()};
     for (ptrdiff_t byte = 0; byte < g->window * F * size; byte += 64) LC_PREFETCH_L1(ahead + byte);
     if (has_scales(storage)) by.scale = repeat((const LC_REAL *)lc_scales_from(c, index * F), F);
@@ -173,13 +173,13 @@ LC_INLINE void shared_body(const lc_job *job, const lc_call *c, const lc_cursor 
 }
 
 LC_NOINLINE void input_gradient_shared(const lc_job *job, const lc_call *c, const lc_cursor *w, ptrdiff_t index,
-                                       ptrdiff_t first, ptrdiff_t images, const LC_REAL *gradient,
+                                       const char *kernel, ptrdiff_t first, ptrdiff_t images, const LC_REAL *gradient,
                                        ptrdiff_t gradient_image) {
     switch (job->storage * 16 + job->geometry.filters) {
-#define LC_SHARED_CASE(F, storage)                                                          \
-    case storage * 16 + F:                                                                  \
-        if (F >= LC_LANES) break;                                                           \
-        shared_body(job, c, w, index, first, images, gradient, gradient_image, F, storage); \
+#define LC_SHARED_CASE(F, storage)                                                                  \
+    case storage * 16 + F:                                                                          \
+        if (F >= LC_LANES) break;                                                                   \
+        shared_body(job, c, w, index, kernel, first, images, gradient, gradient_image, F, storage); \
         return;
 #define LC_SHARED_CASES(storage) \
     LC_SHARED_CASE(1, storage) LC_SHARED_CASE(2, storage) LC_SHARED_CASE(4, storage) LC_SHARED_CASE(8, storage)
@@ -195,19 +195,19 @@ LC_NOINLINE void input_gradient_shared(const lc_job *job, const lc_call *c, cons
 }
 
 LC_NOINLINE void input_gradient_direct(const lc_job *job, const lc_call *c, const lc_cursor *w, ptrdiff_t index,
-                                       ptrdiff_t first, ptrdiff_t images, const LC_REAL *gradient,
+                                       const char *kernel, ptrdiff_t first, ptrdiff_t images, const LC_REAL *gradient,
                                        ptrdiff_t gradient_image) {
     if (!job->geometry.channel_lanes && lc_rows_share(&job->geometry, &w->strip_layout, LC_LANES)) {
-        input_gradient_shared(job, c, w, index, first, images, gradient, gradient_image);
+        input_gradient_shared(job, c, w, index, kernel, first, images, gradient, gradient_image);
         return;
     }
     switch (job->storage) {
-#define LC_STORE_CASE(storage)                                                                             \
-    case storage:                                                                                          \
-        if (job->geometry.channel_lanes)                                                                   \
-            channel_lanes_direct_body(job, c, w, index, first, images, gradient, gradient_image, storage); \
-        else                                                                                               \
-            direct_body(job, c, w, index, first, images, gradient, gradient_image, storage);               \
+#define LC_STORE_CASE(storage)                                                                                     \
+    case storage:                                                                                                  \
+        if (job->geometry.channel_lanes)                                                                           \
+            channel_lanes_direct_body(job, c, w, index, kernel, first, images, gradient, gradient_image, storage); \
+        else                                                                                                       \
+            direct_body(job, c, w, index, kernel, first, images, gradient, gradient_image, storage);               \
         break;
 #define LC_ROW(name, size, numpy, scaled, more) LC_STORE_CASE(LC_##name)
         LC_STORE_CASE(LC_native)
@@ -221,13 +221,13 @@ LC_NOINLINE void input_gradient_direct(const lc_job *job, const lc_call *c, cons
 /* One position for the images of one chunk, side by side. gradient: [tile][filter][image], tiles `gradient_tile`
  * elements apart. */
 LC_NOINLINE void input_gradient_buffered(const lc_job *job, const lc_call *c, const lc_cursor *w, ptrdiff_t index,
-                                         ptrdiff_t images, const LC_REAL *gradient, ptrdiff_t gradient_tile,
-                                         LC_REAL *box, lc_tile *t, char *workspace) {
+                                         const char *kernel, ptrdiff_t images, const LC_REAL *gradient,
+                                         ptrdiff_t gradient_tile, LC_REAL *box, lc_tile *t, char *workspace) {
     const lc_geometry *g = &job->geometry;
     const int limit = job->kernels->rows[job->choices.vectors];
     const ptrdiff_t tile_images = job->choices.batch_tile, size = lc_kernel_size(job);
     const ptrdiff_t stride = w->strip_layout.row_step * g->filters;
-    const char *kernel = lc_kernel_of(job, c, index), *next = lc_next_kernel(job, c, index);
+    const char *next = lc_next_kernel(job, c, index);
     LC_REAL *widened = (LC_REAL *)(workspace + LC_CONST_PLAN(lc_local_input_plan, job)->kernel_at);
     t->row_stride = job->storage == LC_native ? stride : g->group_filters;
     t->out_stride = w->strip_layout.input_step;
@@ -285,6 +285,19 @@ LC_NOINLINE void deliver_box(const lc_job *job, const lc_call *c, const lc_curso
     }
 }
 
+/* The kernel of a position, of which the taps in the block are there. */
+LC_INLINE const char *touched_kernel(const lc_job *job, const lc_call *c, const lc_cursor *w, ptrdiff_t index,
+                                     char *workspace) {
+    const ptrdiff_t filters = job->geometry.filters, stride = w->strip_layout.row_step * filters;
+    LC_REAL *summed = (LC_REAL *)(workspace + LC_CONST_PLAN(lc_local_input_plan, job)->kernel_at);
+    if (!lc_is_summed(job)) return lc_kernel_of(job, c, index);
+    for (ptrdiff_t s = 0; s < w->strip_count; ++s) {
+        const ptrdiff_t at = w->strips[s].row * filters;
+        sum_filters(job, c, index, at, stride, w->strips[s].n, filters, summed + at, stride);
+    }
+    return (const char *)summed;
+}
+
 /* A line of the positions whose windows touch the block. */
 LC_NOINLINE void input_gradient_line(const lc_job *job, const lc_call *c, lc_cursor *w, const ptrdiff_t line[2],
                                      ptrdiff_t first, ptrdiff_t images, char *workspace, lc_tile *t) {
@@ -308,11 +321,13 @@ LC_NOINLINE void input_gradient_line(const lc_job *job, const lc_call *c, lc_cur
         for (ptrdiff_t i = 0; i < count; ++i) {
             const ptrdiff_t index[3] = {line[0], line[1], k + i};
             lc_move_cursor(g, index, w);
+            const char *kernel = touched_kernel(job, c, w, start + k + i, workspace);
             if (p->buffered)
-                input_gradient_buffered(job, c, w, start + k + i, images,
+                input_gradient_buffered(job, c, w, start + k + i, kernel, images,
                                         gradient + i * g->filters * job->choices.batch_tile, image, box, t, workspace);
             else
-                input_gradient_direct(job, c, w, start + k + i, first, images, gradient + i * g->filters, image);
+                input_gradient_direct(job, c, w, start + k + i, kernel, first, images, gradient + i * g->filters,
+                                      image);
         }
     }
 }

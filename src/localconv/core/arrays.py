@@ -24,13 +24,17 @@ class ElementType:
     """What a call computes in, how its kernel is stored, and what its result becomes. There is one object for each.
 
     `number`, `dtype`: of the sums and all that is computed; `storage`: number in `_core.STORAGES` of a kernel in fewer
-    bytes, 0: it has `dtype` too; `result`: the dtype that results are rounded to, once.
+    bytes, 0: it has `dtype` too; `result`: the dtype that results are rounded to, once; `bank`: filters, terms,
+    indexed and weighted of a kernel that is a bank, as job.h has them.
     """
 
-    __slots__ = ("dtype", "number", "result", "storage")
+    __slots__ = ("bank", "dtype", "number", "result", "storage")
 
-    def __init__(self, number: int, storage: int, result: np.dtype[Any]) -> None:
+    def __init__(
+        self, number: int, storage: int, result: np.dtype[Any], bank: tuple[int, int, bool, bool] | None = None
+    ) -> None:
         self.number, self.dtype, self.storage, self.result = number, np.dtype(DTYPES[number]), storage, result
+        self.bank = bank
 
     def __repr__(self) -> str:
         return f"{self.dtype.name}, kernel {STORAGES[self.storage] or self.dtype.name}, result {self.result.name}"
@@ -55,6 +59,13 @@ _BRIDGE_OF = {library: f"localconv.{bridge}" for bridge, libraries in BRIDGES.it
 def _single(store: int, result: np.dtype[Any]) -> ElementType:
     """The element type that computes in float32, for a kernel stored so and such results."""
     return SINGLE if store == 0 and result == FLOAT32 else ElementType(SINGLE.number, store, result)
+
+
+@lru_cache(maxsize=256)
+def of_bank(dtype: np.dtype[Any], filters: int, terms: int, indexed: bool, weighted: bool) -> ElementType:
+    """The element type that computes in float32 or float64, as `dtype` says, with a kernel that is a bank of that."""
+    number = _WIDE.index(dtype)
+    return ElementType(number, 0, _WIDE[number], (filters, terms, indexed, weighted))
 
 
 def single_with(name: str) -> ElementType:

@@ -63,8 +63,9 @@ class KernelBank(KernelStandIn):
     Notes
     -----
     Two ways to compute, whichever costs less. *Fold*: a shared convolution to the filters that a part of the picture
-    uses, whose results are weighted and added while they lie in a cache. *Build*: kernels of some positions are made in
-    a cache, and used there; it pays with many images, or where neighbouring positions use many filters. Sums of the two
+    uses, whose results are weighted and added while they lie in a cache. *Build*: the kernel of
+    a position is made in a cache, where it is used; it pays with several images, and where neighbouring positions use
+    many filters. Sums of the two
     have another order, so their last bits differ; for one geometry it is always the same way.
 
     Files: ``np.savez(file, **bank.parts())``, and ``localconv.KernelBank(**np.load(file))``.

@@ -1,13 +1,14 @@
 """Convolutions whose kernel is a bank: a few filters, spread over many positions.
 
-A convolution is cut into units, boxes of output positions of some images, each of which goes through the other
-operations and lies in a cache between them. Two ways:
+Two ways:
 
 - *fold*: where the positions of a box use the same filters, a shared convolution to all of these; then every position
   weighs its results, which is a filter that comes with the data: its taps are the filters, and all images share it;
-- *build*: the kernels of a box are made, and go through the locally connected convolution.
+- *build*: the locally connected convolution itself, whose tasks make the kernel of each position where they read it.
 
-Both are sums of products of the three arrays, so each derivative is made of the derivatives of its steps.
+What is folded, and the gradients for filters and weights, are cut into units: boxes of output positions of some images,
+each of which goes through the other operations and lies in a cache between them. All are sums of products of the three
+arrays, so each derivative is made of the derivatives of its steps.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from numpy.typing import ArrayLike
 
 from . import engine
 from .arguments import Ints
-from .arrays import Array, ElementType, as_float_array, contiguous, element_type, output_for, write_result
-from .bank import KernelBank, picked, spread
+from .arrays import Array, ElementType, as_float_array, contiguous, element_type, of_bank, output_for, write_result
+from .bank import KernelBank, spread
 from .config import CHANNELS_FIRST, CHANNELS_LAST
 from .geometry import Geometry, Mismatch, Names, geometry_of
 from .spec import Spec, conv_spec, filter_spec, local_spec
@@ -34,12 +35,14 @@ if TYPE_CHECKING:
 
 # Bytes of what a unit makes, results of single filters or kernels, which should stay in the caches of the cores.
 UNIT_BYTES = 4 * 2**20
-# What an element of a built kernel costs, beside its products, in products of a shared convolution; and what reading
-# the filters for a unit costs, in the same for each of its positions (both ways measured: tests' sizes and those of
-# networks, 1 to 64 images).
-BUILT, READ = 30, 160
-# What the gradients for filters and weights cost in one way, in forward results: they are two convolutions.
-GRADIENTS = 3
+# Costs in products of a shared convolution (both ways measured: tests' sizes and those of networks, 1 to 64 images). Of
+# folding: weighing a result; a box that goes through the operations. Of building: a term of an element of a kernel; a
+# position.
+WEIGHED, FOLDED_BOX = 200, 6_000_000
+TERM, BUILT_POSITION = 7, 15_000
+# Of the gradients for filters and weights, two convolutions where they are folded. Else kernels' gradients are made: what
+# an element of them costs beside its products, and what reading the filters for a unit costs each of its positions.
+GRADIENTS, MADE, READ = 3, 30, 160
 # Positions of a box of equal filters below which going through boxes costs more than it brings.
 BOX_POSITIONS = 64
 
@@ -104,8 +107,8 @@ class Folded(NamedTuple):
 
 
 class Banked:
-    """A convolution with a bank, for arrays of these sizes, in one dtype; `context` as in the engine, `folded` as in
-    `folds`.
+    """A convolution with a bank, for arrays of these sizes, in one dtype; `context` as in the engine; `gradients`:
+    those for filters and weights.
 
     `planes`: results of single filters are made as planes, where the input and the sums lie in planes too.
     """
@@ -118,42 +121,46 @@ class Banked:
         dtype: Any,
         names: Names = engine.NAMES,
         context: Context | None = None,
-        folded: int = 1,
+        gradients: bool = False,
     ) -> None:
         try:
             self.geometry: Geometry = geometry_of(spec, x_shape, bank.shape)
             self.output, self.biases = engine.results_of(spec, x_shape, self.geometry)
         except Mismatch as error:
             raise error.named(names) from None
-        self.spec, self.bank, self.context = spec, bank, context
+        self.spec, self.x_shape, self.bank, self.context = spec, x_shape, bank, context
         self.dtype: np.dtype[Any] = np.dtype(dtype)
         self.first = spec.channels_first
         self.axes = axes_of(spec, x_shape[2:] if self.first else x_shape[1:-1])
         self.positions = tuple(axis.outputs for axis in self.axes)
+        self.terms = len(bank.filters) if bank.indices is None else bank.indices.shape[1]
         self.rows, self.columns = bank.shape[1:]
         self.filters = bank.filters.astype(self.dtype, copy=False)
         self.planes = self.first or (self.geometry.channels == 1 and self.columns == 1)
         self.kernels: dict[Any, Array] = {}
         self.kept: dict[str, Array] = {}
-        self.fold = self.folds(folded)
+        self.fold = self.folds(gradients)
 
     # ----------------------------------------------------------------------------------------------- how it is cut
 
-    def folds(self, folded: int) -> bool:
-        """Whether folding is possible, and costs less; folded: forward results that one folded convolution costs."""
-        indices, weights, g = self.bank.indices, self.bank.weights, self.geometry
-        if g.groups > 1 and weights is not None:
+    def folds(self, gradients: bool) -> bool:
+        """Whether folding is possible, and costs less."""
+        if self.geometry.groups > 1 and self.bank.weights is not None:
             return False  # filters of several groups do not lie side by side
         if max(self.spec.strides) > 1 and max(self.spec.dilation) > 1:
             return False  # shared convolutions have one of them alone
-        if indices is None:
-            filters = len(self.filters)
-        elif self.boxes() is None:
-            return False
-        else:
-            filters = indices.shape[1]
-        together = max(1, UNIT_BYTES // (self.rows * self.columns * self.dtype.itemsize))
-        return folded * g.batch * filters <= filters * (1 + READ / together) + BUILT + g.batch
+        boxes = [None] if self.bank.indices is None else self.boxes()
+        return boxes is not None and self.folding_costs_less(len(boxes), gradients)
+
+    def folding_costs_less(self, boxes: int, gradients: bool) -> bool:
+        """Whether it does, by the costs of an element of the kernel."""
+        weighted, images, each = self.bank.weights is not None, self.geometry.batch, self.rows * self.columns
+        if gradients:
+            together = max(1, UNIT_BYTES // (each * self.dtype.itemsize))
+            return GRADIENTS * images * self.terms <= images + self.terms * (1 + READ / together) + MADE
+        fold = images * self.terms * (1 + weighted * WEIGHED / self.rows)
+        fold += FOLDED_BOX * boxes / (each * self.geometry.positions)
+        return fold <= images + weighted * TERM * self.terms + BUILT_POSITION / each
 
     def boxes(self) -> list[tuple[Box, Array]] | None:
         """Boxes of positions that use the same filters, and these; None: most are small, or there are none."""
@@ -252,18 +259,6 @@ class Banked:
         """The shape of images in the format of the shared convolution: of one channel they are planes too."""
         return (shape[0], 1, *shape[1:-1]) if self.planes and not self.first else shape
 
-    def built(self, unit: Unit) -> Array:
-        """The kernels of a unit."""
-        weights, indices = self.weights(unit), self.indices(unit)
-        kernel = self.scratch("kernel", (unit.positions, self.rows, self.columns))
-        if indices is not None:
-            return picked(self.filters, weights, indices, kernel)
-        # A shared convolution of one tap, from weights to the kernel's elements: on the threads that all else has.
-        assert weights is not None
-        out, filters = kernel.reshape(1, len(kernel), -1), self.filters.reshape(1, len(self.filters), -1)
-        engine.forward(ONE_TAP, weights[None], filters, out=out, context=self.context)
-        return kernel
-
     def local(self, padding: tuple[Range, ...]) -> Spec:
         """The locally connected convolution of a unit."""
         spec = self.spec
@@ -273,16 +268,38 @@ class Banked:
 
     # --------------------------------------------------------------------------------------------------- operations
 
+    def build(
+        self,
+        operation: str,
+        result: Array,
+        x: Array | None = None,
+        gradient: Array | None = None,
+        bias: Array | None = None,
+        relu: bool = False,
+    ) -> None:
+        """The locally connected operation, which makes the kernel of a position where it reads it."""
+        weights, indices = self.bank.weights, self.bank.indices
+        element = of_bank(self.dtype, len(self.filters), self.terms, indices is not None, weights is not None)
+        parts = (
+            contiguous(self.filters, self.dtype),
+            None if weights is None else contiguous(weights, self.dtype),
+            None if indices is None else np.ascontiguousarray(indices, np.int32),
+        )
+        prepared = engine.prepare(operation, self.spec, self.x_shape, self.bank.shape, element, self.context)
+        x, gradient = (None if a is None else contiguous(a, self.dtype) for a in (x, gradient))
+        prepared.job.run(result, x, parts, gradient, bias, relu)
+
     def forward(self, x: Array, result: Array, bias: Array | None, relu: bool) -> None:
+        if not self.fold:
+            self.build(engine.FORWARD[self.spec.family], result, x, bias=bias, relu=relu)
+            return
         for unit in self.units():
             place, padding = self.met(unit)
             part, at = x[place], self.results_at(unit)
             if 0 in part.shape:
                 result[at] = 0
-            elif self.fold:
-                result[at] = self.weighed(self.maps(part, unit, padding), unit).reshape(result[at].shape)
             else:
-                result[at] = engine.forward(self.local(padding), part, self.built(unit), context=self.context)
+                result[at] = self.weighed(self.maps(part, unit, padding), unit).reshape(result[at].shape)
             if bias is not None:
                 result[at] += self.bias_at(bias, unit)
             if relu:
@@ -328,19 +345,18 @@ class Banked:
         return part
 
     def grad_input(self, gradient: Array, result: Array) -> None:
+        if not self.fold:
+            self.build(engine.GRAD_INPUT[self.spec.family], result, gradient=gradient)
+            return
         result[...] = 0
         for unit in self.units():
             place, padding = self.met(unit)
             pixels = result[place]
             if 0 in pixels.shape:
                 continue
-            part = contiguous(gradient[self.results_at(unit)], self.dtype)
-            if self.fold:
-                spec, shape = self.shared(padding), self.planar(pixels.shape)
-                kernel, part = self.shared_kernel(unit.used), self.spread_out(part, unit)
-            else:
-                spec, shape, kernel = self.local(padding), pixels.shape, self.built(unit)
-            made = engine.grad_input(spec, shape, kernel, part, context=self.context)
+            part = self.spread_out(contiguous(gradient[self.results_at(unit)], self.dtype), unit)
+            kernel, shape = self.shared_kernel(unit.used), self.planar(pixels.shape)
+            made = engine.grad_input(self.shared(padding), shape, kernel, part, context=self.context)
             pixels += made.reshape(pixels.shape)
 
     def grad_bank(self, x: Array, gradient: Array) -> tuple[Array, Array | None]:
@@ -388,7 +404,7 @@ class Banked:
         if indices is not None:
             used, by_filter = spread(indices, weights)
         assert by_filter is not None
-        # `built` backwards: the gradient of that convolution for its kernel, and for its input.
+        # A kernel is a shared convolution of one tap from weights to its elements: its gradients for kernel and input.
         one = 1, by_filter.shape[1], matrix.shape[2]
         back = engine.grad_kernel(ONE_TAP, by_filter[None], one, matrix, context=self.context)
         filters[used] += back.reshape(-1, self.rows, self.columns)
@@ -449,7 +465,7 @@ def grad_bank(
     """The gradients for a bank's filters and for its weights, of which there may be none."""
     x, gradient = as_float_array(x, names.input), as_float_array(gradient, names.gradient)
     element: ElementType = element_type(None, x, gradient)
-    work = Banked(spec, x.shape, bank, element.dtype, names, context, GRADIENTS)
+    work = Banked(spec, x.shape, bank, element.dtype, names, context, gradients=True)
     engine.check_gradient(gradient.shape, work.output, names)
     with np.errstate(all="ignore"):
         return work.grad_bank(x, gradient)

@@ -139,7 +139,8 @@ class Planner:
     def job(self, algorithm: str, geometry: Geometry | None = None, **choices: Any) -> Job:
         """The job of a candidate; `Refused` if the algorithm cannot do it."""
         geometry, element = geometry or self.geometry, self.element
-        return Job(geometry, self.settings.isa, element.number, element.storage, algorithm, choices, self.threads)
+        isa, number, storage = self.settings.isa, element.number, element.storage
+        return Job(geometry, isa, number, storage, algorithm, choices, self.threads, element.bank)
 
     def shrunk(self, chunk: int, tile: int, job: Callable[[int], Job]) -> Job:
         """The job of the largest chunk of images, up to `chunk`, whose workspace keeps to the target.
