@@ -538,6 +538,49 @@ def test_out_of_normalized_filters():
         assert nothing.run(localconv, normalize=True).shape == nothing.shapes()["output"]
 
 
+@pytest.mark.parametrize("kind", ["array", "float16", "int8", "bank", "labels"])
+@pytest.mark.parametrize("data_format", FORMATS)
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_normalized_local_convolution(rank, data_format, kind, no_change):
+    """A kernel of any kind, several filters and groups: the quotient of both sums, each by the twin."""
+    rng = np.random.default_rng(rank)
+    spatial, taps = {1: (9,), 2: (5, 6), 3: (4, 3, 5)}[rank], 3**rank
+    x = rng.standard_normal((2, 4, *spatial) if data_format == "channels_first" else (2, *spatial, 4)).astype("float32")
+    kernel = rng.random((math.prod(spatial), taps * 2, 6)).astype("float32") + np.float32(0.1)
+    if kind in ("bank", "labels"):
+        indices, weights = rng.integers(0, 3, (len(kernel), 2)), rng.random((len(kernel), 2), "float32")
+        parts = {"indices": indices[:, 0]} if kind == "labels" else {"indices": indices, "weights": weights}
+        given = localconv.KernelBank(kernel[:3], **parts)
+        kernel = given.expand()
+    elif kind == "int8":
+        given = localconv.quantize(kernel)
+        kernel = given.dequantize()
+    else:
+        given = kernel if kind == "array" else kernel.astype(kind)
+        kernel = given.astype("float32")
+    options = {"padding": "same", "groups": 2, "data_format": data_format}
+    local, twin = getattr(localconv, f"local_conv{rank}d"), oracle.local_conv
+    with no_change(x):
+        result = local(x, given, 3, normalize=True, **options)
+    sums, ones = twin(rank, x, kernel, 3, **options), twin(rank, np.ones_like(x), kernel, 3, **options)
+    sizes = twin(rank, abs(x), kernel, 3, **options)
+    allowed = 2 * (taps * 2 + 4) * np.finfo("float32").eps * (sizes / ones + abs(sums / ones))
+    assert result.dtype == "float32"
+    assert (abs(result - sums / ones) <= allowed).all()
+
+
+def test_a_blur_by_a_bank_keeps_a_constant():
+    filters = np.random.default_rng(0).random((4, 25, 1), np.float32)
+    bank = localconv.KernelBank.on_grid(filters, [(0, 19), (0, 29)], (20, 30))
+    x = np.full((1, 20, 30, 1), 7, np.float32)
+    result = localconv.local_conv2d(x, bank, 5, padding="same", normalize=True, **LAST)
+    np.testing.assert_allclose(result, x, rtol=27 * np.finfo("float32").eps)
+    with pytest.raises(ValueError, match="bias must be None with normalize=True"):
+        localconv.local_conv2d(x, bank, 5, padding="same", normalize=True, bias=np.ones(1, np.float32), **LAST)
+    with pytest.raises(ValueError, match="out must not share memory"):
+        localconv.local_conv2d(x, bank, 5, padding="same", normalize=True, out=x, **LAST)
+
+
 @pytest.mark.parametrize("wrong", [None, 1, 0, "yes", np.ones(2)])
 def test_normalize_is_true_or_false(wrong):
     with pytest.raises(TypeError, match="normalize must be True or False, got"):

@@ -55,6 +55,7 @@ def local_conv1d(
     padding_mode: str = "zeros",
     dilation_rate: IntOrInts = 1,
     groups: int = 1,
+    normalize: bool = False,
     bias: ArrayLike | None = None,
     out: Array | None = None,
 ) -> Array:
@@ -90,6 +91,10 @@ def local_conv1d(
         Steps from one tap to the next.
     groups : int, optional
         Divides channels and filters.
+    normalize : bool, optional
+        Divide every result by the sum of its kernel's taps that lie inside the input, as is wanted of a blur: what it
+        loses at the border is made up for. With another padding_mode than 'zeros' these are all taps. Where the sum is
+        0 the result is that of NumPy's division, inf or nan, without a warning. There is no bias then.
     bias : array_like, optional
         Added to the sums: (filters,), or (positions, filters) as Keras stores it. With channels_first Keras *reshapes*
         the latter to (filters, positions) instead of transposing it, and so does this.
@@ -130,7 +135,7 @@ def local_conv1d(
     (1, 8, 2)
     """
     spec = local_spec(1, kernel_size, strides, padding, data_format, dilation_rate, groups, None, padding_mode)
-    return engine.forward(spec, inputs, kernel, bias, out, False, LOCAL_NAMES)
+    return engine.forward_or_normalized(spec, inputs, kernel, bias, normalize, out, LOCAL_NAMES)
 
 
 @whole(local_conv1d)
@@ -146,6 +151,7 @@ def local_conv2d(
     padding_mode: str = "zeros",
     dilation_rate: IntOrInts = (1, 1),
     groups: int = 1,
+    normalize: bool = False,
     bias: ArrayLike | None = None,
     out: Array | None = None,
 ) -> Array:
@@ -167,7 +173,7 @@ def local_conv2d(
         Pixels along every axis from one window to the next.
     output_shape : sequence of 2 ints, optional
         The output's size along every axis. Keras needs it; here it is only checked.
-    data_format, padding, padding_mode, dilation_rate, groups
+    data_format, padding, padding_mode, dilation_rate, groups, normalize
         As in `local_conv1d`.
     bias : array_like, optional
         Added to the sums: (filters,), or output_shape + (filters,) as Keras stores it; with channels_first the latter
@@ -203,7 +209,7 @@ def local_conv2d(
     array([27., 27.], dtype=float32)
     """
     spec = local_spec(2, kernel_size, strides, padding, data_format, dilation_rate, groups, output_shape, padding_mode)
-    return engine.forward(spec, inputs, kernel, bias, out, False, LOCAL_NAMES)
+    return engine.forward_or_normalized(spec, inputs, kernel, bias, normalize, out, LOCAL_NAMES)
 
 
 @docstring_from_2d(
@@ -228,11 +234,12 @@ def local_conv3d(
     padding_mode: str = "zeros",
     dilation_rate: IntOrInts = (1, 1, 1),
     groups: int = 1,
+    normalize: bool = False,
     bias: ArrayLike | None = None,
     out: Array | None = None,
 ) -> Array:
     spec = local_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups, output_shape, padding_mode)
-    return engine.forward(spec, inputs, kernel, bias, out, False, LOCAL_NAMES)
+    return engine.forward_or_normalized(spec, inputs, kernel, bias, normalize, out, LOCAL_NAMES)
 
 
 @whole(local_conv1d)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from numpy.typing import ArrayLike
 
 from .core import engine
-from .core.arguments import IntOrInts, PaddingLike, flag
+from .core.arguments import IntOrInts, PaddingLike
 from .core.arrays import Array
 from .core.geometry import Names
-from .core.spec import Spec, filter_spec
+from .core.spec import filter_spec
 from .docstrings import docstring_from_2d, whole
 
 __all__ = [
@@ -125,7 +125,7 @@ def local_filter1d(
     array([0.25, 0.75, 1.5 , 2.25, 2.75])
     """
     spec = filter_spec(1, kernel_size, strides, padding, data_format, dilation_rate, groups, padding_mode)
-    return _filtered(spec, inputs, filters, normalize, out)
+    return engine.forward_or_normalized(spec, inputs, filters, None, normalize, out, FILTER_NAMES)
 
 
 @whole(local_filter1d)
@@ -192,7 +192,7 @@ def local_filter2d(
     array([ 9.,  9., 18., 18.], dtype=float32)
     """
     spec = filter_spec(2, kernel_size, strides, padding, data_format, dilation_rate, groups, padding_mode)
-    return _filtered(spec, inputs, filters, normalize, out)
+    return engine.forward_or_normalized(spec, inputs, filters, None, normalize, out, FILTER_NAMES)
 
 
 @docstring_from_2d(
@@ -219,13 +219,7 @@ def local_filter3d(
     out: Array | None = None,
 ) -> Array:
     spec = filter_spec(3, kernel_size, strides, padding, data_format, dilation_rate, groups, padding_mode)
-    return _filtered(spec, inputs, filters, normalize, out)
-
-
-def _filtered(spec: Spec, inputs: ArrayLike, filters: ArrayLike, normalize: bool, out: Array | None) -> Array:
-    if normalize is not False and flag(normalize, "normalize"):
-        return engine.normalized(spec, inputs, filters, out, FILTER_NAMES)
-    return engine.forward(spec, inputs, filters, None, out, False, FILTER_NAMES)
+    return engine.forward_or_normalized(spec, inputs, filters, None, normalize, out, FILTER_NAMES)
 
 
 @whole(local_filter1d)

@@ -41,7 +41,7 @@ UNIT_BYTES = 4 * 2**20
 WEIGHED, FOLDED_BOX = 200, 6_000_000
 TERM, BUILT_POSITION = 7, 15_000
 # Of the gradients for filters and weights, two convolutions where they are folded. Else kernels' gradients are made:
-# what an element of them costs beside its products, and what reading the filters for a unit costs each of its positions.
+# what an element of them costs beside its products, and what reading the filters costs each position of a unit.
 GRADIENTS, MADE, READ = 3, 30, 160
 # Positions of a box of equal filters below which going through boxes costs more than it brings.
 BOX_POSITIONS = 64

@@ -19,7 +19,7 @@ from numpy import ndarray  # looked up in every call
 from numpy.typing import ArrayLike
 
 from .._core import KEPT_BYTES, KEPT_PARTS, Job, num_threads
-from .arguments import ZEROS, Ints
+from .arguments import ZEROS, Ints, flag
 from .arrays import (
     ACCEPTED,
     FLOAT64,
@@ -313,27 +313,47 @@ def grad_bank(
     return _banked(spec, names).grad_bank(spec, x, bank, gradient, names, context)  # type: ignore[no-any-return]
 
 
-def normalized(spec: Spec, x: ArrayLike, filters: ArrayLike, out: Array | None = None, names: Names = NAMES) -> Array:
-    """The images through filters that come with them, divided by the sum of the taps that meet the input."""
-    x, filters = as_float_array(x, names.input), as_float_array(filters, names.kernel)
-    element = element_type(filters, x)
+def forward_or_normalized(
+    spec: Spec,
+    x: ArrayLike,
+    kernel: KernelLike,
+    bias: ArrayLike | None,
+    normalize: bool,
+    out: Array | None,
+    names: Names = NAMES,
+) -> Array:
+    """`forward`; normalize: divided by the sum of the taps that meet the input."""
+    if normalize is False or not flag(normalize, "normalize"):
+        return forward(spec, x, kernel, bias, out, False, names)
+    if bias is not None:
+        raise ValueError("bias must be None with normalize=True: it would be divided too; add it to the result")
+    return normalized(spec, x, kernel, out, names)
+
+
+def normalized(spec: Spec, x: ArrayLike, kernel: KernelLike, out: Array | None = None, names: Names = NAMES) -> Array:
+    """The convolution divided by what it is for one image of ones, or one for each image's own filters."""
+    x, kernel = as_float_array(x, names.input), _checked_kernel(spec, kernel, names)
+    element = element_type(kernel, x)
     try:
-        geometry = geometry_of(spec, x.shape, filters.shape)
+        geometry = geometry_of(spec, x.shape, kernel.shape)
     except Mismatch as error:
         raise error.named(names) from None
     shape, _ = results_of(spec, x.shape, geometry)
-    result, staged = output_for(out, shape, element, (x, filters))
+    by_image = FAMILIES[spec.family].kernel_by_image
+    read = (x, *kernel.parts().values()) if type(kernel) is KernelBank else (x, kernel)
+    result, staged = output_for(out, shape, element, read)
     # Not in 16 bits: sums and quotient are rounded once.
-    forward(spec, x.astype(element.dtype) if x.dtype.itemsize == 2 else x, filters, None, result, False, names)
-    spatial, groups = geometry.input[3 - spec.rank :], spec.groups
-    ones = np.ones(layout_of((len(filters),), spatial, groups, spec.channels_first), element.dtype)
-    sums = forward(spec, ones, filters, None, None, False, names)
-    # The channels of a group have the same sum.
-    axis = 1 if spec.channels_first else len(shape) - 1
-    split = (*shape[:axis], groups, shape[axis] // groups, *shape[axis + 1 :])
-    by_group = result.reshape(split)
+    forward(spec, x.astype(element.dtype) if x.dtype.itemsize == 2 else x, kernel, None, result, False, names)
+    images, channels = (len(kernel), spec.groups) if by_image else (1, geometry.channels)
+    ones = np.ones(layout_of((images,), geometry.input[3 - spec.rank :], channels, spec.channels_first), element.dtype)
+    sums = forward(spec, ones, kernel, None, None, False, names)
+    quotient = result
+    if by_image:  # the channels of a group have the same sum
+        axis = 1 if spec.channels_first else len(shape) - 1
+        quotient = result.reshape(*shape[:axis], spec.groups, shape[axis] // spec.groups, *shape[axis + 1 :])
+        sums = np.expand_dims(sums, axis + 1)
     with np.errstate(all="ignore"):
-        np.divide(by_group, np.expand_dims(sums, axis + 1), out=by_group)
+        np.divide(quotient, sums, out=quotient)
     return write_result(result, out, staged, element)
 
 
