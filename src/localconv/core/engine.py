@@ -332,21 +332,21 @@ def forward_or_normalized(
 
 def normalized(spec: Spec, x: ArrayLike, kernel: KernelLike, out: Array | None = None, names: Names = NAMES) -> Array:
     """The convolution divided by what it is for one image of ones, or one for each image's own filters."""
-    x, kernel = as_float_array(x, names.input), _checked_kernel(spec, kernel, names)
-    element = element_type(kernel, x)
+    x, weights = as_float_array(x, names.input), _checked_kernel(spec, kernel, names)
+    element = element_type(weights, x)
     try:
-        geometry = geometry_of(spec, x.shape, kernel.shape)
+        geometry = geometry_of(spec, x.shape, weights.shape)
     except Mismatch as error:
         raise error.named(names) from None
     shape, _ = results_of(spec, x.shape, geometry)
     by_image = FAMILIES[spec.family].kernel_by_image
-    read = (x, *kernel.parts().values()) if type(kernel) is KernelBank else (x, kernel)
+    read = (x, *weights.parts().values()) if type(weights) is KernelBank else (x, weights)
     result, staged = output_for(out, shape, element, read)
     # Not in 16 bits: sums and quotient are rounded once.
-    forward(spec, x.astype(element.dtype) if x.dtype.itemsize == 2 else x, kernel, None, result, False, names)
-    images, channels = (len(kernel), spec.groups) if by_image else (1, geometry.channels)
+    forward(spec, x.astype(element.dtype) if x.dtype.itemsize == 2 else x, weights, None, result, False, names)
+    images, channels = (len(weights), spec.groups) if by_image else (1, geometry.channels)
     ones = np.ones(layout_of((images,), geometry.input[3 - spec.rank :], channels, spec.channels_first), element.dtype)
-    sums = forward(spec, ones, kernel, None, None, False, names)
+    sums = forward(spec, ones, weights, None, None, False, names)
     quotient = result
     if by_image:  # the channels of a group have the same sum
         axis = 1 if spec.channels_first else len(shape) - 1
