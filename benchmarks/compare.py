@@ -209,7 +209,7 @@ def write(report, directory: Path) -> list[Path]:
             chart(report, picture)
             written.append(picture)
         except ImportError:
-            report.remarks.append("no chart: it needs matplotlib, which pip install 'localconv[bench]' brings")
+            report.remarks.append("no chart: it needs matplotlib, which pip install '.[bench]' brings")
     page.write_text(markdown(report, picture.name if picture in written else None), encoding="utf-8")
     return written
 

@@ -241,7 +241,7 @@ def main(arguments: list[str] | None = None) -> int:
             chart(series, labels, picture)
         except ImportError:
             drawn = False
-            print("growth.py: no chart: it needs matplotlib; pip install 'localconv[bench]'", file=sys.stderr)
+            print("growth.py: no chart: it needs matplotlib; pip install '.[bench]'", file=sys.stderr)
     page.write_text(markdown(setting, series, pages, labels, picture.name if drawn else None), encoding="utf-8")
     data.write_text(as_json(setting, series, pages), encoding="utf-8")
     print((data if options.json else page).read_text(encoding="utf-8"))

@@ -54,7 +54,7 @@ def load(paths: list[Path] | None) -> tuple[np.ndarray, np.ndarray, np.ndarray |
             first = load_sample_image(SAMPLE)[::2, ::2] / np.float32(255)
             return first, *moved(first)
     except ImportError as error:
-        raise InputError(f"{error.name} is missing; pip install 'localconv[demo]' brings it") from error
+        raise InputError(f"{error.name} is missing; pip install '.[demo]' in the checkout brings it") from error
     pictures = []
     for path in paths:
         try:

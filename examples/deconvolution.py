@@ -62,7 +62,7 @@ def load() -> np.ndarray:
 
         pixels = load_sample_image(SAMPLE)
     except ImportError as error:
-        raise InputError(f"{error.name} is missing; pip install 'localconv[demo]' brings it") from error
+        raise InputError(f"{error.name} is missing; pip install '.[demo]' in the checkout brings it") from error
     height, width = pixels.shape[0] // 2, pixels.shape[1] // 2
     halved = pixels[: 2 * height, : 2 * width].reshape(height, 2, width, 2, 3).mean((1, 3)) / 255
     return np.moveaxis(halved, -1, 0)[..., None].astype(np.float32)

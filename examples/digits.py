@@ -59,7 +59,7 @@ def load(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
         import matplotlib  # noqa: F401  # for the drawing: better known before the training than behind it
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise InputError(f"{error.name} is missing; pip install 'localconv[demo]' brings it") from error
+        raise InputError(f"{error.name} is missing; pip install '.[demo]' in the checkout brings it") from error
     digits = load_digits()
     order = rng.permutation(len(digits.target))
     pictures, target = (digits.images[order, :, :, None] / 16).astype(np.float32), digits.target[order]

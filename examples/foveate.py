@@ -56,7 +56,7 @@ def load(path: Path | None) -> np.ndarray:
 
             pixels = load_sample_image(SAMPLE)
     except ImportError as error:
-        raise InputError(f"{error.name} is missing; pip install 'localconv[demo]' brings it") from error
+        raise InputError(f"{error.name} is missing; pip install '.[demo]' in the checkout brings it") from error
     if path is not None:
         try:
             with warnings.catch_warnings(), Image.open(path) as image:

@@ -1,6 +1,6 @@
 """A model that Keras 2.15 saved, opened in Keras 3, trained further, and opened again on another backend.
 
-    pip install 'localconv[keras,torch]' jax        # two of Keras's backends, any
+    pip install '.[keras,torch]' jax        # two of Keras's backends, any
     python examples/keras3_migration.py             # the story, a minute
     python examples/keras3_migration.py --full-size # deepface's own network: time and memory of both engines
 

@@ -158,6 +158,35 @@ def test_citation_names_the_version():
     assert f"\nversion: {localconv.__version__}\n" in citation.read_text(encoding="utf-8")
 
 
+def test_one_line_says_how_to_install():
+    """No index has the package until a release: only README's marked line may name the name without an extra."""
+    readme = ROOT / "README.md"
+    if not readme.exists():
+        pytest.skip("a test of a checkout; this is not one")
+    before, marked, after = re.split(r"<!-- install(?:ed)? -->\n", readme.read_text(encoding="utf-8"))
+    assert re.fullmatch(r"    pip install (?:\.|localconv) .*\n", marked)
+    texts = {page.name: page.read_text(encoding="utf-8") for page in [*PAGES, ROOT / "SECURITY.md"]}
+    texts["README.md"] = before + after
+    from_index = r"pip (?:install|download|wheel)(?: -[\w-]+(?: :all:)?)* localconv(?!\S)|OWNER"
+    assert {name: found for name, text in texts.items() if (found := re.findall(from_index, text))} == {}
+    including = {name for name, text in texts.items() if '```{include} ../README.md\n:start-after: "<!-- inst' in text}
+    assert including == {"index.md", "installation.md"}
+
+
+def test_messages_ask_for_what_the_extras_ask_for():
+    """A message names the library itself: a source tree on the path has no extras, and its name is on no index."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    required = {line for extra in project["optional-dependencies"].values() for line in extra}
+    package = Path(localconv.__file__).parent
+    found = {}
+    for path in package.rglob("*.py"):
+        # A message that goes on in the next line is one string.
+        text = re.sub(r'" *\n *f?"', "", path.read_text(encoding="utf-8"))
+        found |= dict.fromkeys(re.findall(r"(?<!`)pip install '([^']+)'", text), path.name)
+    assert {asked: place for asked, place in found.items() if asked not in required} == {}
+    assert len(found) >= 6
+
+
 PARTS = [
     localconv.layers.initializers,
     localconv.layers.regularizers,

@@ -130,7 +130,7 @@ def _convert(options: argparse.Namespace) -> None:
         if importlib.util.find_spec("keras") is None:
             raise ValueError(
                 f"{error}. Keras 3 writes ONNX files of such models, and is not installed here: pip install "
-                "'localconv[keras]' and one of its backends"
+                "'keras>=3.15' and one of its backends"
             ) from error
         from .keras.conversion import export_file
 

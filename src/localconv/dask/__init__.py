@@ -6,7 +6,7 @@ Needs dask: ``pip install 'localconv[dask]'``.
 try:
     import dask.array as _array  # noqa: F401
 except ImportError as error:
-    raise ImportError(f"localconv.dask needs dask.array ({error}): pip install 'localconv[dask]'") from error
+    raise ImportError(f"localconv.dask needs dask.array ({error}): pip install 'dask[array]>=2024.8'") from error
 
 from . import grad
 from .files import KernelFile

@@ -7,7 +7,7 @@ Needs JAX: ``pip install 'localconv[jax]'``.
 try:
     import jax.ffi as _ffi  # noqa: F401  # older versions of JAX have none
 except ImportError as error:
-    raise ImportError(f"localconv.jax needs JAX 0.5.0 or newer ({error}): pip install 'localconv[jax]'") from error
+    raise ImportError(f"localconv.jax needs JAX 0.5.0 or newer ({error}): pip install 'jax>=0.5'") from error
 
 from . import platforms as _platforms  # noqa: F401  # gives the primitives their lowerings
 from .bank import KernelBank

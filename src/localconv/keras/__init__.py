@@ -15,14 +15,14 @@ try:
 except ImportError as error:
     raise ImportError(
         f"localconv.keras needs Keras 3 and its backend, of which something cannot be imported here ({error}): pip "
-        "install 'localconv[keras]' installs Keras; the backend, one of tensorflow, torch, jax and numpy, is installed "
+        "install 'keras>=3.15' installs Keras; the backend, one of tensorflow, torch, jax and numpy, is installed "
         "beside it and named in the environment, as KERAS_BACKEND=torch"
     ) from error
 
 if int(_keras.__version__.partition(".")[0]) < 3:
     raise ImportError(
         f"localconv.keras needs Keras 3, and this is Keras {_keras.__version__}, which has these layers itself: pip "
-        "install 'localconv[keras]' installs Keras 3"
+        "install 'keras>=3.15' installs Keras 3"
     )
 
 from . import ops

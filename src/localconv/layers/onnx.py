@@ -36,7 +36,7 @@ try:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 except ImportError as error:
-    raise ImportError(f"ONNX files need the package onnx ({error}): pip install 'localconv[onnx]'") from error
+    raise ImportError(f"ONNX files need the package onnx ({error}): pip install 'onnx>=1.19'") from error
 
 # The oldest that has all operators used here, so that runtimes that are some years old read the files.
 OPSET = 17

@@ -6,9 +6,7 @@ Needs PyTorch, which ``pip install 'localconv[torch]'`` brings.
 try:
     import torch as _torch  # first of all: `runtime` says why
 except ImportError as error:
-    raise ImportError(
-        "localconv.torch needs PyTorch, which cannot be imported here; pip install 'localconv[torch]' installs it"
-    ) from error
+    raise ImportError(f"localconv.torch needs PyTorch 2.7 or newer ({error}): pip install 'torch>=2.7'") from error
 
 if not hasattr(_torch.library, "register_autocast"):  # before the operators are registered, which is done once
     raise ImportError(f"localconv.torch needs PyTorch 2.7 or newer, got {_torch.__version__}")

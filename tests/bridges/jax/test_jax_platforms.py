@@ -61,7 +61,7 @@ sys.modules["jax"] = None
 try:
     import localconv.jax
 except ImportError as error:
-    print("localconv[jax]" in str(error))
+    print("pip install 'jax>=" in str(error))
 """
 
 

@@ -42,7 +42,7 @@ def h5py() -> Any:
     try:
         import h5py
     except ImportError:
-        raise ImportError("files .h5 and .keras need h5py: pip install 'localconv[h5]'") from None
+        raise ImportError("files .h5 and .keras need h5py: pip install 'h5py>=3.11'") from None
     return h5py
 
 
