@@ -11,6 +11,7 @@ import doctest
 import importlib
 import importlib.util
 import inspect
+import io
 import os
 import pkgutil
 import re
@@ -185,6 +186,19 @@ def test_messages_ask_for_what_the_extras_ask_for():
         found |= dict.fromkeys(re.findall(r"(?<!`)pip install '([^']+)'", text), path.name)
     assert {asked: place for asked, place in found.items() if asked not in required} == {}
     assert len(found) >= 6
+
+
+def test_installation_shows_what_is_printed():
+    """The same lines, in the same order, and this version."""
+    page = ROOT / "docs" / "installation.md"
+    if not page.exists():
+        pytest.skip("a test of a checkout; this is not one")
+    shown = re.search(r"^```text\n(localconv .*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)[1]
+    printed = io.StringIO()
+    localconv.show_config(printed)
+    labels = [[re.split(r"  +", line)[0] for line in text.splitlines()] for text in (shown, printed.getvalue())]
+    assert labels[0] == labels[1]
+    assert shown.splitlines()[0] == printed.getvalue().splitlines()[0]
 
 
 PARTS = [

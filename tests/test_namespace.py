@@ -5,6 +5,7 @@ import importlib
 import pickle
 import pydoc
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,15 @@ def test_use_of_an_absent_framework_says_what_to_install(python, bridge, use):
         f"import sys, localconv\nsys.modules[{bridge!r}] = None\ntry: {used}\nexcept ImportError as error: print(error)"
     )
     assert f"pip install '{bridge}" in python(code)
+
+
+@pytest.mark.parametrize("bridge", BRIDGES)
+def test_a_bridge_shows_what_is_public(python, bridge):
+    """To dir, and so to completion: not the modules inside."""
+    if find_spec(bridge) is None:
+        pytest.skip(f"needs {bridge}, which is not installed")
+    code = f"import localconv.{bridge} as m; print({{*dir(m)}} ^ {{*m.__all__}}, all(hasattr(m, n) for n in dir(m)))"
+    assert python(code) == "set() True\n"
 
 
 def test_a_bridge_becomes_its_package(python):

@@ -2,8 +2,8 @@
 
 Every page is opened at the widths of a laptop, a large screen and a telephone. Wrong is: a page that scrolls sideways
 or an element that sticks out of it, code or a table that is cut, an article squeezed by the columns beside it, a top
-bar of more than one line or without the API reference, an empty left column, a picture that is missing or has no text
-for who cannot see it, a link inside the site that leads nowhere, a request to anybody else's server, an error in the
+bar of more than one line or without the API reference, an empty left column, a picture that is missing or has no
+alternative text, a link inside the site that leads nowhere, a request to anybody else's server, an error in the
 console, and a search that does not find what readers look for. Screenshots of the pages that are written by hand go
 into a folder.
 

@@ -13,3 +13,7 @@ from .files import KernelFile
 from .functional import local_conv1d, local_conv2d, local_conv3d
 
 __all__ = ["KernelFile", "grad", "local_conv1d", "local_conv2d", "local_conv3d"]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

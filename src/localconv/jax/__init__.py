@@ -46,3 +46,7 @@ __all__ = [
     "local_filter3d",
     "register",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

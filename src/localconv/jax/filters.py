@@ -288,7 +288,7 @@ def local_correlation3d(
     return _correlate(spec, inputs, queries)
 
 
-# ------------------------------------------------------------------------------------------------------------ the doors
+# ----------------------------------------------------------------------------------------------------- public functions
 
 
 def _filter(spec: Spec, inputs: Any, filters: Any) -> jax.Array:

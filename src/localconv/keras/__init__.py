@@ -43,3 +43,7 @@ __all__ = [
     "ops",
     "set_engine",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

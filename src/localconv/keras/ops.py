@@ -321,7 +321,7 @@ def local_correlation3d(
     return _correlate(3, inputs, queries, kernel_size, strides, padding, data_format, dilation_rate, groups)
 
 
-# ------------------------------------------------------------------------------------------------------------ the doors
+# ----------------------------------------------------------------------------------------------------- public functions
 
 
 def _filter(rank: int, inputs: Any, filters: Any, *window: Any) -> Any:

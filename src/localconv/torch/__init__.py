@@ -79,5 +79,10 @@ __all__ = [
     "use_triton",
 ]
 
+
+def __dir__() -> list[str]:
+    return list(__all__)
+
+
 _runtime.warn_of_two_runtimes()
 _private.warn_of_missing_names()
