@@ -10,7 +10,8 @@
 # make lint                 everything that reads the code; format: writes it as lint wants it
 # make docs                 the documentation, in build/docs; docs-check: every page in a browser, at three widths
 # make bench                against NumPy, PyTorch and JAX; bench-busy: beside processes that keep every core busy
-# make wheel, wheel-test    sdist and wheel, checked and repaired; the tests against both, for every Python in PYTHONS
+# make wheel, wheel-test    sdist and wheel, checked and repaired; the tests against both, for every Python in PYTHONS;
+#                           wheel-twice: from two clones of the last commit, which must make the same bytes
 # make cross                the C headers for Windows, macOS, AArch64 and musl
 # make compile_commands.json  how the C files are compiled, for clangd and other tools
 # make kernel-test          the kernels in C; kernel-test-aarch64: under qemu; kernel-test-windows: under Wine; valgrind
@@ -38,7 +39,7 @@ PEERS ?=
 BENCH_FLAGS ?=
 
 .PHONY: help dev test-quick test test-bridges test-bridges-keras test-bridges-keras-compiled test-bridges-torch \
-	test-bridges-others demo lint format docs docs-check bench bench-busy wheel wheel-test cross kernel-test \
+	test-bridges-others demo lint format docs docs-check bench bench-busy wheel wheel-test wheel-twice cross kernel-test \
 	kernel-test-aarch64 kernel-test-windows valgrind sanitize sanitize-threads fuzz soak coverage mutants clean
 .DELETE_ON_ERROR:
 
@@ -156,6 +157,9 @@ wheel: $(VENV)/.wheel
 PYTHONS ?= $(PYTHON)
 wheel-test:
 	sh tools/wheel_test.sh $(PYTHONS)
+
+wheel-twice: $(VENV)/.wheel
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh tools/wheel_twice.sh
 
 # Every target with zig's clang, warnings as errors, linked; Microsoft's dialect as far as the headers go.
 ZIG_TARGETS := x86_64-windows-gnu aarch64-windows-gnu x86_64-macos aarch64-macos aarch64-linux-gnu x86_64-linux-musl

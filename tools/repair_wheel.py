@@ -4,16 +4,21 @@ auditwheel gives the libraries that it puts into a wheel names of their own, so 
 OpenMP runtime there should be one copy in a process: two make threads that wait in one take the processors from the
 other (src/localconv/torch/runtime.py has figures). PyTorch's wheels carry it as libgomp.so.1, and the loader takes a
 library that is there already for every other of that name. So does this wheel: whoever is imported first serves both.
+
+auditwheel writes a software bill of materials (PEP 770) of libraries that it puts in itself; here it is asked for that.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from auditwheel.sboms import create_sbom_for_wheel
 
 RUNTIME = "libgomp.so.1"
 FOLDER = "localconv.libs"
@@ -36,14 +41,24 @@ def runtime_of(module: Path) -> Path | None:
     return None
 
 
-def insert(folder: Path) -> bool:
-    """Put the runtime into an unpacked wheel, where its modules find it; False: they need none."""
-    needed = False
+def describe(folder: Path, wheel: Path, source: Path) -> None:
+    """Write which package of this system the runtime is of into an unpacked wheel, as auditwheel would."""
+    bill = create_sbom_for_wheel(wheel.name, [source])
+    if bill is None:
+        raise SystemExit(f"no package of this system has {source}, so nothing says which version the wheel would carry")
+    (information,) = folder.glob("*.dist-info")
+    (information / "sboms").mkdir()
+    (information / "sboms" / "auditwheel.cdx.json").write_text(json.dumps(bill, indent=1) + "\n", encoding="utf-8")
+
+
+def insert(folder: Path) -> Path | None:
+    """Put the runtime into an unpacked wheel, where its modules find it. Where it came from; None: they need none."""
+    needed: Path | None = None
     for module in sorted((folder / "localconv").rglob("*.so")):
         source = runtime_of(module)
         if source is None:
             continue
-        needed = True
+        needed = source
         (folder / FOLDER).mkdir(exist_ok=True)
         shutil.copyfile(source, folder / FOLDER / RUNTIME)
         up = "/".join([".."] * len(module.parent.relative_to(folder).parts))
@@ -62,7 +77,9 @@ def main() -> None:
         run(sys.executable, "-m", "wheel", "unpack", "--dest", work / "unpacked", options.wheel)
         (unpacked,) = (work / "unpacked").iterdir()
         wheel, excluded = options.wheel, []
-        if insert(unpacked):
+        source = insert(unpacked)
+        if source is not None:
+            describe(unpacked, wheel, source)
             run(sys.executable, "-m", "wheel", "pack", "--dest-dir", work, unpacked)
             (wheel,) = work.glob("*.whl")
             excluded = ["--exclude", RUNTIME]
