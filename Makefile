@@ -39,8 +39,9 @@ PEERS ?=
 BENCH_FLAGS ?=
 
 .PHONY: help dev test-quick test test-bridges test-bridges-keras test-bridges-keras-compiled test-bridges-torch \
-	test-bridges-others demo lint format docs docs-check bench bench-busy wheel wheel-test wheel-twice cross kernel-test \
-	kernel-test-aarch64 kernel-test-windows valgrind sanitize sanitize-threads fuzz soak coverage mutants clean
+	test-bridges-others demo lint format docs docs-check bench bench-busy wheel wheel-test wheel-twice cross \
+	kernel-test kernel-test-aarch64 kernel-test-windows valgrind sanitize sanitize-threads fuzz soak \
+	coverage mutants clean
 .DELETE_ON_ERROR:
 
 # The comment at this file's head.

@@ -112,6 +112,21 @@ def test_import_waits_for_nothing_that_is_asked_for_later(python):
     assert not {"bridges", *BRIDGES, "layers"} & {name.split(".")[1] for name in eval(python(code))}
 
 
+def test_import_opens_no_connection(python):
+    """The hook hears of every socket, whatever opens it: one of its own is the proof."""
+    code = """
+import sys
+heard = []
+sys.addaudithook(lambda event, arguments: heard.append(event) if event.startswith("socket.") else None)
+import localconv, localconv.layers, localconv.convert, localconv.command_line
+print(heard)
+import socket
+socket.socket().close()
+print(heard)
+"""
+    assert python(code) == "[]\n['socket.__new__']\n"
+
+
 @pytest.mark.parametrize("bridge", BRIDGES)
 @pytest.mark.parametrize(
     "use", ["LocallyConnected1D", "local_conv1d", "__all__", "dir"], ids=["class", "function", "all", "dir"]
