@@ -1,5 +1,6 @@
 """Configuration of the documentation: `make docs`."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -28,7 +29,7 @@ default_role = "py:obj"  # single backticks in docstrings are names
 numpydoc_show_class_members = False
 autodoc_typehints = "none"
 autosummary_ignore_module_all = False
-maximum_signature_line_length = 80
+maximum_signature_line_length = 400  # flows over two or three lines, not one for each argument
 toc_object_entries_show_parents = "hide"
 templates_path = ["_templates"]
 exclude_patterns = ["build", "_templates"]
@@ -93,6 +94,22 @@ def import_bridges():
         import localconv.jax
         import localconv.keras
         import localconv.torch  # noqa: F401
+
+
+SEARCHED = json.loads((Path(__file__).parent / "searched.json").read_text(encoding="utf-8"))
+
+
+def enter_into_index(_app, page, source):
+    """Give a page its words of searched.json as entries of the index, which the site's search puts before all else: the
+    names of functions and classes would fill the first results.
+    """
+    words = [f"! {word}" for word, found in SEARCHED.items() if found == page]
+    if words:
+        source[0] = f"```{{index}} {', '.join(words)}\n```\n\n{source[0]}"
+
+
+def setup(app):
+    app.connect("source-read", enter_into_index)
 
 
 import_bridges()

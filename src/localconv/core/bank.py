@@ -131,7 +131,7 @@ class KernelBank(KernelStandIn):
         --------
         >>> import numpy as np, localconv
         >>> filters = np.random.default_rng(0).standard_normal((4, 25, 1), dtype=np.float32)
-        >>> bank = localconv.KernelBank.on_grid(filters, [(0, 99), (0, 79)], (100, 80))  # known in the four corners
+        >>> bank = localconv.KernelBank.on_grid(filters, [(0, 99), (0, 79)], (100, 80))  # four corners
         >>> bank
         KernelBank(shape=(8000, 25, 1), filters=4, nbytes=256400)
         """

@@ -413,7 +413,8 @@ class LowRankLocallyConnected2D(_LowRank):
     --------
     >>> import numpy as np
     >>> from localconv.layers import LowRankLocallyConnected2D
-    >>> layer = LowRankLocallyConnected2D(16, 3, rank=4, separable=True, normalize_weights='softmax', name='low')
+    >>> arguments = {'rank': 4, 'separable': True, 'normalize_weights': 'softmax', 'name': 'low'}
+    >>> layer = LowRankLocallyConnected2D(16, 3, **arguments)
     >>> layer(np.ones((1, 30, 32, 3), np.float32)).shape
     (1, 28, 30, 16)
     >>> for variable in layer.weights:
