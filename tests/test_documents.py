@@ -152,11 +152,35 @@ def test_hooks_run_the_linters_of_make_lint():
     assert set(required) <= set(project["optional-dependencies"]["lint"])
 
 
-def test_citation_names_the_version():
-    citation = ROOT / "CITATION.cff"
-    if not citation.exists():
+COPIES = {
+    "CITATION.cff": "\nversion: {}\n",
+    "conda/recipe.yaml": '\n  version: "{}"\n',
+    "docs/installation.md": "\nlocalconv        {}\n",
+    "CHANGELOG.md": "\n## [{}]",
+}
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_copies_of_the_version(name):
+    page = ROOT / name
+    if not page.exists():
         pytest.skip("a test of a checkout; this is not one")
-    assert f"\nversion: {localconv.__version__}\n" in citation.read_text(encoding="utf-8")
+    assert COPIES[name].format(localconv.__version__) in page.read_text(encoding="utf-8")
+
+
+def test_release_notes_are_the_section_of_the_version():
+    tool = ROOT / "tools" / "release_notes.py"
+    if not tool.exists():
+        pytest.skip("a test of a checkout; this is not one")
+
+    def notes(version):
+        return subprocess.run([sys.executable, tool, version], capture_output=True, text=True, check=False)
+
+    made = notes(localconv.__version__)
+    assert made.returncode == 0, made.stderr
+    assert "\n### Added\n" in made.stdout
+    assert "\n## " not in made.stdout
+    assert notes("0.0").stderr == "CHANGELOG.md must have a section [0.0] with text in it\n"
 
 
 def test_one_line_says_how_to_install():
