@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+from sphinx import addnodes
 from sphinx.ext.autodoc.mock import mock
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -99,17 +100,19 @@ def import_bridges():
 SEARCHED = json.loads((Path(__file__).parent / "searched.json").read_text(encoding="utf-8"))
 
 
-def enter_into_index(_app, page, source):
-    """Give a page its words of searched.json as entries of the index, which the site's search puts before all else: the
-    names of functions and classes would fill the first results.
+def enter_into_index(app, doctree):
+    """Give a page its words of searched.json as main entries of the index, which the search puts before all else:
+    the names of functions and classes would fill the first results.
     """
-    words = [f"! {word}" for word, found in SEARCHED.items() if found == page]
-    if words:
-        source[0] = f"```{{index}} {', '.join(words)}\n```\n\n{source[0]}"
+    words = [word for word, page in SEARCHED.items() if page == app.env.docname]
+    # No place in the page: its beginning.
+    doctree.insert(
+        0, addnodes.index(entries=[("single", word, "", "main", None) for word in words])
+    )
 
 
 def setup(app):
-    app.connect("source-read", enter_into_index)
+    app.connect("doctree-read", enter_into_index)
 
 
 import_bridges()
