@@ -3,7 +3,7 @@ no compiled kernels, PyTorch on other devices, JAX on other platforms, and Keras
 
 They are written once, over the functions of `Arrays`. The convolution is computed in pieces: some taps of the window at
 some positions. A bridge chooses the pieces, and with them the memory: windows are gathered for one piece at a time,
-which takes its taps times the memory of the input.
+which takes its taps times the memory of the pixels that it sees. `bands` are pieces that take no more than `MEMORY`.
 
 Padding is zeros in windows, and 0 * inf is NaN. What is not in the sum is not multiplied: where a piece has taps in
 padding, their rows of the kernel are set to 0, and so are the same rows of its gradient.
@@ -14,6 +14,7 @@ of the result's size are all the memory, whatever the window, and there is no pa
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -22,7 +23,14 @@ from math import prod
 from typing import Any, NamedTuple, Protocol
 
 from .arguments import Ints
+from .spec import with_padding
 from .windows import Axis, Convolution, Range, all_inside, layout_of
+
+# Bytes that a formulation may take beside its operands and its result. A single position is never divided.
+MEMORY = 2**26
+
+# Copies of what a band gathers and multiplies that are there at once: as it was found, and in the order of a product.
+COPIES = 2
 
 
 class Arrays(Protocol):
@@ -134,6 +142,75 @@ def by_tap(convolution: Convolution) -> tuple[Piece, ...]:
     )
 
 
+class Band(NamedTuple):
+    """Positions of a convolution that follow each other, which are a convolution of their own.
+
+    `piece`: that convolution, whole; `rows`: its positions in a kernel; `positions`, `pixels`: along every axis, those
+    that it has of the output and sees of the input.
+    """
+
+    piece: Piece
+    rows: slice
+    positions: tuple[slice, ...]
+    pixels: tuple[slice, ...]
+
+
+def box_within(convolution: Convolution, batch: Any, itemsize: int, memory: int, copied: bool = False) -> Ints:
+    """The positions of a band along every axis, so that its arrays take no more bytes than `memory`: some along one
+    axis, one along those before it, all along those behind it.
+
+    What a symbol stands for nobody knows yet: a batch counts as one image then, and spatial axes are not cut. copied:
+    whether rows of the kernel are made for products; those in bands, with groups or with padding are in any case.
+    """
+    c, images = convolution, batch if isinstance(batch, int) else 1
+    if not all(isinstance(n, int) for n in (*c.output, *c.spatial)) or 0 in c.output:
+        return c.output
+
+    def nbytes(box: Ints, rows: bool = True) -> int:
+        seen = [(n - 1) * axis.stride + axis.reach for n, axis in zip(box, c.axes, strict=True)]
+        values = images * (c.taps * c.channels + c.filters) + rows * c.depth * c.filters
+        return itemsize * (images * c.channels * prod(seen) + COPIES * prod(box) * values)
+
+    if nbytes(c.output, copied or c.spec.groups > 1 or any(map(any, c.padding))) <= memory:
+        return c.output
+    for number, count in enumerate(c.output):
+        around = (1,) * number, c.output[number + 1 :]
+        fitting = bisect_right(range(1, count + 1), memory, key=lambda n: nbytes((*around[0], n, *around[1])))
+        if fitting:
+            size = -(-count // -(-count // fitting))  # bands of one size, or nearly
+            return (*around[0], size, *around[1])
+    return (1,) * len(c.output)
+
+
+def bands(convolution: Convolution, batch: Any, itemsize: int, memory: int, copied: bool = False) -> tuple[Band, ...]:
+    """The convolution in bands, one behind the other; the arguments are those of `box_within`."""
+    box = box_within(convolution, batch, itemsize, memory, copied)
+    if box == convolution.output:
+        everything = (slice(None),) * len(box)
+        return (Band(whole(convolution), slice(None), everything, everything),)
+    cuts = [
+        [(start, min(start + size, count)) for start in range(0, count, size)]
+        for size, count in zip(box, convolution.output, strict=True)
+    ]
+    return tuple(_band(convolution, positions) for positions in product(*cuts))
+
+
+def _band(convolution: Convolution, positions: tuple[Range, ...]) -> Band:
+    first = 0
+    for (start, _), count in zip(positions, convolution.output, strict=True):
+        first = first * count + start
+    met = [axis.met(ends) for axis, ends in zip(convolution.axes, positions, strict=True)]
+    pixels, padding = (tuple(parts) for parts in zip(*met, strict=True))
+    own = Convolution(
+        with_padding(convolution.spec, padding),
+        tuple(high - low for low, high in pixels),
+        convolution.channels,
+        convolution.filters,
+    )
+    rows = slice(first, first + own.positions)
+    return Band(whole(own), rows, *(tuple(slice(*ends) for ends in ranges) for ranges in (positions, pixels)))
+
+
 def forward(
     xp: Arrays, pieces: Iterable[Piece], x: Any, kernel: Any, load: Callable[[Any], Any] = lambda rows: rows
 ) -> Any:
@@ -178,18 +255,22 @@ def grad_input(xp: Arrays, piece: Piece, kernel: Any, gradient: Any, zeros: Call
     """The gradient for the input, of all of the convolution; zeros: makes an array like the products, of another
     shape, that is added to in place, of what precision the sums shall have.
 
-    Products that belong to padding are left out of the result, whatever they are.
+    Products that belong to padding are left out of the result, whatever they are. Taps are summed along one axis after
+    the other, with the batch in the innermost axis, where it makes long rows.
     """
-    c, batch = piece.convolution, xp.shape(gradient)[0]
-    products = _products(xp, piece, kernel, gradient)
-    total = zeros(
-        products, (batch, *(n + sum(pads) for n, pads in zip(c.spatial, piece.padding, strict=True)), c.channels)
-    )
-    for number, place in enumerate(piece.places):
-        part = products[(..., *_in_rows(c, (number,), slice(None)))]
-        total[(slice(None), *place)] += xp.reshape(part, (batch, *piece.box, c.channels))
-    inside = [slice(before, before + n) for n, (before, _) in zip(c.spatial, piece.padding, strict=True)]
-    return _laid_out(xp, c, total[(slice(None), *inside)])
+    c, batch, rank = piece.convolution, xp.shape(gradient)[0], len(piece.box)
+    products = xp.einsum("pgdf,npgf->pgdn", _by_group(xp, c, kernel), _gradient(xp, c, gradient))
+    rows = _in_rows(c, c.kernel_size, c.channels // c.spec.groups)
+    total = xp.reshape(products, (*c.output, c.spec.groups, *rows, batch))
+    for number, axis in reversed([*enumerate(c.axes)]):
+        taps = rank + 1 + c.channels_first + number
+        shape = xp.shape(total)
+        pixels = zeros(total, (*shape[:number], axis.n, *shape[number + 1 : taps], *shape[taps + 1 :]))
+        for t, tap in met_along(axis):
+            values = total[(*[slice(None)] * taps, t)]
+            pixels[(*[slice(None)] * number, tap.places)] += _cut(values, number, *tap.positions)
+        total = pixels
+    return _laid_out(xp, c, xp.moveaxis(xp.reshape(total, (*c.spatial, c.channels, batch)), rank + 1, 0))
 
 
 def grad_input_by_axes(
@@ -279,14 +360,21 @@ def _without_padding(xp: Arrays, piece: Piece, rows: Any, where: Callable[..., A
     """Rows of a piece, as (positions, depth, filters), those of taps in padding 0."""
     if not piece.has_padding:
         return rows
-    c, rank, positions, taps = piece.convolution, len(piece.box), prod(piece.box), prod(piece.window)
-    ranges = [xp.arange(start, end) for start, end in piece.positions + piece.taps]
-    shown = [xp.reshape(r, (-1, *[1] * (2 * rank - 1 - i))) for i, r in enumerate(ranges)]
+    positions, taps = ([xp.arange(start, end) for start, end in ranges] for ranges in (piece.positions, piece.taps))
+    return rows_inside(xp, piece.convolution, positions, taps, rows, where)
+
+
+def rows_inside(
+    xp: Arrays, convolution: Convolution, positions: list[Any], taps: list[Any], rows: Any, where: Callable[..., Any]
+) -> Any:
+    """Rows of a kernel for some positions and taps, given along every axis: those that meet padding 0."""
+    c, rank, inner = convolution, len(positions), convolution.channels // convolution.spec.groups
+    shown = [xp.reshape(r, (-1, *[1] * (2 * rank - 1 - i))) for i, r in enumerate((*positions, *taps))]
     inside = all_inside(c.axes, shown[:rank], shown[rank:])
-    inside = xp.reshape(inside, (positions, *_in_rows(c, (taps,), 1), 1))
-    inner = c.channels // c.spec.groups
-    split = xp.reshape(rows, (positions, *_in_rows(c, (taps,), inner), c.filters))
-    return xp.reshape(where(inside, split, 0), (positions, taps * inner, c.filters))
+    boxes, window = (prod(xp.shape(r)[0] for r in ranges) for ranges in (positions, taps))
+    inside = xp.reshape(inside, (boxes, *_in_rows(c, (window,), 1), 1))
+    split = xp.reshape(rows, (boxes, *_in_rows(c, (window,), inner), c.filters))
+    return xp.reshape(where(inside, split, 0), (boxes, window * inner, c.filters))
 
 
 def _by_group(xp: Arrays, convolution: Convolution, rows: Any) -> Any:
@@ -358,10 +446,16 @@ class Tap(NamedTuple):
         """Pixels that are met."""
         return self.positions[1] - self.positions[0] - sum(self.repeated) * self.axis.dilation
 
+    @property
+    def places(self) -> slice:
+        """The pixels that are met, but for what is repeated."""
+        end = self.first + (self.pixels - 1) * self.axis.stride + 1 if self.pixels else self.first
+        return slice(self.first, end, self.axis.stride)
+
     def seen(self, xp: Arrays, x: Any, along: int) -> Any:
         """What the positions see of pixels, along this axis of x."""
-        step, count, ends = self.axis.stride, self.pixels, self.axis.dilation
-        seen = _cut(x, along, self.first, self.first + (count - 1) * step + 1 if count else self.first, step)
+        count, ends = self.pixels, self.axis.dilation
+        seen = x[(*[slice(None)] * along, self.places)]
         before, after = self.repeated
         if not before and not after:
             return seen

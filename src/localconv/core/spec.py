@@ -105,8 +105,13 @@ def filter_spec(
 
 def without_padding(spec: Spec) -> Spec:
     """The spec of the same windows over an input that has its padding already."""
-    windows = (spec.kernel_size, spec.strides, "valid", spec.channels_first, spec.dilation)
-    return _spec_of_windows(spec.family, spec.rank, *windows, spec.groups, spec.output, ZEROS)
+    return with_padding(spec, "valid", spec.output)
+
+
+def with_padding(spec: Spec, padding: Padding, output: Ints | None = None) -> Spec:
+    """The spec of the same windows over an input with other padding, of zeros."""
+    windows = (spec.kernel_size, spec.strides, padding, spec.channels_first, spec.dilation)
+    return _spec_of_windows(spec.family, spec.rank, *windows, spec.groups, output, ZEROS)
 
 
 def _checked_windows(

@@ -26,18 +26,8 @@ from ..core.arrays import ELEMENT_TYPES, Array, single_with
 from ..core.families import FILTER, LOCAL, makes
 from ..core.geometry import Mismatch, Names
 from ..core.settings import numbered
-from .primitives import (
-    PRIMITIVES,
-    is_shared,
-    lead_of,
-    operand_axes,
-    result_dtype,
-    result_shape,
-    shapes_of,
-    type_of,
-    vary,
-    varying_axes,
-)
+from .bands import rows_by_jnp
+from .primitives import PRIMITIVES, is_shared, lead_of, operand_axes, result_dtype, result_shape, shapes_of
 from .window import Window, convolution_of, spec_of
 
 # Names of the custom calls, in compiled and in exported programs.
@@ -201,8 +191,9 @@ def _compute(operation: str, window: Window, a: Array, b: Array, out: Array) -> 
 def _by_jnp(operation: str, a: jax.Array, b: jax.Array, *, window: Window, **params: Any) -> jax.Array:
     """The formulation for platforms that have no handler."""
     leads = [lead_of(array, axes) for array, axes in zip((a, b), operand_axes(operation, window), strict=False)]
-    compute = _filters_by_jnp if window.kernel_by_image else _rows_by_jnp
-    single: Callable[..., jax.Array] = partial(compute, operation, window=window, **params)
+    single: Callable[..., jax.Array] = partial(_filters_by_jnp, operation, window=window, **params)
+    if not window.kernel_by_image:
+        single = partial(rows_by_jnp, operation, max(leads, default=()), window=window, **params)
     if any(leads):
         single = jax.vmap(single, in_axes=tuple(0 if lead else None for lead in leads))
     return single(a, b)
@@ -220,30 +211,6 @@ def _filters_by_jnp(operation: str, a: jax.Array, b: jax.Array, *, window: Windo
     if makes(operation) == "input":
         return formulation.filter_grad_input(jnp, by_tap, a, b, load)
     return formulation.filter_grad_kernel(jnp, by_tap, a, b, params["one"], load)
-
-
-def _rows_by_jnp(operation: str, a: jax.Array, b: jax.Array, *, window: Window, **params: Any) -> jax.Array:
-    x, kernel, _ = shapes_of(operation, a, b, window, **params)
-    piece = formulation.whole(convolution_of(window, x, kernel[-1]))
-
-    def convolved(images: jax.Array, rows: jax.Array) -> jax.Array:
-        return formulation.forward(jnp, [piece], images, rows, lambda rows: rows.astype(images.dtype))
-
-    if makes(operation) == "output":
-        return convolved(a, b)
-    if makes(operation) == "input":
-        transposed = jax.linear_transpose(lambda image: convolved(image, a), _zeros(x, b))
-    else:
-        transposed = jax.linear_transpose(lambda rows: convolved(a, rows), _zeros(kernel, a))
-    (result,) = transposed(b)
-    return result
-
-
-def _zeros(shape: Ints, like: jax.Array) -> jax.Array:
-    """An array that varies over the mesh axes of another, to transpose for: for one that does not, inside
-    `jax.shard_map`, the transpose is the sum over them.
-    """
-    return vary(jnp.zeros(shape, like.dtype), varying_axes(type_of(like)))
 
 
 for _operation, _primitive in PRIMITIVES.items():

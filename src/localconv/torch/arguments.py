@@ -107,6 +107,8 @@ def check_int8(values: Tensor, scales: Tensor, **tensors: Tensor | None) -> None
         raise RuntimeError(
             f"Expected values of torch.int8 and scales of torch.float32, but got {values.dtype} and {scales.dtype}"
         )
+    if values.layout is not torch.strided or scales.layout is not torch.strided:
+        raise RuntimeError(f"Expected values and scales that are not sparse, but got {values.layout}, {scales.layout}")
     size, of_scales = numbers_of(values.shape), numbers_of(scales.shape)
     if len(size) != 3 or of_scales != (size[0], size[2]):
         raise RuntimeError(

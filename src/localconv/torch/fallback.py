@@ -1,13 +1,15 @@
 """The three operations in PyTorch's own: for devices that have no compiled kernels here, and wherever operators cannot
 have derivatives of their own (`private`).
 
-Windows are gathered, which takes prod(kernel_size) times the input's memory, and multiplied in one batch of matrices.
+Windows are gathered and multiplied in one batch of matrices, some positions after the others: `formulation.MEMORY` is
+all that a call takes beside its operands, its result, and the sums of 16 bits in 32. Where PyTorch itself
+differentiates these operations it keeps all windows for that.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from ..core import formulation
 from ..core.arguments import Ints
-from ..core.formulation import ByTap, Piece, filters_by_tap, whole
+from ..core.formulation import Band, ByTap, Piece, filters_by_tap
 from ..core.windows import effective_size
 from . import private
 from .arguments import (
@@ -48,8 +50,8 @@ def use_triton(enabled: bool) -> None:
     """Compute on GPUs with Triton's kernels, from now on and in the whole process; or no more.
 
     They need no memory beside the operands and the result; PyTorch's own operations, which compute there otherwise,
-    gather windows. **They were tested by Triton's interpreter alone, never on a GPU**: whoever has one is asked to
-    compare, with ``benchmarks/device.py``.
+    gather windows, in at most 64 MiB. **They were tested by Triton's interpreter alone, never on a GPU**: whoever has
+    one is asked to compare, with ``benchmarks/device.py``.
 
     Parameters
     ----------
@@ -106,7 +108,6 @@ class TorchArrays:
     """
 
     concatenate = staticmethod(torch.concatenate)
-    einsum = staticmethod(torch.einsum)
     moveaxis = staticmethod(torch.moveaxis)
     reshape = staticmethod(torch.reshape)
     stack = staticmethod(torch.stack)
@@ -124,6 +125,24 @@ class TorchArrays:
 
     def pad(self, x: Tensor, widths: Sequence[tuple[int, int]]) -> Tensor:
         return torch.nn.functional.pad(x, [n for pair in reversed(widths) for n in pair])
+
+    def einsum(self, equation: str, a: Tensor, b: Tensor) -> Tensor:
+        """Those of `formulation`, as batches of matrix products."""
+        if equation == "npgd,pgdf->npgf":
+            return (self.matrices(a) @ b).permute(2, 0, 1, 3)
+        if equation == "pgdf,npgf->npgd":
+            return (self.matrices(b) @ a.permute(0, 1, 3, 2)).permute(2, 0, 1, 3)
+        if equation == "pgdf,npgf->pgdn":
+            return a @ self.matrices(b).permute(0, 1, 3, 2)
+        assert equation == "npgd,npgf->pgdf"
+        return self.matrices(a).permute(0, 1, 3, 2) @ self.matrices(b)
+
+    @staticmethod
+    def matrices(x: Tensor) -> Tensor:
+        """Something of images and positions as a matrix for every position. `bmm` takes a hundred times as long for
+        one whose rows lie far apart in memory.
+        """
+        return x.permute(1, 2, 0, 3).contiguous()
 
 
 class _Unfolding(TorchArrays):
@@ -150,24 +169,53 @@ def _arrays(device: torch.device) -> TorchArrays:
     return (_Unfolding if private.HAS_TOOLS else TorchArrays)(device)
 
 
+# What makes some rows of a weight: all of them need never be there.
+Rows = Callable[[slice], Tensor]
+
+
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
     """As `native.forward`."""
     check_dtypes(input=x, weight=weight, bias=bias)
-    size = check_sizes(window, x.shape, weight.shape)
+    return _forward(x, weight.shape, weight.__getitem__, bias, window)
+
+
+def _forward(
+    x: Tensor, weight_size: Sequence[Any], rows: Rows, bias: Tensor | None, window: Window, made: bool = False
+) -> Tensor:
+    """The convolution by rows of a weight; made: whether they take memory."""
+    size = check_sizes(window, x.shape, weight_size)
     if bias is not None:
         check_bias(bias.shape, size)
-    piece = _piece(window, x.shape, weight.shape[2])
-    y = formulation.forward(_arrays(x.device), [piece], x.movedim(1, -1), weight)
-    if bias is not None:
-        y = y + bias.movedim(0, -1)
+        bias = broadcastable_bias(bias, window.rank).movedim(0, -1).expand(*size[2:], -1)
+    bands = _bands(window, x, x.shape, weight_size[2], made)
+    xp, images = _arrays(x.device), x.movedim(1, -1)
+
+    def parts() -> Iterator[tuple[Any, Tensor]]:
+        for band in bands:
+            part = formulation.forward(xp, [band.piece], images[(slice(None), *band.pixels)], rows(band.rows))
+            yield (slice(None), *band.positions), part if bias is None else part + bias[band.positions]
+
     # The strides that the fakes of the operators promise, which compiled programs rely on.
-    return y.contiguous().movedim(-1, 1)
+    return _joined(parts(), len(bands), (size[0], *size[2:], size[1])).contiguous().movedim(-1, 1)
 
 
 def grad_input(size: Sequence[Any], weight: Tensor, gradient: Tensor, bias: Tensor | None, window: Window) -> Tensor:
     """As `native.grad_input`."""
     check_dtypes(gradient=gradient, weight=weight, bias=bias)
-    check_gradient(gradient.shape, check_sizes(window, size, weight.shape))
+    return _grad_input(size, weight.shape, weight.__getitem__, gradient, bias, window)
+
+
+def _grad_input(
+    size: Sequence[Any],
+    weight_size: Sequence[Any],
+    rows: Rows,
+    gradient: Tensor,
+    bias: Tensor | None,
+    window: Window,
+    made: bool = False,
+) -> Tensor:
+    """The gradient for the input, as `_forward`."""
+    check_gradient(gradient.shape, check_sizes(window, size, weight_size))
     if bias is not None:
         check_bias(bias.shape, size)
     # The products have been rounded; what is added to them has not.
@@ -176,25 +224,62 @@ def grad_input(size: Sequence[Any], weight: Tensor, gradient: Tensor, bias: Tens
     def zeros(products: Tensor, shape: Sequence[Any]) -> Tensor:
         return products.new_zeros(shape, dtype=wide)  # of which a batch of `vmap` in any factor is one
 
-    piece = _piece(window, tuple(size), weight.shape[2])
-    result = formulation.grad_input(_arrays(gradient.device), piece, weight, gradient.movedim(1, -1), zeros)
+    bands = _bands(window, gradient, size, weight_size[2], made)
+    xp, sums = _arrays(gradient.device), gradient.movedim(1, -1)
+    total: Any = None
+    for band in bands:
+        here = sums[(slice(None), *band.positions)]
+        part = formulation.grad_input(xp, band.piece, rows(band.rows), here, zeros)
+        if len(bands) == 1:
+            total = part
+        else:
+            total = zeros(part, (size[0], *size[2:], size[1])) if total is None else total
+            total[(slice(None), *band.pixels)] += part
     if bias is not None:
-        result = result + broadcastable_bias(bias, window.rank).movedim(0, -1)
-    return result.contiguous().movedim(-1, 1).to(gradient.dtype)
+        term = broadcastable_bias(bias, window.rank).movedim(0, -1)
+        # Without tools it may be a batch of `vmap` that the sums are not.
+        total = total.add_(term) if private.HAS_TOOLS else total + term
+    return total.contiguous().movedim(-1, 1).to(gradient.dtype)  # type: ignore[no-any-return]
 
 
 def grad_weight(x: Tensor, size: Sequence[Any], gradient: Tensor, window: Window) -> Tensor:
     """As `native.grad_weight`."""
     check_dtypes(gradient=gradient, input=x)
     check_gradient(gradient.shape, check_sizes(window, x.shape, size))
-    piece, xp = _piece(window, x.shape, size[2]), _arrays(x.device)
-    return formulation.grad_kernel(xp, piece, x.movedim(1, -1), gradient.movedim(1, -1), _filled).contiguous()
+    bands, xp = _bands(window, x, x.shape, size[2]), _arrays(x.device)
+    images, sums = x.movedim(1, -1), gradient.movedim(1, -1)
+
+    def parts() -> Iterator[tuple[Any, Tensor]]:
+        for band in bands:
+            seen, here = images[(slice(None), *band.pixels)], sums[(slice(None), *band.positions)]
+            yield band.rows, formulation.grad_kernel(xp, band.piece, seen, here, _filled)
+
+    return _joined(parts(), len(bands), size).contiguous()
+
+
+def _joined(parts: Iterable[tuple[Any, Tensor]], count: int, size: Sequence[Any]) -> Tensor:
+    """So many parts, each of its place in a tensor of that size, which it is written to before the next is made."""
+    result: Any = None
+    for place, part in parts:
+        if count == 1:
+            return part
+        # Like a part, of which a batch of `vmap` in any factor is one.
+        result = part.new_empty(size) if result is None else result
+        result[place] = part
+    return result  # type: ignore[no-any-return]
+
+
+def _bands(
+    window: Window, like: Tensor, size: Sequence[Any], out_channels: Any, made: bool = False
+) -> tuple[Band, ...]:
+    """The convolution of an input of that size and of a tensor's dtype; made: of rows that take memory."""
+    itemsize = 8 if like.dtype == torch.float64 else 4
+    return _bands_of(window, tuple(size), out_channels, itemsize, formulation.MEMORY, made)
 
 
 @lru_cache(maxsize=1024)
-def _piece(window: Window, size: Ints, out_channels: int) -> Piece:
-    """The convolution of an input of that size."""
-    return whole(window.convolution(size, out_channels))
+def _bands_of(window: Window, size: Ints, out_channels: int, *limits: Any) -> tuple[Band, ...]:
+    return formulation.bands(window.convolution(size, out_channels), size[0], *limits)
 
 
 def _filled(inside: Tensor, x: Tensor, value: float) -> Tensor:
@@ -206,7 +291,7 @@ def forward_int8(x: Tensor, values: Tensor, scales: Tensor, bias: Tensor | None,
     """As `native.forward_int8`."""
     check_int8(values, scales, input=x, bias=bias)
     wide = None if bias is None else bias.float()
-    return forward(x.float(), dequantized(values, scales), wide, window).to(x.dtype)
+    return _forward(x.float(), values.shape, _dequantizer(values, scales), wide, window, True).to(x.dtype)
 
 
 def grad_input_int8(
@@ -215,7 +300,12 @@ def grad_input_int8(
     """As `native.grad_input_int8`."""
     check_int8(values, scales, gradient=gradient, bias=bias)
     wide = None if bias is None else bias.float()
-    return grad_input(size, dequantized(values, scales), gradient.float(), wide, window).to(gradient.dtype)
+    rows = _dequantizer(values, scales)
+    return _grad_input(size, values.shape, rows, gradient.float(), wide, window, True).to(gradient.dtype)
+
+
+def _dequantizer(values: Tensor, scales: Tensor) -> Rows:
+    return lambda rows: dequantized(values[rows], scales[rows])
 
 
 def dequantized(values: Tensor, scales: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from jax_cases import CASES, name_of
 from oracle import Gradient
 
 import localconv.jax as lj
+from localconv.core import formulation as core_formulation
 from localconv.core.spec import local_spec
 from localconv.jax import platforms, primitives
 from localconv.jax.window import window_of
@@ -83,12 +84,23 @@ def window(case):
 
 def formulation(case):
     """What runs where there is no handler, compiled."""
-    static = ("operation", "window", "spatial")
-    return partial(jax.jit(platforms._by_jnp, static_argnames=static), window=window(case))
+    # A function of its own: programs are kept by it, and not by the memory that they were made for.
+    run = lambda operation, a, b, **params: platforms._by_jnp(operation, a, b, **params)  # noqa: E731
+    return partial(jax.jit(run, static_argnames=("operation", "window", "spatial")), window=window(case))
+
+
+# Bytes: of every band one position; a few; all of them at once.
+MEMORIES = [1, 1000, core_formulation.MEMORY]
+
+
+@pytest.fixture(params=MEMORIES)
+def memory(request, monkeypatch):
+    monkeypatch.setattr(core_formulation, "MEMORY", request.param)
+    return request.param
 
 
 @pytest.mark.parametrize("case", CASES, ids=name_of)
-def test_formulation_by_jnp(case):
+def test_formulation_by_jnp(memory, case):
     """What runs where there is no handler has the twin's values, forward and both gradients."""
     inputs, kernel, _ = case.arrays()
     run = formulation(case)
@@ -99,7 +111,7 @@ def test_formulation_by_jnp(case):
         gradient.check(np.asarray(run(f"local_grad_{gradient.of}", *gradient.arrays(), **options)))
 
 
-def test_formulation_by_jnp_of_examples():
+def test_formulation_by_jnp_of_examples(memory):
     case = CASES[4]
     inputs, kernel, _ = case.arrays()
     run = partial(formulation(case), "local_forward")
@@ -108,7 +120,7 @@ def test_formulation_by_jnp_of_examples():
 
 
 @pytest.mark.parametrize("of", ["forward", "input", "kernel"])
-def test_formulation_by_jnp_keeps_padding_out(of):
+def test_formulation_by_jnp_keeps_padding_out(memory, of):
     """No NaN in the kernel's rows that meet padding gets into a sum, and their gradient is 0."""
     case = oracle.Case("local_conv1d", (6,), (3,), padding=((2, 2),))
     inputs, kernel, _ = case.arrays()
@@ -243,9 +255,11 @@ for operation, primitive in platforms.PRIMITIVES.items():
 """
 
 
-def test_two_devices_without_handlers(python):
+@pytest.mark.parametrize("memory", MEMORIES[1:])
+def test_two_devices_without_handlers(python, memory):
     """Gradients inside `shard_map` by the formulation for other platforms: nothing is summed over devices twice."""
-    assert python(ELSEWHERE + DEVICES, "elsewhere", timeout=400, XLA_FLAGS=devices(2)) == "right\n"
+    program = f"{ELSEWHERE}from localconv.core import formulation\nformulation.MEMORY = {memory}\n{DEVICES}"
+    assert python(program, "elsewhere", timeout=400, XLA_FLAGS=devices(2)) == "right\n"
 
 
 EXPLICIT = """

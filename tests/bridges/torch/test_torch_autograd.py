@@ -15,6 +15,7 @@ from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vmap
 from torch_cases import Case, reference  # noqa: E402
 
 import localconv.torch  # noqa: E402
+from localconv.core import formulation  # noqa: E402
 from localconv.torch import (  # noqa: E402
     LocalConv1d,
     LocalConv2d,
@@ -81,7 +82,9 @@ def test_gradients_of_first_and_second_order(case):
     assert gradgradcheck(function, tensors, check_fwd_over_rev=True, fast_mode=True)
 
 
-def test_gradients_of_the_fallback(case):
+@pytest.mark.parametrize("memory", [1, formulation.MEMORY])
+def test_gradients_of_the_fallback(monkeypatch, case, memory):
+    monkeypatch.setattr(formulation, "MEMORY", memory)
     function, tensors = function_of(case)
     with fallback.forced():
         tensors = [t.requires_grad_() for t in tensors]

@@ -1,4 +1,4 @@
-"""A weight of 16 or 8 bits is read as it is: the process's peak while a module is called, beyond what it had before."""
+"""What is not copied, and what is bounded: the process's peak while it calls, beyond what it had before."""
 
 import sys
 
@@ -11,15 +11,12 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="reads the process's peak from /proc"),
 ]
 
-# Prints what grew by how many float32 copies of the weight.
-PROGRAM = """
+# Prints how much grew, in units of so many bytes.
+GROWN = """
 import re, sys, warnings
 from pathlib import Path
 warnings.simplefilter("ignore")
 import torch
-from localconv.torch import LocalConv1d
-
-KIND, COPY = sys.argv[1], 1000 * 320 * 100 * 4
 status = Path("/proc/self/status")
 
 def read(name):
@@ -30,6 +27,13 @@ def grown(name, function):
     before = read("VmRSS")
     function()
     print(name, (read("VmHWM") - before) / COPY, (read("VmRSS") - before) / COPY)
+"""
+
+# A weight of 16 or 8 bits is read as it is: in float32 copies of the weight.
+PROGRAM = """
+from localconv.torch import LocalConv1d
+
+KIND, COPY = sys.argv[1], 1000 * 320 * 100 * 4
 
 def made(dtype):
     layer = LocalConv1d(64, 100, 5, 1004, dtype=dtype)
@@ -62,7 +66,7 @@ grown("backward", backward)
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16", "int8"])
 def test_no_copy_of_the_weight(python, kind):
-    printed = [line.split() for line in python(PROGRAM, kind, OMP_NUM_THREADS="2").splitlines()]
+    printed = [line.split() for line in python(GROWN + PROGRAM, kind, OMP_NUM_THREADS="2").splitlines()]
     found = {name: (float(peak), float(left)) for name, peak, left in printed}
     assert found["forward"][0] < 0.1
     assert found["backward"][0] < 0.1
@@ -71,3 +75,36 @@ def test_no_copy_of_the_weight(python, kind):
         # The int8 values and some blocks beside the float weight; then this is gone.
         assert peak < 0.25 + 0.2
         assert left < -0.6
+
+
+# PyTorch's operations, whose windows are 240 MiB here, the weight 60 MiB: in MiB without the result.
+WINDOWS = """
+import ctypes
+from localconv.core import formulation
+from localconv.torch import fallback
+from localconv.torch.window import arguments_of, window_of
+
+COPY, (kind, memory, data) = 2**20, sys.argv[1:]
+formulation.MEMORY = int(memory) * 2**20
+window = window_of(arguments_of(2, 9, 1, 0, 1, 1))
+x, weight, y = torch.randn(16, 16, 63, 63), torch.randn(55 * 55, 81 * 16, 4), torch.randn(16, 4, 55, 55)
+if data == "channels_last":
+    x, y = (t.contiguous(memory_format=torch.channels_last) for t in (x, y))
+call = {
+    "forward": lambda: fallback.forward(x, weight, None, window),
+    "input": lambda: fallback.grad_input(x.shape, weight, y, None, window),
+    "weight": lambda: fallback.grad_weight(x, weight.shape, y, window),
+}[kind]
+for _ in range(2):  # what is loaded and kept is there
+    ctypes.CDLL(None).malloc_trim(0)
+    grown(kind, call)
+"""
+
+
+@pytest.mark.parametrize("data", ["channels_first", "channels_last"])
+@pytest.mark.parametrize(("kind", "result"), [("forward", 1), ("input", 4), ("weight", 60)])
+def test_windows_are_bounded(python, kind, result, data):
+    for memory in (32, 2**20):
+        line = python(GROWN + WINDOWS, kind, memory, data, OMP_NUM_THREADS="2").splitlines()[-1]
+        peak = float(line.split()[1]) - result
+        assert peak < 1.1 * memory + 4 if memory < 2**20 else peak > 200

@@ -271,10 +271,22 @@ def has_compiler():
         return False
 
 
+# Before a program: PyTorch's operations have every position on its own.
+BANDS = """
+from localconv.core import formulation
+formulation.MEMORY = 1
+"""
+
+
 @pytest.mark.skipif(not has_compiler(), reason="inductor needs a C++ compiler")
-def test_inductor_where_a_tool_is_missing(python):
-    code = PROGRAM.partition("from torch.autograd")[0] + COMPILED
+@pytest.mark.parametrize("before", ["", BANDS], ids=["whole", "bands"])
+def test_inductor_where_a_tool_is_missing(python, before):
+    code = before + PROGRAM.partition("from torch.autograd")[0] + COMPILED
     assert python(code, next(iter(private.TOOLS)), timeout=600) == "False\n"
+
+
+def test_bands_where_all_tools_are_missing(python):
+    assert python(BANDS + PROGRAM, *private.TOOLS, timeout=600).startswith("False")
 
 
 @pytest.mark.parametrize("hidden", [*[[name] for name in NAMES], NAMES], ids=[*NAMES, "all"])

@@ -24,7 +24,6 @@ from localconv.torch import (  # noqa: E402
     LocalConvTranspose2d,
     LocalConvTranspose3d,
     autograd,
-    fallback,
     modules,
     operators,
     to_keras,
@@ -52,16 +51,6 @@ CASES = {
 @pytest.fixture(params=CASES)
 def case(request):
     return CASES[request.param]
-
-
-@pytest.fixture(params=["compiled", "torch"])
-def formulation(request):
-    """Localconv's kernels, or PyTorch's operations as other devices use them."""
-    if request.param == "compiled":
-        yield
-    else:
-        with fallback.forced():
-            yield
 
 
 def module_of(case, dtype=torch.float32):

@@ -21,16 +21,6 @@ TRANSPOSED = {
 }
 
 
-@pytest.fixture(params=["compiled", "torch"])
-def formulation(request):
-    """Localconv's kernels, or PyTorch's operations as other devices use them."""
-    if request.param == "compiled":
-        yield
-    else:
-        with fallback.forced():
-            yield
-
-
 @pytest.mark.parametrize("case", random_cases(200), ids=str)
 def test_values_and_gradients(case, formulation):
     """The output and all gradients, in both dtypes."""
