@@ -6,9 +6,8 @@ its own dtype; kernels of 8 and 16 bits are made float32 where they are multipli
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import product
-from math import sqrt
+from collections.abc import Callable, Sequence
+from math import prod, sqrt
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -42,8 +41,6 @@ except ImportError as error:
 OPSET = 17
 # A file is one message of protobuf, of less than 2 GiB; the rest is for what is around the weights.
 LARGEST_WEIGHTS = 2**31 - 2**24
-# Taps of windows that are gathered at a time, along the last axis: what bounds the memory that a call takes.
-MOST_TAPS = 32
 
 
 class Graph:
@@ -259,16 +256,13 @@ def _plus(graph: Graph, x: str, bias: Array | None) -> str:
 
 
 def _local(graph: Graph, layer: Any, x: str, shape: Shape) -> str:
-    """For every piece of the window a product of matrices at each position: of the images with the piece's rows."""
+    """A product of matrices at each position, of what it sees of the images with its rows of the kernel."""
     c, kernel, scales = layer._connections, layer.kernel.value, layer.kernel_scale
     if layer.implementation != 1:
         kernel = c.rows(kernel, layer.implementation)
-    image = _positions_first(graph, c, x)
-    total = ""
-    for piece in _pieces(c):
-        rows = graph.float32(formulation.rows_of(np, piece, kernel))
-        part = graph.add("MatMul", _windows(graph, piece, image), rows)
-        total = graph.add("Add", total, part) if total else part
+    piece = formulation.whole(c)
+    rows = graph.float32(formulation.rows_of(np, piece, kernel))
+    total = graph.add("MatMul", _windows(graph, piece, x), rows)
     if scales is not None:
         total = graph.add("Mul", total, graph.constant(scales.value[:, None], name="scales"))
     total = _plus(graph, total, None if layer.bias is None else _bias_of_positions(c, layer.bias.value))
@@ -277,46 +271,25 @@ def _local(graph: Graph, layer: Any, x: str, shape: Shape) -> str:
     return _activated(graph, layer, graph.reshaped(y, c.output_shape(-1)))
 
 
-def _pieces(convolution: Convolution) -> Iterator[Piece]:
-    """The taps of the window in parts that lie side by side along the last axis, at all positions."""
-    *others, last = convolution.kernel_size
-    positions = tuple((0, n) for n in convolution.output)
-    for tap in product(*map(range, others)):
-        for start in range(0, last, MOST_TAPS):
-            taps = (*((t, t + 1) for t in tap), (start, min(last, start + MOST_TAPS)))
-            yield Piece(convolution, positions, taps)
-
-
-def _positions_first(graph: Graph, convolution: Convolution, x: str) -> str:
-    """Images with their padding, as (*spatial, images, channels)."""
-    rank, pads = convolution.spec.rank, convolution.padding
-    first = convolution.channels_first
-    order = [*range(2, rank + 2), 0, 1] if first else [*range(1, rank + 1), 0, rank + 1]
-    moved = graph.transposed(x, order)
-    if not any(map(any, pads)):
-        return moved
-    sizes = [*(before for before, _ in pads), 0, 0, *(after for _, after in pads), 0, 0]
-    return graph.add("Pad", moved, graph.sizes(sizes))
-
-
-def _windows(graph: Graph, piece: Piece, image: str) -> str:
-    """What the positions see of images, as (positions, images, depth), in the order of a kernel's rows."""
-    c, rank = piece.convolution, piece.convolution.spec.rank
-    x = image
-    if rank > 1:
-        # One tap along each axis but the last.
-        firsts = [start * axis.dilation for (start, _), axis in zip(piece.taps[:-1], c.axes, strict=False)]
-        ends = [first + (axis.outputs - 1) * axis.stride + 1 for first, axis in zip(firsts, c.axes, strict=False)]
-        strides = [axis.stride for axis in c.axes[:-1]]
-        x = graph.add("Slice", x, *map(graph.sizes, (firsts, ends, [*range(rank - 1)], strides)))
-    axis, (start, end) = c.axes[-1], piece.taps[-1]
-    pixels = np.add.outer(np.arange(axis.outputs) * axis.stride, np.arange(start, end) * axis.dilation)
-    # (*positions, taps, images, channels)
-    seen = graph.add("Gather", x, graph.sizes(pixels), axis=rank - 1)
-    taps, images, channels = rank, rank + 1, rank + 2
-    depth = (channels, taps) if c.channels_first else (taps, channels)
-    ordered = graph.transposed(seen, [*range(rank), images, *depth])
-    return graph.reshaped(ordered, [c.positions, -1, (end - start) * c.channels])
+def _windows(graph: Graph, piece: Piece, x: str) -> str:
+    """What the positions see of images, as (positions, images, depth), in the order of a kernel's rows: by one Gather,
+    which ONNX Runtime does in half the time of slices.
+    """
+    c = piece.convolution
+    sizes = [n + before + after for n, (before, after) in zip(c.spatial, piece.padding, strict=True)]
+    if piece.has_padding:
+        pads = [[0, 0, *side] if c.channels_first else [0, *side, 0] for side in zip(*piece.padding, strict=True)]
+        x = graph.add("Pad", x, graph.sizes(pads[0] + pads[1]))
+    pixels = np.arange(prod(sizes)).reshape(sizes)
+    firsts, taps = pixels[piece.places[0]].reshape(-1, 1), [pixels[place].flat[0] for place in piece.places]
+    # Runtimes add constants when they open a file; the sums could be as large as the kernel.
+    seen, depth = graph.add("Add", graph.sizes(firsts), graph.sizes(taps)), c.taps * c.channels
+    if c.channels_first:
+        flat = graph.reshaped(x, [-1, c.channels, prod(sizes)])
+        windows = graph.add("Gather", flat, seen, axis=2)
+        return graph.reshaped(graph.transposed(windows, (2, 0, 1, 3)), [c.positions, -1, depth])
+    windows = graph.add("Gather", graph.reshaped(x, [-1, prod(sizes), c.channels]), seen, axis=1)
+    return graph.transposed(graph.reshaped(windows, [-1, c.positions, depth]), (1, 0, 2))
 
 
 def _bias_of_positions(convolution: Convolution, bias: Array) -> Array:
