@@ -371,7 +371,7 @@ def rows_inside(
     c, rank, inner = convolution, len(positions), convolution.channels // convolution.spec.groups
     shown = [xp.reshape(r, (-1, *[1] * (2 * rank - 1 - i))) for i, r in enumerate((*positions, *taps))]
     inside = all_inside(c.axes, shown[:rank], shown[rank:])
-    boxes, window = (prod(xp.shape(r)[0] for r in ranges) for ranges in (positions, taps))
+    boxes, window = (prod(r.shape[0] for r in ranges) for ranges in (positions, taps))
     inside = xp.reshape(inside, (boxes, *_in_rows(c, (window,), 1), 1))
     split = xp.reshape(rows, (boxes, *_in_rows(c, (window,), inner), c.filters))
     return xp.reshape(where(inside, split, 0), (boxes, window * inner, c.filters))

@@ -95,7 +95,7 @@ call = {
     "input": lambda: fallback.grad_input(x.shape, weight, y, None, window),
     "weight": lambda: fallback.grad_weight(x, weight.shape, y, window),
 }[kind]
-for _ in range(2):  # what is loaded and kept is there
+for _ in range(2):
     ctypes.CDLL(None).malloc_trim(0)
     grown(kind, call)
 """
@@ -105,6 +105,6 @@ for _ in range(2):  # what is loaded and kept is there
 @pytest.mark.parametrize(("kind", "result"), [("forward", 1), ("input", 4), ("weight", 60)])
 def test_windows_are_bounded(python, kind, result, data):
     for memory in (32, 2**20):
-        line = python(GROWN + WINDOWS, kind, memory, data, OMP_NUM_THREADS="2").splitlines()[-1]
-        peak = float(line.split()[1]) - result
-        assert peak < 1.1 * memory + 4 if memory < 2**20 else peak > 200
+        lines = python(GROWN + WINDOWS, kind, memory, data, OMP_NUM_THREADS="2").splitlines()
+        peak = max(float(line.split()[1]) for line in lines) - result
+        assert peak < 1.1 * memory + 8 if memory < 2**20 else peak > 200
