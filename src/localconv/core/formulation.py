@@ -287,7 +287,7 @@ def grad_input_by_axes(
     for number, axis in reversed([*enumerate(c.axes)]):
         between = prod(c.spatial[number + 1 :]) * groups * first * prod(c.kernel_size[:number])
         total = xp.reshape(total, (-1, axis.outputs, between, axis.taps, last))
-        seen = [(tap, _cut(total[:, :, :, t], 1, *tap.positions)) for t, tap in met_along(axis)]
+        seen = [(tap, tap.at_its_positions(total[:, :, :, t], 1)) for t, tap in met_along(axis)]
         parts = [tap.back(xp, values, 1) for tap, values in seen]
         total = sum(parts[1:], parts[0])
     return _laid_out(xp, c, xp.reshape(total, (batch, *c.spatial, c.channels)))
@@ -455,6 +455,8 @@ class Tap(NamedTuple):
     def seen(self, xp: Arrays, x: Any, along: int) -> Any:
         """What the positions see of pixels, along this axis of x."""
         count, ends = self.pixels, self.axis.dilation
+        if count == self.axis.n:
+            return x  # a slice of all is an operator that not every runtime has
         seen = x[(*[slice(None)] * along, self.places)]
         before, after = self.repeated
         if not before and not after:
@@ -467,7 +469,7 @@ class Tap(NamedTuple):
         step, count, ends = self.axis.stride, self.pixels, self.axis.dilation
         before, after = self.repeated
         end = before * ends + count
-        found = _cut(values, along, before * ends, end)
+        found = _cut(values, along, before * ends, end) if before or after else values
         for block in range(before):
             first = _cut(values, along, block * ends, (block + 1) * ends)
             found = found + _padded(xp, first, along, 0, count - ends)
@@ -478,6 +480,11 @@ class Tap(NamedTuple):
             found = _cut(_spread(xp, found, along, step), along, 0, (count - 1) * step + 1)
         reach = (count - 1) * step + 1 if count else 0
         return _padded(xp, found, along, self.first, self.axis.n - self.first - reach)
+
+    def at_its_positions(self, values: Any, along: int) -> Any:
+        """Of the values of all positions those of the ones at which the tap meets the input."""
+        # A slice of all is an operator that not every runtime has.
+        return values if self.positions == (0, self.axis.outputs) else _cut(values, along, *self.positions)
 
     def at_all_positions(self, xp: Arrays, values: Any, along: int) -> Any:
         """The values of the positions at which the tap meets the input, and zeros at the others."""
@@ -505,15 +512,17 @@ class ByTap:
 
     Arrays are in the data format of the convolution, their channels split into those of a group and the groups: images
     (batch, groups, inner, *spatial) or (batch, *spatial, groups, inner); in filters the taps are the inner axis, which
-    has a length of 1 for one of them, and so fits all channels of the group.
+    has a length of 1 for one of them, and so fits all channels of the group. One group has no axis: some runtimes have
+    no more than five.
     """
 
     def __init__(self, convolution: Convolution) -> None:
         rank, self.channels_first = len(convolution.axes), convolution.channels_first
         self.spatial, self.output = convolution.spatial, convolution.output
         self.groups, self.channels = convolution.spec.groups, convolution.channels
-        self.along = [*range(3, rank + 3)] if self.channels_first else [*range(1, rank + 1)]
-        self.inner = 2 if self.channels_first else rank + 2
+        lead = 2 if self.groups > 1 else 1
+        self.along = [*range(lead + 1, lead + 1 + rank)] if self.channels_first else [*range(1, rank + 1)]
+        self.inner = lead if self.channels_first else rank + lead
         self.taps = [taps_along(axis) for axis in convolution.axes]
         self.window = convolution.taps
         self.met = [met_along(axis) for axis in convolution.axes]
@@ -527,6 +536,8 @@ class ByTap:
         return self._split(xp, filters, self.window)
 
     def _split(self, xp: Arrays, x: Any, inner: int) -> Any:
+        if self.groups == 1:
+            return x
         shape = xp.shape(x)
         if self.channels_first:
             return xp.reshape(x, (shape[0], self.groups, inner, *shape[2:]))
@@ -534,6 +545,8 @@ class ByTap:
 
     def joined(self, xp: Arrays, x: Any, spatial: Ints) -> Any:
         """An array without the axis of groups."""
+        if self.groups == 1:
+            return x
         shape = xp.shape(x)
         return xp.reshape(x, layout_of((shape[0],), spatial, self.groups * shape[self.inner], self.channels_first))
 
@@ -545,7 +558,7 @@ class ByTap:
             return load(x) * load(_cut(filters, self.inner, number, number + 1))
         along, total = self.along[level], None
         for t, tap in self.met[level]:
-            seen, here = tap.seen(xp, x, along), _cut(filters, along, *tap.positions)
+            seen, here = tap.seen(xp, x, along), tap.at_its_positions(filters, along)
             part = self.forward(xp, load, seen, here, level + 1, number * len(self.taps[level]) + t)
             part = tap.at_all_positions(xp, part, along)
             total = part if total is None else total + part
@@ -559,7 +572,7 @@ class ByTap:
             return load(gradient) * load(_cut(filters, self.inner, number, number + 1))
         along, total = self.along[level], None
         for t, tap in self.met[level]:
-            weights, values = (_cut(array, along, *tap.positions) for array in (filters, gradient))
+            weights, values = (tap.at_its_positions(array, along) for array in (filters, gradient))
             part = self.back(xp, load, weights, values, level + 1, number * len(self.taps[level]) + t)
             part = tap.back(xp, part, along)
             total = part if total is None else total + part
@@ -574,7 +587,7 @@ class ByTap:
             return xp.sum(sums, axis=0, keepdims=True) if one else sums
         along, parts = self.along[level], []
         for tap in self.taps[level]:
-            seen, here = tap.seen(xp, x, along), _cut(gradient, along, *tap.positions)
+            seen, here = tap.seen(xp, x, along), tap.at_its_positions(gradient, along)
             part = self.correlation(xp, load, seen, here, one, level + 1)
             parts.append(tap.at_all_positions(xp, part, along))
         return xp.concatenate(parts, self.inner) if len(parts) > 1 else parts[0]

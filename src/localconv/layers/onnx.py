@@ -281,7 +281,7 @@ def _windows(graph: Graph, piece: Piece, x: str) -> str:
         pads = [[0, 0, *side] if c.channels_first else [0, *side, 0] for side in zip(*piece.padding, strict=True)]
         x = graph.add("Pad", x, graph.sizes(pads[0] + pads[1]))
     pixels = np.arange(prod(sizes)).reshape(sizes)
-    firsts, taps = pixels[piece.places[0]].reshape(-1, 1), [pixels[place].flat[0] for place in piece.places]
+    firsts, taps = pixels[piece.places[0]].reshape(-1, 1), [int(pixels[place].flat[0]) for place in piece.places]
     # Runtimes add constants when they open a file; the sums could be as large as the kernel.
     seen, depth = graph.add("Add", graph.sizes(firsts), graph.sizes(taps)), c.taps * c.channels
     if c.channels_first:

@@ -89,17 +89,17 @@ class _Banked(torch.autograd.Function):
 
 def in_operations(x: Tensor, filters: Tensor, weights: Tensor, window: Window) -> Tensor:
     """The same of PyTorch's operations: a convolution to all filters, and a weighted sum of what it makes."""
-    rank, groups, bank = window.rank, window.groups, filters.shape[0]
-    outputs, channels = filters.shape[2], x.shape[1] // groups
-    # (bank, taps, channels, groups, filters of a group) as (groups, bank, filters of a group, channels, taps)
-    kernel = filters.reshape(bank, *window.kernel_size, channels, groups, outputs // groups)
-    kernel = kernel.permute(rank + 2, 0, rank + 3, rank + 1, *range(1, rank + 1)).flatten(0, 2)
+    rank, groups, (bank, depth, outputs) = window.rank, window.groups, numbers_of(filters.shape)
+    channels = depth // math.prod(window.kernel_size)
+    # No more than five axes: some runtimes have no others.
+    kernel = filters.reshape(bank, depth // channels, channels, groups, outputs // groups)
+    kernel = kernel.permute(3, 0, 4, 2, 1).flatten(0, 2).unflatten(2, window.kernel_size)
     convolve = (F.conv1d, F.conv2d, F.conv3d)[rank - 1]
     padded = F.pad(x, window.ends) if any(window.padding) else x
     maps = convolve(padded, kernel, None, window.stride, 0, window.dilation, groups)
-    by_filter = maps.unflatten(1, (groups, bank, outputs // groups))
-    by_position = weights.movedim(0, 1).reshape(bank, 1, *maps.shape[2:])
-    return (by_filter * by_position).sum(2).flatten(1, 2)
+    by_filter = maps.flatten(2).unflatten(1, (groups, bank, outputs // groups))
+    by_position = weights.transpose(0, 1).unsqueeze(1)
+    return (by_filter * by_position).sum(2).flatten(1, 2).unflatten(2, numbers_of(maps.shape[2:]))
 
 
 def convolve_bank(x: Tensor, filters: Tensor, weights: Tensor, bias: Tensor | None, window: Window) -> Tensor:

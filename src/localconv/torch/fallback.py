@@ -107,7 +107,7 @@ class TorchArrays:
     may a call that is being captured in a CUDA graph.
     """
 
-    concatenate = staticmethod(torch.concatenate)
+    concatenate = staticmethod(torch.cat)
     moveaxis = staticmethod(torch.moveaxis)
     reshape = staticmethod(torch.reshape)
     stack = staticmethod(torch.stack)

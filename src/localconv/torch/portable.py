@@ -56,6 +56,8 @@ class _Standard(TorchArrays):
         sizes = [n + sum(pads) for n, pads in zip(c.spatial, piece.padding, strict=True)]
         for number in reversed(range(rank)):
             axis, start, count = c.axes[number], piece.start[number], piece.box[number]
+            if (piece.window[number], count) == (1, sizes[number]):
+                continue  # a slice of all is an operator that not every runtime has
             x = x.reshape(ANY, sizes[number], prod(piece.box[number + 1 :]), inner)
             firsts = [start + t * axis.dilation for t in range(piece.window[number])]
             seen = [x[:, first : first + (count - 1) * axis.stride + 1 : axis.stride] for first in firsts]
@@ -153,7 +155,7 @@ def _of_int8(values: Tensor) -> Tensor:
     """Values in what they are multiplied in. torch.onnx's older exporter would write these in the place of the values,
     and so make a file four times as large, but for an operator before them that it does not compute itself.
     """
-    return _single(values.expand(values.shape))
+    return _single(values.expand(*numbers_of(values.shape)))
 
 
 def _at_least_single(x: Tensor) -> Tensor:

@@ -484,6 +484,78 @@ def test_decompositions_leave_none_of_our_operators():
     torch.testing.assert_close(portable_one.module()(x), model(x))
 
 
+def test_programs_are_within_what_most_runtimes_have():
+    """No more than five axes, no operator that does nothing: Core ML has neither, nor LiteRT six axes."""
+    low_rank = [
+        (local.LowRankLocalConv1d(4, 6, 3, 8, 2, padding=1), 0, (4, 8)),
+        (local.LowRankLocalConv2d(4, 6, (3, 2), 8, 2, padding=1, groups=2, separable=True), 0, (4, 8, 8)),
+        (local.LocalConv2d(4, 6, (3, 1), 8), 0, (4, 8, 8)),
+    ]
+    made = families()
+    kinds = [*made[:8], made[10], *made[16:22], *low_rank]
+    for module, _, *sizes in kinds:
+        inputs = tuple(torch.randn(2, *size) for size in sizes)
+        with portable():
+            program = torch.export.export(module.eval(), inputs)
+        nodes = [node for node in program.run_decompositions().graph.nodes if node.op == "call_function"]
+        assert {str(node.target) for node in nodes}.isdisjoint({"aten.alias.default", "aten.concatenate.default"})
+        # Numbers of pixels are constants, which runtimes compute when they open a file.
+        values = [node.meta.get("val") for node in nodes]
+        assert max(x.dim() for x in values if isinstance(x, torch.Tensor) and x.is_floating_point()) <= 5
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_core_ml_converts_programs_and_traces():
+    """Converts: what it runs on was not at hand."""
+    core_ml = pytest.importorskip("coremltools", reason="coremltools is heavy: by hand, pip install coremltools")
+    made = families()
+    cases = [made[2], made[6], made[10], made[17], made[18], made[20], made[22]]
+    cases.append((local.LowRankLocalConv2d(4, 6, 3, 8, 2, padding=1, groups=2), 0, (4, 8, 8)))
+    for module, _, *sizes in cases:
+        inputs = tuple(torch.randn(2, *size) for size in sizes)
+        with portable():
+            program = torch.export.export(module.eval(), inputs).run_decompositions()
+            trace = torch.jit.trace(module, inputs)
+        oldest = core_ml.target.iOS17
+        core_ml.convert(program, minimum_deployment_target=oldest)
+        tensors = [core_ml.TensorType(shape=x.shape) for x in inputs]
+        core_ml.convert(trace, inputs=tensors, minimum_deployment_target=oldest)
+
+
+LITERT = """
+import sys
+sys.modules["localconv"] = None
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+model = Interpreter(sys.argv[1])
+model.allocate_tensors()
+with np.load(sys.argv[2]) as arrays:
+    for given, x in zip(sorted(model.get_input_details(), key=lambda given: given["name"]), arrays.values()):
+        model.set_tensor(given["index"], x)
+model.invoke()
+np.save(sys.argv[3], model.get_tensor(model.get_output_details()[0]["index"]))
+"""
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_litert_gives_the_same_numbers_without_localconv(tmp_path):
+    litert = pytest.importorskip("litert_torch", reason="litert-torch is heavy: by hand, pip install litert-torch")
+    made = families()
+    cases = [made[2], made[4], made[6], made[10], made[17], made[21]]
+    cases.append((local.LowRankLocalConv2d(4, 6, 3, 8, 2, padding=1, groups=2), 1e-5, (4, 8, 8)))
+    for module, bound, *sizes in cases:
+        inputs = tuple(torch.randn(2, *size) for size in sizes)
+        with portable():
+            litert.convert(module.eval(), inputs).export(str(tmp_path / "model.tflite"))
+        np.savez(tmp_path / "inputs.npz", *(x.numpy() for x in inputs))
+        files = [str(tmp_path / name) for name in ("model.tflite", "inputs.npz", "result.npy")]
+        done = subprocess.run([sys.executable, "-c", LITERT, *files], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        ours, theirs = module(*inputs), torch.from_numpy(np.load(tmp_path / "result.npy"))
+        assert (theirs - ours).abs().max() <= bound * ours.abs().max()
+
+
 # ------------------------------------------------------------------------------------------------ torch.fx, torch.jit
 
 
