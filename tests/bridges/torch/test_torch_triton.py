@@ -1,5 +1,6 @@
 """Triton's kernels, by its interpreter on the processor: against the formulation in PyTorch's operations."""
 
+import copy
 import os
 import random
 import sys
@@ -15,6 +16,10 @@ if os.environ.get(INTERPRETED) != "1":
     pytest.skip(
         f"needs {INTERPRETED}=1 from the start, as `make test-bridges` sets it for this file", allow_module_level=True
     )
+
+from torch import nn  # noqa: E402
+from torch.distributed.device_mesh import init_device_mesh  # noqa: E402
+from torch.distributed.fsdp import fully_shard  # noqa: E402
 
 import localconv.torch as lt  # noqa: E402
 from localconv.core.families import FILTER  # noqa: E402
@@ -144,6 +149,29 @@ def test_compiled_programs_and_fakes():
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
     assert torch.allclose(compiled(x), layer(x), atol=1e-6)
     assert layer.to("meta")(x.to("meta")).shape == (3, 3, 2, 2)
+
+
+@pytest.fixture
+def mesh(tmp_path):
+    """A group of this process alone."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("wrap", [nn.parallel.DistributedDataParallel, fully_shard])
+def test_wrapped_modules(mesh, wrap):
+    """A step of a module that DDP or FSDP has wrapped, against the formulation's of the plain one."""
+    torch.manual_seed(0)
+    plain = nn.Sequential(lt.LocalConv2d(2, 3, 2, 3), nn.ReLU(), lt.LocalConv2d(3, 2, 2, 2))
+    wrapped, x = wrap(copy.deepcopy(plain)), torch.randn(3, 2, 3, 3)
+    wrapped(x).square().sum().backward()
+    lt.use_triton(False)
+    with fallback.forced():
+        plain(x).square().sum().backward()
+    for parameter, expected in zip(wrapped.parameters(), plain.parameters(), strict=True):
+        found = parameter.grad.full_tensor() if wrap is fully_shard else parameter.grad
+        assert torch.allclose(found, expected.grad, rtol=1e-5, atol=1e-5)
 
 
 def test_no_images():
