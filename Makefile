@@ -4,7 +4,7 @@
 # make test-quick           a minute's selection of the tests, which finds what most changes break
 # make test                 the tests, after make dev
 # make test-bridges         tests and examples of localconv.torch, .jax, .keras and .dask, in .venv-bridges;
-#                           test-bridges-keras, test-bridges-keras-compiled (PyTorch and JAX), test-bridges-torch
+#                           test-bridges-keras, test-bridges-keras-torch, test-bridges-keras-jax, test-bridges-torch
 #                           and test-bridges-others: its parts
 # make demo                 filters, matches and sharpens real photographs, then trains on real digits
 # make lint                 everything that reads the code; format: writes it as lint wants it
@@ -38,8 +38,8 @@ CFLAGS_TEST := -std=c11 -O2 -Wall -Wextra -Wno-unused-parameter -Werror -Iinclud
 PEERS ?=
 BENCH_FLAGS ?=
 
-.PHONY: help dev test-quick test test-bridges test-bridges-keras test-bridges-keras-compiled test-bridges-torch \
-	test-bridges-others demo lint format docs docs-check bench bench-busy wheel wheel-test wheel-twice cross \
+.PHONY: help dev test-quick test test-bridges test-bridges-keras test-bridges-keras-torch test-bridges-keras-jax \
+	test-bridges-torch test-bridges-others demo lint format docs docs-check bench bench-busy wheel wheel-test wheel-twice cross \
 	kernel-test kernel-test-aarch64 kernel-test-windows valgrind sanitize sanitize-threads fuzz soak \
 	coverage mutants clean
 .DELETE_ON_ERROR:
@@ -83,15 +83,18 @@ TEST_TRITON = PYTHONPATH=$(BRIDGES_VENV)/triton TRITON_INTERPRET=1 $(BRIDGES_VEN
 endif
 # In parts side by side: the longest decides, which would be Keras's with its four backends in a row.
 test-bridges: $(BRIDGES_VENV)/.installed
-	$(MAKE) --jobs=4 $(SYNCED) test-bridges-keras-compiled test-bridges-keras test-bridges-torch \
+	$(MAKE) --jobs=5 $(SYNCED) test-bridges-keras-jax test-bridges-keras test-bridges-keras-torch test-bridges-torch \
 		test-bridges-others
 
 test-bridges-keras: $(BRIDGES_VENV)/.installed
 	$(BRIDGES_VENV)/bin/python -m pytest tests/bridges/keras -k 'not torch and not jax'
 	$(BRIDGES_VENV)/bin/python examples/keras3_migration.py
 
-test-bridges-keras-compiled: $(BRIDGES_VENV)/.installed
-	$(BRIDGES_VENV)/bin/python -m pytest tests/bridges/keras -k 'torch or jax'
+test-bridges-keras-torch: $(BRIDGES_VENV)/.installed
+	$(BRIDGES_VENV)/bin/python -m pytest tests/bridges/keras -k 'torch'
+
+test-bridges-keras-jax: $(BRIDGES_VENV)/.installed
+	$(BRIDGES_VENV)/bin/python -m pytest tests/bridges/keras -k 'jax and not torch'
 
 test-bridges-torch: $(BRIDGES_VENV)/.installed
 	$(BRIDGES_VENV)/bin/python -m pytest tests/bridges/torch

@@ -83,12 +83,13 @@ FORWARD = ["local_conv1d", "local_conv2d", "local_conv3d"]
 
 @pytest.mark.parametrize("name", FORWARD + [f"{name}_{of}" for name in FORWARD for of in ("input", "kernel")])
 def test_arguments_are_those_of_the_functions_for_numpy(name):
-    """Names, order, defaults; `out` and `accumulate` are not dask's way; `dask.array.pad` pads with pixels."""
+    """Names, order, defaults; `out` and `accumulate` are not dask's way, which pads with pixels and divides itself."""
+    others = ("out", "accumulate", "padding_mode", "normalize")
     forward = name in FORWARD
     ours = inspect.signature(getattr(ld if forward else ld.grad, name)).parameters
     theirs = inspect.signature(getattr(localconv if forward else localconv.grad, name)).parameters
     assert [(p.name, p.default, p.kind) for p in ours.values()] == [
-        (p.name, p.default, p.kind) for p in theirs.values() if p.name not in ("out", "accumulate", "padding_mode")
+        (p.name, p.default, p.kind) for p in theirs.values() if p.name not in others
     ]
 
 
