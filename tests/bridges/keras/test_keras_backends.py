@@ -31,6 +31,10 @@ def test_backend(backend, tmp_path):
         # float64 is among what is tested.
         "JAX_ENABLE_X64": "1",
     }
+    if backend == "jax":
+        # Nearly every test compiles programs of its own, and runs them once: optimizing them took half of the time.
+        plain = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+        environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {plain}"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'temp'}"]
     # Keras's variables have an __array__ of before NumPy 2.
     command += ["-W", "ignore:__array__ implementation doesn't accept:DeprecationWarning"]
