@@ -39,8 +39,8 @@ PEERS ?=
 BENCH_FLAGS ?=
 
 .PHONY: help dev test-quick test test-bridges test-bridges-keras test-bridges-keras-torch test-bridges-keras-jax \
-	test-bridges-torch test-bridges-others demo lint format docs docs-check bench bench-busy wheel wheel-test wheel-twice cross \
-	kernel-test kernel-test-aarch64 kernel-test-windows valgrind sanitize sanitize-threads fuzz soak \
+	test-bridges-torch test-bridges-others demo lint format docs docs-check bench bench-busy wheel wheel-test \
+	wheel-twice cross kernel-test kernel-test-aarch64 kernel-test-windows valgrind sanitize sanitize-threads fuzz soak \
 	coverage mutants clean
 .DELETE_ON_ERROR:
 
