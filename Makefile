@@ -38,10 +38,10 @@ CFLAGS_TEST := -std=c11 -O2 -Wall -Wextra -Wno-unused-parameter -Werror -Iinclud
 PEERS ?=
 BENCH_FLAGS ?=
 
-.PHONY: help dev test-quick test test-bridges test-bridges-keras test-bridges-keras-torch test-bridges-keras-jax \
-	test-bridges-torch test-bridges-others demo lint format docs docs-check bench bench-busy wheel wheel-test \
-	wheel-twice cross kernel-test kernel-test-aarch64 kernel-test-windows valgrind sanitize sanitize-threads fuzz soak \
-	coverage mutants clean
+.PHONY: help dev test-quick test test-bridges test-bridges-keras test-bridges-keras-torch \
+	test-bridges-keras-jax test-bridges-torch test-bridges-others demo lint format docs docs-check bench \
+	bench-busy wheel wheel-test wheel-twice cross kernel-test kernel-test-aarch64 kernel-test-windows \
+	valgrind sanitize sanitize-threads fuzz soak coverage mutants clean
 .DELETE_ON_ERROR:
 
 # The comment at this file's head.
@@ -83,8 +83,8 @@ TEST_TRITON = PYTHONPATH=$(BRIDGES_VENV)/triton TRITON_INTERPRET=1 $(BRIDGES_VEN
 endif
 # In parts side by side: the longest decides, which would be Keras's with its four backends in a row.
 test-bridges: $(BRIDGES_VENV)/.installed
-	$(MAKE) --jobs=5 $(SYNCED) test-bridges-keras-jax test-bridges-keras test-bridges-keras-torch test-bridges-torch \
-		test-bridges-others
+	$(MAKE) --jobs=5 $(SYNCED) test-bridges-keras-jax test-bridges-keras test-bridges-keras-torch \
+		test-bridges-torch test-bridges-others
 
 test-bridges-keras: $(BRIDGES_VENV)/.installed
 	$(BRIDGES_VENV)/bin/python -m pytest tests/bridges/keras -k 'not torch and not jax'
