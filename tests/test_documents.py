@@ -94,6 +94,13 @@ def test_blocks_run(needed, code, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def of_checkout(path):
+    """The path; the test is skipped where it is not beside the tests, as an installed package's are."""
+    if not path.exists():
+        pytest.skip("a test of a checkout; this is not one")
+    return path
+
+
 def contributing():
     """The text of CONTRIBUTING.md, where the sources that it speaks of are beside it."""
     page = ROOT / "CONTRIBUTING.md"
@@ -142,9 +149,7 @@ def test_commands_for_a_part_of_the_tests_find_some():
 
 def test_hooks_run_the_linters_of_make_lint():
     """The same versions: another ruff wants other files."""
-    hooks = ROOT / ".pre-commit-config.yaml"
-    if not hooks.exists():
-        pytest.skip("a test of a checkout; this is not one")
+    hooks = of_checkout(ROOT / ".pre-commit-config.yaml")
     asked = re.findall(r"additional_dependencies: \[(.*)\]", hooks.read_text(encoding="utf-8"))
     required = [requirement.strip('" ') for line in asked for requirement in line.split(",")]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -162,16 +167,12 @@ COPIES = {
 
 @pytest.mark.parametrize("name", COPIES)
 def test_copies_of_the_version(name):
-    page = ROOT / name
-    if not page.exists():
-        pytest.skip("a test of a checkout; this is not one")
+    page = of_checkout(ROOT / name)
     assert COPIES[name].format(localconv.__version__) in page.read_text(encoding="utf-8")
 
 
 def test_release_notes_are_the_section_of_the_version():
-    tool = ROOT / "tools" / "release_notes.py"
-    if not tool.exists():
-        pytest.skip("a test of a checkout; this is not one")
+    tool = of_checkout(ROOT / "tools" / "release_notes.py")
 
     def notes(version):
         return subprocess.run([sys.executable, tool, version], capture_output=True, text=True, check=False)
@@ -185,9 +186,7 @@ def test_release_notes_are_the_section_of_the_version():
 
 def test_one_line_says_how_to_install():
     """No index has the package until a release: only README's marked line may name the name without an extra."""
-    readme = ROOT / "README.md"
-    if not readme.exists():
-        pytest.skip("a test of a checkout; this is not one")
+    readme = of_checkout(ROOT / "README.md")
     before, marked, after = re.split(r"<!-- install(?:ed)? -->\n", readme.read_text(encoding="utf-8"))
     assert re.fullmatch(r"    pip install (?:\.|localconv) .*\n", marked)
     texts = {page.name: page.read_text(encoding="utf-8") for page in [*PAGES, ROOT / "SECURITY.md"]}
@@ -214,9 +213,7 @@ def test_messages_ask_for_what_the_extras_ask_for():
 
 def test_installation_shows_what_is_printed():
     """The same lines, in the same order, and this version."""
-    page = ROOT / "docs" / "installation.md"
-    if not page.exists():
-        pytest.skip("a test of a checkout; this is not one")
+    page = of_checkout(ROOT / "docs" / "installation.md")
     shown = re.search(r"^```text\n(localconv .*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)[1]
     printed = io.StringIO()
     localconv.show_config(printed)
@@ -236,9 +233,7 @@ PARTS = [
 @pytest.mark.parametrize("module", [localconv, localconv.grad, localconv.layers, *PARTS])
 def test_everything_public_is_typed(module):
     """The file that a strict type checker reads leaves nothing out."""
-    page = ROOT / "tests" / "typing" / "whole_api.py"
-    if not page.exists():
-        pytest.skip("a test of a checkout; this is not one")
+    page = of_checkout(ROOT / "tests" / "typing" / "whole_api.py")
     words = set(re.findall(r"\w+", page.read_text(encoding="utf-8")))
     assert set(module.__all__) <= words
 
@@ -255,9 +250,7 @@ def names_for_all(module):
 
 @pytest.mark.parametrize("module", ["", "grad", "layers", *BRIDGES, "dask.grad", "convert"])
 def test_everything_public_is_in_the_reference(module):
-    folder = ROOT / "docs" / "api"
-    if not folder.exists():
-        pytest.skip("a test of a checkout; this is not one")
+    folder = of_checkout(ROOT / "docs" / "api")
     words = set()
     for page in folder.glob("*.md"):
         text = page.read_text(encoding="utf-8")

@@ -244,7 +244,7 @@ def check_apart(out: Array, inputs: tuple[Any, ...]) -> None:
     for array in inputs:
         if array is None:
             continue
-        for part in (array.values, array.scales) if type(array) is QuantizedKernel else (array,):
+        for part in array.arrays() if issubclass(type(array), KernelStandIn) else (array,):
             if _overlap(out, part):
                 raise ValueError("out must not share memory with an input")
 

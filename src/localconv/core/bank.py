@@ -190,7 +190,7 @@ class KernelBank(KernelStandIn):
     @property
     def nbytes(self) -> int:
         """Bytes of filters, weights and indices."""
-        return sum(part.nbytes for part in self.parts().values())
+        return sum(part.nbytes for part in self.arrays())
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -206,6 +206,10 @@ class KernelBank(KernelStandIn):
         """Return the constructor's arguments by their names, as a file has them: those that are not None."""
         parts = {"filters": self.filters, "weights": self.weights, "indices": self.indices}
         return {name: part for name, part in parts.items() if part is not None}
+
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """Return the arrays in whose memory it lies."""
+        return tuple(self.parts().values())
 
     @np.errstate(all="ignore")
     def expand(self) -> NDArray[Any]:

@@ -27,7 +27,7 @@ from .arrays import Array, ElementType, as_float_array, contiguous, element_type
 from .bank import KernelBank, spread
 from .config import CHANNELS_FIRST, CHANNELS_LAST
 from .geometry import Geometry, Mismatch, Names, geometry_of
-from .spec import Spec, conv_spec, filter_spec, local_spec
+from .spec import Spec, conv_spec, filter_spec, with_padding
 from .windows import Range, axes_of, layout_of
 
 if TYPE_CHECKING:
@@ -259,13 +259,6 @@ class Banked:
         """The shape of images in the format of the shared convolution: of one channel they are planes too."""
         return (shape[0], 1, *shape[1:-1]) if self.planes and not self.first else shape
 
-    def local(self, padding: tuple[Range, ...]) -> Spec:
-        """The locally connected convolution of a unit."""
-        spec = self.spec
-        assert spec.kernel_size is not None
-        windows = (spec.kernel_size, spec.strides, padding, _format(self.first), spec.dilation, spec.groups)
-        return local_spec(spec.rank, *windows)
-
     # --------------------------------------------------------------------------------------------------- operations
 
     def build(
@@ -396,7 +389,9 @@ class Banked:
     ) -> Any:
         """As `folded_gradients`."""
         kernel = self.scratch("kernel", (unit.positions, self.rows, self.columns))
-        engine.grad_kernel(self.local(padding), part, kernel.shape, gradient, out=kernel, context=self.context)
+        engine.grad_kernel(
+            with_padding(self.spec, padding), part, kernel.shape, gradient, out=kernel, context=self.context
+        )
         matrix = kernel.reshape(1, unit.positions, -1)
         weights, indices = self.weights(unit), self.indices(unit)
         used: Any = slice(None)
@@ -433,7 +428,7 @@ def forward(
     if b is not None:
         engine.check_bias(b.shape, work.biases)
         b = contiguous(b, element.dtype)
-    result, staged = output_for(out, work.output, element, (x, b, *bank.parts().values()))
+    result, staged = output_for(out, work.output, element, (x, bank, b))
     with np.errstate(all="ignore"):
         work.forward(x, result, b, relu)
     return write_result(result, out, staged, element)
@@ -453,7 +448,7 @@ def grad_input(
     element = element_type(bank, gradient)  # type: ignore[arg-type]
     work = Banked(spec, input_shape, bank, element.dtype, names, context)
     engine.check_gradient(gradient.shape, work.output, names)
-    result, staged = output_for(out, input_shape, element, (gradient, *bank.parts().values()))
+    result, staged = output_for(out, input_shape, element, (bank, gradient))
     with np.errstate(all="ignore"):
         work.grad_input(gradient, result)
     return write_result(result, out, staged, element)

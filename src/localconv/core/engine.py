@@ -340,8 +340,7 @@ def normalized(spec: Spec, x: ArrayLike, kernel: KernelLike, out: Array | None =
         raise error.named(names) from None
     shape, _ = results_of(spec, x.shape, geometry)
     by_image = FAMILIES[spec.family].kernel_by_image
-    read = (x, *weights.parts().values()) if type(weights) is KernelBank else (x, weights)
-    result, staged = output_for(out, shape, element, read)
+    result, staged = output_for(out, shape, element, (x, weights))
     # Not in 16 bits: sums and quotient are rounded once.
     forward(spec, x.astype(element.dtype) if x.dtype.itemsize == 2 else x, weights, None, result, False, names)
     images, channels = (len(weights), spec.groups) if by_image else (1, geometry.channels)
@@ -537,8 +536,7 @@ def _folded_grad_input(
     weights, gradient = _checked_kernel(spec, kernel, names), as_float_array(gradient, names.gradient)
     windows, borders = _bordered(spec, input_shape, weights.shape, names)
     element = element_type(weights, gradient)
-    inputs = weights.parts().values() if type(weights) is KernelBank else (weights,)
-    result, staged = output_for(out, input_shape, element, (gradient, *inputs))
+    result, staged = output_for(out, input_shape, element, (gradient, weights))
     # A gradient of more than 16 bits makes one that is not rounded to 16 bits.
     wide = gradient.astype(element.dtype) if gradient.dtype.itemsize == 2 else gradient
     shape = borders.padded_shape(input_shape)

@@ -26,6 +26,10 @@ class KernelStandIn:
 
     __slots__ = ()
 
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """Return the arrays in whose memory it lies."""
+        raise NotImplementedError
+
 
 class QuantizedKernel(KernelStandIn):
     """A kernel of int8 values and float32 scales: ``values * scales`` is what it stands for.
@@ -148,6 +152,10 @@ class QuantizedKernel(KernelStandIn):
     def dtype(self) -> np.dtype[Any]:
         """That of the values."""
         return self._values.dtype
+
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """Return the arrays in whose memory it lies."""
+        return self.values, self.scales
 
     @np.errstate(all="ignore")  # -128, which files may hold, times the largest scale is -inf, as in the core
     def dequantize(self) -> NDArray[np.float32]:
