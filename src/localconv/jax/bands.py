@@ -65,6 +65,14 @@ def _compute(made: str, piece: Piece, a: jax.Array, b: jax.Array, load: Load, su
     return formulation.grad_kernel(jnp, piece, load(a), load(b), jnp.where)
 
 
+def _summed_over_images(x: jax.Array) -> jax.Array:
+    """Images as they are, but in memory image by image in the innermost axis, over which a product will sum.
+
+    Its operand is then copied in long rows. Behind the barrier XLA would transpose every window instead of every pixel.
+    """
+    return jnp.moveaxis(jax.lax.optimization_barrier(jnp.moveaxis(x, 0, -1)), -1, 0)
+
+
 class Bands:
     """A convolution in bands of one size. Where they do not fit the output, the last has positions of the one before.
 
@@ -104,7 +112,8 @@ class Bands:
             return dynamic_update_slice(result, part, self.places(starts, zero))
         here = self.outputs(b, starts)
         if made == "kernel":
-            rows = _compute(made, self.piece, self.seen(a, pixels), here, load, sums)
+            seen = _summed_over_images(self.seen(a, pixels))
+            rows = _compute(made, self.piece, seen, here, load, sums)
             return dynamic_update_slice_in_dim(result, self.inside(starts, rows), row, 0)
 
         def once(products: jax.Array) -> jax.Array:
