@@ -444,12 +444,26 @@ def test_every_thread_has_a_task(shape, element, threads):
     lanes = _core.tile_limits(settings.get_isa(), element.number)[0]
     panels = -(-shape.filters // shape.groups // (4 * lanes)) * shape.groups
     tiles, pixels = shape.positions * panels, prod(shape.input)
-    # A weight counts like a multiply-add again.
-    work = shape.products + shape.products // shape.batch
+    work = shape.products + policy.READ * shape.products // shape.batch
     for operation, most in (("local_forward", tiles), ("local_grad_kernel", tiles), ("local_grad_input", pixels)):
         job = policy.plan(operation, shape, element_of(operation, element), settings.current(), threads)
         assert job.threads == max(1, min(threads, work // policy.PRODUCTS_PER_THREAD))
         assert job.tasks >= min(job.threads, most)
+
+
+def test_what_is_read_once_brings_a_second_thread_sooner():
+    """One thread takes some 20 microseconds for each of these, but fewer multiply-adds."""
+    layer = geometry.geometry_of(local_spec(1, 3, 1, "valid", "channels_last", 1, 1), (1, 258, 16), (256, 48, 16))
+    weights = filter_spec(2, (9, 1), 1, "valid", "channels_last", 1, 1)
+    planes = geometry.geometry_of(weights, (1, 9, 16000, 1), (1, 1, 16000, 9))
+    shared = geometry.geometry_of(conv_spec(2, 3, "same", "channels_last", 1, 1), (1, 14, 14, 16), (3, 3, 16, 16))
+    for operation, shape, threads in (
+        ("local_forward", layer, 2),
+        ("filter_forward", planes, 2),
+        ("conv_forward", shared, 1),
+    ):
+        assert policy.plan(operation, shape, SINGLE, settings.current(), 2).threads == threads
+        assert shape.products < policy.PRODUCTS_PER_THREAD
 
 
 def test_slices_of_a_kernel_gradient_stay_in_the_cache(isa):

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .engine import Context
 
 # Bytes of what a unit makes, results of single filters or kernels, which should stay in the caches of the cores.
-UNIT_BYTES = 4 * 2**20
+UNIT_BYTES = 8 * 2**20
 # Costs in products of a shared convolution (both ways measured: tests' sizes and those of networks, 1 to 64 images). Of
 # folding: weighing a result; a box that goes through the operations. Of building: a term of an element of a kernel; a
 # position.

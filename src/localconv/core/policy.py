@@ -20,7 +20,7 @@ from .._core import ALGORITHMS, CHANNEL_LANES, OPERATIONS, Job, Refused, has_cha
 from .arguments import Ints
 from .arrays import ElementType
 from .columns import ColumnsForward, ColumnsGradInput, ColumnsGradKernel
-from .families import CONV, LOCAL, is_of
+from .families import CONV, FILTER, LOCAL, is_of
 from .geometry import Geometry
 from .machine import caches
 from .settings import COLUMNS, Settings
@@ -46,9 +46,11 @@ TASKS_PER_THREAD = 6
 PRODUCTS_PER_TASK = 600_000
 # What a single task for each thread must leave of the work: more tasks even out what the machine's other users take.
 FEWER_TASKS = 0.9
-# Multiply-adds below which a second thread costs more than it brings; a weight that is read for one image alone takes
-# as long as a multiply-add again.
+# Multiply-adds of a shared convolution that a thread should have: it costs more than it brings below. And as how many of
+# them the reading of an element counts that serves one image alone, of a local kernel and of filters that come with
+# data, and as how many a multiply-add of such filters.
 PRODUCTS_PER_THREAD = 500_000
+READ, FILTER_READ, FILTER_PRODUCT = 6, 14, 4
 # Rows that a filter's tile should have before it gets wider; taps that make up for transposing pixels: of the forward
 # result, and of the gradient for the input.
 FILTER_ROWS, MANY_TAPS = 4, {"filter_forward": 64, "filter_grad_input": 32}
@@ -127,7 +129,9 @@ class Planner:
         self.lanes, self.itemsize, self.rows = tile_limits(settings.isa, element.number, channel_lanes)
         work = geometry.products
         if is_of(operation, LOCAL):
-            work += work // geometry.batch
+            work += READ * work // geometry.batch
+        elif is_of(operation, FILTER):
+            work = FILTER_PRODUCT * work + FILTER_READ * work * geometry.groups // geometry.channels
         self.threads = max(1, min(limit, work // PRODUCTS_PER_THREAD))
         self.tasks = 1
         if self.threads > 1:
