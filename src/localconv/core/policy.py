@@ -46,8 +46,8 @@ TASKS_PER_THREAD = 6
 PRODUCTS_PER_TASK = 600_000
 # What a single task for each thread must leave of the work: more tasks even out what the machine's other users take.
 FEWER_TASKS = 0.9
-# Multiply-adds of a shared convolution that a thread should have: it costs more than it brings below. And as how many of
-# them the reading of an element counts that serves one image alone, of a local kernel and of filters that come with
+# Multiply-adds of a shared convolution that a thread should have: it costs more than it brings below. And as how many
+# of them the reading of an element counts that serves one image alone, of a local kernel and of filters that come with
 # data, and as how many a multiply-add of such filters.
 PRODUCTS_PER_THREAD = 500_000
 READ, FILTER_READ, FILTER_PRODUCT = 6, 14, 4
