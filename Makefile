@@ -14,7 +14,8 @@
 #                           wheel-twice: from two clones of the last commit, which must make the same bytes
 # make cross                the C headers for Windows, macOS, AArch64 and musl
 # make compile_commands.json  how the C files are compiled, for clangd and other tools
-# make kernel-test          the kernels in C; kernel-test-aarch64: under qemu; kernel-test-windows: under Wine; valgrind
+# make kernel-test          the kernels in C; kernel-test-aarch64: under qemu; kernel-test-windows: under Wine;
+#                           kernel-test-wasm: under Node; valgrind
 # make sanitize             the suite under ASan and UBSan; sanitize-threads: threads under TSan
 # make fuzz, soak           random calls for ten minutes (FUZZ_SECONDS); a million calls from eight threads
 # make coverage             lines and branches that no test reaches
@@ -41,7 +42,7 @@ BENCH_FLAGS ?=
 .PHONY: help dev test-quick test test-bridges test-bridges-keras test-bridges-keras-torch \
 	test-bridges-keras-jax test-bridges-torch test-bridges-others demo lint format docs docs-check bench \
 	bench-busy wheel wheel-test wheel-twice cross kernel-test kernel-test-aarch64 kernel-test-windows \
-	valgrind sanitize sanitize-threads fuzz soak coverage mutants clean
+	kernel-test-wasm valgrind sanitize sanitize-threads fuzz soak coverage mutants clean
 .DELETE_ON_ERROR:
 
 # The comment at this file's head.
@@ -190,6 +191,14 @@ kernel-test-aarch64:
 WINE ?= $(firstword $(shell command -v wine64 || command -v wine) /usr/lib/wine/wine64)
 kernel-test-windows: build/cross/x86_64-windows-gnu/kernel_test.exe
 	WINEDEBUG=-all WINEPREFIX=$(CURDIR)/build/wine $(WINE) $< 20
+
+# Debian and Ubuntu: apt-get install emscripten, whose own JavaScript needs modules of Debian's. Its Clang 14 does not
+# unroll all loops that it is told to.
+kernel-test-wasm:
+	NODE_PATH=$(NODE_PATH):/usr/share/nodejs $(BUILD_KERNEL_TEST) build/kernel_test_wasm emcc $(CFLAGS_TEST) -msimd128 \
+		-Wno-pass-failed -Wno-unused-command-line-argument -sALLOW_MEMORY_GROWTH -sENVIRONMENT=node \
+		-sWASM_ASYNC_COMPILATION=0
+	node build/kernel_test_wasm/kernel_test.exe
 
 # valgrind hides AVX-512 from CPUID: the AVX2 and plain kernels run.
 valgrind:

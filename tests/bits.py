@@ -17,7 +17,7 @@ import random
 import subprocess
 import sys
 
-ISAS = ("avx512", "avx2", "neon", "scalar")
+ISAS = ("avx512", "avx2", "neon", "wasm128", "scalar")
 THREADS = (1, 2)
 CASES = 400
 

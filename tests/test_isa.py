@@ -13,7 +13,7 @@ import localconv
 from localconv import _core
 from localconv.core import settings
 
-KNOWN = ("avx512", "avx2", "neon", "scalar")
+KNOWN = ("avx512", "avx2", "neon", "wasm128", "scalar")
 SHOW = """
 import numpy as np
 import localconv

@@ -5,7 +5,7 @@
 
 #include "platform.h"
 
-enum { LC_HAS_SCALAR = 1, LC_HAS_AVX2 = 2, LC_HAS_AVX512 = 4, LC_HAS_NEON = 8 };
+enum { LC_HAS_SCALAR = 1, LC_HAS_AVX2 = 2, LC_HAS_AVX512 = 4, LC_HAS_NEON = 8, LC_HAS_WASM128 = 16 };
 
 #if defined(LC_X86_64)
 
@@ -66,6 +66,9 @@ static inline int lc_cpu_features(void) {
 #elif defined(LC_AARCH64)
 /* NEON is part of the architecture. */
 static inline int lc_cpu_features(void) { return LC_HAS_SCALAR | LC_HAS_NEON; }
+#elif defined(LC_WASM128)
+/* An engine without vectors does not load a module that has them. */
+static inline int lc_cpu_features(void) { return LC_HAS_SCALAR | LC_HAS_WASM128; }
 #else
 static inline int lc_cpu_features(void) { return LC_HAS_SCALAR; }
 #endif

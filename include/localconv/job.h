@@ -247,9 +247,9 @@ struct lc_job {
 
 enum { LC_OK, LC_NO_MEMORY, LC_REFUSED };
 
-/* Bytes that one workspace may ask for: more than any machine has, and few enough to be multiplied by all its threads.
- */
-#define LC_MOST_BYTES (PTRDIFF_MAX >> 13)
+/* Bytes that one workspace may ask for: few enough to be multiplied by all the threads of a machine, of which one of 32
+ * bits has one here; and with 64 bits more than any machine has. */
+#define LC_MOST_BYTES (PTRDIFF_MAX >> (sizeof(ptrdiff_t) > 4 ? 13 : 2))
 
 /* Bytes of an element of the caller's kernel. */
 LC_INLINE ptrdiff_t lc_kernel_size(const lc_job *job) {

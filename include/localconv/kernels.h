@@ -22,6 +22,10 @@
 #define LC_ISAS(X)       \
     X(neon, LC_HAS_NEON) \
     X(scalar, LC_HAS_SCALAR)
+#elif defined(LC_WASM128)
+#define LC_ISAS(X)             \
+    X(wasm128, LC_HAS_WASM128) \
+    X(scalar, LC_HAS_SCALAR)
 #else
 #define LC_ISAS(X) X(scalar, LC_HAS_SCALAR)
 #endif

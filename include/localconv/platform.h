@@ -15,6 +15,9 @@
 #elif defined(__aarch64__) || defined(_M_ARM64)
 #define LC_AARCH64 1
 #include <arm_neon.h>
+#elif defined(__wasm_simd128__)
+#define LC_WASM128 1
+#include <wasm_simd128.h>
 #endif
 
 #if defined(_MSC_VER) && !defined(__clang__)

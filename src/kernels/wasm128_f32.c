@@ -1,0 +1,9 @@
+/* The kernels of float32 with WebAssembly's vectors. */
+#include "localconv/platform.h"
+
+#if defined(LC_WASM128)
+#define LC_DTYPE f32
+#include "localconv/simd/wasm128.h"
+/**/
+#include "localconv/instance.h"
+#endif
