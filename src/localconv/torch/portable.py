@@ -37,9 +37,29 @@ class _Standard(TorchArrays):
     def shape(self, x: Tensor) -> Sequence[Any]:
         return ANY, *_fixed(x.shape)
 
-    @staticmethod
-    def matrices(x: Tensor) -> Tensor:
-        return x.permute(1, 2, 0, 3)
+    def einsum(self, equation: str, a: Tensor, b: Tensor) -> Tensor:
+        """As `TorchArrays.einsum`, in products of three axes: for more of them PyTorch asks whether the batch is 1, and
+        a program that was traced with one image would then be one for one image.
+        """
+        _, positions, groups, _ = (a if equation[0] == "n" else b).shape
+
+        def by_position(x: Tensor) -> Tensor:
+            return torch.reshape(x, (ANY, positions * groups, x.shape[-1])).permute(1, 0, 2)
+
+        def flat(x: Tensor) -> Tensor:
+            return torch.reshape(x, (positions * groups, *x.shape[2:]))
+
+        if equation == "npgd,pgdf->npgf":
+            made = torch.bmm(by_position(a), flat(b))
+        elif equation == "pgdf,npgf->npgd":
+            made = torch.bmm(by_position(b), flat(a).permute(0, 2, 1))
+        else:
+            assert equation == "npgd,npgf->pgdf"
+            made = torch.bmm(by_position(a).permute(0, 2, 1), by_position(b))
+            return torch.reshape(made, (positions, groups, *made.shape[1:]))
+        # Laid out anew at once: where axes could be one, a reshape asks for the batch too.
+        images = made.permute(1, 0, 2).clone(memory_format=torch.contiguous_format)
+        return torch.reshape(images, (ANY, positions, groups, made.shape[-1]))
 
     @staticmethod
     def moveaxis(x: Tensor, source: int, destination: int) -> Tensor:
@@ -176,8 +196,9 @@ def _filtered(operator: Operator, window: Window, operands: Sequence[Any], last:
     elif operator.target == INPUT:
         result = formulation.filter_grad_input(xp, by_tap, ready(filters), ready(y))
     else:
-        # With one image, which need not be the only one where the program runs, there is nothing to sum.
-        one = numbers_of(filters_size)[0] == 1 != numbers_of(x.shape)[0]
+        # Filters of another batch than the images' are of one for all. Asked whether its batch is 1, a program would be
+        # for that one alone.
+        one = numbers_of(filters_size)[0] != numbers_of(x.shape)[0]
         result = formulation.filter_grad_kernel(xp, by_tap, ready(x), ready(y), one)
     return _cast(_channels_first(result) if last else result, dtype)
 

@@ -302,6 +302,15 @@ def families():
     return exact + [(*half_, 2e-3, size) for *half_, size in half] + [(*other, 2e-2, size) for *other, size in bfloat16]
 
 
+def low_rank():
+    """As `families`, of low rank, and one of a single tap."""
+    return [
+        (local.LowRankLocalConv1d(4, 6, 3, 8, 2, padding=1), 0, (4, 8)),
+        (local.LowRankLocalConv2d(4, 6, (3, 2), 8, 2, padding=1, groups=2, separable=True), 0, (4, 8, 8)),
+        (local.LocalConv2d(4, 6, (3, 1), 8), 0, (4, 8, 8)),
+    ]
+
+
 def few():
     """One of every kind and rank, with few taps: what takes long to export as it is."""
     torch.manual_seed(0)
@@ -419,7 +428,9 @@ def elsewhere(tmp_path_factory):
         for file in FILES:
             name, _, way = file.partition(".")
             model = without_bfloat16 if file == "all.traced.onnx" else models[name]
-            write(way, model, model.inputs(2), folder / file)
+            # With one image the file would be for one alone, if the program of any module were.
+            examples = 1 if way == "exported.onnx" and SAYS_WHEN_IT_EXPORTS else 2
+            write(way, model, model.inputs(examples), folder / file)
         write("own.pt2", models["few"], models["few"].inputs(2), folder / "own" / "few.own.pt2")
     for name, model in models.items():
         for batch in BATCHES:
@@ -484,15 +495,19 @@ def test_decompositions_leave_none_of_our_operators():
     torch.testing.assert_close(portable_one.module()(x), model(x))
 
 
+def test_programs_of_one_image_are_for_any_batch():
+    """In the way of `torch.onnx.export`, which has them made so that a size of 1 is a size as any other."""
+    for module, _, *sizes in [*families(), *low_rank()]:
+        inputs, batch = tuple(torch.randn(1, *size) for size in sizes), torch.export.Dim("batch", max=1024)
+        with portable(), torch.fx.experimental._config.patch(backed_size_oblivious=True):
+            program = torch.export.export(module.eval(), inputs, dynamic_shapes=tuple({0: batch} for _ in inputs))
+        assert program.module()(*(torch.randn(5, *size) for size in sizes)).shape[0] == 5
+
+
 def test_programs_are_within_what_most_runtimes_have():
     """No more than five axes, no operator that does nothing: Core ML has neither, nor LiteRT six axes."""
-    low_rank = [
-        (local.LowRankLocalConv1d(4, 6, 3, 8, 2, padding=1), 0, (4, 8)),
-        (local.LowRankLocalConv2d(4, 6, (3, 2), 8, 2, padding=1, groups=2, separable=True), 0, (4, 8, 8)),
-        (local.LocalConv2d(4, 6, (3, 1), 8), 0, (4, 8, 8)),
-    ]
     made = families()
-    kinds = [*made[:8], made[10], *made[16:22], *low_rank]
+    kinds = [*made[:8], made[10], *made[16:22], *low_rank()]
     for module, _, *sizes in kinds:
         inputs = tuple(torch.randn(2, *size) for size in sizes)
         with portable():
