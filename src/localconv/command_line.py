@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
 from .core.machine import show_config
@@ -97,8 +97,12 @@ def _parser() -> argparse.ArgumentParser:
 
     convert = commands.add_parser("convert", help="write a file in another format", description=_convert.__doc__)
     convert.add_argument("old", help="a model (.keras, .h5) or weights (.h5, .npz)")
-    convert.add_argument("new", help=".keras for a model, .npz for weights, .h5 for either, .onnx for other runtimes")
-    convert.add_argument("--quantize", metavar="MODE", help="make a model's kernels int8, float16 or bfloat16")
+    convert.add_argument(
+        "new", help=".keras for a model, .npz for weights, .h5 or .hdf5 for either, .onnx for other runtimes"
+    )
+    convert.add_argument(
+        "--quantize", choices=("int8", "float16", "bfloat16"), help="make a model's kernels of this type"
+    )
     convert.add_argument("--overwrite", action="store_true", help="replace the new file if it is there")
     convert.set_defaults(run=_convert)
     return parser
@@ -125,16 +129,31 @@ def _convert(options: argparse.Namespace) -> None:
 
     arguments = options.old, options.new, options.quantize, options.overwrite
     try:
-        convert_file(*arguments)
-    except OfOtherLayers as error:
-        if importlib.util.find_spec("keras") is None:
-            raise ValueError(
-                f"{error}. Keras 3 writes ONNX files of such models, and is not installed here: pip install "
-                "'keras>=3.15' and one of its backends"
-            ) from error
-        from .keras.conversion import export_file
+        try:
+            convert_file(*arguments)
+        except OfOtherLayers as error:
+            _exporter_of_keras(error)(*arguments)
+    except FileExistsError as error:
+        raise ValueError(f"{options.new} is there already: --overwrite replaces it") from error
 
-        export_file(*arguments)
+
+def _exporter_of_keras(error: Exception) -> Callable[..., None]:
+    """What writes a file of a model that only Keras opens, for the reason that is given."""
+    if importlib.util.find_spec("keras") is None:
+        raise ValueError(
+            f"{error}. Keras 3 writes ONNX files of such models, and is not installed here: pip install "
+            "'keras>=3.15' and one of its backends"
+        ) from error
+    try:
+        from .keras.conversion import export_file
+    except ImportError as missing:
+        backends = [name for name in ("tensorflow", "torch", "jax") if importlib.util.find_spec(name)]
+        raise ValueError(
+            f"{error}. Keras 3 writes ONNX files of such models, and does not start here: {missing}. The environment "
+            "variable KERAS_BACKEND names its backend; of those that write ONNX files, installed "
+            f"{'is ' + ' and '.join(backends) if backends else 'are none'}"
+        ) from error
+    return export_file
 
 
 def _table(contents: dict[str, Any], encoding: str | None) -> Iterator[str]:

@@ -282,13 +282,17 @@ def _checked_filters(filters: ArrayLike) -> NDArray[Any]:
 def check_filters(array: Any) -> None:
     """ValueError unless filters, of any library's arrays, have a shape that filters have."""
     if array.ndim != 3 or 0 in array.shape:
-        raise ValueError(f"filters must have shape (filters, rows, F), none of them 0, got {array.shape}")
+        raise ValueError(
+            "filters must have shape (filters, taps of a window times channels, output channels), none of them 0, got "
+            f"{array.shape}"
+        )
 
 
 def index_rows(array: Any) -> Any:
     """Indices, of any library's arrays, in the shape (positions, M). TypeError, ValueError if they have another."""
     if array.dtype.kind not in "iu":
-        raise TypeError(f"indices must be integers, got an array of {array.dtype}")
+        remedy = ": mask.astype(int) is one" if array.dtype.kind == "b" else ""
+        raise TypeError(f"indices must be integers, got an array of {array.dtype}{remedy}")
     if array.ndim == 1:
         array = array[:, None]
     if array.ndim != 2 or 0 in array.shape:
@@ -319,7 +323,8 @@ def check_weights(weights: Any, indices: Ints | None, count: int) -> None:
     if weights is None:
         if indices is not None and indices[1] != 1:
             raise ValueError(
-                f"weights must be given where a position has several filters: indices have shape {indices}"
+                "weights must be given where a position has several filters, and indices of shape "
+                f"{indices} name {indices[1]} for each position: a map of labels is given as labels.ravel()"
             )
         return
     if indices is None:

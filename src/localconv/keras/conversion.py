@@ -63,8 +63,9 @@ def _write(old: Path, mode: str | None, file: BinaryIO) -> None:
         if mode is not None:
             model.quantize(mode)
         set_engine(model, "ops")
-        # Keras on JAX exports only what has been called.
-        model(keras.tree.map_structure(_one_image, model.input))
+        # Keras on JAX and on PyTorch exports only what has been called; and a Sequential has no `input` before.
+        inputs = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+        model(keras.tree.map_structure(_one_image, inputs))
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "model.onnx")
             with warnings.catch_warnings():
@@ -75,7 +76,9 @@ def _write(old: Path, mode: str | None, file: BinaryIO) -> None:
     except (OSError, ImportError):
         raise
     except Exception as error:
-        raise ValueError(f"{old} cannot be exported by Keras: {error}") from error
+        # PyTorch's exporter puts the whole graph behind a blank line.
+        text, _, _ = str(error).partition("\n\n")
+        raise ValueError(f"{old} cannot be exported by Keras: {text}") from error
 
 
 def _one_image(tensor: Any) -> Any:

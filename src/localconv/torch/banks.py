@@ -142,9 +142,9 @@ class _LowRankLocalConv(_LocalConv):
             raise TypeError(f"separable must be True or False, got {separable!r}")
         if normalize_weights not in NORMALIZATIONS:
             raise ValueError(f"normalize_weights must be None, 'softmax' or 'norm', got {normalize_weights!r}")
-        if separable and self.rank == 1:
+        if separable and self._rank == 1:
             raise ValueError("separable must be False in one dimension, which has no rows and columns")
-        self._terms, self.separable, self.normalize_weights = terms, separable, normalize_weights
+        self.rank, self.separable, self.normalize_weights = terms, separable, normalize_weights
         windows = (kernel_size, input_size, stride, padding, dilation, groups)
         super().__init__(in_channels, out_channels, *windows, bias, padding_mode, device, dtype)
 
@@ -153,9 +153,9 @@ class _LowRankLocalConv(_LocalConv):
         _, bias = self._shapes()
         depth = depth_of(self.kernel_size, self.in_channels, self.groups)
         like = {"device": device, "dtype": dtype}
-        self.filters = nn.Parameter(torch.empty(self._terms, depth, self.out_channels, **like))
+        self.filters = nn.Parameter(torch.empty(self.rank, depth, self.out_channels, **like))
         for name, positions in self._weights_by_name().items():
-            self.register_parameter(name, nn.Parameter(torch.empty(positions, self._terms, **like)))
+            self.register_parameter(name, nn.Parameter(torch.empty(positions, self.rank, **like)))
         self.register_parameter("bias", nn.Parameter(torch.empty(bias, **like)) if self._bias else None)
         self.reset_parameters()
 
@@ -175,7 +175,7 @@ class _LowRankLocalConv(_LocalConv):
         bound = 1 / math.sqrt(self.filters.shape[1])
         nn.init.uniform_(self.filters, -bound, bound)
         names = self._weights_by_name()
-        start = 1 / (math.sqrt(self._terms) * len(names))
+        start = 1 / (math.sqrt(self.rank) * len(names))
         for name in names:
             nn.init.constant_(getattr(self, name), start)
         if self.bias is not None:
@@ -200,7 +200,7 @@ class _LowRankLocalConv(_LocalConv):
         window = self._window
         if self.padding_mode != ZEROS:
             input, window = self._padded(input)
-        if input.dim() == self.rank + 1:
+        if input.dim() == self._rank + 1:
             return convolve_bank(input.unsqueeze(0), self.filters, self.weights, self.bias, window).squeeze(0)
         return convolve_bank(input, self.filters, self.weights, self.bias, window)
 
@@ -215,7 +215,7 @@ class _LowRankLocalConv(_LocalConv):
         raise ValueError(f"{type(self).__name__} cannot be quantized, got mode={mode!r}: to_local().quantize() can")
 
     def _more_repr(self) -> list[str]:
-        parts = [f"rank={self._terms}"]
+        parts = [f"rank={self.rank}"]
         if self.separable:
             parts.append("separable=True")
         if self.normalize_weights:
@@ -300,7 +300,7 @@ class LowRankLocalConv1d(_LowRankLocalConv):
     torch.Size([2, 8, 8])
     """
 
-    rank = 1
+    _rank = 1
 
     def to_local(self) -> LocalConv1d:
         """Return a `LocalConv1d` of the same function, with copies of its parameters."""
@@ -357,7 +357,7 @@ class LowRankLocalConv2d(_LowRankLocalConv):
     28672
     """
 
-    rank = 2
+    _rank = 2
 
     def to_local(self) -> LocalConv2d:
         """Return a `LocalConv2d` of the same function, with copies of its parameters."""

@@ -49,7 +49,7 @@ _OF_THE_WINDOW = frozenset(("kernel_size", "stride", "padding", "dilation", "gro
 class _LocalConvNd(nn.Module):
     """What the modules of all ranks share, transposed or not."""
 
-    rank: int
+    _rank: int
     weight: Tensor
     bias: Tensor | None
 
@@ -68,7 +68,7 @@ class _LocalConvNd(nn.Module):
         super().__init__()
         if not isinstance(bias, bool) and bias != "shared":
             raise ValueError(f"bias must be True, False or 'shared', got {bias!r}")
-        self._window = window = window_for(self.rank, kernel_size, stride, padding, dilation, groups)
+        self._window = window = window_for(self._rank, kernel_size, stride, padding, dilation, groups)
         (self.in_channels,), (self.out_channels,) = (
             ints(in_channels, 1, "in_channels", 0),
             ints(out_channels, 1, "out_channels"),
@@ -129,7 +129,7 @@ class _LocalConvNd(nn.Module):
         if self.input_size is not None:
             parts.append(f"input_size={self.input_size}")
         parts.append(f"stride={self.stride}")
-        if self.padding not in ((0,) * self.rank, "valid"):
+        if self.padding not in ((0,) * self._rank, "valid"):
             parts.append(f"padding={self.padding!r}")
         if max(self.dilation) > 1:
             parts.append(f"dilation={self.dilation}")
@@ -177,10 +177,10 @@ class _LocalConvNd(nn.Module):
         """
         if torch.jit.is_tracing() or not isinstance(input, Tensor):
             return  # sizes are tensors then, or proxies, and to compare them is what a trace cannot keep
-        channels, size = input.shape[-self.rank - 1 : -self.rank], input.shape[-self.rank :]
+        channels, size = input.shape[-self._rank - 1 : -self._rank], input.shape[-self._rank :]
         if channels == (self.in_channels,) and size == self.input_size:
             return
-        if input.dim() not in (self.rank + 1, self.rank + 2) or self.input_size is None:
+        if input.dim() not in (self._rank + 1, self._rank + 2) or self.input_size is None:
             return  # the functions refuse the one; the other is a lazy module whose weights were loaded
         if channels == (self.in_channels,) and self._takes(tuple(size)):
             return
@@ -340,7 +340,7 @@ class _LocalConv(_LocalConvNd):
         """Make the parameters for inputs of a size."""
         if self.in_channels < 1:
             raise ValueError(f"in_channels must be at least 1, got {self.in_channels}")
-        self._set_input_size(ints(input_size, self.rank, "input_size"))
+        self._set_input_size(ints(input_size, self._rank, "input_size"))
         self._make_parameters(device, dtype)
 
     def _set_input_size(self, size: tuple[int, ...]) -> None:
@@ -383,7 +383,7 @@ class _LocalConv(_LocalConvNd):
 
     def _padded(self, input: Tensor) -> tuple[Tensor, Window]:
         """The input with pixels of its own as its padding, and the window that goes over that."""
-        window = window_for(self.rank, self.kernel_size, self.stride, 0, self.dilation, self.groups)
+        window = window_for(self._rank, self.kernel_size, self.stride, 0, self.dilation, self.groups)
         return nn.functional.pad(input, self._window.ends, mode=self.padding_mode), window
 
 
@@ -464,7 +464,7 @@ class LocalConv1d(_LocalConv):
     torch.Size([2, 8, 8])
     """
 
-    rank = 1
+    _rank = 1
 
 
 class LocalConv2d(_LocalConv):
@@ -504,7 +504,7 @@ class LocalConv2d(_LocalConv):
     (torch.Size([2, 16, 8, 8]), (8, 8), (64, 27, 16))
     """
 
-    rank = 2
+    _rank = 2
 
 
 @docstring_from_2d(
@@ -518,7 +518,7 @@ class LocalConv2d(_LocalConv):
     """,
 )
 class LocalConv3d(_LocalConv):
-    rank = 3
+    _rank = 3
 
 
 class _LazyLocalConv(LazyModuleMixin, _LocalConv):  # type: ignore[misc]  # the mixin narrows what Module declares
@@ -557,12 +557,12 @@ class _LazyLocalConv(LazyModuleMixin, _LocalConv):  # type: ignore[misc]  # the 
         if not self.has_uninitialized_params():
             return
         check_tensor("input", input)
-        if input.dim() not in (self.rank + 1, self.rank + 2):
+        if input.dim() not in (self._rank + 1, self._rank + 2):
             raise RuntimeError(
-                f"Expected {self.rank + 1}D (unbatched) or {self.rank + 2}D (batched) input to "
+                f"Expected {self._rank + 1}D (unbatched) or {self._rank + 2}D (batched) input to "
                 f"{type(self).__name__}, but got input of size: {list(input.shape)}"
             )
-        channels, *size = input.shape[-self.rank - 1 :]
+        channels, *size = input.shape[-self._rank - 1 :]
         if channels % self.groups:
             raise ValueError(f"in_channels must be divisible by groups, got {channels} and {self.groups}")
         self.in_channels = channels
@@ -653,7 +653,7 @@ class _LocalConvTranspose(_LocalConvNd):
         if self.in_channels < 1:
             raise ValueError(f"in_channels must be at least 1, got {in_channels}")
         self.output_padding = output_padding_for(self._window, output_padding)
-        self.input_size = ints(input_size, self.rank, "input_size")
+        self.input_size = ints(input_size, self._rank, "input_size")
         self.output_size = self._window.transposed_size(self.input_size, self.output_padding)
         if min(self.output_size) < 1:
             raise ValueError(f"padding={padding!r} leaves nothing of the output of size {self.output_size}")
@@ -727,7 +727,7 @@ class LocalConvTranspose1d(_LocalConvTranspose):
     torch.Size([2, 4, 10])
     """
 
-    rank = 1
+    _rank = 1
 
 
 class LocalConvTranspose2d(_LocalConvTranspose):
@@ -757,7 +757,7 @@ class LocalConvTranspose2d(_LocalConvTranspose):
     torch.Size([2, 3, 8, 8])
     """
 
-    rank = 2
+    _rank = 2
 
 
 @docstring_from_2d(
@@ -771,4 +771,4 @@ class LocalConvTranspose2d(_LocalConvTranspose):
     """,
 )
 class LocalConvTranspose3d(_LocalConvTranspose):
-    rank = 3
+    _rank = 3

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ContextDecorator
 from math import prod
 from typing import Any
 
@@ -250,11 +251,14 @@ _state = _State()
 _was_entered = False  # by any thread, ever: a thread's own state takes longer to ask for
 
 
-class _Portable(TorchFunctionMode):
+class _Portable(ContextDecorator, TorchFunctionMode):
     """Calls the form of an operator where a function calls the operator.
 
     Modes are a thread's own, and programs of `torch.compile` are compiled for those that they run in.
     """
+
+    def _recreate_cm(self) -> _Portable:
+        return _Portable()  # each call of a function that is decorated has one
 
     def __enter__(self) -> Any:
         global _was_entered
@@ -289,7 +293,7 @@ def portable() -> TorchFunctionMode:
     Returns
     -------
     context manager
-        Contexts may be nested, and each thread has its own. Models need not be made in it.
+        Contexts may be nested, and each thread has its own. Models need not be made in it. It decorates functions too.
 
     Raises
     ------

@@ -310,7 +310,7 @@ FILTERS = np.ones((2, 9, 1), np.float32)
     ("arguments", "error", "words"),
     [
         ({}, TypeError, "weights or indices must be given"),
-        ({"filters": FILTERS[0], "indices": [0]}, ValueError, r"filters must have shape \(filters, rows, F\)"),
+        ({"filters": FILTERS[0], "indices": [0]}, ValueError, r"filters must have shape \(filters, taps of"),
         ({"filters": FILTERS.astype(int), "indices": [0]}, TypeError, "filters must have one of the dtypes"),
         ({"filters": [[[1.0]]], "indices": [0]}, TypeError, "filters must be an array of .*, got list"),
         ({"indices": [0.0]}, TypeError, "indices must be integers"),

@@ -322,7 +322,7 @@ def module_for(name, size, quantized=False):
     kind = getattr(localconv.torch, name)
     if name.startswith("Lazy"):
         layer = kind(4, 2)
-        layer(torch.zeros(1, 3, *[size] * layer.rank))
+        layer(torch.zeros(1, 3, *[size] * len(layer.kernel_size)))
     else:
         layer = kind(3, 4, 2, size, *([2] if "LowRank" in name else []))
     return layer.quantize() if quantized else layer

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from . import hdf5, npz
 from .stored import Refused, StoredLayer, opened, reading
 
+SUFFIXES = (".keras", ".h5", ".hdf5", ".npz")
 # Models whose configs list their layers.
 OF_LAYERS = ("Sequential", "Functional", "Model")
 # Models inside models: of Python's calls, and of lines that are read.
@@ -58,6 +59,8 @@ def contents_of(filepath: str | PathLike[str]) -> dict[str, Any]:
     of this package.
     """
     path = Path(filepath)
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"filepath must end in one of {', '.join(SUFFIXES)}, got {str(path)!r}")
     with opened(path) as file:
         size = file.seek(0, 2)
     if path.suffix.lower() == ".npz":

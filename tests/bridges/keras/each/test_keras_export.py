@@ -243,6 +243,21 @@ def saved(path):
     return model
 
 
+@pytest.mark.skipif(BACKEND == "numpy", reason="Keras writes no ONNX files from this backend")
+def test_command_line_of_a_sequential(tmp_path, capsys):
+    """It has no attribute `input` before it is called."""
+    needs("onnx")
+    model = keras.Sequential(
+        [keras.Input((8, 7, 2)), LocallyConnected2D(3, 3), layers.BatchNormalization(), layers.Flatten()]
+    )
+    model.save(tmp_path / "model.keras")
+    new = tmp_path / "model.onnx"
+    assert main(["convert", str(tmp_path / "model.keras"), str(new)]) == 0, capsys.readouterr().err
+    x = rng.standard_normal((3, 8, 7, 2)).astype("f")
+    save_inputs(new, x)
+    assert_same(run_exported(tmp_path, ".onnx")["model"][0], array(model(x)))
+
+
 def test_command_line(tmp_path, capsys):
     """A functional model of two inputs becomes an ONNX file, or there is an error that says what is missing."""
     model, new = saved(tmp_path / "model.keras"), tmp_path / "model.onnx"
