@@ -11,6 +11,7 @@ from .files import hdf5, npz
 from .files.saving import checked_weights_path, write_weights
 from .files.saving import load_model as load
 from .files.stored import Refused, StoredLayer, limit_of, reading
+from .keras_objects.registry import OtherClass
 from .quantization import checked_mode
 from .sequential import Sequential, load_model
 
@@ -74,23 +75,29 @@ def convert_file(
 
 
 def _model_to_export(path: Path) -> Sequential:
-    """The model in a file. `OfOtherLayers` if the file is in order so far, and what it describes has others."""
-    described: Sequential | None = None
-    seen = False
+    """The model in a file. `OfOtherLayers` if what it describes has others, or is in the words of Keras 3."""
+    has_others = False
 
     def make(text: str) -> Sequential:
-        nonlocal described, seen
-        seen = True
-        described = Sequential.from_json(text)
-        return described
+        nonlocal has_others
+        try:
+            return Sequential.from_json(text)
+        except OtherClass:
+            has_others = True
+            raise
 
     try:
         model: Sequential = load(path, make)
     except ValueError as error:
-        if seen and described is None:
+        if has_others or _is_of_keras_3(path):
             raise OfOtherLayers(str(error)) from error
         raise
     return model
+
+
+def _is_of_keras_3(path: Path) -> bool:
+    with hdf5.opened_hdf5(path) as file:
+        return file.keras_version().startswith("3.")
 
 
 def _holds_model(path: Path) -> bool:

@@ -97,9 +97,11 @@ def in_operations(x: Tensor, filters: Tensor, weights: Tensor, window: Window) -
     convolve = (F.conv1d, F.conv2d, F.conv3d)[rank - 1]
     padded = F.pad(x, window.ends) if any(window.padding) else x
     maps = convolve(padded, kernel, None, window.stride, 0, window.dilation, groups)
-    by_filter = maps.flatten(2).unflatten(1, (groups, bank, outputs // groups))
+    # Sizes in numbers: of no images, a runtime cannot find out what is left for an axis.
+    batch, size = maps.shape[0], numbers_of(maps.shape[2:])
+    by_filter = maps.reshape(batch, groups, bank, outputs // groups, math.prod(size))
     by_position = weights.transpose(0, 1).unsqueeze(1)
-    return (by_filter * by_position).sum(2).flatten(1, 2).unflatten(2, numbers_of(maps.shape[2:]))
+    return (by_filter * by_position).sum(2).reshape(batch, outputs, *size)
 
 
 def convolve_bank(x: Tensor, filters: Tensor, weights: Tensor, bias: Tensor | None, window: Window) -> Tensor:

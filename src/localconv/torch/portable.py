@@ -204,12 +204,26 @@ def _filtered(operator: Operator, window: Window, operands: Sequence[Any], last:
     return _cast(_channels_first(result) if last else result, dtype)
 
 
+def _of_one_size(operator: Operator, operands: Sequence[Any]) -> Sequence[Any]:
+    """Operands of a trace so that it refuses images of other sizes than it has seen, but for their number: its reshapes
+    would take what they find for more or fewer images. Programs of `torch.export` check what they are given.
+    """
+    if not torch.jit.is_tracing():
+        return operands
+
+    def checked(a: Tensor | None) -> Tensor | None:
+        return None if a is None else torch.reshape(a, (a.shape[0], *_fixed(a.shape)))
+
+    x, weight, y, *rest = operands
+    return checked(x), checked(weight) if operator.family == FILTER else weight, checked(y), *rest
+
+
 def _form(operator: Operator) -> Callable[..., Tensor]:
     """The function of an operator's arguments that computes what it does."""
 
     def compute(*arguments: Any) -> Tensor:
         *_, last = operators.checked(operator, arguments)
-        operands, window = operator.operands_of(arguments), operator.window_of(arguments)
+        operands, window = _of_one_size(operator, operator.operands_of(arguments)), operator.window_of(arguments)
         if operator.family == FILTER:
             return _filtered(operator, window, operands, last)
         x, weight, y, scales, bias, input_size, weight_size = operands
@@ -238,6 +252,8 @@ def _widened(argument: Any) -> Any:
 
 
 FORMS: dict[Any, Callable[..., Tensor]] = {operator.overload: _form(operator) for operator in operators.OPERATORS}
+# Whoever calls operators by their names need not say which overload there is.
+_OVERLOADS = {overload.overloadpacket: overload for overload in FORMS}
 
 
 class _State(threading.local):
@@ -273,8 +289,17 @@ class _Portable(ContextDecorator, TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        form = FORMS.get(func)
-        return func(*args, **(kwargs or {})) if form is None else form(*args)
+        overload = _OVERLOADS.get(func, func)
+        form = FORMS.get(overload)
+        if form is None:
+            return func(*args, **(kwargs or {}))
+        return form(*_in_order(overload, args, kwargs or {}))
+
+
+def _in_order(overload: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """The arguments of an operator by their places, of which some may have been given by name, or not."""
+    rest = [a for a in overload._schema.arguments[len(args) :] if a.name in kwargs or a.has_default_value()]
+    return *args, *(kwargs.get(a.name, a.default_value) for a in rest)
 
 
 def is_portable() -> bool:
