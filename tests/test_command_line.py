@@ -474,6 +474,25 @@ def test_refused(what, run, tmp_path, monkeypatch):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.parametrize("damage", ["large", "deep", "list"])
+def test_damaged_models_are_not_left_to_keras(damage, run, tmp_path):
+    """Which has no limits: with the words that the other formats have."""
+    h5py = pytest.importorskip("h5py", reason="needs h5py: pip install 'localconv[h5]'")
+    model(tmp_path / "m.h5")
+    with h5py.File(tmp_path / "m.h5", "r+") as file:
+        content = json.loads(file.attrs["model_config"])
+        if damage == "large":
+            content["config"]["layers"][-1]["config"]["units"] = 3_000_000
+        elif damage == "deep":
+            content["config"]["layers"][-1] = [[[]]]
+        else:
+            content = [content]
+        file.attrs["model_config"] = json.dumps(content)
+    said = [run("convert", tmp_path / "m.h5", tmp_path / f"new{suffix}") for suffix in (".npz", ".onnx")]
+    assert said[0] == said[1]
+    assert said[0][0] == 2
+
+
 def test_overwrite(run, tmp_path):
     model(tmp_path / "m.h5")
     (tmp_path / "new.keras").write_text("old")

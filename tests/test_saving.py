@@ -311,6 +311,17 @@ def test_links_in_a_circle(path):
     assert names(path) == [path.name]
 
 
+@pytest.mark.parametrize("save", ["save", "save_weights"])
+def test_arguments_are_checked(save, tmp_path):
+    for path in (None, 3, b"w.h5", ["w.h5"]):
+        with pytest.raises(TypeError, match=r"filepath must be a str or an os\.PathLike of one, got "):
+            getattr(model(1), save)(path)
+    for overwrite in ("no", 1, None):
+        with pytest.raises(TypeError, match=f"overwrite must be True or False, got {overwrite!r}"):
+            getattr(model(1), save)(tmp_path / "w.h5", overwrite)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("overwrite", [True, False])
 @pytest.mark.parametrize("save", ["save", "save_weights"])
 def test_no_such_folder(save, overwrite, path, monkeypatch):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
 from types import FunctionType
 from typing import Any, TypeVar
 
@@ -37,6 +39,13 @@ def shown(value: Any) -> str:
     """A value in messages: of a very long one, as a file may hold it, the beginning."""
     # Of a text no more is escaped than is shown.
     return shortened(repr(value[: LONGEST_SHOWN + 1] if isinstance(value, str) else value))
+
+
+def as_path(value: Any, name: str) -> Path:
+    """A path that was given. TypeError if it is none."""
+    if not isinstance(value, (str, PathLike)):
+        raise TypeError(f"{name} must be a str or an os.PathLike of one, got {shown(value)}")
+    return Path(value)
 
 
 def positive_int(value: Any, name: str) -> int:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from math import prod
 from os import PathLike
 from pathlib import Path
 
 from ..core.arrays import Array
+from .arguments import as_path
 from .files import hdf5, npz
 from .files.saving import checked_weights_path, write_weights
 from .files.saving import load_model as load
 from .files.stored import Refused, StoredLayer, limit_of, reading
-from .keras_objects.registry import OtherClass
 from .quantization import checked_mode
-from .sequential import Sequential, load_model
+from .sequential import LAYERS, Sequential, load_model
 
 ONNX = ".onnx"
 SUFFIXES = (".keras", ".h5", ".hdf5", ".npz", ONNX)
@@ -54,7 +55,7 @@ def convert_file(
     -----
     `old` may be anybody's, with the limits of `load_model`.
     """
-    source, target = Path(old), Path(new)
+    source, target = as_path(old, "old"), as_path(new, "new")
     if target.suffix.lower() not in SUFFIXES:
         raise ValueError(f"the new file must end in one of {', '.join(SUFFIXES)}, got {str(target)!r}")
     if mode is not None:
@@ -76,23 +77,43 @@ def convert_file(
 
 def _model_to_export(path: Path) -> Sequential:
     """The model in a file. `OfOtherLayers` if what it describes has others, or is in the words of Keras 3."""
-    has_others = False
+    refused: str | None = None
 
     def make(text: str) -> Sequential:
-        nonlocal has_others
-        try:
-            return Sequential.from_json(text)
-        except OtherClass:
-            has_others = True
-            raise
+        nonlocal refused
+        refused = text
+        made = Sequential.from_json(text)
+        refused = None
+        return made
 
     try:
         model: Sequential = load(path, make)
     except ValueError as error:
-        if has_others or _is_of_keras_3(path):
+        if refused is not None and (_has_other_layers(refused) or _is_of_keras_3(path)):
             raise OfOtherLayers(str(error)) from error
         raise
     return model
+
+
+def _has_other_layers(text: str) -> bool:
+    """Whether a description that is none of a `Sequential` here is one of a model with layers of other classes."""
+    try:
+        stack = [json.loads(text)]
+    except (ValueError, RecursionError):
+        return False
+    while stack:
+        entry = stack.pop()
+        if not isinstance(entry, dict) or not isinstance(entry.get("class_name"), str):
+            return False
+        if entry["class_name"] not in LAYERS.names():
+            return True
+        if entry["class_name"] == "Sequential":
+            config = entry.get("config")
+            inner = config if isinstance(config, list) else config.get("layers") if isinstance(config, dict) else None
+            if not isinstance(inner, list):
+                return False
+            stack += inner
+    return False
 
 
 def _is_of_keras_3(path: Path) -> bool:

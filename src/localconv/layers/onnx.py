@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import prod, sqrt
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from ..core.families import CONV
 from ..core.formulation import Piece
 from ..core.windows import Convolution, axis_windows
 from ..version import __version__
-from .arguments import Shape
+from .arguments import Shape, as_path
 from .base import Layer
 from .conv import Conv1D, Conv2D, Conv3D
 from .core import Activation, Dense, Dropout, Flatten, MaxPooling1D, MaxPooling2D, MaxPooling3D
@@ -91,7 +90,7 @@ class Graph:
 
 def export(model: Any, filepath: str | PathLike[str], overwrite: bool) -> None:
     """Write a model as an ONNX file; see `Sequential.export`."""
-    path = Path(filepath)
+    path = as_path(filepath, "filepath")
     if path.suffix.lower() != ".onnx":
         raise ValueError(f"filepath must end in .onnx, got {str(path)!r}")
     if not model.built:

@@ -20,7 +20,7 @@ from .core import Activation, Dense, Dropout, Flatten, InputLayer, MaxPooling1D,
 from .files import saving
 from .files.hdf5 import BACKEND, KERAS_VERSION
 from .files.stored import BY_KERAS_2, NO_SHAPE
-from .keras_objects.registry import OtherClass, Registry, custom_object_scope, is_of_keras
+from .keras_objects.registry import Registry, custom_object_scope, is_of_keras
 from .local import LocallyConnected1D, LocallyConnected2D, LocallyConnected3D
 from .low_rank import LowRankLocallyConnected1D, LowRankLocallyConnected2D
 from .progress import ProgressBar
@@ -805,10 +805,10 @@ def _config_of(content: Any) -> Mapping[str, Any]:
         raise ValueError(f"text must describe a Sequential model, it describes {type(content).__name__!r}")
     kind = content.get("class_name")
     if kind in FUNCTIONAL and content.get("registered_name") in (None, kind):
-        raise OtherClass(f"text must describe a Sequential, it describes a functional model ({kind!r}). {ELSEWHERE}")
+        raise ValueError(f"text must describe a Sequential, it describes a functional model ({kind!r}). {ELSEWHERE}")
     if kind != "Sequential" or not is_of_keras("Sequential", content):
         names = [content.get(key) for key in ("module", "class_name", "registered_name")]
-        raise OtherClass(
+        raise ValueError(
             "text must describe a Sequential of Keras's own class, it has module, class_name, registered_name "
             f"{shown(names)}. {ELSEWHERE}"
         )

@@ -206,6 +206,62 @@ def test_contexts_nest_and_end():
     assert not is_portable()
 
 
+def test_the_context_decorates_functions():
+    layer, x = local.LocalConv1d(2, 3, 2, 5), torch.randn(1, 2, 5)
+
+    @portable()
+    def convolve(again):
+        return layer(x) if again == 0 else convolve(again - 1)
+
+    torch.testing.assert_close(convolve(2), layer(x))
+    assert "localconv" in " ".join(all_nodes(torch.export.export(layer, (x,))))
+
+
+@pytest.mark.parametrize("operator", [torch.ops.localconv.local_conv, torch.ops.localconv.local_conv.default])
+def test_operators_that_are_called_by_name(operator):
+    """With arguments by name too, and without those that have defaults."""
+    layer, x = local.LocalConv2d(2, 3, 2, 3), torch.randn(4, 2, 3, 3)
+    window = {"kernel_size": [2, 2], "stride": [1, 1], "padding": [0] * 4, "dilation": [1, 1], "groups": 1}
+
+    class Called(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x):
+            return operator(x, self.layer.weight, bias=self.layer.bias, **window)
+
+    with portable():
+        torch.testing.assert_close(Called()(x), layer(x))
+        program = torch.export.export(Called(), (x,))
+    assert "localconv" not in " ".join(all_nodes(program))
+
+
+@pytest.mark.parametrize("kind", ["LocalConv2d", "LocalConvTranspose2d", "LowRankLocalConv2d"])
+def test_traces_refuse_images_of_other_sizes(kind):
+    """A batch of these could be one of more images."""
+    layer = getattr(local, kind)(2, 3, 3, 5, **({"rank": 2} if kind.startswith("LowRank") else {})).eval()
+    with portable():
+        traced = torch.jit.trace(layer, torch.randn(4, 2, 5, 5))
+    for batch in (0, 1, 7):
+        x = torch.randn(batch, 2, 5, 5)
+        torch.testing.assert_close(traced(x), layer(x))
+    for size in ((1, 2, 10, 10), (2, 4, 5, 5), (5, 2, 4, 5)):
+        with pytest.raises(RuntimeError):
+            traced(torch.randn(size))
+
+
+def test_traces_refuse_filters_of_other_sizes():
+    """Of ten taps, the last would not be looked at."""
+    function = Function("local_filter2d", 3, padding=1)
+    with portable():
+        traced = torch.jit.trace(function, (torch.randn(2, 2, 4, 5), torch.randn(2, 9, 4, 5)))
+    x, filters = torch.randn(3, 2, 4, 5), torch.randn(3, 9, 4, 5)
+    torch.testing.assert_close(traced(x, filters), function(x, filters))
+    with pytest.raises(RuntimeError):
+        traced(x, torch.randn(3, 10, 4, 5))
+
+
 def test_contexts_are_of_a_thread():
     layer, x = local.LocalConv1d(3, 2, 3, 6, dtype=torch.float16), torch.randn(4, 3, 6).half()
     expected, found = layer(x), []

@@ -57,12 +57,16 @@ def write_whole(filepath: str | PathLike[str], write: Callable[[BinaryIO], objec
     ------
     ValueError
         If `filepath` is there and is no regular file.
+    TypeError
+        If `overwrite` is no bool.
     FileExistsError
         Without `overwrite`, if the name is taken, be it by a symbolic link to nowhere: at once, or at the end if it was
         taken meanwhile.
     OSError
         If the file cannot be written.
     """
+    if type(overwrite) is not bool:
+        raise TypeError(f"overwrite must be True or False, got {overwrite!r}")
     if not overwrite and os.path.lexists(filepath):
         raise _taken(filepath)
     target = os.path.realpath(filepath)

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from math import prod
 from os import PathLike
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..arguments import as_path
 from . import hdf5, npz
 from .stored import Refused, StoredLayer, opened, reading
 
@@ -58,11 +58,11 @@ def contents_of(filepath: str | PathLike[str]) -> dict[str, Any]:
     The file may be anybody's, as for `load_model`, with the same limits: SECURITY.md has them. Layers need not be those
     of this package.
     """
-    path = Path(filepath)
-    if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"filepath must end in one of {', '.join(SUFFIXES)}, got {str(path)!r}")
+    path = as_path(filepath, "filepath")
     with opened(path) as file:
         size = file.seek(0, 2)
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"filepath must end in one of {', '.join(SUFFIXES)}, got {str(path)!r}")
     if path.suffix.lower() == ".npz":
         with npz.stored_layers(path) as stored:
             model, rows = None, [_row(layer.name, None, layer) for layer in stored]

@@ -18,7 +18,7 @@ import numpy as np
 
 from ...core.arguments import shortened
 from ...core.arrays import Array
-from ..arguments import shown
+from ..arguments import as_path, shown
 from ..base import Layer, weights_from_file
 from ..variables import QuantizedVariable, Variable, assign_all
 from . import hdf5, npz
@@ -55,7 +55,7 @@ def save_weights(model: Any, filepath: str | PathLike[str], overwrite: bool) -> 
 
 def checked_weights_path(filepath: str | PathLike[str]) -> Path:
     """The path of a file for weights alone. ValueError for another suffix."""
-    path = Path(filepath)
+    path = as_path(filepath, "filepath")
     if path.suffix.lower() not in (".npz", ".h5", ".hdf5") or path.name.endswith(".weights.h5"):
         raise ValueError(
             f"filepath must end in .npz, .h5 or .hdf5 (and not in .weights.h5, another format), got {str(path)!r}"
@@ -86,7 +86,7 @@ def write_weights(layers: list[tuple[str, dict[str, Array]]], path: Path, overwr
 
 def save_model(model: Any, filepath: str | PathLike[str], overwrite: bool) -> None:
     """Write a whole model, in the format of the file's suffix; see `Sequential.save`."""
-    path = Path(filepath)
+    path = as_path(filepath, "filepath")
     suffix = path.suffix.lower()
     if suffix not in (".keras", ".h5", ".hdf5") or path.name.endswith(".weights.h5"):
         raise ValueError(
@@ -197,14 +197,14 @@ def load_weights(model: Any, filepath: str | PathLike[str], by_name: bool, skip_
     if skip_mismatch and not by_name:
         raise ValueError("When calling model.load_weights, skip_mismatch can only be set to True when by_name is True.")
     _check_built(model)
-    path = Path(filepath)
+    path = as_path(filepath, "filepath")
     with _stored_layers(path, model, by_name) as stored:
         _assign(_by_name(model, stored, skip_mismatch, path) if by_name else _by_order(model, stored, path))
 
 
 def load_model(filepath: str | PathLike[str], make: Callable[[str], Any]) -> Any:
     """The model in a whole-model file, by a function that makes it of its JSON text; see `sequential.load_model`."""
-    path = Path(filepath)
+    path = as_path(filepath, "filepath")
     if path.suffix.lower() == ".npz":
         with npz.stored_layers(path), reading(path):
             raise Refused(WEIGHTS_ONLY)

@@ -23,11 +23,6 @@ KERAS_MODULES = ("keras", "tf_keras", "tensorflow.keras", "tensorflow.python.ker
 # builtins.
 NO_MODULES = (None, "builtins")
 
-
-class OtherClass(ValueError):
-    """What a config names is in neither this package nor what the user has given: Keras may have it."""
-
-
 _custom: ContextVar[Mapping[str, Any]] = ContextVar("localconv custom objects", default={})  # noqa: B039  # never mutated
 
 
@@ -212,7 +207,7 @@ class Registry:
             return builtin if custom is None else custom
         module, registered = shown(config.get("module")), shown(config.get("registered_name"))
         whose = "" if own else f" of module {module}, registered as {registered}"
-        raise OtherClass(
+        raise ValueError(
             f"{self.unknown.format(shown(name))}{whose}. Known are those of Keras, {', '.join(self.names())}; "
             f"your own ones must be named in a custom_object_scope or in custom_objects{self.elsewhere}"
         )
