@@ -404,7 +404,8 @@ def local_conv1d_transpose(
 
     Every position of the input is spread over a window of the output, each with its own filters; where windows overlap
     they add up. `kernel_size`, `strides`, `padding`, `dilation_rate` and `groups` are those of that `local_conv1d`,
-    whose input is the output here.
+    whose input is the output here. Padding is 'zeros': `localconv.grad.local_conv1d_input` is the adjoint for every
+    `padding_mode`.
 
     Parameters
     ----------
@@ -435,7 +436,7 @@ def local_conv1d_transpose(
 
     See Also
     --------
-    localconv.grad.local_conv1d_input : the same, as the gradient of `local_conv1d`.
+    localconv.grad.local_conv1d_input : the same, as the gradient of `local_conv1d`; takes `padding_mode`.
 
     Examples
     --------
@@ -467,7 +468,8 @@ def local_conv2d_transpose(
 
     Every position of the input is spread over a window of the output, each with its own filters; where windows overlap
     they add up. `kernel_size`, `strides`, `padding`, `dilation_rate` and `groups` are those of that `local_conv2d`,
-    whose input is the output here.
+    whose input is the output here. Padding is 'zeros': `localconv.grad.local_conv2d_input` is the adjoint for every
+    `padding_mode`.
 
     Parameters
     ----------
@@ -494,6 +496,10 @@ def local_conv2d_transpose(
     ------
     TypeError, ValueError
         As `local_conv1d`.
+
+    See Also
+    --------
+    localconv.grad.local_conv2d_input : the same, as the gradient of `local_conv2d`; takes `padding_mode`.
 
     Examples
     --------

@@ -38,7 +38,7 @@ class KernelBank(KernelStandIn):
         weights: a low-rank kernel. Default: ones, with an index for every position.
     indices : array_like of ints, optional
         Shape (positions, M), or (positions,) where M is 1: which filters a position sums, from 0 to K - 1. Alone, with
-        M = 1, they are labels: each position has one of the filters.
+        M = 1, they are labels: each position has one of the filters. Of a map of labels give ``labels.ravel()``.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class KernelBank(KernelStandIn):
     Notes
     -----
     Two ways to compute, whichever costs less. *Fold*: a shared convolution to the filters that a part of the picture
-    uses, whose results are weighted and added while they lie in a cache. *Build*: the kernel of
+    uses; its results are weighted and added part by part, so that they stay in a cache. *Build*: the kernel of
     a position is made in a cache, where it is used; it pays with several images, and where neighbouring positions use
     many filters. Sums of the two
     have another order, so their last bits differ; for one geometry it is always the same way.

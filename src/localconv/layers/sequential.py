@@ -508,7 +508,7 @@ class Sequential(Layer):
         ----------
         filepath : path
             ``.keras`` for the archive that Keras has had since 2.12; ``.h5`` or ``.hdf5`` for the file that every Keras
-            2 reads. Both need h5py (``pip install localconv[h5]``).
+            2 reads. Both need h5py (``pip install 'localconv[h5]'``).
         overwrite : bool, optional
             Whether a file of that name may be replaced.
 
@@ -554,8 +554,8 @@ class Sequential(Layer):
         Parameters
         ----------
         filepath : path
-            ``.npz`` for NumPy's format; ``.h5`` or ``.hdf5`` for Keras's, which needs h5py (``pip install
-            localconv[h5]``).
+            ``.npz`` for NumPy's format; ``.h5`` or ``.hdf5`` for Keras's, which needs h5py
+            (``pip install 'localconv[h5]'``).
         overwrite : bool, optional
             Whether a file of that name may be replaced.
 
@@ -637,7 +637,7 @@ class Sequential(Layer):
         Parameters
         ----------
         filepath : path
-            ``.onnx``. Needs onnx (``pip install localconv[onnx]``).
+            ``.onnx``. Needs onnx (``pip install 'localconv[onnx]'``).
         overwrite : bool, optional
             Whether a file of that name may be replaced.
 

@@ -250,7 +250,8 @@ class LowRankLocalConv1d(_LowRankLocalConv):
     input_size : int or sequence of 1 int
         Length of the inputs, on which the number of weights depends.
     rank : int
-        Filters that every position combines, for each output channel.
+        The number of filters that are mixed at every position, for each output channel. With 1 the module is a
+        convolution that is scaled at every position; with as many as positions it can be any locally connected one.
     stride, padding, dilation, groups : optional
         As in `torch.nn.Conv1d`; padding may be 'same' or 'valid'.
     bias : bool or 'shared', optional
@@ -258,7 +259,7 @@ class LowRankLocalConv1d(_LowRankLocalConv):
     padding_mode : {'zeros', 'reflect', 'replicate', 'circular'}, optional
         What padding holds, as in `LocalConv1d`.
     separable : bool, optional
-        False; of two dimensions, True makes a position's weights the sum of its row's and its column's.
+        False: one dimension has no rows and columns.
     normalize_weights : {None, 'softmax', 'norm'}, optional
         'softmax' makes those of every position positive, with a sum of 1; 'norm' divides them by their Euclidean norm.
     device, dtype : optional
@@ -322,11 +323,21 @@ class LowRankLocalConv2d(_LowRankLocalConv):
     input_size : int or sequence of 2 ints
         Rows and columns of the inputs, on which the number of weights depends.
     rank : int
-        Filters that every position combines, for each output channel.
+        The number of filters that are mixed at every position, for each output channel. With 1 the module is a
+        convolution that is scaled at every position; with as many as positions it can be any locally connected one.
     stride, padding, dilation, groups : optional
         As in `torch.nn.Conv2d`; padding may be 'same' or 'valid'.
-    bias, padding_mode, separable, normalize_weights, device, dtype : optional
-        As in `LowRankLocalConv1d`.
+    bias : bool or 'shared', optional
+        True: one for each filter and position; 'shared': one for each filter.
+    padding_mode : {'zeros', 'reflect', 'replicate', 'circular'}, optional
+        What padding holds, as in `LocalConv2d`.
+    separable : bool, optional
+        True makes a position's weights the sum of its row's and its column's: ``(rows + columns) * rank`` parameters in
+        place of ``rows * columns * rank``.
+    normalize_weights : {None, 'softmax', 'norm'}, optional
+        'softmax' makes those of every position positive, with a sum of 1; 'norm' divides them by their Euclidean norm.
+    device, dtype : optional
+        As in `torch.nn.Conv2d`.
 
     Attributes
     ----------
@@ -344,9 +355,14 @@ class LowRankLocalConv2d(_LowRankLocalConv):
     ValueError, TypeError
         For arguments that do not fit; the message names one.
 
+    See Also
+    --------
+    LocalConv2d : filters of their own at every position; `to_local` makes one.
+
     Notes
     -----
-    As in `LowRankLocalConv1d`.
+    The module begins as a convolution: all positions have the same weights. `LowRankLocalConv1d` names the paper, and
+    says how it is computed.
 
     Examples
     --------
