@@ -57,7 +57,7 @@ def use_triton(enabled: bool) -> None:
     ----------
     enabled : bool
         True: tensors on devices of the types "cuda" and "xpu" go through the kernels; with ``TRITON_INTERPRET=1`` in
-        the environment those of the processor too, slowly.
+        the environment those of the processor too, slowly, and of one thread at a time: the interpreter has one state.
 
     Raises
     ------
