@@ -663,8 +663,8 @@ class Sequential(Layer):
 
         Kernels are in it as they are in the model, those of quantized layers in 8 or 16 bits: it has the size of the
         weights, and a little more. Implementations 2 and 3 of locally connected layers are written as implementation 1.
-        What runs it may make float32 of small kernels when it opens the file. ONNX Runtime's pooling leaves NaN out, and
-        takes the largest negative number for minus infinity.
+        What runs it may make float32 of small kernels when it opens the file. ONNX Runtime's pooling leaves NaN out,
+        and takes the largest negative number for minus infinity.
 
         Follows ``keras.Model.export(filepath, format='onnx')`` of Keras 3.
 
