@@ -15,7 +15,7 @@
 # make cross                the C headers for Windows, macOS, AArch64 and musl
 # make compile_commands.json  how the C files are compiled, for clangd and other tools
 # make kernel-test          the kernels in C; kernel-test-aarch64: under qemu; kernel-test-windows: under Wine;
-#                           kernel-test-wasm: under Node; valgrind
+#                           kernel-test-wasm: under Node; kernel-test-s390x: where bytes have the other order; valgrind
 # make sanitize             the suite under ASan and UBSan; sanitize-threads: threads under TSan
 # make fuzz, soak           random calls for ten minutes (FUZZ_SECONDS); a million calls from eight threads
 # make coverage             lines and branches that no test reaches
@@ -42,7 +42,7 @@ BENCH_FLAGS ?=
 .PHONY: help dev test-quick test test-bridges test-bridges-keras test-bridges-keras-torch \
 	test-bridges-keras-jax test-bridges-torch test-bridges-others demo lint format docs docs-check bench \
 	bench-busy wheel wheel-test wheel-twice cross kernel-test kernel-test-aarch64 kernel-test-windows \
-	kernel-test-wasm valgrind sanitize sanitize-threads fuzz soak coverage mutants clean
+	kernel-test-wasm kernel-test-s390x valgrind sanitize sanitize-threads fuzz soak coverage mutants clean
 .DELETE_ON_ERROR:
 
 # The comment at this file's head.
@@ -199,6 +199,12 @@ kernel-test-wasm:
 		-Wno-pass-failed -Wno-unused-command-line-argument -sALLOW_MEMORY_GROWTH -sENVIRONMENT=node \
 		-sWASM_ASYNC_COMPILATION=0
 	node build/kernel_test_wasm/kernel_test.exe
+
+# Debian and Ubuntu: apt-get install gcc-s390x-linux-gnu libc6-dev-s390x-cross qemu-user. GCC 12 says for this processor
+# which loops it does not unroll.
+kernel-test-s390x:
+	$(BUILD_KERNEL_TEST) build/kernel_test_s390x s390x-linux-gnu-gcc $(filter-out -Werror,$(CFLAGS_TEST)) -static
+	qemu-s390x build/kernel_test_s390x/kernel_test.exe 20
 
 # valgrind hides AVX-512 from CPUID: the AVX2 and plain kernels run.
 valgrind:
