@@ -195,8 +195,8 @@ kernel-test-windows: build/cross/x86_64-windows-gnu/kernel_test.exe
 # Debian and Ubuntu: apt-get install emscripten, whose own JavaScript needs modules of Debian's. Its Clang 14 does not
 # unroll all loops that it is told to.
 kernel-test-wasm:
-	NODE_PATH=$(NODE_PATH):/usr/share/nodejs $(BUILD_KERNEL_TEST) build/kernel_test_wasm emcc $(CFLAGS_TEST) -msimd128 \
-		-Wno-pass-failed -Wno-unused-command-line-argument -sALLOW_MEMORY_GROWTH -sENVIRONMENT=node \
+	NODE_PATH=$(NODE_PATH):/usr/share/nodejs $(BUILD_KERNEL_TEST) build/kernel_test_wasm emcc $(CFLAGS_TEST) \
+		-msimd128 -Wno-pass-failed -Wno-unused-command-line-argument -sALLOW_MEMORY_GROWTH -sENVIRONMENT=node \
 		-sWASM_ASYNC_COMPILATION=0
 	node build/kernel_test_wasm/kernel_test.exe
 

@@ -95,7 +95,10 @@ class Operator:
         types = [list(SHARED_ARGUMENTS.values())[place] for place in places]
         schema = ", ".join(f"{kind} {name}" for kind, name in zip(types, names, strict=True))
         library.define(f"{name}({schema}, {WINDOW}) -> Tensor")
-        self.overload: Any = getattr(torch.ops.localconv, name).default
+        #: The names of all its arguments, none of which has a default.
+        self.arguments = (*names, *(part.split()[-1] for part in WINDOW.split(",")))
+        self.packet: Any = getattr(torch.ops.localconv, name)
+        self.overload: Any = self.packet.default
 
     def operands_of(self, arguments: Sequence[Any]) -> list[Any]:
         """The operands among the dispatcher's arguments, or what else comes one for each; None where there is none."""

@@ -252,8 +252,8 @@ def _widened(argument: Any) -> Any:
 
 
 FORMS: dict[Any, Callable[..., Tensor]] = {operator.overload: _form(operator) for operator in operators.OPERATORS}
-# Whoever calls operators by their names need not say which overload there is.
-_OVERLOADS = {overload.overloadpacket: overload for overload in FORMS}
+# Whoever calls an operator by its name need not say which overload there is.
+_CALLED = {called: operator for operator in operators.OPERATORS for called in (operator.overload, operator.packet)}
 
 
 class _State(threading.local):
@@ -289,17 +289,11 @@ class _Portable(ContextDecorator, TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        overload = _OVERLOADS.get(func, func)
-        form = FORMS.get(overload)
-        if form is None:
-            return func(*args, **(kwargs or {}))
-        return form(*_in_order(overload, args, kwargs or {}))
-
-
-def _in_order(overload: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    """The arguments of an operator by their places, of which some may have been given by name, or not."""
-    rest = [a for a in overload._schema.arguments[len(args) :] if a.name in kwargs or a.has_default_value()]
-    return *args, *(kwargs.get(a.name, a.default_value) for a in rest)
+        operator, named = _CALLED.get(func), kwargs or {}
+        rest = () if operator is None else operator.arguments[len(args) :]
+        if operator is None or named.keys() != set(rest):  # which is an error for PyTorch to tell
+            return func(*args, **named)
+        return FORMS[operator.overload](*args, *(named[name] for name in rest))
 
 
 def is_portable() -> bool:
