@@ -228,8 +228,10 @@ def test_a_training_step_over_a_kernel_larger_than_the_workers(large_kernel, tmp
             futures = client.compute([y, of_input, stored])
             value, found, _ = (future.result(timeout=SECONDS) for future in futures)
             moved = client.run(bytes_moved)
-        # Of the kernel and its gradient nothing: what moves has the input's size, or the output's.
-        assert set().union(*moved.values()) <= {
+        # Of the kernel and its gradient nothing: what moves has the input's size, or the output's. What a task that
+        # stores a part returns is a few bytes; its name may have those of tasks that were fused with it.
+        parts = {name for sizes in moved.values() for name, size in sizes.items() if size > 2**16}
+        assert parts <= {
             "local_conv2d",
             "local_conv2d_rows",
             "local_conv2d_input",
@@ -237,7 +239,6 @@ def test_a_training_step_over_a_kernel_larger_than_the_workers(large_kernel, tmp
             "local_conv2d_input_rows",
             "local_conv2d_kernel_rows",
             "array",
-            "store-map",
         }
         assert sum(sum(of.values()) for of in moved.values()) < 4 * (value.nbytes + x.nbytes)
         assert len(most) == 2
