@@ -447,6 +447,7 @@ REFUSED = {
     "a directory": ((".", "new.npz"), "directory"),
     "no model": (("w.npz", "new.keras"), "holds weights only"),
     "no model to quantize": (("w.npz", "new.npz", "--quantize", "int8"), "holds weights only"),
+    "no such mode": (("m.h5", "new.npz", "--quantize", "int3"), "--quantize must be one of"),
     "no names": (("n.weights.h5", "new.npz"), "does not hold the layers' names"),
     "is there": (("m.h5", "w.npz"), "w.npz is there already: --overwrite replaces it"),
     "no directory": (("m.h5", "none/new.npz"), "No such file or directory: 'none/new.npz'"),

@@ -100,9 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument(
         "new", help=".keras for a model, .npz for weights, .h5 or .hdf5 for either, .onnx for other runtimes"
     )
-    convert.add_argument(
-        "--quantize", choices=("int8", "float16", "bfloat16"), help="make a model's kernels of this type"
-    )
+    convert.add_argument("--quantize", metavar="MODE", help="make a model's kernels int8, float16 or bfloat16")
     convert.add_argument("--overwrite", action="store_true", help="replace the new file if it is there")
     convert.set_defaults(run=_convert)
     return parser
@@ -126,7 +124,10 @@ def _convert(options: argparse.Namespace) -> None:
     An .onnx of models that localconv.layers does not have is written by Keras 3, where that is installed.
     """
     from .layers.conversion import OfOtherLayers, convert_file
+    from .layers.quantization import checked_mode
 
+    if options.quantize is not None:
+        checked_mode(options.quantize, "--quantize")
     arguments = options.old, options.new, options.quantize, options.overwrite
     try:
         try:
@@ -144,10 +145,12 @@ def _exporter_of_keras(error: Exception) -> Callable[..., None]:
             f"{error}. Keras 3 writes ONNX files of such models, and is not installed here: pip install "
             "'keras>=3.15' and one of its backends"
         ) from error
+    from .layers.conversion import KERAS_BACKENDS
+
     try:
         from .keras.conversion import export_file
     except ImportError as missing:
-        backends = [name for name in ("tensorflow", "torch", "jax") if importlib.util.find_spec(name)]
+        backends = [name for name in KERAS_BACKENDS if importlib.util.find_spec(name)]
         raise ValueError(
             f"{error}. Keras 3 writes ONNX files of such models, and does not start here: {missing}. The environment "
             "variable KERAS_BACKEND names its backend; of those that write ONNX files, installed "

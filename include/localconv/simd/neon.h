@@ -3,7 +3,7 @@
 #ifndef LOCALCONV_SIMD_NEON_H
 #define LOCALCONV_SIMD_NEON_H
 
-#include "../platform.h"
+#include "vectors128.h"
 
 #define LC_ISA neon
 #define LC_FEATURES_BEGIN
@@ -74,16 +74,9 @@ LC_INLINE float32x4_t widen_i8_neon(uint64_t bits) {
     return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vcreate_s8(bits)))));
 }
 
-#define LC_WIDEN_NEON(STORE, SIZE)                                                    \
-    LC_INLINE float32x4_t load_##STORE##_f32_neon(const char *p) {                    \
-        return widen_##STORE##_neon(lc_first_bytes(p, 4 * SIZE));                     \
-    }                                                                                 \
-    LC_INLINE float32x4_t load_first_##STORE##_f32_neon(const char *p, ptrdiff_t n) { \
-        return widen_##STORE##_neon(lc_first_bytes(p, n * SIZE));                     \
-    }
-LC_WIDEN_NEON(f16, 2)
-LC_WIDEN_NEON(bf16, 2)
-LC_WIDEN_NEON(i8, 1)
+LC_WIDEN_128(f16, 2, float32x4_t, neon)
+LC_WIDEN_128(bf16, 2, float32x4_t, neon)
+LC_WIDEN_128(i8, 1, float32x4_t, neon)
 
 LC_INLINE void transpose_f32_neon(float32x4_t r[4]) {
     const float32x4x2_t a = vtrnq_f32(r[0], r[1]), b = vtrnq_f32(r[2], r[3]);
@@ -98,23 +91,8 @@ LC_INLINE void transpose_f64_neon(float64x2_t r[2]) {
     r[0] = a;
 }
 
-/* Vectors have 16 bytes: a block of columns is a whole block. */
-#define LC_COLUMNS_NEON(T, REAL, VECTOR, LANES)                                            \
-    LC_INLINE void load_columns_##T##_neon(const REAL *p, ptrdiff_t s, VECTOR r[LANES]) {  \
-        LC_UNROLL                                                                          \
-        for (int i = 0; i < LANES; ++i) r[i] = load_##T##_neon(p + i * s);                 \
-        transpose_##T##_neon(r);                                                           \
-    }                                                                                      \
-    LC_INLINE void store_columns_##T##_neon(REAL *p, ptrdiff_t s, const VECTOR r[LANES]) { \
-        VECTOR t[LANES];                                                                   \
-        LC_UNROLL                                                                          \
-        for (int i = 0; i < LANES; ++i) t[i] = r[i];                                       \
-        transpose_##T##_neon(t);                                                           \
-        LC_UNROLL                                                                          \
-        for (int i = 0; i < LANES; ++i) store_##T##_neon(p + i * s, t[i]);                 \
-    }
-LC_COLUMNS_NEON(f32, float, float32x4_t, 4)
-LC_COLUMNS_NEON(f64, double, float64x2_t, 2)
+LC_COLUMNS_128(f32, float, float32x4_t, 4, neon)
+LC_COLUMNS_128(f64, double, float64x2_t, 2, neon)
 
 LC_INLINE float32x4_t sums_f32_neon(const float32x4_t r[4]) {
     return vpaddq_f32(vpaddq_f32(r[0], r[1]), vpaddq_f32(r[2], r[3]));

@@ -3,7 +3,7 @@
 #ifndef LOCALCONV_SIMD_WASM128_H
 #define LOCALCONV_SIMD_WASM128_H
 
-#include "../platform.h"
+#include "vectors128.h"
 
 #define LC_ISA wasm128
 #define LC_FEATURES_BEGIN
@@ -85,16 +85,9 @@ LC_INLINE v128_t widen_i8_wasm128(uint64_t bits) {
     return wasm_f32x4_convert_i32x4(wasm_i32x4_extend_low_i16x8(words));
 }
 
-#define LC_WIDEN_WASM128(STORE, SIZE)                                               \
-    LC_INLINE v128_t load_##STORE##_f32_wasm128(const char *p) {                    \
-        return widen_##STORE##_wasm128(lc_first_bytes(p, 4 * SIZE));                \
-    }                                                                               \
-    LC_INLINE v128_t load_first_##STORE##_f32_wasm128(const char *p, ptrdiff_t n) { \
-        return widen_##STORE##_wasm128(lc_first_bytes(p, n * SIZE));                \
-    }
-LC_WIDEN_WASM128(f16, 2)
-LC_WIDEN_WASM128(bf16, 2)
-LC_WIDEN_WASM128(i8, 1)
+LC_WIDEN_128(f16, 2, v128_t, wasm128)
+LC_WIDEN_128(bf16, 2, v128_t, wasm128)
+LC_WIDEN_128(i8, 1, v128_t, wasm128)
 
 LC_INLINE void transpose_f32_wasm128(v128_t r[4]) {
     const v128_t a = wasm_i32x4_shuffle(r[0], r[1], 0, 4, 1, 5), b = wasm_i32x4_shuffle(r[2], r[3], 0, 4, 1, 5);
@@ -110,23 +103,8 @@ LC_INLINE void transpose_f64_wasm128(v128_t r[2]) {
     r[0] = a;
 }
 
-/* Vectors have 16 bytes: a block of columns is a whole block. */
-#define LC_COLUMNS_WASM128(T, REAL, LANES)                                                    \
-    LC_INLINE void load_columns_##T##_wasm128(const REAL *p, ptrdiff_t s, v128_t r[LANES]) {  \
-        LC_UNROLL                                                                             \
-        for (int i = 0; i < LANES; ++i) r[i] = load_##T##_wasm128(p + i * s);                 \
-        transpose_##T##_wasm128(r);                                                           \
-    }                                                                                         \
-    LC_INLINE void store_columns_##T##_wasm128(REAL *p, ptrdiff_t s, const v128_t r[LANES]) { \
-        v128_t t[LANES];                                                                      \
-        LC_UNROLL                                                                             \
-        for (int i = 0; i < LANES; ++i) t[i] = r[i];                                          \
-        transpose_##T##_wasm128(t);                                                           \
-        LC_UNROLL                                                                             \
-        for (int i = 0; i < LANES; ++i) store_##T##_wasm128(p + i * s, t[i]);                 \
-    }
-LC_COLUMNS_WASM128(f32, float, 4)
-LC_COLUMNS_WASM128(f64, double, 2)
+LC_COLUMNS_128(f32, float, v128_t, 4, wasm128)
+LC_COLUMNS_128(f64, double, v128_t, 2, wasm128)
 
 LC_INLINE v128_t pairs_f32_wasm128(v128_t a, v128_t b) {
     return wasm_f32x4_add(wasm_i32x4_shuffle(a, b, 0, 2, 4, 6), wasm_i32x4_shuffle(a, b, 1, 3, 5, 7));

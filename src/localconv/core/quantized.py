@@ -28,7 +28,7 @@ class KernelStandIn:
 
     def arrays(self) -> tuple[NDArray[Any], ...]:
         """Return the arrays in whose memory it lies."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define arrays")
 
 
 class QuantizedKernel(KernelStandIn):

@@ -10,15 +10,13 @@ from typing import Any, BinaryIO
 
 import keras
 
+from ..layers.conversion import KERAS_BACKENDS
 from ..layers.files.atomic import write_whole
 from .engines import set_engine
 from .files import load_model
 from .install import install
 
 __all__ = ["export_file"]
-
-# The backends from which Keras writes ONNX.
-BACKENDS = ("tensorflow", "torch", "jax")
 
 
 def export_file(
@@ -45,9 +43,9 @@ def export_file(
     ImportError
         If a package is missing that Keras needs: tf2onnx on TensorFlow, jax2onnx on JAX, onnxscript on PyTorch.
     """
-    if keras.backend.backend() not in BACKENDS:
+    if keras.backend.backend() not in KERAS_BACKENDS:
         raise ValueError(
-            f"Keras's backend must be one of {', '.join(BACKENDS)} to write ONNX files, got "
+            f"Keras's backend must be one of {', '.join(KERAS_BACKENDS)} to write ONNX files, got "
             f"{keras.backend.backend()!r}: the variable KERAS_BACKEND names it"
         )
     if mode not in (None, "int8"):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..core.arrays import Array
 from .arguments import as_path
-from .files import hdf5, npz
+from .files import contents, hdf5, npz
 from .files.saving import checked_weights_path, write_weights
 from .files.saving import load_model as load
 from .files.stored import Refused, StoredLayer, limit_of, reading
@@ -17,7 +17,9 @@ from .quantization import checked_mode
 from .sequential import LAYERS, Sequential, load_model
 
 ONNX = ".onnx"
-SUFFIXES = (".keras", ".h5", ".hdf5", ".npz", ONNX)
+SUFFIXES = (*contents.SUFFIXES, ONNX)
+# Keras's backends from which it writes ONNX, of models that only Keras opens.
+KERAS_BACKENDS = ("tensorflow", "torch", "jax")
 
 
 class OfOtherLayers(ValueError):

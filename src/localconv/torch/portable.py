@@ -273,9 +273,6 @@ class _Portable(ContextDecorator, TorchFunctionMode):
     Modes are a thread's own, and programs of `torch.compile` are compiled for those that they run in.
     """
 
-    def _recreate_cm(self) -> _Portable:
-        return _Portable()  # each call of a function that is decorated has one
-
     def __enter__(self) -> Any:
         global _was_entered
         _was_entered = True
